@@ -1,0 +1,65 @@
+# Everything a person or CI types. Only Python 3.11 and make are needed beforehand.
+#
+#   TORCH      the torch build, as a pip requirement; the default is the one the tests run with
+#   PIP_FLAGS  further pip options
+#
+# A plain `torch` brings CUDA (gigabytes); for another build name it, and its index in PIP_FLAGS.
+
+PYTHON ?= python3.11
+TORCH ?= torch==2.13.0
+PIP_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP_INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_FLAGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help env quickstart test lint format mutants constraints clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## Make .venv with every extra, at the pinned versions
+
+# torch goes first, so that nothing else can choose its build.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	sed '/^torch==/d' constraints.txt > $(VENV)/constraints.txt
+	echo '$(TORCH)' >> $(VENV)/constraints.txt
+	$(BIN)/python $(PIP_INSTALL) --constraint $(VENV)/constraints.txt '$(TORCH)'
+	$(BIN)/python $(PIP_INSTALL) --constraint $(VENV)/constraints.txt --editable '.[all]'
+	touch $@
+
+quickstart: env ## Train the pocket team on the Factbook and show what it learned (minutes on 2 cores)
+	$(BIN)/mgrpo fit --config configs/quickstart.yaml
+
+test: env ## Run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: env ## Check style, spelling and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+format: env ## Apply ruff's fixes and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+mutants: env ## Put each known bug back into a copy and require its test to fail
+	$(BIN)/python tests/mutants/run.py
+
+constraints: ## Resolve anew in a scratch environment and rewrite constraints.txt
+	$(PYTHON) -m venv --clear build/constraints
+	build/constraints/bin/python $(PIP_INSTALL) '$(TORCH)'
+	echo '$(TORCH)' > build/constraints/torch.txt
+	build/constraints/bin/python $(PIP_INSTALL) --constraint build/constraints/torch.txt '.[all]'
+	{ sed -n '/^#/p' constraints.txt; \
+	  build/constraints/bin/python -m pip freeze --all --exclude mgrpo-lightning --exclude pip \
+	  | sed 's/^\(torch==[^+]*\)+.*/\1/'; } > build/constraints/pins.txt
+	mv build/constraints/pins.txt constraints.txt
+
+clean: ## Remove the environment, builds and caches (never runs/)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

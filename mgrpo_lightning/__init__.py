@@ -1,0 +1,27 @@
+"""Train a team of LLM agents with M-GRPO (arXiv 2511.13288) in PyTorch Lightning.
+
+The public names of a team file are here, so that its ``class_path``s are short; they are imported on first use, so that
+``import mgrpo_lightning`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+    from mgrpo_lightning.modules.team import TeamModule
+
+__all__ = ["AlignedTrajectoryDataModule", "TeamModule"]
+
+_HOMES = {
+    "AlignedTrajectoryDataModule": "mgrpo_lightning.data.datamodule",
+    "TeamModule": "mgrpo_lightning.modules.team",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,105 @@
+"""Fixtures every test runs under: the same seeds, no network, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# The same examples in every run, so that a mutant is killed every time; no deadline, as machines differ in speed.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)
+hypothesis.settings.load_profile("repeatable")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ENVIRONMENT_OF_LIBRARIES = (
+    "CUBLAS_WORKSPACE_CONFIG",  # lightning, deterministic=True
+    "KMP_",  # OpenMP, on import of torch
+    "NVIDIA_TF32_OVERRIDE",
+    "PL_GLOBAL_SEED",  # lightning.seed_everything
+    "PL_SEED_WORKERS",
+    "POSSIBLE_USER_WARNINGS",
+    "PYTEST_",
+    "TENSORBOARD",
+    "TF_",
+    "TORCH",
+)
+"""Prefixes of variables that libraries set for good on first use."""
+
+THREADS_OF_LIBRARIES = ("asyncio_", "pytest_timeout", "ThreadPoolExecutor", "tqdm_monitor")
+"""Prefixes of threads that outlive a test by design: pools are joined at exit."""
+
+_loops: weakref.WeakSet[asyncio.BaseEventLoop] = weakref.WeakSet()
+_loop_init = asyncio.BaseEventLoop.__init__
+
+
+def _remember_loop(loop: Any) -> None:
+    _loop_init(loop)
+    _loops.add(loop)
+
+
+asyncio.BaseEventLoop.__init__ = _remember_loop  # type: ignore[assignment, method-assign]
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_environment() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    names = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    for name in names:
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
+    leaked = sorted(name for name in names if not name.startswith(ENVIRONMENT_OF_LIBRARIES))
+    assert not leaked, f"the test left environment variables changed: {leaked}; use monkeypatch"
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_threads() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    new = [t for t in threading.enumerate() if t not in before and not t.daemon]
+    leaked = sorted(t.name for t in new if not t.name.startswith(THREADS_OF_LIBRARIES))
+    assert not leaked, f"the test left threads running: {leaked}"
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_event_loops() -> Iterator[None]:
+    before = set(_loops)
+    yield
+    if any(not loop.is_closed() for loop in set(_loops) - before):
+        gc.collect()  # a loop is in reference cycles; one that nothing else holds is no leak of ours to report here
+    leaked = [loop for loop in set(_loops) - before if not loop.is_closed()]
+    for loop in leaked:
+        loop.close()
+    assert not leaked, f"the test left {len(leaked)} event loops open"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository root."""
+    return ROOT
