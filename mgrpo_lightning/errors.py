@@ -1,0 +1,29 @@
+"""The exceptions users see: each message names the wrong value and ends with the fix after ``HINT:``."""
+
+
+class MgrpoError(Exception):
+    """Base of every error a user can cause and mend.
+
+    Args:
+        message: What is wrong, with the offending value in it.
+        hint: What to do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{message} HINT: {hint}" if hint else message)
+
+
+class ConfigurationError(MgrpoError, ValueError):
+    """A team file, option or combination of options that cannot work."""
+
+
+class DataError(MgrpoError, ValueError):
+    """A task file, snapshot, journal or checkpoint whose content is not what it should be."""
+
+
+class ToolError(MgrpoError):
+    """A tool or sub-agent that failed: the policy sees the message as an observation and play goes on."""
+
+
+class ScoringError(MgrpoError):
+    """A reward that could not be decided (a judge failed); the sample leaves its group, it is never scored as wrong."""

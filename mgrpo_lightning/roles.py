@@ -1,0 +1,186 @@
+"""What a role is: base model, adapter, whom it may call, its tools, sampling, limits, reward weights and optimizer.
+
+These dataclasses are the blocks under ``model.init_args.roles`` of a team file; every field is one key there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mgrpo_lightning.errors import ConfigurationError
+
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """A role's LoRA adapter."""
+
+    rank: int = 16
+    """Rank r of the update B A."""
+    alpha: int = 32
+    """Scale numerator: the update is multiplied by alpha / rank."""
+    target_modules: list[str] = field(default_factory=lambda: list(LINEAR_LAYERS))
+    """Names of the linear layers that carry an adapter; an explicit list, so that routers and heads never do."""
+    dropout: float = 0.0
+    """LoRA dropout; must be 0 in reinforcement learning (correctness.md 12)."""
+    path: str | None = None
+    """PEFT folder to start from; ``pocket`` names the embedded model's warm-started adapters. None: B = 0."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigurationError(f"adapter rank is {self.rank}.", hint="give a rank of at least 1.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigurationError(f"adapter dropout is {self.dropout}.", hint="give 0 <= dropout < 1.")
+        if not self.target_modules:
+            raise ConfigurationError("adapter target_modules is empty.", hint=f"for instance {list(LINEAR_LAYERS)}.")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a role samples. While training, only the temperature may differ from plain sampling (correctness.md 8)."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 is greedy (validation only)."""
+    top_p: float = 1.0
+    """Nucleus mass; must be 1 while training."""
+    top_k: int = 0
+    """Number of candidates, 0 for all; must be 0 while training."""
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """Budgets of one trajectory. When one runs out the role gets a last turn in which only an answer is legal."""
+
+    turns: int = 6
+    """Sampled messages per trajectory, the last one included."""
+    new_tokens: int = 256
+    """Sampled tokens per turn."""
+    calls: int = 8
+    """Tool calls and delegations per trajectory."""
+    context: int = 4096
+    """Tokens of the whole trajectory, the context window of the policy."""
+    observation: int = 1024
+    """Tokens of one tool result or report; longer ones are cut at a line or sentence border."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Weights of the reward components (eq. 4 and 5); 0 switches one off."""
+
+    format: float = 0.1
+    """The trajectory followed the protocol."""
+    correct: float = 0.0
+    """Main's answer is right."""
+    correct_main: float = 0.0
+    """Main's correctness, copied to each sub trajectory of its rollout."""
+    expert: float = 0.0
+    """How well the subtask was done, in [0, 1], by a rule or a judge."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What a role minimises (eq. 14 to 19 and the options of mgrpo.md section 5)."""
+
+    kind: Literal["mgrpo", "supervised"] = "mgrpo"
+    """``mgrpo``: the clipped surrogate; ``supervised``: cross-entropy of the action tokens (warm start)."""
+    ratio: Literal["token", "sequence", "sequence_product"] = "token"
+    """Importance ratio per token, its geometric mean over the trajectory, or the product as printed."""
+    reduction: Literal["trajectory_mean", "token_mean"] = "trajectory_mean"
+    """Token mean inside each trajectory, or one token mean over the batch."""
+    clip_low: float = 0.2
+    """The ratio is clipped below at 1 - clip_low."""
+    clip_high: float = 0.28
+    """The ratio is clipped above at 1 + clip_high."""
+    kl: float = 0.0
+    """Weight of the KL estimate against the frozen start adapter; 0 loads no reference."""
+    std_floor: float = 1e-6
+    """Groups whose reward std is below this get advantage 0 (and are counted)."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and the learning-rate schedule of one role; the schedule counts that role's own updates."""
+
+    lr: float = 1e-5
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW betas."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the adapter."""
+    clip_norm: float = 1.0
+    """Gradient norm bound, per role."""
+    warmup: int = 0
+    """Updates of linear warm-up."""
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape after the warm-up, over the run's max_steps."""
+    final: float = 0.1
+    """Share of the peak learning rate at the end of a decay."""
+
+
+@dataclass(frozen=True)
+class RoleConfig:
+    """One seat in the team."""
+
+    base_model: str
+    """``pocket``, a hub name or a folder; roles that name the same base share one copy."""
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    """The role's adapter."""
+    calls: list[str] = field(default_factory=list)
+    """Roles it may delegate to."""
+    tools: list[str] = field(default_factory=list)
+    """Tools it may use: names the task offers, or dotted paths of typed Python functions."""
+    system_prompt: str | None = None
+    """System message; None writes one from the tools and roles it may call."""
+    chat_template: str | None = None
+    """None: the tokenizer's own; ``chatml``: the package's prefix-preserving ChatML; else a Jinja file."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Sampling while training."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """Budgets per trajectory."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """Reward weights."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What its update minimises."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How its adapter moves."""
+    trainable: bool = True
+    """False freezes the role: it plays, but takes no step."""
+    description: str = ""
+    """What callers are told the role is good for."""
+
+
+def main_role(roles: Mapping[str, RoleConfig]) -> str:
+    """The one role nobody calls: it gets the question and gives the answer.
+
+    Raises:
+        ConfigurationError: A called role does not exist, a role can reach itself through calls, or there is not
+            exactly one role that nobody calls.
+    """
+    for name, role in roles.items():
+        for callee in role.calls:
+            if callee not in roles:
+                raise ConfigurationError(
+                    f"role {name!r} calls {callee!r}, which is no role of this team.",
+                    hint=f"the roles are {sorted(roles)}; add a block for {callee!r} or correct the name.",
+                )
+    called = {callee for role in roles.values() for callee in role.calls}
+    heads = [name for name in roles if name not in called]
+    if len(heads) != 1:
+        raise ConfigurationError(
+            f"{len(heads)} roles are called by nobody: {heads}.",
+            hint="exactly one role (main) must stand at the top; give the others a caller in `calls`.",
+        )
+    _refuse_cycles(roles, heads[0], ())
+    return heads[0]
+
+
+def _refuse_cycles(roles: Mapping[str, RoleConfig], name: str, path: tuple[str, ...]) -> None:
+    if name in path:
+        raise ConfigurationError(
+            f"roles call each other in a circle: {' -> '.join((*path, name))}.", hint="remove one of these `calls`."
+        )
+    for callee in roles[name].calls:
+        _refuse_cycles(roles, callee, (*path, name))
