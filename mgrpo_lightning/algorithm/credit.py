@@ -1,0 +1,113 @@
+"""From the rewards of one role in one step to what it trains on: alignment, advantages and coefficients together.
+
+Main is the case of one trajectory a rollout and one slot. Each role calls this with its own rewards alone, so the
+statistics of roles cannot mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+
+from mgrpo_lightning.algorithm.advantages import Advantages, group_advantages
+from mgrpo_lightning.algorithm.alignment import AlignmentConfig, align
+from mgrpo_lightning.algorithm.coefficients import coefficients
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One trajectory to train on, named by its place in the rewards that were given."""
+
+    query: int
+    rollout: int
+    index: int
+    """Place among the role's trajectories of that rollout."""
+    multiplicity: float
+    """Slots it stands in, above 0."""
+    advantage: float
+    """A of eq. 9 to 13, the same for all its tokens."""
+    coefficient: float
+    """Its share of the loss; those of all rows sum to 1."""
+
+
+@dataclass(frozen=True)
+class Credit:
+    """The rows of one role in one step, and counts for the metrics."""
+
+    rows: list[Row]
+    """In order of query, rollout, index. Empty when there is nothing to train on: the role then takes no step."""
+    groups: list[Advantages]
+    """Statistics by query."""
+    failed: int
+    """Trajectories left out because their reward could not be decided."""
+
+    @property
+    def num_skipped(self) -> int:
+        """Queries without a trajectory of this role."""
+        return sum(group.members == 0 for group in self.groups)
+
+    @property
+    def num_singleton(self) -> int:
+        """Queries with one trajectory: advantage 0."""
+        return sum(group.singleton for group in self.groups)
+
+    @property
+    def num_degenerate(self) -> int:
+        """Queries with trajectories but no signal: singletons and those with std below the floor."""
+        return sum(group.degenerate and group.members > 0 for group in self.groups)
+
+
+def assign(
+    rewards: Sequence[Sequence[Sequence[float | None]]],
+    *,
+    alignment: AlignmentConfig,
+    seeds: Sequence[int],
+    std_floor: float,
+) -> Credit:
+    """Give each trajectory of a role its advantage and its coefficient.
+
+    Args:
+        rewards: By query, by rollout, by trajectory of the role in that rollout; None where the reward could not be
+            decided. Such a trajectory leaves before alignment, as if the call had not been made.
+        alignment: Mode and slots; ``slots=1`` for main.
+        seeds: Alignment seed of each query.
+        std_floor: See ``group_advantages``.
+    """
+    multiplicity = [_multiplicity(query, alignment, seed) for query, seed in zip(rewards, seeds, strict=True)]
+    groups = [
+        group_advantages(_flat(query), torch.tensor(list(chain(*weights)), dtype=torch.float64), std_floor=std_floor)
+        for query, weights in zip(rewards, multiplicity, strict=True)
+    ]
+    shares = coefficients([list(chain(*weights)) for weights in multiplicity])
+    rows = [
+        Row(query, rollout, index, weight, advantage, share)
+        for query, weights in enumerate(multiplicity)
+        for (rollout, index, weight), advantage, share in zip(
+            _enumerate(weights), groups[query].values.tolist(), shares[query], strict=True
+        )
+        if weight > 0
+    ]
+    return Credit(rows, groups, failed=sum(value is None for query in rewards for value in chain(*query)))
+
+
+def _multiplicity(rewards: Sequence[Sequence[float | None]], config: AlignmentConfig, seed: int) -> list[list[float]]:
+    """Multiplicity of every trajectory of a query, 0 for the failed ones."""
+    scored = [[i for i, value in enumerate(rollout) if value is not None] for rollout in rewards]
+    aligned = align([len(indices) for indices in scored], config, seed).multiplicity
+    result = [[0.0] * len(rollout) for rollout in rewards]
+    for row, indices, values in zip(result, scored, aligned, strict=True):
+        for index, value in zip(indices, values, strict=True):
+            row[index] = value
+    return result
+
+
+def _flat(rewards: Sequence[Sequence[float | None]]) -> torch.Tensor:
+    values = [float("nan") if value is None else value for value in chain(*rewards)]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _enumerate(weights: Sequence[Sequence[float]]) -> list[tuple[int, int, float]]:
+    return [(k, i, weight) for k, rollout in enumerate(weights) for i, weight in enumerate(rollout)]

@@ -1,0 +1,123 @@
+"""The loss of one role (eq. 14 to 19) on flat token tensors; a plain sum, because its weights are divided already.
+
+Three policies are kept apart:
+
+* *behaviour*: the one that sampled the tokens; its log-probabilities are stored in the trajectory.
+* *proximal*: the one the ratio is clipped around. It is the behaviour policy, unless the sampler's numerics are not
+  the trainer's: then it is the adapter before the step, recomputed by the trainer, and the gap between the two is
+  mended by a truncated importance weight.
+* *current*: the one that is trained; only its log-probabilities carry a gradient.
+
+With rho = current / proximal, w = min(proximal / behaviour, cap), and A the advantage and omega the weight of a token,
+both the same for all tokens of a trajectory, the loss is
+
+    sum over tokens of  omega ( -w min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) + kl k3 )
+
+omega = c / n for ``trajectory_mean`` (c: coefficient of the trajectory, n: its sampled tokens), and for ``token_mean``
+c / (sum of c n over all trajectories of the optimizer step). Either way the omegas of all sampled tokens of a step sum
+to 1, each token standing there once, so any split into micro-batches or ranks gives the same gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mgrpo_lightning.roles import ObjectiveConfig
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """Loss of a micro-batch and what its metrics are made of."""
+
+    loss: Tensor
+    """Scalar to call backward on. The losses of a step's micro-batches add up to the step's loss."""
+    sums: dict[str, float]
+    """In sorted order. They add up over micro-batches and ranks; of names that end in ``_max`` the largest counts."""
+
+
+def surrogate_loss(
+    logprobs: Tensor,
+    behaviour: Tensor,
+    rows: Tensor,
+    advantages: Tensor,
+    coefficients: Tensor,
+    *,
+    config: ObjectiveConfig,
+    batch_tokens: float,
+    num_actions: Tensor | None = None,
+    proximal: Tensor | None = None,
+    reference: Tensor | None = None,
+    correction_cap: float | None = None,
+) -> LossOutput:
+    """Loss to minimise for one micro-batch of N sampled tokens in R trajectories: the negative of the paper's J.
+
+    Args:
+        logprobs: Log-probability of each token under the current policy, with gradient, shape (N,).
+        behaviour: The same under the behaviour policy, as its sampler stored them, shape (N,).
+        rows: Trajectory of each token, int64 in [0, R), shape (N,).
+        advantages: A of each trajectory, shape (R,); not read by the ``supervised`` kind.
+        coefficients: c of each trajectory, shape (R,); those of the whole optimizer step sum to 1.
+        config: Kind, ratio, reduction, clip range and KL weight.
+        batch_tokens: Sum of c n over all trajectories of the optimizer step, on all ranks; read by ``token_mean``.
+        num_actions: n, sampled tokens of each whole trajectory, shape (R,). None: the trajectories are whole here. A
+            ratio over the sequence needs them whole.
+        proximal: Log-probabilities under the proximal policy, shape (N,); None: it is the behaviour policy.
+        reference: Log-probabilities under the frozen start adapter, shape (N,); given if and only if kl > 0.
+        correction_cap: Bound on the importance weight proximal / behaviour; None: no weight. Needs ``proximal``.
+    """
+    assert logprobs.shape == behaviour.shape == rows.shape, "one log-probability of each policy for each token"
+    assert advantages.shape == coefficients.shape, "one advantage and one coefficient for each trajectory"
+    assert (config.kl > 0) == (reference is not None), "reference log-probabilities come with kl > 0"
+    assert correction_cap is None or proximal is not None, "a correction needs the proximal policy"
+    if num_actions is None:
+        num_actions = rows.bincount(minlength=len(coefficients))
+    divisor = num_actions if config.reduction == "trajectory_mean" else batch_tokens
+    weights = (coefficients / divisor).to(logprobs.dtype)[rows]
+    if config.kind == "supervised":
+        return LossOutput(-(weights * logprobs).sum(), {"tokens": float(len(rows))})
+
+    anchor = behaviour if proximal is None else proximal.detach()
+    ratio = _log_ratio(logprobs - anchor, rows, num_actions, config).exp()
+    advantage = advantages.to(logprobs.dtype)[rows]
+    bounded = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
+    losses = -torch.minimum(ratio * advantage, bounded * advantage)
+    sums = _mismatch(logprobs, behaviour) | {"clipped": float((bounded * advantage < ratio * advantage).sum())}
+    if correction_cap is not None:
+        correction = (anchor - behaviour).exp().clamp(max=correction_cap)
+        losses = losses * correction
+        sums["correction"] = float(correction.sum())
+    if reference is not None:
+        kl = k3(logprobs, reference.detach())
+        losses = losses + config.kl * kl
+        sums["kl"] = float(kl.detach().sum())
+    return LossOutput((weights * losses).sum(), dict(sorted(sums.items())))
+
+
+def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """Estimate of KL(current || reference) at each sampled token, unbiased and never negative, shape (N,)."""
+    difference = reference - logprobs
+    return difference.exp() - difference - 1
+
+
+def _log_ratio(token: Tensor, rows: Tensor, num_actions: Tensor, config: ObjectiveConfig) -> Tensor:
+    """Log rho at each token, shape (N,): of the token alone, or of its trajectory."""
+    if config.ratio == "token":
+        return token
+    total = token.new_zeros(len(num_actions)).index_add(0, rows, token)
+    if config.ratio == "sequence":
+        total = total / num_actions
+    # sequence_product, as printed in the paper, is exp of a sum of hundreds of terms: it overflows on long traces.
+    return total[rows]
+
+
+def _mismatch(logprobs: Tensor, behaviour: Tensor) -> dict[str, float]:
+    """How far the current policy is from the stored log-probabilities: abs(log rho), summed and at most."""
+    gap = (logprobs.detach() - behaviour).double().abs()
+    return {
+        "abs_log_ratio": float(gap.sum()),
+        "abs_log_ratio_max": float(gap.max()) if len(gap) else 0.0,
+        "tokens": float(len(gap)),
+    }
