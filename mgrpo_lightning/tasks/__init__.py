@@ -1,0 +1,7 @@
+"""Questions with answers, the tools of their world, and how answers are scored."""
+
+from mgrpo_lightning.tasks.base import Evidence, Question, Script, Split, Task
+from mgrpo_lightning.tasks.factbook.task import Factbook
+from mgrpo_lightning.tasks.jsonl import JsonlTask
+
+__all__ = ["Evidence", "Factbook", "JsonlTask", "Question", "Script", "Split", "Task"]

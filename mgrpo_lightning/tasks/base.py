@@ -1,0 +1,89 @@
+"""Question and Task: what a team is asked, the world it works in, and how its answers and reports are scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.tools.base import Tool
+    from mgrpo_lightning.trajectory import Message, Trajectory
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One hop of a question's gold path: where the fact stands and what it says."""
+
+    url: str
+    section: str
+    value: str
+    subject: str = ""
+    relation: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with one right answer."""
+
+    id: str
+    text: str
+    answers: tuple[str, ...]
+    """Accepted answers; the first one is canonical."""
+    level: str = ""
+    """What tables are split by, for instance the number of hops."""
+    evidence: tuple[Evidence, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class Script(Protocol):
+    """A demonstrator's behaviour for one trajectory: what it says next, given everything said so far."""
+
+    def reply(self, messages: Sequence[Message]) -> str:
+        """The next assistant message, without its end-of-turn token."""
+        ...
+
+
+class Task(ABC):
+    """Questions with answers, the tools of their world, and how answers and reports are scored."""
+
+    @abstractmethod
+    def questions(self, split: Split) -> Sequence[Question]:
+        """All questions of a split, in a fixed order."""
+
+    @abstractmethod
+    async def correct(self, question: Question, answer: str | None) -> float:
+        """1.0 if the answer is right, else 0.0.
+
+        Raises:
+            ScoringError: It could not be decided; the sample leaves its group.
+        """
+
+    async def expert(self, question: Question, trajectory: Trajectory) -> float:
+        """How well a sub trajectory did its subtask, in [0, 1]; 0 where the task has no expert.
+
+        Raises:
+            ScoringError: It could not be decided; the sample leaves its group.
+        """
+        return 0.0
+
+    def tools(self) -> Mapping[str, Tool]:
+        """The tools of this task's world, by name."""
+        return {}
+
+    def script(
+        self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]
+    ) -> Script | None:
+        """A demonstrator's behaviour for one trajectory, None where the task cannot demonstrate (warm start).
+
+        Args:
+            question: What main was asked.
+            role: Who plays the trajectory.
+            subtask: What it is asked.
+            seed: Of whatever the demonstrator leaves to chance.
+            callees: Whom the role may delegate to, in the team file's order; empty for one that has only tools.
+        """
+        return None

@@ -1,0 +1,5 @@
+"""The CIA World Factbook as a closed world: pages, search, and multi-hop questions with one exact answer each."""
+
+from mgrpo_lightning.tasks.factbook.task import Factbook, held_out
+
+__all__ = ["Factbook", "held_out"]

@@ -1,0 +1,109 @@
+"""Gold paths: which chains of facts make a question, by level.
+
+A path begins at a country that the question names, or at a value that identifies one, crosses links (the longest
+border, the top trade partners) and ends at a fact. Its hops are its lookups: every one is one fact of one page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mgrpo_lightning.tasks.base import Evidence
+from mgrpo_lightning.tasks.factbook.extract import number
+from mgrpo_lightning.tasks.factbook.facts import Fact, Facts
+from mgrpo_lightning.tasks.factbook.relations import RELATIONS
+
+MAX_HOPS = 4
+COMPARISON = "comparison"
+MARGIN = 1.1
+"""A comparison needs values that differ by more than this factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The facts that lead to an answer."""
+
+    start: Fact | None
+    """The fact whose value identifies the first country; None if the question names the country."""
+    links: tuple[Fact, ...]
+    final: Fact
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """All facts on it, in order."""
+        return (*((self.start,) if self.start else ()), *self.links, self.final)
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The hops in order."""
+        identified = (self.start.inverse,) if self.start else ()
+        return (*identified, *(fact.evidence for fact in (*self.links, self.final)))
+
+    @property
+    def kind(self) -> str:
+        """Its relations but the last one: paths of one kind read alike."""
+        return "/".join([self.start.relation if self.start else "", *(link.relation for link in self.links)])
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two facts of one numeric relation, the larger one first."""
+
+    larger: Fact
+    smaller: Fact
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """Both facts."""
+        return (self.larger, self.smaller)
+
+    @property
+    def final(self) -> Fact:
+        """The fact whose country is the answer."""
+        return self.larger
+
+    @property
+    def kind(self) -> str:
+        """The relation."""
+        return self.larger.relation
+
+
+def paths(facts: Facts, hops: int) -> Iterator[Path]:
+    """All paths of a number of hops, in a fixed order; no country twice on one path."""
+    for url in facts.countries:
+        yield from _from(facts, url, None, hops)
+        if hops > 1:
+            for start in facts.identifying[url]:
+                yield from _from(facts, url, start, hops - 1)
+
+
+def comparisons(facts: Facts) -> Iterator[Comparison]:
+    """All pairs of countries with clearly different values of a relation that can be compared."""
+    for relation in RELATIONS.values():
+        if relation.compare:
+            ranked = sorted(facts.of(relation.name), key=lambda fact: -number(fact.value))
+            for i, larger in enumerate(ranked):
+                for smaller in ranked[i + 1 :]:
+                    if number(larger.value) > MARGIN * number(smaller.value) > 0:
+                        yield Comparison(larger, smaller)
+
+
+def _from(facts: Facts, url: str, start: Fact | None, hops: int) -> Iterator[Path]:
+    """Paths of so many facts from a country on; ``start`` may not be asked for again."""
+    for links, last in _chains(facts, url, hops - 1, ()):
+        for relation in RELATIONS.values():
+            final = None if relation.link else facts.get(last, relation.name)
+            if final is not None and final is not start:
+                yield Path(start, links, final)
+
+
+def _chains(facts: Facts, url: str, length: int, before: tuple[Fact, ...]) -> Iterator[tuple[tuple[Fact, ...], str]]:
+    """Chains of links from a country on, with the country they end at."""
+    if not length:
+        yield before, url
+        return
+    for relation in RELATIONS.values():
+        step = facts.follow(url, relation.name) if relation.link else None
+        if step and step[1] not in {fact.url for fact in before}:
+            yield from _chains(facts, step[1], length - 1, (*before, step[0]))

@@ -1,0 +1,70 @@
+"""What the demonstrator understands of what it is shown: hits, and facts on a visited page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mgrpo_lightning.tasks.factbook.relations import Lookup
+
+NOT_FOUND = "not found"
+"""The report of a searcher that found nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One line of search results."""
+
+    url: str
+    title: str
+    heading: str
+    """``Section: Field``"""
+
+    @property
+    def field(self) -> str:
+        """The field alone, which is enough to open the page there."""
+        return self.heading.partition(": ")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An answer, and the words on the page it was taken from."""
+
+    value: str
+    quote: str = ""
+
+
+def parse_hits(text: str) -> list[Hit]:
+    """The hits in a search result; lines that a limit cut are left out."""
+    return [Hit(*match) for match in re.findall(r"^\d+\. (\S+) \| (.+) \| (.+: .+)$", text, re.MULTILINE)]
+
+
+def read_fact(text: str, step: Lookup) -> Finding | None:
+    """What a visited page says to a lookup, None if the line is missing, ambiguous or about something else.
+
+    Args:
+        text: What ``visit`` returned.
+        step: The lookup. In an inverse one the line must have the value, and the page's title is the answer.
+    """
+    header, *lines = text.split("\n")
+    _, field, subfield = step.relation.heading
+    start = f"{field} - {subfield}: " if subfield else f"{field}: "
+    line = next((line for line in lines if line.startswith(start)), None)
+    value = step.relation.extract(line.removeprefix(start)) if line else None
+    if value is None:
+        return None
+    quote = f"{subfield or field}: {value}"
+    if not step.inverse:
+        return Finding(value, quote)
+    title = header.rpartition(" | ")[0]
+    return Finding(title, f"{header}\n{quote}") if value.casefold() == step.subject.casefold() else None
+
+
+def read_first_line(text: str) -> Finding | None:
+    """The first fact of a visited page, whatever it is about, up to its first remark."""
+    _, *lines = text.split("\n")
+    if not lines:
+        return None
+    label, _, value = lines[0].rpartition(" - ")[2].partition(": ")
+    value = re.split(r" \(|; ", value)[0]
+    return Finding(value, f"{label}: {value}") if value else None

@@ -1,0 +1,288 @@
+"""The relations questions are made of: where each stands on a page, how it is read, and how it is put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mgrpo_lightning.tasks.base import Evidence
+from mgrpo_lightning.tasks.factbook import extract
+from mgrpo_lightning.tasks.factbook.extract import Extract
+from mgrpo_lightning.tasks.factbook.world import Entry, Page
+
+GEOGRAPHY, PEOPLE, GOVERNMENT = "Geography", "People and Society", "Government"
+ECONOMY, COMMUNICATIONS, TRANSPORTATION = "Economy", "Communications", "Transportation"
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One kind of fact about a country."""
+
+    name: str
+    phrase: str
+    """Its name in questions, subtasks and search queries."""
+    heading: tuple[str, str, str]
+    """(section, field, subfield) of its line."""
+    extract: Extract
+    """The answer in the line's text."""
+    ask: tuple[str, ...] = ()
+    """Questions about ``{x}``, in addition to the general ones."""
+    clause: str = ""
+    """How ``{v}`` identifies a country: ``whose capital is {v}``; empty where it cannot."""
+    compare: str = ""
+    """The question which of ``{a}`` and ``{b}`` has more; empty where the answer is no number."""
+    link: str = ""
+    """How the value is named as a country: ``the top export partner of {x}``; empty where it is none."""
+
+    unless: str = ""
+    """A subfield that makes the fact ambiguous where it stands beside it."""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as a hit shows it: ``Geography: Elevation``."""
+        return f"{self.heading[0]}: {self.heading[1]}"
+
+    def entry(self, page: Page) -> Entry | None:
+        """Its line on a page, whether or not it has an exact answer."""
+        return page.entry(*self.heading)
+
+    def value(self, page: Page) -> str | None:
+        """Its exact answer on a page, None if there is none."""
+        entry = self.entry(page)
+        if entry is None or (self.unless and page.entry(*self.heading[:2], self.unless)):
+            return None
+        return self.extract(entry.text)
+
+
+GENERAL = ("What is the {phrase} of {x}?", "Name the {phrase} of {x}.", "Find the {phrase} of {x}.")
+"""Questions that fit every relation."""
+
+_ATTRIBUTES = (
+    Relation(
+        "capital",
+        "capital",
+        (GOVERNMENT, "Capital", "name"),
+        extract.one(r"(?:(?! in )[^;,()\d])+"),
+        ("Which city is the capital of {x}?",),
+        "whose capital is {v}",
+    ),
+    Relation(
+        "highest_point",
+        "highest point",
+        (GEOGRAPHY, "Elevation", "highest point"),
+        extract.place,
+        clause="whose highest point is {v}",
+    ),
+    Relation("lowest_point", "lowest point", (GEOGRAPHY, "Elevation", "lowest point"), extract.place),
+    Relation(
+        "mean_elevation",
+        "mean elevation",
+        (GEOGRAPHY, "Elevation", "mean elevation"),
+        extract.one(r"[\d,]+ m"),
+        compare="Which has the higher mean elevation, {a} or {b}?",
+    ),
+    Relation(
+        "area",
+        "area",
+        (GEOGRAPHY, "Area", "total"),
+        extract.one(r"[\d,.]+ sq km"),
+        ("How large is the area of {x}?",),
+        compare="Which has the larger area, {a} or {b}?",
+    ),
+    Relation(
+        "coastline",
+        "coastline",
+        (GEOGRAPHY, "Coastline", ""),
+        extract.one(r"[\d,.]*[1-9][\d,.]* km"),
+        ("How long is the coastline of {x}?",),
+        compare="Which has the longer coastline, {a} or {b}?",
+    ),
+    Relation(
+        "population",
+        "population",
+        (PEOPLE, "Population", "total"),
+        extract.one(r"\d{1,3}(?:,\d{3})+"),
+        ("How many people live in {x}?",),
+        compare="Which has the larger population, {a} or {b}?",
+    ),
+    Relation(
+        "life_expectancy",
+        "life expectancy",
+        (PEOPLE, "Life expectancy at birth", "total population"),
+        extract.one(r"[\d.]+ years"),
+        compare="Which has the higher life expectancy, {a} or {b}?",
+    ),
+    Relation(
+        "median_age",
+        "median age",
+        (PEOPLE, "Median age", "total"),
+        extract.one(r"[\d.]+ years"),
+        compare="Which has the higher median age, {a} or {b}?",
+    ),
+    Relation(
+        "nationality",
+        "nationality",
+        (PEOPLE, "Nationality", "adjective"),
+        extract.one(r"[A-Z](?:(?! or )[\w' -])+"),
+        ("Which adjective names the nationality of {x}?",),
+    ),
+    Relation(
+        "official_name",
+        "official name",
+        (GOVERNMENT, "Country name", "conventional long form"),
+        extract.one(r"(?!none)[^;,()]+"),
+    ),
+    Relation(
+        "government_type",
+        "government type",
+        (GOVERNMENT, "Government type", ""),
+        extract.one(r"[a-z][^;,()]+"),
+        ("Which type of government does {x} have?",),
+    ),
+    Relation(
+        "independence",
+        "independence date",
+        (GOVERNMENT, "Independence", ""),
+        extract.one(rf"\d{{1,2}} (?:{extract.MONTHS}) \d{{4}}"),
+        ("When did {x} become independent?",),
+        "whose independence date is {v}",
+    ),
+    Relation(
+        "anthem",
+        "national anthem",
+        (GOVERNMENT, "National anthem(s)", "title"),
+        extract.one(r'"([^"]+)"'),
+        ("What is the title of the national anthem of {x}?",),
+        "whose national anthem is {v}",
+    ),
+    Relation(
+        "holiday",
+        "national holiday",
+        (GOVERNMENT, "National holiday", ""),
+        extract.holiday,
+        ("On which day is the national holiday of {x}?",),
+    ),
+    Relation(
+        "time_zone",
+        "time zone",
+        (GOVERNMENT, "Capital", "time difference"),
+        extract.one(r"UTC ?[+-]?\d+(?::\d\d|\.\d+)?"),
+        ("Which time zone is used in {x}?",),
+        unless="time zone note",
+    ),
+    Relation(
+        "currency",
+        "currency",
+        (ECONOMY, "Exchange rates", "Currency"),
+        extract.currency,
+        ("Which currency is used in {x}?",),
+        "whose currency is {v}",
+    ),
+    Relation(
+        "main_export",
+        "main export good",
+        (ECONOMY, "Exports - commodities", ""),
+        extract.first_item,
+        ("Which good does {x} export most?",),
+    ),
+    Relation(
+        "main_import",
+        "main import good",
+        (ECONOMY, "Imports - commodities", ""),
+        extract.first_item,
+        ("Which good does {x} import most?",),
+    ),
+    Relation(
+        "internet_code",
+        "internet code",
+        (COMMUNICATIONS, "Internet country code", ""),
+        extract.one(r"\.[a-z]{2,3}"),
+        ("Which internet code does {x} have?",),
+        "whose internet code is {v}",
+    ),
+    Relation(
+        "airports",
+        "number of airports",
+        (TRANSPORTATION, "Airports", ""),
+        extract.one(r"[\d,]+"),
+        ("How many airports does {x} have?",),
+        compare="Which has more airports, {a} or {b}?",
+    ),
+)
+
+_LINKS = (
+    Relation(
+        "longest_border",
+        "longest border",
+        (GEOGRAPHY, "Land boundaries", "border countries"),
+        extract.longest_border,
+        link="the neighbour with the longest border with {x}",
+    ),
+    Relation(
+        "export_partner",
+        "top export partner",
+        (ECONOMY, "Exports - partners", ""),
+        extract.top_partner,
+        link="the top export partner of {x}",
+    ),
+    Relation(
+        "import_partner",
+        "top import partner",
+        (ECONOMY, "Imports - partners", ""),
+        extract.top_partner,
+        link="the top import partner of {x}",
+    ),
+)
+
+RELATIONS: Mapping[str, Relation] = {relation.name: relation for relation in (*_ATTRIBUTES, *_LINKS)}
+"""All relations by name."""
+
+INVERSE = "country_by_"
+"""Before a relation's name: the country is looked for, by its value."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """One hop, in the words of subtasks: a relation of a country, or the country with a value of it."""
+
+    relation: Relation
+    subject: str
+    """A country's title; in an inverse lookup, the value."""
+    inverse: bool = False
+
+    @property
+    def subtask(self) -> str:
+        """What main asks for: ``highest point of France``, ``country with capital Paris``."""
+        phrase = self.relation.phrase
+        return f"country with {phrase} {self.subject}" if self.inverse else f"{phrase} of {self.subject}"
+
+    @property
+    def query(self) -> str:
+        """What to search for: ``France highest point``, ``capital Paris``."""
+        words = self.relation.phrase
+        return f"{words} {self.subject}" if self.inverse else f"{self.subject} {words}"
+
+    @property
+    def other_query(self) -> str:
+        """What to search for when that found nothing: the page's own words instead of the relation's."""
+        words = " ".join(part for part in self.relation.heading[1:] if part)
+        return f"{self.subject} {words}"
+
+    def about(self, subject: str) -> Lookup:
+        """The same hop for another subject."""
+        return replace(self, subject=subject)
+
+
+def lookup(hop: Evidence) -> Lookup:
+    """The lookup that a hop of a gold path is."""
+    inverse = hop.relation.startswith(INVERSE)
+    return Lookup(RELATIONS[hop.relation.removeprefix(INVERSE)], hop.subject, inverse)
+
+
+def parse_subtask(subtask: str) -> Lookup | None:
+    """The lookup that a subtask asks for, None if it is worded otherwise."""
+    for relation in RELATIONS.values():
+        for inverse, start in ((False, f"{relation.phrase} of "), (True, f"country with {relation.phrase} ")):
+            if subtask.startswith(start) and len(subtask) > len(start):
+                return Lookup(relation, subtask[len(start) :], inverse)
+    return None

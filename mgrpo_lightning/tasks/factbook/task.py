@@ -1,0 +1,107 @@
+"""Factbook: multi-hop questions over the CIA World Factbook, with search and visit as the only way to its pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from typing_extensions import override
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.tasks.base import Question, Script, Split, Task
+from mgrpo_lightning.tasks.factbook.demonstrator import Demonstrator
+from mgrpo_lightning.tasks.factbook.facts import Facts
+from mgrpo_lightning.tasks.factbook.paths import MAX_HOPS
+from mgrpo_lightning.tasks.factbook.questions import generate
+from mgrpo_lightning.tasks.factbook.split import ORDER, split_of
+from mgrpo_lightning.tasks.factbook.world import load_world
+from mgrpo_lightning.tasks.scoring import exact_match
+from mgrpo_lightning.tools.base import Tool
+from mgrpo_lightning.trajectory import Trajectory
+
+
+class Factbook(Task):
+    """Questions over the vendored Factbook, split by the answer's country.
+
+    Every split has equally many questions of each level, and any prefix of it is as mixed as the whole.
+
+    Args:
+        hops: Which numbers of hops to ask for, of 1 to 4.
+        comparisons: Whether to ask which of two countries has more of something.
+        max_questions: Largest number of questions of a split; None for all that keep the levels equal.
+        seed: Of the sample, its order and wording; the split of the countries never changes.
+        backend: Name of the search backend.
+        mistakes: Probability of each mistake of the demonstrator (see ``demonstrator.MISTAKES``); none by default.
+
+    Raises:
+        ConfigurationError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        hops: Sequence[int] = (1, 2),
+        comparisons: bool = False,
+        max_questions: int | None = None,
+        seed: int = 0,
+        backend: str = "fts5",
+        mistakes: dict[str, float] | None = None,
+    ) -> None:
+        _check(hops, comparisons, max_questions)
+        world = load_world()
+        self.facts = Facts(world)
+        self._tools = world.tools(backend)
+        self._demonstrator = Demonstrator(mistakes)
+        self._hops = tuple(hops)
+        self._comparisons = comparisons
+        self._max_questions = max_questions
+        self._seed = seed
+        self._generated: dict[Split, Sequence[Question]] = {}
+
+    @override
+    def questions(self, split: Split) -> Sequence[Question]:
+        if split not in ORDER:
+            raise ConfigurationError(f"there is no split {split!r}.", hint=f"give one of {list(ORDER)}.")
+        if split not in self._generated:
+            found = generate(
+                self.facts, hops=self._hops, with_comparisons=self._comparisons, seed=self._seed, split=split
+            )
+            self._generated[split] = found[: self._max_questions]
+        return self._generated[split]
+
+    def countries(self, split: Split) -> list[str]:
+        """URLs of the countries of a split: the answers' countries of its questions."""
+        return [url for url in self.facts.countries if split_of(url) == split]
+
+    @override
+    async def correct(self, question: Question, answer: str | None) -> float:
+        return exact_match(answer, question.answers)
+
+    @override
+    async def expert(self, question: Question, trajectory: Trajectory) -> float:
+        """1.0 if the report is what some hop of the gold path finds and that hop's page was visited, else 0.0."""
+        visits = [call for call in trajectory.calls if call.name == "visit" and not call.failed]
+        visited = {str(call.arguments.get("url", "")).strip() for call in visits}
+        return exact_match(trajectory.answer, [hop.value for hop in question.evidence if hop.url in visited])
+
+    @override
+    def tools(self) -> Mapping[str, Tool]:
+        return self._tools
+
+    @override
+    def script(self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]) -> Script:
+        return self._demonstrator.script(question, role, subtask, seed, callees=callees)
+
+
+def held_out() -> frozenset[str]:
+    """URLs of all pages that training must never show: those of validation and test countries."""
+    return frozenset(url for url in load_world().pages if split_of(url) != "train")
+
+
+def _check(hops: Sequence[int], comparisons: bool, max_questions: int | None) -> None:
+    if bad := [n for n in hops if not 1 <= n <= MAX_HOPS]:
+        raise ConfigurationError(f"hops has {bad[0]!r}.", hint=f"give numbers from 1 to {MAX_HOPS}.")
+    if len(set(hops)) < len(hops):
+        raise ConfigurationError(f"hops {list(hops)} names a number twice.", hint="name every number once.")
+    if not hops and not comparisons:
+        raise ConfigurationError("hops is empty and comparisons is off.", hint="give for instance hops: [1, 2].")
+    if max_questions is not None and max_questions < 1:
+        raise ConfigurationError(f"max_questions is {max_questions}.", hint="give at least 1, or null for all.")

@@ -1,0 +1,123 @@
+"""JsonlTask: an own task from files of questions and answers, one JSON object a line.
+
+    {"question": "What is the capital of France?", "answer": "Paris"}
+    {"question": "Who wrote it?", "answer": ["Mark Twain", "Samuel Clemens"], "id": "q7", "level": "hard"}
+
+``answer`` is the accepted answer or a list of them, the canonical one first; ``id`` and ``level`` are optional.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from typing_extensions import override
+
+from mgrpo_lightning.errors import ConfigurationError, DataError
+from mgrpo_lightning.tasks.base import Question, Split, Task
+from mgrpo_lightning.tasks.scoring import exact_match
+from mgrpo_lightning.tools.base import Tool, load_tool
+
+LAYOUT = 'write {"question": "...", "answer": "..."} on every line.'
+
+
+class JsonlTask(Task):
+    """Questions from JSONL files, scored by exact match up to case, space and trailing punctuation.
+
+    Args:
+        path: File of the training questions.
+        validation_path: File of the validation questions; None leaves that split empty.
+        test_path: File of the test questions; None leaves that split empty.
+        tools: Dotted paths of the tools this task offers, by which roles may call them by their bare names.
+
+    Raises:
+        DataError: A file is missing, empty or malformed; the message names file, line and column.
+        ConfigurationError: A tool does not exist, or two have one name.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        tools: Sequence[str] = (),
+    ) -> None:
+        paths: dict[Split, str | None] = {"train": path, "validation": validation_path, "test": test_path}
+        self._questions = {split: read_questions(Path(file)) for split, file in paths.items() if file is not None}
+        self._tools: dict[str, Tool] = {}
+        for tool in map(load_tool, tools):
+            if tool.name in self._tools:
+                raise ConfigurationError(f"two tools are called {tool.name!r}.", hint="rename one of the functions.")
+            self._tools[tool.name] = tool
+
+    @override
+    def questions(self, split: Split) -> Sequence[Question]:
+        return self._questions.get(split, [])
+
+    @override
+    async def correct(self, question: Question, answer: str | None) -> float:
+        return exact_match(answer, question.answers)
+
+    @override
+    def tools(self) -> Mapping[str, Tool]:
+        return self._tools
+
+
+def read_questions(path: Path) -> list[Question]:
+    """The questions of a JSONL file, in its order; blank lines do not count.
+
+    Args:
+        path: A UTF-8 file.
+
+    Raises:
+        DataError: It is missing, holds no question, or has a malformed line.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"cannot read the task file {path}: {error.strerror}.", hint="check the path.") from error
+    questions: dict[str, Question] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            question = _question(line, path, number)
+            if question.id in questions:
+                raise _malformed(path, number, 1, f"the id {question.id!r} stands on an earlier line too")
+            questions[question.id] = question
+    if not questions:
+        raise DataError(f"{path} holds no questions.", hint=LAYOUT)
+    return list(questions.values())
+
+
+def _question(line: bytes, path: Path, number: int) -> Question:
+    try:
+        record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise _malformed(path, number, error.start + 1, f"byte {line[error.start]:#04x} is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise _malformed(path, number, error.colno, error.msg) from error
+    if not isinstance(record, dict):
+        raise _malformed(path, number, 1, f"it is a {type(record).__name__}, not an object")
+    answers = record.get("answer")
+    answers = [answers] if isinstance(answers, str) else answers
+    fields = {
+        "question": record.get("question"),
+        "id": record.get("id", f"line {number}"),
+        "level": record.get("level", ""),
+    }
+    for key, value in fields.items():
+        if not isinstance(value, str) or (key != "level" and not value.strip()):
+            raise _malformed(path, number, _column(line, key), f"{key!r} is {value!r}, not a text")
+    if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and a.strip() for a in answers):
+        wrong = record.get("answer")
+        raise _malformed(path, number, _column(line, "answer"), f"'answer' is {wrong!r}, not a text or a list of texts")
+    return Question(fields["id"], fields["question"], tuple(answers), fields["level"])
+
+
+def _column(line: bytes, key: str) -> int:
+    """Where a key stands in a line, counted in characters from 1; 1 if it is missing."""
+    return max(line.decode().find(json.dumps(key)), 0) + 1
+
+
+def _malformed(path: Path, line: int, column: int, problem: str) -> DataError:
+    return DataError(f"{path}, line {line}, column {column}: {problem}.", hint=LAYOUT)

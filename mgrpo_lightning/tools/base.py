@@ -1,0 +1,141 @@
+"""The Tool protocol, and ``function_tool``, which makes a tool of one typed Python function."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from mgrpo_lightning.errors import ConfigurationError, ToolError
+
+
+class Tool(Protocol):
+    """What an agent may call besides its sub-agents."""
+
+    name: str
+    """The name in the call."""
+    description: str
+    """What the policy is told about it."""
+    parameters: dict[str, object]
+    """JSON schema (type object) of the arguments."""
+
+    async def __call__(self, **arguments: object) -> str:
+        """Run the call and return the text to show.
+
+        Raises:
+            ToolError: The call failed; its message becomes the observation.
+        """
+        ...
+
+
+log = logging.getLogger(__name__)
+
+_JSON_TYPES: Mapping[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+_ACCEPTED: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+}
+
+
+class _FunctionTool:
+    """A tool around one function; see ``function_tool``."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.name = function.__name__
+        self.description = inspect.getdoc(function) or ""
+        self._types = {name: _json_type(function, name, hint) for name, hint in _parameters(function).items()}
+        signature = inspect.signature(function)
+        self._required = [n for n in self._types if signature.parameters[n].default is inspect.Parameter.empty]
+        self.parameters: dict[str, object] = {
+            "type": "object",
+            "properties": {name: {"type": kind} for name, kind in self._types.items()},
+            "required": self._required,
+        }
+
+    async def __call__(self, **arguments: object) -> str:
+        self._check(arguments)
+        try:
+            result = self._function(**arguments)
+            return str(await result if inspect.isawaitable(result) else result)
+        except ToolError:
+            raise
+        except Exception as error:
+            # Whatever a policy made a user's function do, a run of hours must not end by it; the log has the traceback.
+            log.warning("tool %s failed on %s", self.name, arguments, exc_info=True)
+            raise ToolError(f"{self.name} failed: {type(error).__name__}: {error}") from error
+
+    def _check(self, arguments: Mapping[str, object]) -> None:
+        for name, value in arguments.items():
+            if name not in self._types:
+                raise ToolError(f"{self.name} has no argument {name!r}.", hint=f"it takes {list(self._types)}.")
+            kind = self._types[name]
+            # A bool is an int in Python, but no number in JSON.
+            if not isinstance(value, _ACCEPTED[kind]) or (isinstance(value, bool) and kind != "boolean"):
+                raise ToolError(f"argument {name!r} of {self.name} is {value!r}.", hint=f"it must be a {kind}.")
+        for name in self._required:
+            if name not in arguments:
+                raise ToolError(f"{self.name} lacks the argument {name!r}.", hint=f"it takes {list(self._types)}.")
+
+
+def function_tool(function: Callable[..., Any]) -> Tool:
+    """Make a tool of a typed function, sync or async, that returns text.
+
+    Its name, its docstring and its annotations (str, int, float, bool) become the schema; arguments with a default are
+    optional. A call with wrong, missing or unknown arguments is a ToolError that names the argument, and so is whatever
+    the function raises.
+
+    Raises:
+        ConfigurationError: A parameter has no annotation, another type, or is ``*args`` or ``**kwargs``.
+    """
+    return _FunctionTool(function)
+
+
+def load_tool(path: str) -> Tool:
+    """The tool at a dotted path: a tool object as it is, a typed function as ``function_tool`` makes it.
+
+    Args:
+        path: For instance ``my_package.my_module.my_function``.
+
+    Raises:
+        ConfigurationError: Nothing callable is there.
+    """
+    module_name, _, attribute = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"there is no tool at {path!r}: {error}.", hint="give the dotted path of a typed Python function."
+        ) from error
+    if all(hasattr(found, name) for name in ("name", "description", "parameters")) and not inspect.isclass(found):
+        return typing.cast("Tool", found)
+    if not inspect.isfunction(found):
+        raise ConfigurationError(
+            f"{path!r} is a {type(found).__name__}, not a function.", hint="name a typed function or a tool object."
+        )
+    return function_tool(found)
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    if bad := [p.name for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY)]:
+        raise ConfigurationError(
+            f"tool {function.__name__!r} has the parameter {bad[0]!r}, which a call cannot name.",
+            hint="give every parameter a name of its own.",
+        )
+    return {parameter.name: hints.get(parameter.name) for parameter in parameters}
+
+
+def _json_type(function: Callable[..., Any], name: str, hint: object) -> str:
+    if isinstance(hint, type) and hint in _JSON_TYPES:
+        return _JSON_TYPES[hint]
+    raise ConfigurationError(
+        f"parameter {name!r} of tool {function.__name__!r} has the annotation {hint!r}.",
+        hint=f"annotate it with one of {[kind.__name__ for kind in _JSON_TYPES]}.",
+    )

@@ -1,0 +1,113 @@
+"""The search tool: which passages of a corpus fit a query, shown without their text, so that reading stays work.
+
+A backend is anything with ``search(query, k)``. The default one is SQLite's FTS5 in memory: BM25 over title, heading
+and text of a passage, where a word in the title counts most, as in most site searches.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.tools.base import Tool, function_tool
+
+CACHE_SIZE = 1 << 16
+"""Queries remembered by a backend: the rollouts of a group ask the same things."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What a search can find: one field of one page."""
+
+    url: str
+    title: str
+    section: str
+    field: str
+    text: str
+
+    @property
+    def hit(self) -> str:
+        """How a result list shows it: ``factbook/france | France | Geography: Elevation``."""
+        return f"{self.url} | {self.title} | {self.section}: {self.field}"
+
+
+WEIGHTS = (10.0, 5.0, 1.0)
+"""What a word counts for in the title, the heading and the text of a passage."""
+
+
+class SearchBackend(Protocol):
+    """Finds passages."""
+
+    def search(self, query: str, k: int) -> list[Passage]:
+        """The best k passages for a query of any text, best first; fewer or none if fewer fit."""
+        ...
+
+
+class Fts5Backend:
+    """BM25 in SQLite's full-text index, in memory, read-only once it is built.
+
+    Args:
+        passages: The corpus; the order breaks ties.
+    """
+
+    def __init__(self, passages: Iterable[Passage]) -> None:
+        self._passages = list(passages)
+        # Readers may sit in worker threads; the connection is serialised by SQLite and never written to again.
+        self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        self._database.execute(
+            "CREATE VIRTUAL TABLE passages USING fts5(title, heading, text, tokenize='porter unicode61')"
+        )
+        rows = ((i, p.title, f"{p.section}: {p.field}", p.text) for i, p in enumerate(self._passages))
+        self._database.executemany("INSERT INTO passages(rowid, title, heading, text) VALUES (?, ?, ?, ?)", rows)
+        self._database.execute("INSERT INTO passages(passages) VALUES ('optimize')")
+        self._database.commit()
+        self._database.execute("PRAGMA query_only = ON")
+        self._rows = functools.lru_cache(CACHE_SIZE)(self._find)
+
+    def search(self, query: str, k: int) -> list[Passage]:
+        """The best k passages that share a word with the query."""
+        return [self._passages[row] for row in self._rows(fts5_query(query), k)]
+
+    def _find(self, match: str, k: int) -> tuple[int, ...]:
+        if not match:
+            return ()
+        sql = "SELECT rowid FROM passages WHERE passages MATCH ? ORDER BY bm25(passages, ?, ?, ?), rowid LIMIT ?"
+        return tuple(row for (row,) in self._database.execute(sql, (match, *WEIGHTS, k)))
+
+
+def fts5_query(text: str) -> str:
+    """Any text as an FTS5 query for any of its words; empty if it has none. Every word is quoted, so none is syntax."""
+    return " OR ".join(f'"{word}"' for word in dict.fromkeys(re.findall(r"\w+", text.lower())))
+
+
+BACKENDS: Mapping[str, Callable[[Iterable[Passage]], SearchBackend]] = {"fts5": Fts5Backend}
+"""The search backends by the name a team file gives them."""
+
+
+def make_backend(name: str, passages: Iterable[Passage]) -> SearchBackend:
+    """A search backend over a corpus.
+
+    Raises:
+        ConfigurationError: There is no backend of that name.
+    """
+    if name not in BACKENDS:
+        raise ConfigurationError(f"there is no search backend {name!r}.", hint=f"give one of {sorted(BACKENDS)}.")
+    return BACKENDS[name](passages)
+
+
+def search_tool(backend: SearchBackend, *, k: int = 5) -> Tool:
+    """The tool ``search(query)``: the best k hits, a line each, ``1. url | title | section: field``."""
+
+    def search(query: str) -> str:
+        """Find pages by keywords."""
+        hits = backend.search(query, k)
+        if not hits:
+            raise ToolError(f"nothing found for {query!r}.", hint="search for other words.")
+        return "\n".join(f"{number}. {passage.hit}" for number, passage in enumerate(hits, start=1))
+
+    return function_tool(search)
