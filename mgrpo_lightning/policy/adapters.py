@@ -1,0 +1,166 @@
+"""LoRA adapters on one base: made from a seed per role, selected without touching ``requires_grad``, named, saved.
+
+peft's ``set_adapter`` switches gradients off on every other adapter, so that a later backward, checkpoint or
+reduction silently loses them (correctness.md 33). Here every role's adapter keeps its ``requires_grad`` for the life of
+the run, and selecting one only sets which matrices the LoRA layers add.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mgrpo_lightning.errors import ConfigurationError, DataError
+from mgrpo_lightning.policy.sampling.random import stream_of
+from mgrpo_lightning.roles import AdapterConfig
+
+WEIGHTS_NAME = "adapter_model.safetensors"
+_PEFT_PREFIX = "base_model.model."
+
+
+class AdapterBank:
+    """All adapters on one base model.
+
+    Args:
+        model: The frozen base; LoRA layers are injected into it in place when the first adapter is added.
+        base_name: What saved adapters name as their base.
+    """
+
+    def __init__(self, model: PreTrainedModel, base_name: str) -> None:
+        self.model = model
+        self.peft: PeftModel | None = None
+        self._base_name = base_name
+        self._configs: dict[str, LoraConfig] = {}
+        self._layers: list[LoraLayer] = []
+
+    def add(self, name: str, config: AdapterConfig, *, trainable: bool) -> None:
+        """Add an adapter without a change of the base's output (B = 0); its A still has to be initialised.
+
+        Raises:
+            ConfigurationError: The name is taken or cannot name an adapter, or a target is no linear layer of the base.
+        """
+        if not name.isidentifier() or name in self._configs:
+            reason = "is there already" if name in self._configs else "is no identifier"
+            raise ConfigurationError(
+                f"the adapter name {name!r} {reason}.", hint="rename the role, for instance `main`."
+            )
+        self._check_targets(config.target_modules)
+        lora = LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            target_modules=list(config.target_modules),
+            lora_dropout=config.dropout,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+        trained = {id(parameter): parameter.requires_grad for parameter in self.model.parameters()}
+        # peft draws A from the global generator; the caller overwrites it, and nobody else's numbers may move.
+        with torch.random.fork_rng():
+            if self.peft is None:
+                self.peft = get_peft_model(self.model, lora, adapter_name=name)
+            else:
+                self.peft.add_adapter(name, lora)
+        self._configs[name] = lora
+        self._layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
+        for parameter in self.model.parameters():  # adding an adapter froze the others
+            parameter.requires_grad_(trained.get(id(parameter), trainable))
+        self.model.eval()
+
+    def _check_targets(self, targets: list[str]) -> None:
+        linear = {path for path, module in self.model.named_modules() if isinstance(module, nn.Linear | LoraLayer)}
+        head = self.model.get_output_embeddings()
+        heads = {path for path, module in self.model.named_modules() if module is head}
+        for target in targets:
+            found = {path for path in linear if path == target or path.endswith(f".{target}")}
+            if not found or found & heads:
+                names = sorted(
+                    {path.rsplit(".", 1)[-1] for path in linear - heads if ".lora_" not in path} - {"base_layer"}
+                )
+                raise ConfigurationError(
+                    f"adapter target_modules names {target!r}, "
+                    + ("the output head, which stays frozen." if found else "which is no linear layer of the base."),
+                    hint=f"the linear layers are {names}.",
+                )
+
+    @contextmanager
+    def select(self, name: str) -> Iterator[None]:
+        """Make ``name`` the adapter that forward passes add, until the end of the block.
+
+        A backward pass that recomputes (gradient checkpointing) must run inside the block too.
+        """
+        previous = [layer._active_adapter for layer in self._layers]
+        for layer in self._layers:
+            layer._active_adapter = [name]
+        try:
+            yield
+        finally:
+            for layer, active in zip(self._layers, previous, strict=True):
+                layer._active_adapter = active
+
+    def parameters(self, name: str) -> dict[str, nn.Parameter]:
+        """The adapter's parameters by names that do not hold the adapter's own, sorted."""
+        found = {
+            path.replace(f".{name}.", "."): parameter
+            for path, parameter in self.model.named_parameters()
+            if f".lora_A.{name}." in path or f".lora_B.{name}." in path
+        }
+        return dict(sorted(found.items()))
+
+    def load(self, name: str, state: Mapping[str, Tensor], *, source: str) -> None:
+        """Copy a state into the adapter, strictly.
+
+        Raises:
+            DataError: A name is missing or unexpected, or a shape differs.
+        """
+        parameters = self.parameters(name)
+        missing, unexpected = sorted(parameters.keys() - state.keys()), sorted(state.keys() - parameters.keys())
+        wrong = [
+            f"{key} is {tuple(state[key].shape)}, not {tuple(parameters[key].shape)}"
+            for key in parameters.keys() & state.keys()
+            if state[key].shape != parameters[key].shape
+        ]
+        if missing or unexpected or wrong:
+            raise DataError(
+                f"{source} is not a state of adapter {name!r}: missing {missing[:3]}, unexpected {unexpected[:3]}, "
+                f"wrong shapes {sorted(wrong)[:3]} ({len(missing)}, {len(unexpected)}, {len(wrong)} in all).",
+                hint="load a checkpoint of the same team: same base, rank and target_modules.",
+            )
+        with torch.no_grad():
+            for key, parameter in parameters.items():
+                parameter.copy_(state[key])
+
+    def save(self, name: str, folder: Path) -> None:
+        """Write the adapter as a PEFT folder (``adapter_config.json`` and safetensors)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # peft put the folder that the base was loaded from in place of its name, which holds on this machine only.
+        named = {"inference_mode": True, "base_model_name_or_path": self._base_name}
+        config = LoraConfig(**{**self._configs[name].to_dict(), **named})
+        config.save_pretrained(str(folder))
+        state = {_PEFT_PREFIX + key: value.detach().contiguous().cpu() for key, value in self.parameters(name).items()}
+        save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def initial_state(parameters: Mapping[str, nn.Parameter], *, seed: int, role: str) -> dict[str, Tensor]:
+    """A fresh adapter: A uniform within 1/sqrt(inputs) (peft's default), B zero.
+
+    Each matrix has its own counter-based generator, so that the values depend on seed, role and name alone: not on the
+    other roles, their order, the device, or the global generator.
+    """
+    state = {}
+    for name, parameter in parameters.items():
+        value = torch.zeros(parameter.shape, dtype=torch.float32)
+        if ".lora_A." in name:
+            bound = 1 / math.sqrt(parameter.shape[1])
+            generator = torch.Generator().manual_seed(stream_of("adapter", seed, role, name))
+            value.uniform_(-bound, bound, generator=generator)
+        state[name] = value
+    return state

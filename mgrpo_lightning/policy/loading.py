@@ -1,0 +1,117 @@
+"""Load a frozen base model (NF4 or unquantised) and its tokenizer.
+
+The only place that knows that one process holds a whole base. Nothing here trains: adapters.py puts the adapters on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.adapters import AdapterBank
+from mgrpo_lightning.policy.head import check_head
+
+Quantization = Literal["nf4", "none"]
+
+
+@dataclass
+class Base:
+    """A frozen base model shared by the policies of every role that names it."""
+
+    name: str
+    """As the team file says it: ``pocket``, a hub name or a folder."""
+    model: PreTrainedModel
+    """Frozen and in eval mode; adapters are injected into it in place."""
+    tokenizer: PreTrainedTokenizerBase
+    adapters: AdapterBank = field(init=False)
+    """The adapters on this base, by role."""
+
+    def __post_init__(self) -> None:
+        self.adapters = AdapterBank(self.model, self.name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base lives."""
+        return self.model.device
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Every id the model's generation settings call an end of sequence (Qwen and Llama 3 have several)."""
+        ids = getattr(self.model.generation_config, "eos_token_id", None)
+        if ids is None:
+            return ()
+        return tuple(ids) if isinstance(ids, list | tuple) else (int(ids),)
+
+
+def load_base(
+    name: str, *, quantization: Quantization, compute_dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Base:
+    """Load ``name`` onto one device, frozen.
+
+    Args:
+        name: ``pocket`` (the embedded model), a folder, or a hub name.
+        quantization: ``nf4`` (bitsandbytes, double quantisation) or ``none``.
+        compute_dtype: Type of activations and of every weight that is not 4-bit.
+        device: The one device that gets the whole base.
+
+    Raises:
+        ConfigurationError: There is no such model, it cannot be loaded, or its logits are made in an unknown way.
+    """
+    source = _source(name)
+    config = None
+    if quantization == "nf4":
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute_dtype,
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, quantization_config=config, dtype=compute_dtype, device_map={"": torch.device(device)}
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigurationError(
+            f"base_model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            hint="give `pocket`, a folder with config.json, weights and tokenizer, or a reachable hub name.",
+        ) from error
+    model.requires_grad_(False).eval()
+    _keep_one_layout(model)
+    check_head(model, name)
+    return Base(name=name, model=model, tokenizer=tokenizer)
+
+
+def _source(name: str) -> str:
+    if name != "pocket":
+        return name
+    folder = Path(str(files("mgrpo_lightning.pocket"))) / "weights"
+    if not (folder / "config.json").is_file():
+        raise ConfigurationError(
+            "base_model 'pocket': the embedded model is not in this installation.",
+            hint="reinstall the package, or build it with `python -m mgrpo_lightning.pocket`.",
+        )
+    return str(folder)
+
+
+def _keep_one_layout(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights in a no-grad pass on AVX512-BF16 CPUs.
+
+    The packed layout has no input gradient and unpacking is lossy, so that one evaluation would silently ruin every
+    later LoRA gradient (correctness.md 31).
+    """
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            vars(module)["support_avx512bf16_for_cpu"] = False

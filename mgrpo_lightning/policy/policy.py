@@ -1,0 +1,123 @@
+"""Policy: the LLM that plays one role, which is a shared frozen base, that role's adapter and its chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.adapters import initial_state
+from mgrpo_lightning.policy.chat import Chat
+from mgrpo_lightning.policy.loading import Base
+from mgrpo_lightning.policy.peft_folder import read_peft_folder
+from mgrpo_lightning.roles import RoleConfig
+
+
+class Policy:
+    """One role's policy. Several policies may share one base.
+
+    Args:
+        role: The role's name, which is also its adapter's.
+        config: The role's block of the team file.
+        base: The loaded base; this role's adapter is added to it.
+        seed: The run's seed: the adapter's start depends on it and the role's name alone.
+
+    Raises:
+        ConfigurationError: The settings would train on other probabilities than were sampled from, the adapter does not
+            fit the base, or the chat template cannot be used.
+    """
+
+    def __init__(self, role: str, config: RoleConfig, base: Base, *, seed: int) -> None:
+        refuse_biased_training(role, config)
+        self.role = role
+        self.config = config
+        self.base = base
+        self.chat = Chat(base.tokenizer, config.chat_template, eos_ids=base.eos_ids)
+        self.version = 0
+        """Number of updates the adapter has had."""
+        self._seed = seed
+        self._reference = f"{role}__reference"
+        base.adapters.add(role, config.adapter, trainable=config.trainable)
+        base.adapters.load(role, self._start(), source=str(config.adapter.path))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy computes."""
+        return self.base.device
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make this role's adapter the one that forward passes of the base add; ``requires_grad`` stays as it is."""
+        with self.base.adapters.select(self.role):
+            yield
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Make the adapter of the start of training the active one, frozen; it takes no memory before the first use.
+
+        It is made again from the adapter's folder or seed, so it is the same after a resume. Switching the adapter off
+        instead would give the bare base, another policy after a warm start (correctness.md 24).
+        """
+        adapters = self.base.adapters
+        if not adapters.parameters(self._reference):
+            adapters.add(self._reference, self.config.adapter, trainable=False)
+            adapters.load(self._reference, self._start(), source=str(self.config.adapter.path))
+        with adapters.select(self._reference):
+            yield
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """This role's adapter parameters, names sorted and independent of the other roles."""
+        return self.base.adapters.parameters(self.role)
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """A copy of the adapter, whichever adapter is active and whatever requires gradients."""
+        return {name: parameter.detach().clone() for name, parameter in self.named_parameters().items()}
+
+    def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
+        """Copy ``state`` into the adapter, strictly.
+
+        Raises:
+            DataError: A name is missing or unexpected, or a shape differs.
+        """
+        self.base.adapters.load(self.role, state, source=f"the state given for role {self.role!r}")
+
+    def save_peft(self, folder: Path | str) -> None:
+        """Write the adapter as a folder that ``PeftModel.from_pretrained`` loads."""
+        self.base.adapters.save(self.role, Path(folder))
+
+    def _start(self) -> Mapping[str, Tensor]:
+        if self.config.adapter.path is not None:
+            return read_peft_folder(self.config.adapter, role=self.role)
+        return initial_state(self.named_parameters(), seed=self._seed, role=self.role)
+
+
+def refuse_biased_training(role: str, config: RoleConfig) -> None:
+    """Refuse settings under which the trained log-probabilities are not those that were sampled from.
+
+    Raises:
+        ConfigurationError: Dropout (correctness.md 12), top-p, top-k (8) or temperature 0 in reinforcement learning.
+    """
+    if config.objective.kind != "mgrpo" or not config.trainable:
+        return
+    sampling = config.sampling
+    if config.adapter.dropout > 0:
+        raise ConfigurationError(
+            f"role {role!r}: adapter dropout is {config.adapter.dropout} with objective `mgrpo`; "
+            "the ratio would not be 1.",
+            hint="set `adapter.dropout: 0`.",
+        )
+    if sampling.top_p < 1 or sampling.top_k > 0:
+        raise ConfigurationError(
+            f"role {role!r}: training samples with top_p {sampling.top_p} and top_k {sampling.top_k}; "
+            "the sampler would renormalise and the trainer not.",
+            hint="set `sampling: {top_p: 1.0, top_k: 0}`.",
+        )
+    if sampling.temperature <= 0:
+        raise ConfigurationError(
+            f"role {role!r}: training samples at temperature {sampling.temperature}.",
+            hint="give a temperature above 0.",
+        )

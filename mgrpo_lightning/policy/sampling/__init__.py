@@ -1,0 +1,1 @@
+"""Sampler and Conversation: batching whatever waits, with a key-value cache for as long as a conversation is open."""

@@ -1,0 +1,56 @@
+"""Choose one id a row from logits, by inverse CDF with counter-based uniforms.
+
+The log-probability is that of the full distribution at the temperature, the one the trainer recomputes. top-p and top-k
+only restrict the choice, which is why training refuses them (correctness.md 8).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mgrpo_lightning.policy.sampling.base import SamplingParams
+from mgrpo_lightning.policy.sampling.random import uniforms
+
+
+def choose(logits: Tensor, params: SamplingParams, streams: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample from B x V logits.
+
+    Args:
+        logits: float32 or float64, B x V.
+        params: Temperature (0: the first of the largest logits), top_p and top_k.
+        streams: int64, B.
+        positions: int64, B; index of the id within its turn.
+
+    Returns:
+        ids, int64, B, and their log-probabilities, B (those of temperature 1 if greedy).
+    """
+    greedy = params.temperature == 0
+    logprobs = torch.log_softmax(logits if greedy else logits / params.temperature, dim=-1)
+    if greedy:
+        ids = logits.argmax(-1)
+    else:
+        cumulative = _restrict(logprobs, params).cumsum(-1)
+        total = cumulative[:, -1:]
+        target = (uniforms(streams, positions).to(logits.dtype)[:, None] * total).clamp(max=_below(total))
+        ids = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    return ids, logprobs.gather(-1, ids[:, None]).squeeze(-1)
+
+
+def _below(total: Tensor) -> Tensor:
+    """The largest number below the total: rounding up to the total would point behind the last possible id."""
+    return torch.nextafter(total, torch.zeros_like(total))
+
+
+def _restrict(logprobs: Tensor, params: SamplingParams) -> Tensor:
+    """Probabilities, 0 outside of the top_k largest and of the smallest set of largest ones that reaches top_p."""
+    probabilities = logprobs.exp()
+    if params.top_k > 0:
+        smallest = probabilities.topk(min(params.top_k, probabilities.shape[-1]), dim=-1).values[:, -1:]
+        probabilities = probabilities.masked_fill(probabilities < smallest, 0.0)
+    if params.top_p < 1:
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        ordered = ordered.masked_fill(before >= params.top_p * ordered.sum(-1, keepdim=True), 0.0)
+        probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered)
+    return probabilities

@@ -1,0 +1,73 @@
+"""Which conversation stands in which row of the cache; rows that decode are kept together at the front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mgrpo_lightning.policy.sampling.conversation import Tokens
+from mgrpo_lightning.policy.sampling.slots import SlotCache
+
+
+class Rows:
+    """The rows of one SlotCache."""
+
+    def __init__(self, cache: SlotCache) -> None:
+        self._cache = cache
+        self._rows: list[Tokens | None] = []
+
+    def free_unused(self) -> None:
+        """Free the rows of sequences that nobody needs any more, in the order of rows."""
+        for row, tokens in enumerate(self._rows):
+            if tokens is not None and tokens.users == 0:
+                tokens.row, tokens.cached = None, 0
+                self._rows[row] = None
+
+    def forget(self) -> None:
+        """Empty every row; sequences still in use are computed again when they are next sampled."""
+        for tokens in self._rows:
+            if tokens is not None:
+                tokens.row, tokens.cached = None, 0
+        self._rows = []
+
+    def give(self, sequences: Sequence[Tokens], capacity: int) -> None:
+        """Give each sequence without a row the first free one, and copy its parent's cache there."""
+        free = [row for row, tokens in enumerate(self._rows) if tokens is None]
+        needy = [tokens for tokens in sequences if tokens.row is None]
+        missing = max(len(needy) - len(free), 0)
+        free += range(len(self._rows), len(self._rows) + missing)
+        self._rows += [None] * missing
+        self._cache.reserve(len(self._rows), capacity)
+        copies: dict[int, int] = {}
+        for tokens, row in zip(needy, free, strict=False):
+            tokens.row, self._rows[row] = row, tokens
+            parent = tokens.parent
+            if parent is not None and parent.row is not None:
+                copies[row], tokens.cached, tokens.version = parent.row, parent.cached, parent.version
+        self._cache.move(copies, max((tokens.cached for tokens in needy), default=0))
+        for tokens in needy:
+            if tokens.parent is not None:
+                tokens.parent.release()
+                tokens.parent = None
+
+    def arrange(self, front: Sequence[Tokens], start: int) -> None:
+        """Move the given sequences to rows start, start + 1, ..., in some order; others swap into their places."""
+        wanted = range(start, start + len(front))
+        inside = {tokens.row for tokens in front if tokens.row in wanted}
+        holes = iter([row for row in wanted if row not in inside])
+        moves: dict[int, int] = {}
+        length = 0
+        for tokens in front:
+            if tokens.row in wanted:
+                continue
+            source, target = tokens.row, next(holes)
+            assert source is not None, "give() comes first"
+            other = self._rows[target]
+            moves[target] = source
+            length = max(length, tokens.cached)
+            self._rows[target], self._rows[source] = tokens, other
+            tokens.row = target
+            if other is not None:
+                other.row = source
+                moves[source] = target
+                length = max(length, other.cached)
+        self._cache.move(moves, length)

@@ -1,0 +1,225 @@
+"""Scheduler: plays agents (coroutines) and decides when the turns they wait for are computed.
+
+``rounds``: a batch starts only when no agent can go on by itself: each one waits for a turn, or for sub-agents that do.
+So what is in a batch, and its order, is a function of the step alone, however long the tools took: bitwise
+reproducible.
+``eager``: whatever waits is computed, in slices between which new turns join, while tools run.
+
+Model work has one thread of its own; the event loop never computes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
+from mgrpo_lightning.policy.sampling.conversation import Request, Tokens
+
+T = TypeVar("T")
+SLICE = 8
+"""Decoding steps between two looks at what else waits."""
+
+
+class Engine(Protocol):
+    """What the scheduler needs of a sampler; all but ``name`` is called from the model thread."""
+
+    name: str
+
+    @property
+    def busy(self) -> bool:
+        """Whether any admitted turn is not finished."""
+        ...
+
+    def admit(self, requests: Sequence[Request]) -> None:
+        """Take requests."""
+        ...
+
+    def advance(self, steps: int) -> list[tuple[Request, SampledTurn]]:
+        """Compute; return the turns that ended."""
+        ...
+
+    def abort(self) -> None:
+        """Drop all work."""
+        ...
+
+
+@dataclass(eq=False)
+class _Agent:
+    """What one coroutine is doing, as far as the schedule cares."""
+
+    parent: _Agent | None = None
+    waiting: int = 0
+    """Turns it waits for."""
+    blocked: bool = False
+    """It waits for its children."""
+    children: int = 0
+    """Live ones."""
+
+    @property
+    def idle(self) -> bool:
+        """It cannot go on by itself. A parent can from the moment its last child is done, before it has woken up."""
+        return self.waiting > 0 or (self.blocked and self.children > 0)
+
+
+_current: ContextVar[_Agent] = ContextVar("agent")
+
+
+class Scheduler:
+    """Plays agents.
+
+    Args:
+        schedule: ``rounds`` or ``eager``, see above.
+    """
+
+    def __init__(self, schedule: Literal["rounds", "eager"] = "eager") -> None:
+        self.schedule = schedule
+        self._agents: set[_Agent] = set()
+        self._waiting: dict[Engine, list[Request]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._changed = asyncio.Event()
+        self._stopping = False
+
+    def play(self, coroutines: Sequence[Coroutine[Any, Any, T]], on_done: Callable[[], None] | None = None) -> list[T]:
+        """Run agents to their end in an event loop of its own; results in the order given.
+
+        Args:
+            coroutines: The agents.
+            on_done: Called after each of them.
+
+        Raises:
+            BaseException: What an agent or the model raised first; everything else is cancelled.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self._play(coroutines, on_done))
+        # A notebook has a loop running in this thread.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: asyncio.run(self._play(coroutines, on_done))).result()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a child of the agent that calls this; await it inside ``blocked()``."""
+        return self._start(coroutine, _current.get(None), None)
+
+    @contextmanager
+    def blocked(self) -> Iterator[None]:
+        """The block in which an agent awaits its children, and nothing else."""
+        agent = _current.get()
+        agent.blocked = True
+        self._changed.set()
+        try:
+            yield
+        finally:
+            agent.blocked = False
+
+    async def submit(self, engine: Engine, tokens: Tokens, params: SamplingParams, stream: int) -> SampledTurn:
+        """Wait for one turn of ``engine``."""
+        agent = _current.get()
+        future: asyncio.Future[SampledTurn] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(engine, []).append(Request(tokens, params, stream, future))
+
+        def resume(_: asyncio.Future[SampledTurn]) -> None:
+            agent.waiting -= 1
+
+        agent.waiting += 1
+        future.add_done_callback(resume)
+        self._changed.set()
+        return await future
+
+    def _start(
+        self, coroutine: Coroutine[Any, Any, T], parent: _Agent | None, on_done: Callable[[], None] | None
+    ) -> asyncio.Task[T]:
+        agent = _Agent(parent)
+        self._agents.add(agent)
+        if parent is not None:
+            parent.children += 1
+
+        async def run() -> T:
+            _current.set(agent)
+            return await coroutine
+
+        def done(task: asyncio.Task[T]) -> None:
+            self._agents.discard(agent)
+            self._tasks.discard(task)
+            if parent is not None:
+                parent.children -= 1
+            elif on_done is not None and not task.cancelled():
+                on_done()
+            self._changed.set()
+
+        task = asyncio.get_running_loop().create_task(run())
+        task.add_done_callback(done)
+        self._tasks.add(task)
+        return task
+
+    async def _play(self, coroutines: Sequence[Coroutine[Any, Any, T]], on_done: Callable[[], None] | None) -> list[T]:
+        self._changed = asyncio.Event()
+        self._stopping = False
+        tasks = [self._start(coroutine, None, on_done) for coroutine in coroutines]
+        pool = ThreadPoolExecutor(1, thread_name_prefix="model")
+        worker = asyncio.get_running_loop().create_task(self._work(pool))
+        agents = asyncio.gather(*tasks)
+        try:
+            awaited: list[asyncio.Future[Any]] = [worker, agents]
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            if worker.done():
+                worker.result()
+            return await agents
+        finally:
+            await self._stop(worker, pool)
+
+    async def _stop(self, worker: asyncio.Task[None], pool: ThreadPoolExecutor) -> None:
+        """Cancel what is left and wait for it, so that nothing runs on behind an error."""
+        self._stopping = True
+        left = [worker, *self._tasks]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        pool.shutdown(wait=True)
+        for engine, requests in self._waiting.items():
+            if engine.busy or requests:
+                engine.abort()
+        self._waiting.clear()
+        self._agents.clear()
+
+    async def _work(self, pool: ThreadPoolExecutor) -> None:
+        """Wait for a reason to compute, compute, hand out turns, forever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            # Turns handed out just now are still to reach their agents.
+            await asyncio.sleep(0)
+            if self.schedule == "rounds" and any(not agent.idle for agent in self._agents):
+                continue
+            for engine, requests in self._take():
+                ended = await loop.run_in_executor(pool, self._compute, engine, requests)
+                for request, turn in ended:
+                    if not request.future.done():
+                        request.future.set_result(turn)
+                self._changed.set()
+
+    def _take(self) -> list[tuple[Engine, list[Request]]]:
+        """What is to be computed now, in an order that does not depend on who asked first."""
+        work = []
+        for engine in sorted(self._waiting, key=lambda engine: engine.name):
+            requests = sorted(self._waiting[engine], key=lambda request: request.tokens.order)
+            self._waiting[engine] = []
+            if requests or engine.busy:
+                work.append((engine, requests))
+        return work
+
+    def _compute(self, engine: Engine, requests: list[Request]) -> list[tuple[Request, SampledTurn]]:
+        engine.admit(requests)
+        ended = []
+        while engine.busy and not self._stopping:
+            ended += engine.advance(SLICE)
+            if self.schedule == "eager":
+                break
+        return ended

@@ -1,0 +1,222 @@
+"""TransformersSampler: continuous batching over any transformers causal LM with full attention.
+
+The KV cache lives as long as its conversation. The scheduler owns when: it admits requests and advances the batch in
+slices, from one thread at a time. In between, agents may extend, fork and close conversations, which only touches lists
+of ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.head import final_logits, hidden_states
+from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
+from mgrpo_lightning.policy.sampling.conversation import Request, SlotConversation, Tokens
+from mgrpo_lightning.policy.sampling.rows import Rows
+from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.policy.sampling.slots import SlotCache
+from mgrpo_lightning.policy.sampling.turns import Turns
+
+PREFILL_TOKENS = 4096
+"""Padded tokens of one prefill pass: bounds its activations."""
+
+Finished = list[tuple[Request, SampledTurn]]
+
+
+class TransformersSampler:
+    """The engine behind one role's policy.
+
+    Args:
+        policy: Sampled from; its adapter is selected for every pass.
+        scheduler: Decides when waiting turns are computed.
+
+    Raises:
+        ConfigurationError: The model has layers without full attention.
+    """
+
+    exact = True
+    stateful = True
+
+    def __init__(self, policy: Policy, scheduler: Scheduler) -> None:
+        self.policy = policy
+        self.name = policy.role
+        self._scheduler = scheduler
+        self._model = policy.base.model
+        kinds = set(getattr(self._model.config.get_text_config(), "layer_types", None) or ()) - {"full_attention"}
+        if kinds:
+            raise ConfigurationError(
+                f"base_model {policy.base.name!r} has layers of kind {sorted(kinds)}, which this sampler cannot cache.",
+                hint="take a model with full attention in every layer, for instance Llama, Qwen2.5 or Qwen3.",
+            )
+        self._cache = SlotCache(self._model.dtype, policy.device)
+        self._rows = Rows(self._cache)
+        self._waiting: list[Request] = []
+        self._turns: Turns | None = None
+
+    def open(self, ids: Sequence[int], order: tuple[int, ...]) -> Conversation:
+        """A conversation on a prompt; nothing is computed until it is sampled."""
+        assert ids, "a prompt has at least one token"
+        return SlotConversation(Tokens(ids=list(ids), order=order), self._submit)
+
+    async def _submit(self, tokens: Tokens, params: SamplingParams, stream: int) -> SampledTurn:
+        assert params.max_new_tokens > 0, "a turn has room for its stop token"
+        return await self._scheduler.submit(self, tokens, params, stream)
+
+    # What the scheduler calls, from its model thread.
+
+    @property
+    def busy(self) -> bool:
+        """Whether any admitted turn is not finished."""
+        return bool(self._waiting) or self._turns is not None
+
+    def admit(self, requests: Sequence[Request]) -> None:
+        """Take requests; they join the batch with the next ``advance``."""
+        self._waiting += requests
+
+    def abort(self) -> None:
+        """Drop every turn in progress and every cached row."""
+        self._waiting.clear()
+        self._turns = None
+        self._rows.forget()
+
+    @torch.no_grad()
+    def advance(self, steps: int) -> Finished:
+        """Compute what joined, then up to ``steps`` decoding steps; return the turns that ended."""
+        finished: Finished = []
+        with self.policy.active(), self._eval_mode():
+            finished += self._join()
+            for _ in range(steps):
+                if self._turns is None:
+                    break
+                finished += self._step(self._turns)
+                self._close_up()
+        return finished
+
+    def _join(self) -> Finished:
+        settings = _settings(self._turns.params if self._turns else self._waiting[0].params) if self.busy else None
+        joining = [request for request in self._waiting if _settings(request.params) == settings]
+        if not joining:
+            return []
+        self._waiting = [request for request in self._waiting if _settings(request.params) != settings]
+        joining.sort(key=lambda request: request.tokens.order)
+        if self._turns is None:
+            self._turns = Turns(
+                joining[0].params, self.policy.device, torch.promote_types(self._model.dtype, torch.float32)
+            )
+        self._close_up(force=True)
+        self._rows.free_unused()
+        self._forget_old_versions(joining)
+        capacity = max(len(request.tokens.ids) + request.params.max_new_tokens for request in joining)
+        self._cache.reserve(0, capacity)
+        for generation in _prefixes([request.tokens for request in joining]):
+            self._prefill([tokens for tokens in generation if len(tokens.ids) > 1], keep_last=False)
+        sequences = [request.tokens for request in joining]
+        hidden = self._prefill(sequences, keep_last=True)
+        start = len(self._turns.requests)
+        self._rows.arrange(sequences, start)
+        order = sorted(range(len(joining)), key=lambda i: sequences[i].row or 0)
+        logits = final_logits(self._model, hidden[order])
+        finished = self._turns.join([joining[i] for i in order], logits, self.policy.version)
+        self._close_up()
+        return finished
+
+    def _step(self, turns: Turns) -> Finished:
+        rows = range(len(turns.requests))
+        hidden = self._forward(rows, turns.last[:, None], turns.positions)
+        return turns.step(final_logits(self._model, hidden[:, 0]), self.policy.version)
+
+    def _close_up(self, *, force: bool = False) -> None:
+        turns = self._turns
+        if turns is None:
+            return
+        active, size = turns.num_active, len(turns.requests)
+        if active == 0 and not force:
+            self._turns = None
+        elif active < size and (force or active <= 0.75 * size):
+            self._rows.arrange([request.tokens for request in turns.close_up()], 0)
+
+    def _prefill(self, sequences: Sequence[Tokens], *, keep_last: bool) -> Tensor:
+        """Compute what is not cached; return the hidden state of each sequence's last computed token, n x H.
+
+        Without ``keep_last`` the last id stays out of the cache: it is the first one that whoever forks will compute.
+        """
+        self._rows.give(sequences, 0)
+        ends = [len(tokens.ids) - (0 if keep_last else 1) for tokens in sequences]
+        todo = [i for i, tokens in enumerate(sequences) if tokens.cached < ends[i]]
+        # Alike lengths together, so that little is padded; new rows apart, because they need no mask and no gather.
+        todo.sort(key=lambda i: (sequences[i].cached > 0, ends[i] - sequences[i].cached), reverse=True)
+        hidden: list[Tensor] = [torch.empty(0)] * len(sequences)
+        for chunk in _chunks(
+            todo, [end - tokens.cached for end, tokens in zip(ends, sequences, strict=True)], sequences
+        ):
+            parts = [sequences[i].ids[sequences[i].cached : ends[i]] for i in chunk]
+            width = max(map(len, parts))
+            ids = torch.tensor([part + [0] * (width - len(part)) for part in parts], device=self.policy.device)
+            offsets = torch.tensor([sequences[i].cached for i in chunk], device=self.policy.device)
+            states = self._forward([sequences[i].row or 0 for i in chunk], ids, offsets)
+            for i, part, state in zip(chunk, parts, states, strict=True):
+                hidden[i] = state[len(part) - 1]
+                sequences[i].cached, sequences[i].version = ends[i], self.policy.version
+        return torch.stack(hidden) if keep_last else torch.empty(0)
+
+    def _forward(self, rows: range | list[int], ids: Tensor, offsets: Tensor) -> Tensor:
+        self._cache.reserve(0, int(offsets.max()) + ids.shape[1])
+        positions, mask = self._cache.begin(rows, offsets, ids.shape[1])
+        return hidden_states(
+            self._model, ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache, use_cache=True
+        )
+
+    def _forget_old_versions(self, joining: Sequence[Request]) -> None:
+        """Keys and values of an older adapter do not go with log-probabilities of this one (correctness.md 35)."""
+        for request in joining:
+            tokens: Tokens | None = request.tokens
+            while tokens is not None:
+                if tokens.version != self.policy.version:
+                    tokens.cached = 0
+                tokens = tokens.parent
+
+    @contextmanager
+    def _eval_mode(self) -> Iterator[None]:
+        training = self._model.training
+        if training:
+            self._model.eval()
+        try:
+            yield
+        finally:
+            if training:
+                self._model.train()
+
+
+def _settings(params: SamplingParams) -> SamplingParams:
+    """What turns of one batch have in common."""
+    return replace(params, max_new_tokens=0)
+
+
+def _prefixes(sequences: Sequence[Tokens]) -> list[list[Tokens]]:
+    """The shared prefixes that the sequences still have to be copied from, the outermost generation first."""
+    generations: list[list[Tokens]] = []
+    level = list(sequences)
+    while level := list(dict.fromkeys(tokens.parent for tokens in level if tokens.parent is not None)):
+        generations.insert(0, level)
+    return generations
+
+
+def _chunks(todo: Sequence[int], counts: Sequence[int], sequences: Sequence[Tokens]) -> Iterator[list[int]]:
+    """Split into passes of at most PREFILL_TOKENS padded tokens; new rows and rows that go on are never mixed."""
+    chunk: list[int] = []
+    for i in todo:
+        widest = counts[chunk[0]] if chunk else 0
+        mixed = chunk and (sequences[chunk[0]].cached > 0) != (sequences[i].cached > 0)
+        if chunk and (mixed or max(widest, counts[i]) * (len(chunk) + 1) > PREFILL_TOKENS):
+            yield chunk
+            chunk = []
+        chunk.append(i)
+    if chunk:
+        yield chunk

@@ -1,0 +1,116 @@
+"""A chat template cut at the places where text goes, and the check that later turns never change earlier ones.
+
+Tool results are ``tool`` messages where the template knows that role, else user messages with ``<tool_response>`` tags;
+results that follow one turn are one observation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from mgrpo_lightning.errors import ConfigurationError
+
+_HINT = "set `chat_template: chatml` for the role, or a Jinja file that keeps earlier turns as they were."
+# What an assistant turn may look like: templates that rewrite old turns look for thinking or for calls.
+_TURNS = (
+    "plain",
+    "<think>\nfirst\n</think>\n\nplain",
+    '<think>\nfirst\n</think>\n\n<tool_call>\n{"name": "search", "arguments": {"query": "x"}}\n</tool_call>',
+)
+
+
+def _mark(index: int) -> str:
+    """A character of Unicode's private use area stands for the text with this index."""
+    return chr(0xE000 + index)
+
+
+class Template:
+    """One Jinja template with its tokenizer's settings.
+
+    Args:
+        tokenizer: Renders the template.
+        source: Jinja source.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+        self._tokenizer = tokenizer
+        self._source = source
+        self._tool_role = self._knows_tool_role()
+
+    def opening(self, *, system: bool) -> list[str]:
+        """The pieces around [system and] user text, with the header of the first turn."""
+        messages = [("system", _mark(0)), ("user", _mark(1))] if system else [("user", _mark(1))]
+        return self._pieces(self._render(messages), [text for _, text in messages])
+
+    def turn_end(self, *, results: int) -> list[str]:
+        """The pieces around the texts of ``results`` results, from the end of a turn to the header of the next one."""
+        texts = [_mark(3 + index) for index in range(results)]
+        conversation = [("system", _mark(0)), ("user", _mark(1)), ("assistant", _mark(2)), *self._results(texts)]
+        return self._pieces(self._render(conversation), [_mark(0), _mark(1), _mark(2), *texts])[3:]
+
+    def check(self) -> None:
+        """Compare whole renderings with the concatenation that a conversation is made of.
+
+        Raises:
+            ConfigurationError: They differ.
+        """
+        for turn in _TURNS:
+            messages = [("system", "s"), ("user", "u")]
+            joined = _fill(self.opening(system=True), ["s", "u"])
+            for results in (["one"], ["two", "three"], ["four"]):
+                messages += [("assistant", turn), *self._results(results)]
+                joined += turn + _fill(self.turn_end(results=len(results)), results)
+                rendered = self._render(messages)
+                if rendered != joined:
+                    at = next(
+                        (i for i, (a, b) in enumerate(zip(rendered, joined, strict=False)) if a != b), len(joined)
+                    )
+                    raise ConfigurationError(
+                        "the chat template is not prefix-preserving: with a new message it renders "
+                        f"{rendered[max(at - 20, 0) : at + 40]!r} where the conversation so far is "
+                        f"{joined[max(at - 20, 0) : at + 40]!r}.",
+                        hint=_HINT,
+                    )
+
+    def _results(self, texts: Sequence[str]) -> list[tuple[str, str]]:
+        if self._tool_role:
+            return [("tool", text) for text in texts]
+        return [("user", "\n".join(f"<tool_response>\n{text}\n</tool_response>" for text in texts))]
+
+    def _knows_tool_role(self) -> bool:
+        if not re.search(r"""["']tool["']""", self._source):
+            return False
+        try:
+            text = self._render([("user", _mark(0)), ("assistant", _mark(1)), ("tool", _mark(2))])
+        except ConfigurationError:
+            return False
+        return _mark(2) in text
+
+    def _render(self, messages: Sequence[tuple[str, str]]) -> str:
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                [{"role": role, "content": content} for role, content in messages],
+                chat_template=self._source,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"the chat template cannot render {[role for role, _ in messages]}: {error}.", hint=_HINT
+            ) from error
+        assert isinstance(rendered, str)
+        return rendered
+
+    def _pieces(self, rendered: str, marks: Sequence[str]) -> list[str]:
+        pieces = re.split("|".join(marks), rendered)
+        if re.findall("|".join(marks), rendered) != list(marks):
+            raise ConfigurationError("the chat template drops, repeats or reorders messages.", hint=_HINT)
+        return pieces
+
+
+def _fill(pieces: Sequence[str], texts: Sequence[str]) -> str:
+    return "".join(piece + text for piece, text in zip(pieces, [*texts, ""], strict=True))

@@ -1,0 +1,61 @@
+"""The choice of one id: its frequencies, its log-probabilities, and the restricted choices of validation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mgrpo_lightning.policy.sampling.base import SamplingParams
+from mgrpo_lightning.policy.sampling.choice import choose
+from mgrpo_lightning.policy.sampling.random import stream_of
+
+LOGITS = torch.tensor([2.0, -1.0, 0.5, 1.9, -torch.inf, 0.0], dtype=torch.float64)
+
+
+def sample(n: int, **settings: float) -> tuple[torch.Tensor, torch.Tensor]:
+    params = SamplingParams(max_new_tokens=1, stop_ids=(0,), **settings)  # type: ignore[arg-type]
+    streams = torch.full((n,), stream_of("choice"))
+    return choose(LOGITS.expand(n, -1), params, streams, torch.arange(n))
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.3])
+def test_frequencies_and_logprobs_are_the_softmax_at_the_temperature(temperature: float) -> None:
+    n = 200_000
+    ids, logprobs = sample(n, temperature=temperature)
+    expected = torch.softmax(LOGITS / temperature, -1)
+    torch.testing.assert_close(torch.bincount(ids, minlength=6) / n, expected.float(), rtol=0, atol=5e-3)
+    torch.testing.assert_close(logprobs, expected.log()[ids])
+
+
+def test_greedy_takes_the_largest_with_its_logprob_at_temperature_1() -> None:
+    ids, logprobs = sample(3, temperature=0.0)
+    assert ids.tolist() == [0, 0, 0]
+    torch.testing.assert_close(logprobs[0], torch.log_softmax(LOGITS, -1)[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({"top_k": 2}, {0, 3}),
+        ({"top_k": 1}, {0}),
+        ({"top_p": 0.5}, {0, 3}),
+        ({"top_p": 1e-6}, {0}),
+        ({"top_k": 99}, {0, 1, 2, 3, 5}),
+    ],
+)
+def test_restricted_choices_keep_the_full_logprobs(settings: dict[str, float], allowed: set[int]) -> None:
+    ids, logprobs = sample(5000, **settings)
+    assert set(ids.tolist()) == allowed
+    torch.testing.assert_close(logprobs, torch.log_softmax(LOGITS, -1)[ids])
+
+
+def test_an_impossible_id_is_never_chosen_even_at_the_ends_of_the_unit_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, 1.0, -torch.inf]] * 2)
+    ends = torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64)
+    monkeypatch.setattr("mgrpo_lightning.policy.sampling.choice.uniforms", lambda streams, positions: ends)
+    ids, _ = choose(
+        logits, SamplingParams(1, (0,)), torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+    )
+    assert ids.tolist() == [1, 2]

@@ -1,0 +1,89 @@
+"""Loading bases: 4-bit layers, frozen weights, heads of several architectures, clear refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GraniteConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+)
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.head import check_head
+from mgrpo_lightning.policy.loading import Base, load_base
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+
+
+def test_nf4_quantises_every_linear_layer_but_the_head(make_base: Callable[..., Base]) -> None:
+    model = make_base("nf4").model
+    kinds = {name: type(module).__name__ for name, module in model.named_modules() if "proj" in name}
+    assert len(kinds) == 14
+    assert set(kinds.values()) == {"Linear4bit"}
+    assert model.get_submodule("model.layers.0.mlp.up_proj").weight.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_the_base_is_frozen_and_in_eval_mode(make_base: Callable[..., Base], quantization: str) -> None:
+    base = make_base(quantization)
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+    assert not base.model.training
+
+
+def test_every_eos_id_of_the_model_is_known(make_base: Callable[..., Base]) -> None:
+    base = make_base()
+    assert base.eos_ids == (
+        base.tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        base.tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+    )
+
+
+@pytest.mark.parametrize("content", [None, "config"])
+def test_a_missing_or_broken_folder_is_a_clear_error(tmp_path: Path, content: str | None) -> None:
+    folder = tmp_path / "nowhere"
+    if content:
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match=r"nowhere.*HINT: give `pocket`, a folder"):
+        load_base(str(folder), quantization="none", compute_dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(**SIZES),
+        Qwen3Config(**SIZES),
+        GraniteConfig(**SIZES, logits_scaling=4.0),
+        CohereConfig(**SIZES, logit_scale=0.2),
+        Gemma2Config(**SIZES, final_logit_softcapping=0.3),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_our_head_makes_the_models_own_logits(config: PreTrainedConfig) -> None:
+    check_head(AutoModelForCausalLM.from_config(config), "tiny")
+
+
+def test_a_head_that_does_something_else_is_refused(make_base: Callable[..., Base]) -> None:
+    model = make_base().model
+    model.config.logit_scale = 3.0  # Llama does not use it, our head would
+    with pytest.raises(ConfigurationError, match="LlamaForCausalLM"):
+        check_head(model, "tiny")
