@@ -1,0 +1,111 @@
+"""Run the calls of one turn: all at once, results in the order of the calls, failures as text the policy can read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from mgrpo_lightning.agents.actions import ToolCall
+from mgrpo_lightning.agents.arguments import check_arguments
+from mgrpo_lightning.agents.prompts import ROLE_SCHEMA, error_text
+from mgrpo_lightning.agents.seat import Seat
+from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.trajectory import Call
+
+
+class Delegate(Protocol):
+    """How an agent starts a sub-agent."""
+
+    def start(self, role: str, task: str) -> tuple[int, Awaitable[str]]:
+        """Number the invocation and start its play; the awaitable gives the report or raises ToolError.
+
+        Args:
+            role: Whom to call.
+            task: The subtask.
+        """
+        ...
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Entered while the caller does nothing but wait for sub-agents."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    text: str
+    failed: bool
+    seconds: float
+
+
+async def run_calls(
+    seat: Seat, calls: Sequence[ToolCall], *, turn: int, allowed: int, delegate: Delegate
+) -> list[Call]:
+    """Run all calls of a turn concurrently.
+
+    What a tool or a sub-agent raises as ToolError or OSError (timeouts included) becomes the result of that call;
+    any other exception is a programming error and ends the play. Invocations are numbered before anything is awaited.
+
+    Args:
+        seat: Who calls.
+        calls: The turn's calls, at least one.
+        turn: Index of the turn.
+        allowed: Calls left in the budget; those behind it fail.
+        delegate: Starts sub-agents.
+    """
+    invocations: dict[int, int] = {}
+    outcomes: dict[int, asyncio.Task[_Outcome]] = {}
+    for position, call in enumerate(calls):
+        work: Awaitable[str]
+        try:
+            if position >= allowed:
+                raise ToolError("the budget of calls is used up.")
+            if call.name in seat.callees:
+                check_arguments(call.name, ROLE_SCHEMA, call.arguments)
+                invocations[position], work = delegate.start(call.name, str(call.arguments["task"]))
+            else:
+                work = _tool_call(seat, call)
+        except ToolError as error:
+            work = _fail(error)
+        outcomes[position] = asyncio.ensure_future(_outcome(work))
+    try:
+        # Tools first: only then does the caller merely wait for its sub-agents, which a round of sampling may skip.
+        await asyncio.gather(*(task for position, task in outcomes.items() if position not in invocations))
+        if invocations:
+            with delegate.waiting():
+                await asyncio.gather(*(outcomes[position] for position in invocations))
+    except BaseException:
+        for task in outcomes.values():
+            task.cancel()
+        raise
+    return [
+        Call(turn, call.name, call.arguments, done.text, done.failed, invocations.get(position), done.seconds)
+        for position, call in enumerate(calls)
+        for done in (outcomes[position].result(),)
+    ]
+
+
+async def _outcome(work: Awaitable[str]) -> _Outcome:
+    started = time.perf_counter()
+    try:
+        # Lone surrogates (a broken page) cannot be encoded by any tokenizer or written to any file.
+        text, failed = (await work).encode("utf-8", "replace").decode(), False
+    except (ToolError, OSError) as error:
+        text, failed = error_text(error), True
+    return _Outcome(text, failed, time.perf_counter() - started)
+
+
+async def _tool_call(seat: Seat, call: ToolCall) -> str:
+    tool = seat.tools.get(call.name)
+    if tool is None:
+        names = [offer.name for offer in seat.offers]
+        raise ToolError(f"there is nothing called {call.name!r}.", hint=f"you may call {names}.")
+    check_arguments(call.name, tool.parameters, call.arguments)
+    return await tool(**call.arguments)
+
+
+async def _fail(error: ToolError) -> str:
+    raise error

@@ -1,0 +1,147 @@
+"""Play one rollout: main, and every sub-agent it or its sub-agents call."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from mgrpo_lightning.agents.agent import Agent
+from mgrpo_lightning.agents.scripted import ScriptedConversation
+from mgrpo_lightning.agents.seat import Seat
+from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
+from mgrpo_lightning.policy.sampling.random import stream_of
+from mgrpo_lightning.tasks.base import Question, Script
+from mgrpo_lightning.trajectory import Key, Rollout, Span, Trajectory
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+
+Stage = Literal["train", "validate", "predict"]
+"""What is played for; part of every random stream, since steps of training and validation share their numbers."""
+
+
+class Scripts(Protocol):
+    """A demonstrator's behaviour for one trajectory; see ``Task.script``."""
+
+    def __call__(
+        self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]
+    ) -> Script | None:
+        """What the role says, None where it cannot be demonstrated."""
+        ...
+
+
+@dataclass(frozen=True)
+class Play:
+    """What all rollouts of one ``Team.play`` share."""
+
+    seats: Mapping[str, Seat]
+    samplers: Mapping[str, Sampler]
+    scheduler: Scheduler
+    seed: int
+    step: int
+    stage: Stage
+    temperature: float | None
+    """Overrides the roles' own."""
+    scripts: Scripts | None
+
+
+class RolloutPlay:
+    """One rollout in play; it numbers the invocations in the order in which the calls are made.
+
+    Args:
+        play: What it shares with the others.
+        question: What main is asked.
+        query: Index of the question within the step.
+        rollout: Index k within its group.
+    """
+
+    def __init__(self, play: Play, question: Question, *, query: int, rollout: int) -> None:
+        self.play = play
+        self.question = question
+        self._place = (play.step, query, rollout)
+        self._trajectories: list[Trajectory] = []
+
+    async def main(self, role: str, conversation: Conversation | None) -> Rollout:
+        """Play to main's end.
+
+        Args:
+            role: Main's name.
+            conversation: Open on main's prompt; None opens one (a script's).
+        """
+        trajectory = self.open(role, self.question.text, parent=None)
+        await self._agent(trajectory, conversation).play()
+        return Rollout(trajectory, self._trajectories[1:])
+
+    def open(self, role: str, task: str, *, parent: int | None) -> Trajectory:
+        """A new trajectory with its prompt, the next in number.
+
+        Args:
+            role: Who plays it.
+            task: What it is asked.
+            parent: Invocation index of the caller.
+        """
+        seat = self.play.seats[role]
+        ids, messages = seat.prompt(task)
+        temperature = seat.config.sampling.temperature if self.play.temperature is None else self.play.temperature
+        key = Key(*self._place, len(self._trajectories))
+        spans = [Span("observation", tuple(ids))]
+        trajectory = Trajectory(role, key, task, temperature, spans, messages, parent=parent)
+        self._trajectories.append(trajectory)
+        return trajectory
+
+    async def report(self, trajectory: Trajectory) -> str:
+        """Play a sub trajectory and return its answer.
+
+        Args:
+            trajectory: From ``open``.
+
+        Raises:
+            ToolError: It ended without an answer.
+        """
+        await self._agent(trajectory, None).play()
+        if trajectory.answer is None:
+            raise ToolError(f"{trajectory.role} gave no answer.")
+        return trajectory.answer
+
+    def _agent(self, trajectory: Trajectory, conversation: Conversation | None) -> Agent:
+        return Agent(
+            self.play.seats[trajectory.role],
+            trajectory,
+            conversation or self._converse(trajectory),
+            delegate=_Delegate(self, trajectory.key.invocation),
+            stream=lambda turn: self._stream("turn", trajectory.key, turn),
+        )
+
+    def _converse(self, trajectory: Trajectory) -> Conversation:
+        role, key = trajectory.role, trajectory.key
+        if self.play.scripts is None:
+            return self.play.samplers[role].open(trajectory.ids, (key.query, key.rollout, key.invocation))
+        seat, seed = self.play.seats[role], self._stream("script", key, 0)
+        script = self.play.scripts(self.question, role, trajectory.task, seed, callees=seat.config.calls)
+        if script is None:
+            raise ConfigurationError(
+                f"the task has no demonstration for role {role!r} on question {self.question.id!r}.",
+                hint="demonstrations (a warm start) need a task whose `script` returns one for every role it calls.",
+            )
+        return ScriptedConversation(script, seat.chat, trajectory.messages, length=trajectory.num_tokens)
+
+    def _stream(self, purpose: str, key: Key, turn: int) -> int:
+        return stream_of(self.play.seed, purpose, self.play.stage, *key, turn)
+
+
+@dataclass(frozen=True)
+class _Delegate:
+    """The calls of one agent of a rollout."""
+
+    rollout: RolloutPlay
+    caller: int
+
+    def start(self, role: str, task: str) -> tuple[int, Awaitable[str]]:
+        trajectory = self.rollout.open(role, task, parent=self.caller)
+        return trajectory.key.invocation, self.rollout.play.scheduler.spawn(self.rollout.report(trajectory))
+
+    def waiting(self) -> AbstractContextManager[None]:
+        return self.rollout.play.scheduler.blocked()

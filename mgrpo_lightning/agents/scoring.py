@@ -1,0 +1,98 @@
+"""Score played groups: format from the protocol, correct and expert from the task, the total from eq. 4 and 5.
+
+A trajectory whose total cannot be decided is marked failed and leaves its group before mean and std; it is never
+scored as wrong. That is so when
+
+- a ScoringError hits a component that its role weighs and its format allows (an invalid format is 0 whatever else):
+  main's own correctness, the correctness that its sub trajectories copy, or its expert score;
+- the engine interrupted it, or it has no sampled token at all (its prompt filled the context): it did nothing that
+  could be rewarded.
+
+A component that no role weighs is not asked for and stays 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from mgrpo_lightning.agents.actions import Violation
+from mgrpo_lightning.algorithm.rewards import reward
+from mgrpo_lightning.errors import ScoringError
+from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.tasks.base import Question, Task
+from mgrpo_lightning.trajectory import Group, Rollout, Score, Trajectory
+
+
+def score_groups(groups: Sequence[Group], task: Task, roles: Mapping[str, RoleConfig]) -> None:
+    """Fill the scores of every rollout; judges of all trajectories run at once.
+
+    Args:
+        groups: Played groups.
+        task: Decides what is correct and how well subtasks were done.
+        roles: Reward weights by role.
+    """
+
+    async def score_all() -> None:
+        await asyncio.gather(*(score(g.question, rollout, task, roles) for g in groups for rollout in g.rollouts))
+
+    # A thread of its own, because a notebook has a loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(score_all())).result()
+
+
+async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping[str, RoleConfig]) -> None:
+    """Fill the scores of one rollout.
+
+    Args:
+        question: What main was asked.
+        rollout: A finished rollout.
+        task: Decides what is correct and how well subtasks were done.
+        roles: Reward weights by role.
+    """
+    trajectories = list(rollout.trajectories())
+    correct, *experts = await asyncio.gather(
+        _correct(question, rollout, task, roles),
+        *(_expert(question, trajectory, task, roles[trajectory.role]) for trajectory in trajectories),
+    )
+    for trajectory, expert in zip(trajectories, experts, strict=True):
+        main = trajectory is rollout.main
+        rollout.scores[trajectory.key.invocation] = _total(
+            trajectory,
+            roles[trajectory.role],
+            {"correct": correct if main else 0.0, "correct_main": 0.0 if main else correct, "expert": expert},
+        )
+
+
+async def _correct(question: Question, rollout: Rollout, task: Task, roles: Mapping[str, RoleConfig]) -> float | None:
+    """Main's correctness, 0 when its format is invalid (mgrpo.md section 2); None when it cannot be decided."""
+    weighed = roles[rollout.main.role].reward.correct or any(
+        roles[sub.role].reward.correct_main for sub in rollout.subs
+    )
+    if not weighed or not rollout.main.valid:
+        return 0.0
+    try:
+        return await task.correct(question, rollout.main.answer)
+    except ScoringError:
+        return None
+
+
+async def _expert(question: Question, trajectory: Trajectory, task: Task, role: RoleConfig) -> float | None:
+    if not role.reward.expert or not trajectory.valid:
+        return 0.0
+    try:
+        return await task.expert(question, trajectory)
+    except ScoringError:
+        return None
+
+
+def _total(trajectory: Trajectory, role: RoleConfig, components: Mapping[str, float | None]) -> Score:
+    valid = trajectory.valid
+    assert not valid or trajectory.answer is not None, "a valid trajectory ends with an answer"
+    undecided = valid and any(value is None and getattr(role.reward, name) for name, value in components.items())
+    idle = Violation.INTERRUPTED in trajectory.violations or not trajectory.num_actions
+    values = {name: value or 0.0 for name, value in components.items()}
+    failed = bool(undecided or idle)
+    total = 0.0 if failed else reward(role.reward, valid=valid, **values)
+    return Score(float(valid), **values, total=total, failed=failed)

@@ -1,0 +1,115 @@
+"""Team: all seats together. It plays K rollouts of each question at once and returns them as groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mgrpo_lightning.agents.actions import Dialect, HermesDialect
+from mgrpo_lightning.agents.rollout import Play, RolloutPlay, Scripts, Stage
+from mgrpo_lightning.agents.seat import Seat
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
+from mgrpo_lightning.roles import RoleConfig, main_role
+from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.tools.base import Tool
+from mgrpo_lightning.trajectory import Group, Rollout
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.policy.chat import Chat
+    from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+
+
+class Team:
+    """The players of all roles.
+
+    Args:
+        roles: The seats, by name.
+        chats: Template and tokenizer of each role.
+        samplers: Engine of each role; may be empty where only scripts play.
+        tools: By the names that the roles' ``tools`` use.
+        scheduler: Runs the agents.
+        seed: Fixes the random streams.
+        dialect: How calls and answers are written.
+
+    Raises:
+        ConfigurationError: The calls between roles make no team, a tool does not exist, or two things that a role
+            may call share a name.
+    """
+
+    def __init__(
+        self,
+        roles: Mapping[str, RoleConfig],
+        chats: Mapping[str, Chat],
+        samplers: Mapping[str, Sampler],
+        tools: Mapping[str, Tool],
+        *,
+        scheduler: Scheduler,
+        seed: int,
+        dialect: Dialect | None = None,
+    ) -> None:
+        self.main = main_role(roles)
+        dialect = dialect or HermesDialect()
+        self.seats = {
+            name: Seat(name, role, chats[name], _tools(name, role, tools), {c: roles[c] for c in role.calls}, dialect)
+            for name, role in roles.items()
+        }
+        self._samplers = samplers
+        self._scheduler = scheduler
+        self._seed = seed
+
+    def play(
+        self,
+        questions: Sequence[Question],
+        *,
+        step: int,
+        rollouts: int,
+        stage: Stage = "train",
+        first_query: int = 0,
+        temperature: float | None = None,
+        script: Scripts | None = None,
+        on_done: Callable[[], None] | None = None,
+    ) -> list[Group]:
+        """Play every question ``rollouts`` times.
+
+        Args:
+            questions: What main is asked.
+            step: Part of every key and random stream.
+            rollouts: K.
+            stage: What is played for.
+            first_query: Index of the first question within the step.
+            temperature: Overrides the roles' own; 0 is greedy.
+            script: Demonstrators take the policies' places; no sampler is used.
+            on_done: Called whenever a rollout has ended.
+        """
+        play = Play(self.seats, self._samplers, self._scheduler, self._seed, step, stage, temperature, script)
+        coroutines: list[Coroutine[Any, Any, Rollout]] = []
+        for query, question in enumerate(questions, first_query):
+            conversations = self._openings(question, query, rollouts) if script is None else [None] * rollouts
+            for k, conversation in enumerate(conversations):
+                coroutines.append(RolloutPlay(play, question, query=query, rollout=k).main(self.main, conversation))
+        played = self._scheduler.play(coroutines, on_done)
+        return [
+            Group(question, list(played[i * rollouts : (i + 1) * rollouts])) for i, question in enumerate(questions)
+        ]
+
+    def _openings(self, question: Question, query: int, rollouts: int) -> Sequence[Conversation | None]:
+        """The K conversations of a group, on one prompt that is prefilled once."""
+        ids, _ = self.seats[self.main].prompt(question.text)
+        return self._samplers[self.main].open(ids, (query,)).fork(rollouts)
+
+
+def _tools(name: str, role: RoleConfig, offered: Mapping[str, Tool]) -> dict[str, Tool]:
+    tools: dict[str, Tool] = {}
+    for wanted in role.tools:
+        if wanted not in offered:
+            raise ConfigurationError(
+                f"role {name!r} has tool {wanted!r}, which does not exist.", hint=f"the tools are {sorted(offered)}."
+            )
+        tool = offered[wanted]
+        if tool.name in tools:
+            raise ConfigurationError(
+                f"role {name!r} has two tools called {tool.name!r}.", hint="rename one, or take it off the list."
+            )
+        tools[tool.name] = tool
+    return tools

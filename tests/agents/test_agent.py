@@ -1,0 +1,282 @@
+"""One agent, one trajectory: turns, budgets, failures and the token record."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall, Violation
+from mgrpo_lightning.agents.prompts import NOTICE
+from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.roles import LimitsConfig, RoleConfig
+from mgrpo_lightning.trajectory import Span, Trajectory
+from tests.agents.fakes import (
+    END,
+    FakeChat,
+    FakeConversation,
+    FakeTool,
+    answer,
+    call,
+    echo,
+    limits,
+    make_team,
+    question,
+)
+
+SEARCH = call("search", query="x")
+
+
+def play(
+    turns: Sequence[str], *, budget: LimitsConfig | None = None, tool: FakeTool | None = None, tools: bool = True
+) -> tuple[Trajectory, FakeConversation]:
+    """A team of one, which says ``turns`` one after the other and then answers."""
+    role = RoleConfig("fake", tools=["search"] if tools else [], system_prompt="find", limits=budget or limits())
+    said = [*turns, *[answer("end")] * 20]
+    team, samplers = make_team(
+        {"main": role}, {"main": lambda _, turn, __: said[turn]}, {"search": tool or FakeTool(echo)}
+    )
+    (group,) = team.play([question()], step=3, rollouts=1)
+    return group.rollouts[0].main, samplers["main"].opened[0]
+
+
+def tool_texts(trajectory: Trajectory) -> list[str]:
+    return [message.content for message in trajectory.messages if message.role == "tool"]
+
+
+def test_a_call_its_result_and_the_answer() -> None:
+    played, _ = play([f"I look. {SEARCH}", f"there: {answer('Mont Blanc')}"])
+    assert [(m.role, m.content) for m in played.messages] == [
+        ("system", "find"),
+        ("user", "Which?"),
+        ("assistant", f"I look. {SEARCH}"),
+        ("tool", "page of x"),
+        ("assistant", "there: <answer>Mont Blanc</answer>"),
+    ]
+    assert (played.answer, played.valid, played.num_turns) == ("Mont Blanc", True, 2)
+    assert [(c.turn, c.name, c.arguments, c.result, c.failed) for c in played.calls] == [
+        (0, "search", {"query": "x"}, "page of x", False)
+    ]
+
+
+good_turns = st.sampled_from([SEARCH, f"hm {SEARCH}{SEARCH}", call("nothing")])
+bad_turns = st.sampled_from(["<tool_response>", "<answer>", "cut..."]) | st.text(max_size=20)
+turn_lists = st.tuples(st.lists(good_turns, min_size=1, max_size=4), st.lists(bad_turns, max_size=1)).map(
+    lambda t: [*t[0], *t[1]]
+)
+# Drawn from lists: most integers of a wide range would end every play in its first turn.
+budgets = st.builds(
+    limits,
+    turns=st.sampled_from([5, 4, 3, 2, 1]),
+    new_tokens=st.sampled_from([150, 200, 100, 70, 20]),
+    calls=st.sampled_from([8, 4, 3, 2, 1, 0]),
+    context=st.sampled_from([5_000, 900, 700, 600, 500, 450, 400, 350, 300, 200, 50, 10]),
+    observation=st.integers(0, 40),
+)
+
+
+@given(turn_lists, budgets)
+def test_whole_plays_keep_the_record_exact_and_inside_the_limits(turns: list[str], budget: LimitsConfig) -> None:
+    played, conversation = play(turns, budget=budget)
+    # The spans, joined, are the ids that the policy saw and made; a log-probability is stored for what it made only.
+    assert played.ids == conversation.ids
+    assert played.num_turns == conversation.turns
+    kinds = [span.kind for span in played.spans]
+    assert kinds == (["observation", "action"] * played.num_turns or ["observation"])
+    for span in played.spans:
+        expected = [-0.5 - position / 16 for position in range(len(span.ids))] if span.kind == "action" else []
+        assert list(span.logprobs) == expected
+    mask = [stored for span in played.spans for stored in [bool(span.logprobs)] * len(span.ids)]
+    assert played.action_mask == mask
+    assert all((played.ids[i] == END or span.truncated) for i, span in _ends(played))
+    # Budgets.
+    assert played.num_turns <= budget.turns
+    assert played.num_tokens <= max(budget.context, len(played.spans[0].ids))
+    assert sum(not c.failed for c in played.calls) <= budget.calls
+    assert all(len(span.ids) <= budget.new_tokens for span in played.spans if span.kind == "action")
+    # The format is valid exactly if play ended with an answer.
+    assert played.valid == (played.answer is not None)
+    assert Violation.CONTEXT_EXHAUSTED not in played.violations or not played.num_turns
+    assert conversation.closed
+
+
+def _ends(played: Trajectory) -> list[tuple[int, Span]]:
+    position = 0
+    ends: list[tuple[int, Span]] = []
+    for span in played.spans:
+        position += len(span.ids)
+        if span.kind == "action":
+            ends.append((position - 1, span))
+    return ends
+
+
+def test_headers_and_results_have_no_log_probability() -> None:
+    played, _ = play([SEARCH])
+    untrained = [token for token, trained in zip(played.ids, played.action_mask, strict=True) if not trained]
+    chat = FakeChat()
+    assert untrained == [*chat.open("find", "Which?"), *chat.observe(["page of x"], after_cut=False)]
+
+
+@pytest.mark.parametrize(
+    ("turn", "violation"),
+    [
+        ("no action at all", Violation.NO_ACTION),
+        (f"{SEARCH} then", Violation.TEXT_AFTER),
+        (f"{SEARCH}<tool_response>Mont Blanc</tool_response>", Violation.TOOL_RESPONSE),
+        ("<answer>cut off...", Violation.TRUNCATED),
+        (f"{answer('x')}...", Violation.TRUNCATED),
+    ],
+)
+def test_a_broken_rule_ends_the_trajectory_invalid(turn: str, violation: Violation) -> None:
+    played, _ = play([SEARCH, turn])
+    assert violation in played.violations
+    assert (played.valid, played.answer, played.num_turns) == (False, None, 2)
+    assert [c.result for c in played.calls] == ["page of x"], "what was found before stays"
+
+
+@pytest.mark.parametrize(
+    ("turn", "error"),
+    [
+        (call("browse", query="x"), "error: there is nothing called 'browse'. HINT: you may call ['search']."),
+        (call("search", page=1), "error: search has no argument 'page'. HINT: its arguments are ['query']."),
+        (call("search"), "error: search needs the argument 'query'."),
+        (call("search", query=1), "error: search: query must be of type string, not 1."),
+    ],
+)
+def test_a_wrong_call_is_answered_and_play_goes_on(turn: str, error: str) -> None:
+    played, _ = play([turn])
+    assert (played.valid, played.answer) == (True, "end")
+    assert [(c.result, c.failed) for c in played.calls] == [(error, True)]
+    assert tool_texts(played) == [error]
+
+
+@pytest.mark.parametrize(
+    ("raised", "shown"),
+    [
+        (ToolError("no page.", hint="search first."), "error: no page. HINT: search first."),
+        (ConnectionResetError("gone"), "error: gone"),
+        (TimeoutError(), "error: TimeoutError"),
+    ],
+)
+def test_a_failing_tool_loses_no_other_call(raised: Exception, shown: str) -> None:
+    async def run(query: str) -> str:
+        if query == "bad":
+            raise raised
+        return await echo(query)
+
+    both = HermesDialect().render(Action(calls=tuple(ToolCall("search", {"query": q}) for q in ("a", "bad", "b"))))
+    played, _ = play([both], tool=FakeTool(run))
+    assert tool_texts(played) == ["page of a", shown, "page of b"]
+    assert [c.failed for c in played.calls] == [False, True, False]
+    assert played.valid
+
+
+@pytest.mark.parametrize("error", [AssertionError, TypeError, KeyError])
+def test_programming_errors_are_not_hidden(error: type[Exception]) -> None:
+    async def run(query: str) -> str:
+        raise error("a bug")
+
+    with pytest.raises(error, match="a bug"):
+        play([SEARCH], tool=FakeTool(run))
+
+
+def test_the_calls_of_a_turn_run_at_once_and_answer_in_their_order() -> None:
+    running: list[str] = []
+
+    async def run(query: str) -> str:
+        running.append(query)
+        while len(running) < 3:
+            await asyncio.sleep(0)
+        for _ in range("cab".index(query)):
+            await asyncio.sleep(0)
+        return query
+
+    calls = HermesDialect().render(Action(calls=tuple(ToolCall("search", {"query": q}) for q in "abc")))
+    played, _ = play([calls], tool=FakeTool(run))
+    assert tool_texts(played) == ["a", "b", "c"]
+
+
+def test_the_last_turn_is_announced_and_takes_only_an_answer() -> None:
+    played, _ = play([SEARCH, SEARCH, SEARCH], budget=limits(turns=3))
+    assert tool_texts(played) == ["page of x", f"page of x\n{NOTICE}"]
+    assert (played.violations, played.num_turns, len(played.calls)) == ([Violation.NO_ANSWER_AT_END], 3, 2)
+    assert play([SEARCH, SEARCH], budget=limits(turns=3))[0].valid
+
+
+def test_calls_beyond_the_budget_fail_and_the_next_turn_is_the_last() -> None:
+    played, _ = play([SEARCH, f"{SEARCH}{SEARCH}"], budget=limits(calls=2))
+    assert [c.failed for c in played.calls] == [False, False, True]
+    assert tool_texts(played)[1:] == ["page of x", f"error: the budget of calls is used up.\n{NOTICE}"]
+    assert played.valid
+
+
+def test_a_turn_has_its_token_limit() -> None:
+    played, conversation = play(["x" * 50], budget=limits(new_tokens=40))
+    assert (played.violations, played.num_actions) == ([Violation.TRUNCATED], 40)
+    assert conversation.params[0].max_new_tokens == 40
+    assert played.truncated
+
+
+def test_results_are_cut_to_the_observation_limit() -> None:
+    async def run(query: str) -> str:
+        return "z" * 500
+
+    played, _ = play([SEARCH], budget=limits(observation=30), tool=FakeTool(run))
+    assert tool_texts(played) == ["z" * 30]
+    assert played.calls[0].result == "z" * 500
+
+
+def test_a_long_result_leaves_room_for_a_whole_answering_turn() -> None:
+    async def run(query: str) -> str:
+        return "z" * 5_000
+
+    budget = limits(new_tokens=200, context=700, observation=5_000)
+    played, conversation = play(
+        [f"{SEARCH}{SEARCH}".replace("\n", ""), answer("a" * 60)], budget=budget, tool=FakeTool(run)
+    )
+    assert played.valid
+    assert conversation.params[-1].max_new_tokens == 200
+    shown = tool_texts(played)
+    assert shown[0].strip("z") == ""
+    assert len(shown[0]) > 50, "the room is used"
+    assert shown[1].endswith(f"z\n{NOTICE}")
+
+
+def test_when_nothing_else_fits_the_notice_does() -> None:
+    prompt = len(FakeChat().open("find", "Which?"))
+    shortest = len(FakeChat().observe([NOTICE], after_cut=False))
+    # A turn with as many calls as it has room for, and not one spare token for their results.
+    crowd = call("search", query="x").replace("\n", "") * 4
+    budget = limits(new_tokens=len(crowd) + 1, context=prompt + 2 * (len(crowd) + 1) + shortest, observation=30)
+    played, _ = play([crowd], budget=budget)
+    assert tool_texts(played) == [NOTICE]
+    assert [c.result for c in played.calls] == ["page of x"] * 4
+    assert (played.valid, played.num_turns) == (True, 2)
+
+
+@pytest.mark.parametrize("budget", [limits(turns=1), limits(calls=0), limits(context=500, new_tokens=230)])
+def test_a_budget_for_one_turn_announces_it_in_the_prompt(budget: LimitsConfig) -> None:
+    assert play([SEARCH], budget=budget)[0].violations == [Violation.NO_ANSWER_AT_END]
+    played, _ = play([], budget=budget)
+    assert played.valid
+    assert played.messages[1].content == f"Which?\n{NOTICE}"
+    assert played.task == "Which?"
+
+
+def test_a_role_without_tools_answers_at_once_and_needs_no_notice() -> None:
+    assert play([SEARCH], tools=False)[0].violations == [Violation.NO_ANSWER_AT_END]
+    assert play([], tools=False)[0].messages[1].content == "Which?"
+
+
+def test_a_prompt_that_fills_the_context_ends_before_the_first_turn() -> None:
+    played, conversation = play([], budget=limits(context=10))
+    assert played.violations == [Violation.CONTEXT_EXHAUSTED]
+    assert (played.num_actions, conversation.turns, conversation.closed) == (0, 0, True)
+
+
+def test_text_that_no_tokenizer_can_encode_is_replaced() -> None:
+    async def run(query: str) -> str:
+        return "broken \ud800 page"
+
+    assert tool_texts(play([SEARCH], tool=FakeTool(run))[0]) == ["broken ? page"]

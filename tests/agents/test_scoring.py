@@ -1,0 +1,131 @@
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from mgrpo_lightning.agents.actions import Violation
+from mgrpo_lightning.agents.scoring import score_groups
+from mgrpo_lightning.errors import ScoringError
+from mgrpo_lightning.roles import RewardConfig, RoleConfig
+from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from tests.agents.fakes import FakeTask, duo, question
+
+
+def trajectory(invocation: int, *, answer: str | None = "yes", violation: str = "", actions: int = 1) -> Trajectory:
+    role = "searcher" if invocation else "main"
+    violations = [violation] if violation else []
+    played = Trajectory(role, Key(0, 0, 0, invocation), "task", answer=answer, violations=violations)
+    played.spans = [Span("observation", (1,)), *([Span("action", (2,), (-0.5,))] * actions)]
+    return played
+
+
+def scored(
+    main: Trajectory, *subs: Trajectory, task: FakeTask | None = None, roles: dict[str, RoleConfig] | None = None
+) -> list[Score]:
+    rollout = Rollout(main, list(subs))
+    score_groups([Group(question("Who?", "yes"), [rollout])], task or FakeTask(), roles or duo())
+    assert list(rollout.scores) == list(range(len(subs) + 1))
+    return list(rollout.scores.values())
+
+
+def test_right_main_with_a_half_good_sub() -> None:
+    main, sub = scored(trajectory(0), trajectory(1))
+    assert main == Score(format=1, correct=1, correct_main=0, expert=0, total=1.0)
+    assert sub == Score(format=1, correct=0, correct_main=1, expert=0.5, total=0.75)
+
+
+def test_wrong_main() -> None:
+    main, sub = scored(trajectory(0, answer="no"), trajectory(1))
+    assert (main.correct, sub.correct_main) == (0, 0)
+    assert [main.total, sub.total] == pytest.approx([0.1, 0.1 + 0.25])
+
+
+@pytest.mark.parametrize("answer", [None, "yes"])
+def test_an_invalid_main_earns_nothing_and_its_subs_get_no_correctness(answer: str | None) -> None:
+    task = FakeTask()
+    main, sub = scored(trajectory(0, answer=answer, violation=Violation.TRUNCATED), trajectory(1), task=task)
+    assert (main.format, main.correct, main.total, main.failed) == (0, 0, 0, False)
+    assert sub.correct_main == 0
+    assert sub.total == pytest.approx(0.1 + 0.25)
+    assert task.asked == ["expert"]
+
+
+def test_an_invalid_sub_earns_nothing_and_no_judge_is_asked() -> None:
+    task = FakeTask()
+    main, sub = scored(trajectory(0), trajectory(1, answer=None, violation=Violation.NO_ACTION), task=task)
+    assert (sub.format, sub.correct_main, sub.total, sub.failed) == (0, 1, 0, False)
+    assert main.total == pytest.approx(1.0)
+    assert task.asked == ["correct"]
+
+
+def test_undecided_correctness_takes_out_all_whose_total_hangs_on_it() -> None:
+    invalid = trajectory(2, answer=None, violation=Violation.NO_ACTION)
+    scores = scored(trajectory(0), trajectory(1), invalid, task=FakeTask(broken=["correct"]))
+    assert [(score.failed, score.total) for score in scores] == [(True, 0), (True, 0), (False, 0)]
+
+
+def test_undecided_correctness_spares_a_sub_that_does_not_weigh_it() -> None:
+    roles = duo()
+    roles["searcher"] = replace(roles["searcher"], reward=RewardConfig(format=0.1, expert=0.5))
+    main, sub = scored(trajectory(0), trajectory(1), task=FakeTask(broken=["correct"]), roles=roles)
+    assert main.failed
+    assert not sub.failed
+    assert sub.total == pytest.approx(0.35)
+
+
+def test_an_undecided_invalid_main_is_decided() -> None:
+    main, sub = scored(trajectory(0, violation=Violation.TEXT_AFTER), trajectory(1), task=FakeTask(broken=["correct"]))
+    assert not main.failed
+    assert not sub.failed
+
+
+def test_an_undecided_expert_takes_out_that_sub_only() -> None:
+    def judge(played: Trajectory) -> float:
+        if played.key.invocation == 1:
+            raise ScoringError("the judge is ill.")
+        return 1.0
+
+    scores = scored(trajectory(0), trajectory(1), trajectory(2), task=FakeTask(judge=judge))
+    assert [score.failed for score in scores] == [False, True, False]
+
+
+def test_an_engine_failure_takes_the_sample_out() -> None:
+    main, sub = scored(trajectory(0), trajectory(1, answer=None, violation=Violation.INTERRUPTED))
+    assert (main.failed, sub.failed) == (False, True)
+
+
+def test_a_trajectory_without_a_sampled_token_is_taken_out() -> None:
+    empty = trajectory(1, answer=None, violation=Violation.CONTEXT_EXHAUSTED, actions=0)
+    assert [score.failed for score in scored(trajectory(0), empty)] == [False, True]
+
+
+def test_what_no_role_weighs_is_not_asked_for() -> None:
+    roles = {name: replace(role, reward=RewardConfig(format=1.0)) for name, role in duo().items()}
+    task = FakeTask(broken=["correct", "expert"])
+    main, sub = scored(trajectory(0), trajectory(1), task=task, roles=roles)
+    assert task.asked == []
+    assert main == sub == Score(format=1, total=1)
+
+
+def test_correctness_is_asked_once_a_rollout_even_if_only_subs_weigh_it() -> None:
+    roles = duo()
+    roles["main"] = replace(roles["main"], reward=RewardConfig(format=1.0))
+    task = FakeTask()
+    main, sub, _ = scored(trajectory(0), trajectory(1), trajectory(2), task=task, roles=roles)
+    assert task.asked.count("correct") == 1
+    assert (main.total, sub.correct_main) == (1, 1)
+
+
+def test_bugs_in_a_task_are_not_hidden() -> None:
+    def judge(played: Trajectory) -> float:
+        raise TypeError("a bug")
+
+    with pytest.raises(TypeError, match="a bug"):
+        scored(trajectory(0), trajectory(1), task=FakeTask(judge=judge))
+
+
+def test_a_notebook_whose_loop_is_running_can_score() -> None:
+    async def cell() -> list[Score]:
+        return scored(trajectory(0))
+
+    assert asyncio.run(cell())[0].total == 1
