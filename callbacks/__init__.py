@@ -1,0 +1,9 @@
+"""Lightning callbacks of a team run: exports, records, progress, alarms and the closing table."""
+
+from mgrpo_lightning.callbacks.adapter_export import AdapterExport
+from mgrpo_lightning.callbacks.collapse_alarm import CollapseAlarm, CollapseWarning
+from mgrpo_lightning.callbacks.progress import TeamProgress
+from mgrpo_lightning.callbacks.results import Results
+from mgrpo_lightning.callbacks.rollout_log import RolloutLog
+
+__all__ = ["AdapterExport", "CollapseAlarm", "CollapseWarning", "Results", "RolloutLog", "TeamProgress"]

@@ -1,0 +1,64 @@
+"""AdapterExport: one PEFT folder a role, for ``PeftModel.from_pretrained``, vLLM or the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from mgrpo_lightning.atomic import atomic_folder
+from mgrpo_lightning.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.modules.team import TeamModule
+
+
+class AdapterExport(Callback):
+    """Writes every role's adapter as a PEFT folder at the end of a fit, and while it runs if asked to.
+
+    A folder is replaced as a whole: a reader sees the old adapter or the new one, never half of each.
+
+    Args:
+        dirpath: Where the roles' folders go; None is ``adapters`` in the run folder.
+        every_n_steps: Also export after every so many optimizer steps; None exports at the end only.
+
+    Raises:
+        ConfigurationError: ``every_n_steps`` is below 1.
+    """
+
+    def __init__(self, dirpath: str | None = None, every_n_steps: int | None = None) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ConfigurationError(
+                f"every_n_steps is {every_n_steps}.", hint="give at least 1, or null for the end only."
+            )
+        self.dirpath = dirpath
+        self.every_n_steps = every_n_steps
+        self._exported_step: int | None = None
+
+    def folder(self, trainer: Trainer) -> Path:
+        """Where the roles' folders are.
+
+        Args:
+            trainer: The run.
+        """
+        return Path(self.dirpath or Path(trainer.default_root_dir) / "adapters")
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self._export(trainer, pl_module)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._export(trainer, pl_module)
+
+    def _export(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and trainer.global_step != self._exported_step:
+            for role, policy in cast("TeamModule", pl_module).policies.items():
+                with atomic_folder(self.folder(trainer) / role) as folder:
+                    policy.save_peft(folder)
+        self._exported_step = trainer.global_step

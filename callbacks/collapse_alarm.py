@@ -1,0 +1,124 @@
+"""CollapseAlarm: says so when a team stops exploring, stops calling or stops keeping the format (correctness.md 27)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING, Any, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from mgrpo_lightning.data.batch import TeamBatch
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.roles import RewardConfig, RoleConfig
+from mgrpo_lightning.trajectory import Group, Score
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.modules.team import TeamModule
+
+SOLVED = 0.95
+"""Share of the attainable reward above which a missing spread is success, not collapse."""
+
+HINTS = {
+    "reward_std": "raise the role's temperature, ask harder questions, or check that its reward can be earned at all.",
+    "calls_per_rollout": "check that calls succeed and pay off; lower the learning rate, or set objective.kl above 0.",
+    "format_rate": "lower the learning rate, raise reward.format, or warm-start the role on demonstrations.",
+}
+
+
+class CollapseWarning(UserWarning):
+    """A figure that a healthy team keeps up fell below its bound."""
+
+
+class CollapseAlarm(Callback):
+    """Watches each role's training rollouts, logs what it sees, and warns once per episode of trouble.
+
+    A figure is in trouble while its mean over the window is below the bound; it must recover before it is told again.
+
+    Args:
+        window: Training steps that are averaged.
+        min_reward_std: Bound on the standard deviation of a role's reward within a query's group.
+        min_calls: Bound on a role's calls per rollout of the team, for roles that may call anything.
+        min_format: Bound on the share of a role's trajectories with a valid format.
+
+    Raises:
+        ConfigurationError: ``window`` is below 1.
+    """
+
+    def __init__(
+        self, window: int = 5, min_reward_std: float = 0.01, min_calls: float = 0.2, min_format: float = 0.5
+    ) -> None:
+        if window < 1:
+            raise ConfigurationError(f"the alarm's window is {window}.", hint="give at least 1 step.")
+        self.window = window
+        self.bounds = {"reward_std": min_reward_std, "calls_per_rollout": min_calls, "format_rate": min_format}
+        self._values: dict[str, deque[float]] = {}
+        self._troubled: set[str] = set()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "values": {name: list(values) for name, values in self._values.items()},
+            "troubled": sorted(self._troubled),
+        }
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._values = {name: deque(values, self.window) for name, values in state_dict["values"].items()}
+        self._troubled = set(state_dict["troubled"])
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        assert isinstance(batch, TeamBatch)
+        for role, config in cast("TeamModule", pl_module).roles.items():
+            for figure, value in _figures(batch.groups, role, config):
+                if figure != "format_rate":  # the root module logs that one
+                    pl_module.log(f"{role}/{figure}", value, batch_size=1)
+                self._observe(role, figure, value, batch.step)
+
+    def _observe(self, role: str, figure: str, value: float, step: int) -> None:
+        name = f"{role}/{figure}"
+        values = self._values.setdefault(name, deque(maxlen=self.window))
+        values.append(value)
+        mean = fmean(values)
+        if mean >= self.bounds[figure]:
+            self._troubled.discard(name)
+        elif len(values) == self.window and name not in self._troubled:
+            self._troubled.add(name)
+            warnings.warn(
+                f"{name} was {mean:.3g} on average over the last {self.window} steps (at step {step}), "
+                f"below {self.bounds[figure]:g}. HINT: {HINTS[figure]}",
+                CollapseWarning,
+                stacklevel=2,
+            )
+
+
+def _figures(groups: Sequence[Group], role: str, config: RoleConfig) -> Iterator[tuple[str, float]]:
+    """The figures of one step that make sense for this role."""
+    trajectories = [t for group in groups for rollout in group.rollouts for t in rollout.trajectories(role)]
+    if config.calls or config.tools:
+        # per rollout of the team, silent ones included: a mean over those that call never falls
+        yield "calls_per_rollout", sum(len(t.calls) for t in trajectories) / sum(len(g.rollouts) for g in groups)
+    if trajectories:
+        yield "format_rate", fmean(t.valid for t in trajectories)
+    rewards = [[score.total for score in _scores(group, role)] for group in groups]
+    rewards = [group for group in rewards if len(group) > 1]
+    learns = config.trainable and config.objective.kind == "mgrpo"
+    if learns and rewards and fmean(map(fmean, rewards)) < SOLVED * _attainable(config.reward):
+        yield "reward_std", fmean(map(pstdev, rewards))
+
+
+def _scores(group: Group, role: str) -> Iterator[Score]:
+    for rollout in group.rollouts:
+        for trajectory in rollout.trajectories(role):
+            score = rollout.scores[trajectory.key.invocation]
+            if not score.failed:
+                yield score
+
+
+def _attainable(reward: RewardConfig) -> float:
+    return math.fsum((reward.format, reward.correct, reward.correct_main, reward.expert))

@@ -1,0 +1,55 @@
+"""The learning curve of a run as a picture: held-out exact match by level, and each role's training reward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mgrpo_lightning.atomic import atomic_path
+
+
+def draw_curve(
+    path: Path, history: Sequence[Mapping[str, Any]], rewards: Mapping[str, Sequence[tuple[int, float]]]
+) -> None:
+    """Draw and write a PNG, atomically.
+
+    Args:
+        path: The picture to write or replace.
+        history: Validation records of the root module in order of their steps.
+        rewards: By role, (step, mean training reward) of every step.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")  # a Figure of its own: pyplot would look for a display
+    held_out, training = figure.subplots(1, 2)
+    _draw_accuracy(held_out, history)
+    for role, points in rewards.items():
+        training.plot(*zip(*points, strict=True), label=role, linewidth=1.5)
+    _finish(training, "Training reward", legend=bool(rewards))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+def _draw_accuracy(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
+    for level in sorted({level for record in history for level in record["by_level"]}):
+        known = [record for record in history if level in record["by_level"]]
+        values = [record["by_level"][level]["exact_match"] for record in known]
+        axes.plot(
+            [record["step"] for record in known], values, marker="o", markersize=3, linewidth=1, label=f"level {level}"
+        )
+    steps = [record["step"] for record in history]
+    axes.plot(steps, [record["exact_match"] for record in history], "ko-", linewidth=2, label="all")
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    _finish(axes, "Held-out exact match", legend=bool(history))
+
+
+def _finish(axes: Axes, title: str, *, legend: bool) -> None:
+    axes.set_title(title)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if legend:
+        axes.legend(frameon=False)

@@ -1,0 +1,108 @@
+"""RolloutLog: every rollout as a columnar record, and a few of them as text in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from typing_extensions import override
+
+from mgrpo_lightning.agents.tree import render
+from mgrpo_lightning.data.batch import TeamBatch
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.journal import Extra, write_groups
+from mgrpo_lightning.trajectory import Group
+
+
+class RolloutLog(Callback):
+    """Writes the journal of every step before its update, so that a crash loses no finished rollout.
+
+    A fit's training and validation rollouts stand in the folder itself, those of a later ``mgrpo validate`` or
+    ``mgrpo test`` in a folder of that name below it.
+
+    Args:
+        dirpath: Folder of the journal; None is ``journal`` in the run folder.
+        every_n_steps: Which training steps are written; an update can be recomputed for these only.
+        texts: Rollouts a step or validation run that go to TensorBoard as text, one of each of the first groups.
+
+    Raises:
+        ConfigurationError: ``every_n_steps`` is below 1.
+    """
+
+    def __init__(self, dirpath: str | None = None, every_n_steps: int = 1, texts: int = 2) -> None:
+        if every_n_steps < 1:
+            raise ConfigurationError(f"every_n_steps is {every_n_steps}.", hint="give at least 1.")
+        self.dirpath = dirpath
+        self.every_n_steps = every_n_steps
+        self.texts = texts
+        self._held_out: list[Group] = []
+
+    def folder(self, trainer: Trainer) -> Path:
+        """Where the journal is.
+
+        Args:
+            trainer: The run.
+        """
+        return Path(self.dirpath or Path(trainer.default_root_dir) / "journal")
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        assert isinstance(batch, TeamBatch)
+        if trainer.is_global_zero and batch.step % self.every_n_steps == 0:
+            rows = [row for aligned in batch.roles.values() for row in aligned.rows]
+            extras = {row.key: Extra(row.advantage, row.coefficient) for row in rows}
+            write_groups(self.folder(trainer), batch.step, batch.groups, "train", extras)
+            self._log_texts(trainer, batch.groups, batch.step, "train")
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._held_out.extend(batch)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        groups, self._held_out = self._held_out, []
+        if trainer.is_global_zero and groups:
+            step = groups[0].rollouts[0].main.key.step
+            assert trainer.state.fn is not None
+            command = "" if trainer.state.fn == TrainerFn.FITTING else trainer.state.fn.value
+            write_groups(self.folder(trainer) / command, step, groups, "validate")
+            self._log_texts(trainer, groups, step, command or "validate")
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    @override
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_validation_end(trainer, pl_module)
+
+    def _log_texts(self, trainer: Trainer, groups: Sequence[Group], step: int, tag: str) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for number, group in enumerate(groups[: self.texts]):
+                    logger.experiment.add_text(f"{tag}/rollout_{number}", _verbatim(render(group.rollouts[0])), step)
+
+
+def _verbatim(text: str) -> str:
+    """Indented by four, Markdown shows it as it is."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,0 +1,68 @@
+"""The line that a training step or a validation run prints: pure functions of logged metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+COMPONENTS = {"format": "format", "correct": "correct", "correct_main": "main", "expert": "expert"}
+"""Reward components by metric name, with what the line calls them."""
+
+
+def step_line(step: int, total: int | None, metrics: Mapping[str, float], roles: Iterable[str]) -> str:
+    """One training step: rewards by role and component, format, flat groups, calls, tokens, seconds.
+
+    Args:
+        step: Optimizer steps so far.
+        total: Steps of the run, None if unknown.
+        metrics: What the root module logged; what is missing is left out.
+        roles: The team's roles in order.
+    """
+    head = f"step {step}" if total is None else f"step {step:>{len(str(total))}}/{total}"
+    parts = [_role(role, metrics) for role in roles]
+    parts.append(
+        _join(
+            _value(metrics, "calls_per_rollout", "{:.2f} calls"),
+            _value(metrics, "tokens_per_rollout", "{:.0f} tokens/rollout"),
+        )
+    )
+    parts.append(
+        _join(_value(metrics, "seconds/play", "play {:.1f} s"), _value(metrics, "seconds/update", "update {:.1f} s"))
+    )
+    return " | ".join([head, *filter(None, parts)])
+
+
+def validation_line(result: Mapping[str, Any]) -> str:
+    """One validation run.
+
+    Args:
+        result: An entry of the root module's ``validation_results``.
+    """
+    formats = " ".join(f"{role} {rate:.0%}" for role, rate in result["format_rate"].items() if rate is not None)
+    return (
+        f"held out at step {result['step']} | exact match {result['exact_match']:.1%} of {result['questions']} "
+        f"| f1 {result['f1']:.3f} | gaia {result['gaia']:.1%} | format {formats} "
+        f"| {result['calls_per_rollout']:.2f} calls {result['tokens_per_rollout']:.0f} tokens/rollout"
+    )
+
+
+def _role(role: str, metrics: Mapping[str, float]) -> str:
+    components = _join(
+        *(_value(metrics, f"{role}/reward_{key}", label + " {:.2f}") for key, label in COMPONENTS.items())
+    )
+    text = _join(
+        _value(metrics, f"{role}/reward", "{:.2f}"),
+        f"({components})" if components else "",
+        _value(metrics, f"{role}/format_rate", "valid {:.0%}"),
+        _value(metrics, f"{role}/zero_advantage_groups", "flat {:.0%}"),
+        _value(metrics, f"{role}/loss", "loss {:.3f}"),
+    )
+    return f"{role} {text}" if text else ""
+
+
+def _value(metrics: Mapping[str, float], name: str, pattern: str) -> str:
+    return pattern.format(metrics[name]) if name in metrics else ""
+
+
+def _join(*parts: str) -> str:
+    return " ".join(filter(None, parts))

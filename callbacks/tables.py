@@ -1,0 +1,64 @@
+"""The closing tables: held-out accuracy by level and the other figures, side by side for each validation run shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+Runs = Mapping[str, Mapping[str, Any]]
+"""Validation records of the root module by the head of their column, for instance ``before`` and ``after``."""
+
+
+def accuracy_table(runs: Runs) -> Table:
+    """Exact match by level of question, with the gain from the first run to the last where there are several.
+
+    Args:
+        runs: At least one validation record.
+    """
+    table = Table(title="Held-out exact match", title_justify="left")
+    table.add_column("level")
+    table.add_column("questions", justify="right")
+    for head in (*runs, "gain") if len(runs) > 1 else runs:
+        table.add_column(head, justify="right")
+    levels = sorted({level for run in runs.values() for level in run["by_level"]})
+    for level in levels:
+        _add_accuracy(table, level, [run["by_level"].get(level) for run in runs.values()])
+    table.add_section()
+    _add_accuracy(table, "all", list(runs.values()))
+    return table
+
+
+def figures_table(runs: Runs) -> Table:
+    """Everything else that a validation run measures.
+
+    Args:
+        runs: At least one validation record.
+    """
+    table = Table(title="Other held-out figures", title_justify="left")
+    table.add_column("figure")
+    for head in runs:
+        table.add_column(head, justify="right")
+    columns = [dict(_figures(run)) for run in runs.values()]
+    for name in dict.fromkeys(name for column in columns for name in column):
+        table.add_row(name, *(column.get(name, "-") for column in columns))
+    return table
+
+
+def _add_accuracy(table: Table, level: str, cells: list[Mapping[str, Any] | None]) -> None:
+    questions = [str(cell["questions"]) for cell in cells if cell]
+    values = [f"{cell['exact_match']:.1%}" if cell else "-" for cell in cells]
+    first, last = cells[0], cells[-1]
+    if len(cells) > 1:
+        values.append(f"{(last['exact_match'] - first['exact_match']) * 100:+.1f}" if first and last else "-")
+    table.add_row(level, questions[-1], *values)
+
+
+def _figures(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "token F1", f"{run['f1']:.3f}"
+    yield "GAIA rule", f"{run['gaia']:.1%}"
+    for role, rate in run["format_rate"].items():
+        yield f"format rate, {role}", "-" if rate is None else f"{rate:.1%}"
+    yield "calls per rollout", f"{run['calls_per_rollout']:.2f}"
+    yield "tokens per rollout", f"{run['tokens_per_rollout']:.0f}"

@@ -1,0 +1,200 @@
+"""The command ``mgrpo``: fit, validate, test and predict through LightningCLI, with one folder for all a run writes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from typing_extensions import override
+
+from mgrpo_lightning.callbacks import AdapterExport, CollapseAlarm, Results, RolloutLog, TeamProgress
+from mgrpo_lightning.checkpointing import FILENAME, AtomicCheckpointIO, last_checkpoint
+from mgrpo_lightning.composition import compose
+from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.modules.team import TeamModule
+from mgrpo_lightning.tasks.base import Question
+
+# Without this, an absolute interpolation such as ${run.root} is looked up in the main parser and not found.
+set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+
+
+TRAINER_DEFAULTS = {
+    "max_epochs": -1,  # the length of a run is max_steps; one that is extended later starts another epoch
+    "num_sanity_val_steps": 0,
+    "devices": 1,
+    "log_every_n_steps": 1,
+    "enable_model_summary": False,  # the bases are no submodules, so Lightning's table would be empty
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run writes, and its seed."""
+
+    name: str = "run"
+    """Folder of the run under the root."""
+    root: str = "runs"
+    """Folder of all runs."""
+    seed: int = 0
+    """Fixes questions, adapters' initial values, sampling and alignment; linked to model and data."""
+
+
+class RunConfigCallback(SaveConfigCallback):
+    """Saves the resolved config of a fit as config.yaml in the run folder, replacing that of an earlier attempt."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+    @override
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
+
+
+class MgrpoCLI(LightningCLI):
+    """LightningCLI with a run folder, the package's callbacks, atomic checkpoints and questions on the command line."""
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(RunConfig, "run")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(TeamProgress, "progress")
+        parser.add_lightning_class_args(RolloutLog, "rollout_log")
+        parser.add_lightning_class_args(CollapseAlarm, "alarm")
+        parser.add_lightning_class_args(AdapterExport, "export")
+        parser.add_lightning_class_args(Results, "results")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": FILENAME,
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.every_n_train_steps": 1,
+            }
+        )
+        folder = ("run.root", "run.name")
+        parser.link_arguments(folder, "trainer.default_root_dir", compute_fn=_folder)
+        parser.link_arguments(folder, "checkpoint.dirpath", compute_fn=_checkpoints)
+        parser.link_arguments("run.seed", "seed_everything")
+        parser.link_arguments("run.seed", "model.init_args.seed")
+        parser.link_arguments("run.seed", "data.init_args.seed")
+
+    @override
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_argument("--question", type=str, required=True, help="The question to answer.")
+        return parser
+
+    @override
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        folder = config["default_root_dir"]
+        if config["logger"] in (None, True):
+            config["logger"] = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
+        plugins = config["plugins"] or []
+        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        unwanted = () if config["enable_progress_bar"] in (None, True) else (TeamProgress,)
+        return super()._instantiate_trainer(config, [c for c in callbacks if not isinstance(c, unwanted)])
+
+    @override
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs.get("ckpt_path") == "last":
+            kwargs["ckpt_path"] = str(last_checkpoint(Path(self.trainer.default_root_dir) / "checkpoints"))
+        return kwargs
+
+    def before_predict(self) -> None:
+        """Hand the question of the command line to the data module."""
+        text = self._get(self.config_init, "question")
+        self.datamodule.asked = [Question(id="asked", text=text, answers=())]
+
+    def predict(self, **kwargs: Any) -> None:
+        """Print the team's tree of turns, calls and pages, and its answer.
+
+        Args:
+            **kwargs: What Lightning's predict takes.
+        """
+        for trees in self.trainer.predict(**kwargs) or []:
+            print("\n\n".join(str(tree) for tree in trees))
+
+
+def _folder(root: str, name: str) -> str:
+    return str(Path(root) / name)
+
+
+def _checkpoints(root: str, name: str) -> str:
+    return str(Path(root) / name / "checkpoints")
+
+
+def _quiet() -> None:
+    """Keep messages off the terminal that are advertisements, or advice that is wrong for a team."""
+    for message in (
+        "Using ModelCheckpoint with manual optimization",  # a team checkpoints after the optimizer step, on purpose
+        "You're resuming from a checkpoint that ended before the epoch ended",  # the stream resumes from the step alone
+        ".*isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 with torch 2.13
+        "The PEFT config's .base_model_name_or_path. was renamed",  # saved adapters carry the team file's name
+        ".is_gradient_checkpointing. is deprecated",  # peft 0.21 with transformers 5.23
+        "Checkpoint directory .* exists and is not empty",  # a resumed run writes where it wrote before
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+
+
+def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI:
+    """The parsed command line; with ``run`` its subcommand has run.
+
+    Args:
+        args: Command line without the program's name; None takes it from the process.
+        run: False for a model, data module and trainer without a subcommand (for tests and benchmarks).
+    """
+    _quiet()
+    sys.argv[1:] = compose(sys.argv[1:] if args is None else args)
+    return MgrpoCLI(
+        TeamModule,
+        AlignedTrajectoryDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        save_config_callback=RunConfigCallback,
+        save_config_kwargs={"save_to_log_dir": False},
+        trainer_defaults=TRAINER_DEFAULTS,
+        parser_kwargs={"parser_mode": "omegaconf+"},
+        run=run,
+    )
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of the console script.
+
+    Args:
+        args: Command line without the program's name; None takes it from the process.
+    """
+    try:
+        make_cli(args)
+    except Exception as error:
+        if (mistake := _mistake(error)) is None:
+            raise
+        print(f"mgrpo: error: {mistake}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _mistake(error: BaseException | None) -> MgrpoError | None:
+    """The user's error behind an exception: jsonargparse wraps those raised while it makes the classes."""
+    while error is not None and not isinstance(error, MgrpoError):
+        error = error.__cause__
+    return error

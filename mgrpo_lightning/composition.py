@@ -1,0 +1,98 @@
+"""Composing a run of several config files: ``--config TEAM --config CHANGES`` merges them, the later one wins.
+
+jsonargparse replaces a mapping of free names, such as ``roles``, as a whole; here a file of changes may name one role
+and leave the others. Lists are replaced. ``pkg:NAME`` is the config of that name inside the installed package. A key
+that stands twice in one mapping, for instance a role, is refused: YAML would silently keep the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from typing_extensions import override
+
+from mgrpo_lightning.errors import ConfigurationError
+
+PACKAGED = "pkg:"
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML in which no key may stand twice in a mapping."""
+
+    @override
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def compose(arguments: Sequence[str]) -> list[str]:
+    """The command line with its config files merged into one, given as text.
+
+    Args:
+        arguments: Without the program's name. A single config file stays a path.
+
+    Raises:
+        ConfigurationError: A file cannot be read or is no YAML mapping.
+    """
+    rest: list[str] = []
+    paths: list[str] = []
+    place = 0
+    remaining = iter(arguments)
+    for argument in remaining:
+        option, equals, value = argument.partition("=")
+        if option in ("--config", "-c"):
+            place = place or len(rest)
+            paths.append(_resolve(value if equals else next(remaining, "")))
+        else:
+            rest.append(argument)
+    if not paths:
+        return rest
+    content = _merge_all(paths)
+    merged = paths[0] if len(paths) == 1 else yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return [*rest[:place], f"--config={merged}", *rest[place:]]
+
+
+def _resolve(path: str) -> str:
+    return str(files("mgrpo_lightning.configs") / path.removeprefix(PACKAGED)) if path.startswith(PACKAGED) else path
+
+
+def _merge_all(paths: Sequence[str]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for path in paths:
+        merged = _merge(merged, _load(path))
+    return merged
+
+
+def _load(path: str) -> dict[str, Any]:
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), UniqueKeyLoader)
+    except OSError as error:
+        raise ConfigurationError(
+            f"config file {path!r} cannot be read: {error.strerror}.",
+            hint="check the path; packaged ones are pkg:NAME.",
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(
+            f"config file {path!r} is no valid YAML: {error}.", hint="correct that line."
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"config file {path!r} holds no mapping.", hint="see configs/quickstart.yaml.")
+    return content
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,64 @@
+"""From scored groups to the aligned batch of a role: the step of the flow between scoring and the role updates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mgrpo_lightning.algorithm.alignment import AlignmentConfig
+from mgrpo_lightning.algorithm.credit import assign
+from mgrpo_lightning.data.batch import AlignedBatch, Row
+from mgrpo_lightning.policy.sampling.random import stream_of
+from mgrpo_lightning.roles import ObjectiveConfig
+from mgrpo_lightning.trajectory import Group, Rollout, Trajectory
+
+
+def align_role(
+    groups: Sequence[Group],
+    role: str,
+    objective: ObjectiveConfig,
+    alignment: AlignmentConfig,
+    *,
+    seed: int,
+    step: int,
+) -> AlignedBatch:
+    """Align one role's trajectories, and give each its advantage and its coefficient.
+
+    Args:
+        groups: The scored groups of the step, one per query.
+        role: Whose batch.
+        objective: Its objective.
+        alignment: Mode and number of slots d; main has one trajectory a rollout and fills one slot.
+        seed: Run seed; with step, query and rollout it fixes every random choice.
+        step: Training step.
+    """
+    members = [[list(rollout.trajectories(role)) for rollout in group.rollouts] for group in groups]
+    is_main = any(rollout.main.role == role for group in groups for rollout in group.rollouts)
+    credit = assign(
+        [
+            [
+                [_reward(rollout, t) for t in trajectories]
+                for rollout, trajectories in zip(group.rollouts, rollouts, strict=True)
+            ]
+            for group, rollouts in zip(groups, members, strict=True)
+        ],
+        alignment=replace(alignment, slots=1) if is_main else alignment,
+        seeds=[stream_of(seed, "align", step, query) for query in range(len(groups))],
+        std_floor=objective.std_floor,
+    )
+    return AlignedBatch(
+        role,
+        [
+            Row.of(trajectory, advantage=row.advantage, coefficient=row.coefficient)
+            for row in credit.rows
+            if (trajectory := members[row.query][row.rollout][row.index]).num_actions
+        ],
+        num_groups=len(groups) - credit.num_skipped,
+        num_degenerate=credit.num_degenerate,
+        num_failed=credit.failed,
+    )
+
+
+def _reward(rollout: Rollout, trajectory: Trajectory) -> float | None:
+    score = rollout.scores[trajectory.key.invocation]
+    return None if score.failed else score.total

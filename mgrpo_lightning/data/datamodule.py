@@ -1,0 +1,275 @@
+"""AlignedTrajectoryDataModule: plays the team, scores its rollouts, and streams aligned batches to the trainer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from typing_extensions import override
+
+from mgrpo_lightning.agents.rollout import Stage
+from mgrpo_lightning.agents.scoring import score_groups
+from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.algorithm.alignment import AlignmentConfig
+from mgrpo_lightning.data.align import align_role
+from mgrpo_lightning.data.batch import TeamBatch
+from mgrpo_lightning.data.questions import QuestionStream
+from mgrpo_lightning.errors import ConfigurationError, DataError
+from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
+from mgrpo_lightning.tasks.base import Question, Task
+from mgrpo_lightning.tools.base import Tool, load_tool
+from mgrpo_lightning.trajectory import Group
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.modules.team import TeamModule
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """How a team is evaluated on held-out questions."""
+
+    split: Literal["validation", "test"] = "validation"
+    """Which held-out split."""
+    questions: int = 300
+    """How many of its questions, the first of the split's fixed order."""
+    temperature: float = 0.0
+    """Sampling temperature; 0 is greedy."""
+    per_batch: int = 64
+    """Questions played together."""
+
+
+class AlignedTrajectoryDataModule(LightningDataModule):
+    """Streams one ``TeamBatch`` per optimizer step, played with the adapters as they are at that moment.
+
+    Args:
+        task: Questions, tools and scoring.
+        queries_per_step: Queries per optimizer step.
+        rollouts_per_query: K, the size of a group.
+        alignment: How sub-agent calls fill the K x d slots of a query.
+        schedule: ``rounds`` is bitwise reproducible, ``eager`` batches whatever waits.
+        source: ``policy`` plays the team; ``demonstrations`` plays the task's scripts (warm start).
+        validation: How held-out questions are evaluated.
+        seed: Fixes questions, sampling and alignment.
+
+    Raises:
+        ConfigurationError: A size below 1, or a group of one with the mgrpo objective.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        queries_per_step: int = 8,
+        rollouts_per_query: int = 8,
+        alignment: AlignmentConfig = AlignmentConfig(),  # noqa: B008 - frozen, and --help shows its fields
+        schedule: Literal["rounds", "eager"] = "eager",
+        source: Literal["policy", "demonstrations"] = "policy",
+        validation: ValidationConfig = ValidationConfig(),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("queries_per_step", queries_per_step), ("rollouts_per_query", rollouts_per_query)):
+            if value < 1:
+                raise ConfigurationError(f"{name} is {value}.", hint="give at least 1.")
+        self.task = task
+        self.queries_per_step = queries_per_step
+        self.rollouts_per_query = rollouts_per_query
+        self.alignment = alignment
+        self.schedule: Literal["rounds", "eager"] = schedule
+        self.source = source
+        self.validation = validation
+        self.seed = seed
+        self.rollouts: list[Group] | None = None
+        """The groups of the current step, for callbacks."""
+        self.asked: list[Question] = []
+        """Questions given on the command line, for ``mgrpo predict``."""
+        self._team: Team | None = None
+        self._step = 0
+
+    @property
+    def module(self) -> TeamModule:
+        """The root module of the attached trainer."""
+        assert self.trainer is not None
+        return self.trainer.lightning_module  # type: ignore[return-value]
+
+    @property
+    def team(self) -> Team:
+        """The players; built on first use, when the policies are loaded."""
+        if self._team is None:
+            policies = self.module.policies
+            scheduler = Scheduler(self.schedule)
+            self._team = Team(
+                self.module.roles,
+                {name: policy.chat for name, policy in policies.items()},
+                {name: TransformersSampler(policy, scheduler) for name, policy in policies.items()},
+                self._tools(),
+                scheduler=scheduler,
+                seed=self.seed,
+            )
+        return self._team
+
+    @override
+    def train_dataloader(self) -> _TrainStream:
+        assert self.trainer is not None
+        if self.trainer.max_steps < 1:
+            raise ConfigurationError(
+                f"trainer.max_steps is {self.trainer.max_steps}, so the run has no length.",
+                hint="set trainer.max_steps to the number of optimizer steps.",
+            )
+        questions = self.task.questions("train")
+        if not questions:
+            raise DataError("the task has no training questions.", hint="check its path and filters.")
+        if self.source == "policy" and self.rollouts_per_query < 2:
+            raise ConfigurationError(
+                f"rollouts_per_query is {self.rollouts_per_query}: a group of one has no relative advantage.",
+                hint="give at least 2 (the paper uses 8).",
+            )
+        stream = QuestionStream(questions, per_step=self.queries_per_step, seed=self.seed)
+        return _TrainStream(self, stream, self.trainer.max_steps)
+
+    @override
+    def val_dataloader(self) -> _PlayedStream:
+        split = self.validation.split
+        return self._played(self.task.questions(split)[: self.validation.questions], f"no questions in split {split}.")
+
+    @override
+    def test_dataloader(self) -> _PlayedStream:
+        return self._played(self.task.questions("test")[: self.validation.questions], "no questions in split test.")
+
+    @override
+    def predict_dataloader(self) -> _PlayedStream:
+        return self._played(self.asked, "there is no question to answer.")
+
+    @override
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # rows travel with their micro-batch; a whole step would not fit
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.module.num_steps, "seed": self.seed, "queries_per_step": self.queries_per_step}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name in ("seed", "queries_per_step"):
+            if state_dict[name] != getattr(self, name):
+                raise DataError(
+                    f"the checkpoint's stream has {name} {state_dict[name]}, this run {getattr(self, name)}.",
+                    hint=f"resume with data.init_args.{name}={state_dict[name]}, or start a new run (run.name).",
+                )
+        self._step = state_dict["step"]
+
+    def train_batch(self, step: int, questions: Sequence[Question]) -> TeamBatch:
+        """Play, score and align one step.
+
+        Args:
+            step: Training step.
+            questions: Its queries.
+        """
+        started = time.perf_counter()
+        scripted = self.source == "demonstrations"
+        groups = self._play(questions, step=step, rollouts=self.rollouts_per_query, stage="train", scripted=scripted)
+        module = self.module
+        roles = {
+            role: align_role(groups, role, module.roles[role].objective, self.alignment, seed=self.seed, step=step)
+            for role in module.trained_roles
+        }
+        self.rollouts = groups
+        return TeamBatch(step, groups, roles, {"play": time.perf_counter() - started})
+
+    def played_batch(self, questions: Sequence[Question], *, first: int) -> list[Group]:
+        """One rollout for each held-out question, at the validation temperature.
+
+        Args:
+            questions: What to ask.
+            first: Index of the first of them in the split, so that random numbers do not depend on the batching.
+        """
+        assert self.trainer is not None
+        step = self.module.num_steps
+        stage: Stage = "predict" if self.trainer.predicting else "validate"
+        return self._play(questions, step=step, rollouts=1, stage=stage, first=first)
+
+    def _play(
+        self,
+        questions: Sequence[Question],
+        *,
+        step: int,
+        rollouts: int,
+        stage: Stage,
+        first: int = 0,
+        scripted: bool = False,
+    ) -> list[Group]:
+        self._notify("on_play_start", total=len(questions) * rollouts, stage=stage)
+        groups = self.team.play(
+            questions,
+            step=step,
+            rollouts=rollouts,
+            stage=stage,
+            first_query=first,
+            temperature=None if stage == "train" else self.validation.temperature,
+            script=self.task.script if scripted else None,
+            on_done=lambda: self._notify("on_play_advance"),
+        )
+        if stage != "predict":
+            score_groups(groups, self.task, self.module.roles)
+        self._notify("on_play_end", groups=groups, stage=stage, step=step)
+        return groups
+
+    def _notify(self, hook: str, **arguments: Any) -> None:
+        assert self.trainer is not None
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if callable(method := getattr(callback, hook, None)):
+                method(**arguments)
+
+    def _played(self, questions: Sequence[Question], problem: str) -> _PlayedStream:
+        if not questions:
+            raise DataError(problem, hint="check the task's path, split and filters.")
+        return _PlayedStream(self, questions, self.validation.per_batch)
+
+    def _tools(self) -> dict[str, Tool]:
+        offered = dict(self.task.tools())
+        tools: dict[str, Tool] = {}
+        for role, config in self.module.roles.items():
+            for name in config.tools:
+                if name not in offered and "." not in name:
+                    raise ConfigurationError(
+                        f"role {role!r} has tool {name!r}, which the task does not offer.",
+                        hint=f"it offers {sorted(offered)}; a tool of your own is a dotted path: package.function.",
+                    )
+                tools[name] = offered[name] if name in offered else load_tool(name)
+        return tools
+
+
+@dataclass
+class _TrainStream:
+    """Sized, so that Lightning does not prefetch step t + 1 with the adapters of step t (correctness.md 32)."""
+
+    data: AlignedTrajectoryDataModule
+    questions: QuestionStream
+    num_steps: int
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __iter__(self) -> Iterator[TeamBatch]:
+        for step in range(self.data._step, self.num_steps):
+            yield self.data.train_batch(step, self.questions[step])
+
+
+@dataclass
+class _PlayedStream:
+    """Held-out questions, played in chunks."""
+
+    data: AlignedTrajectoryDataModule
+    questions: Sequence[Question]
+    per_batch: int
+
+    def __len__(self) -> int:
+        return -(-len(self.questions) // self.per_batch)
+
+    def __iter__(self) -> Iterator[list[Group]]:
+        for first in range(0, len(self.questions), self.per_batch):
+            yield self.data.played_batch(self.questions[first : first + self.per_batch], first=first)

@@ -1,0 +1,1 @@
+"""The LightningModules: RoleModule turns a batch into gradients, TeamModule steps, logs and checkpoints."""

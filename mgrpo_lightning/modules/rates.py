@@ -1,0 +1,133 @@
+"""Reported rates of played groups, as torchmetrics: rewards by component, formats, calls, tokens, answer scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+from torchmetrics import MeanMetric
+
+from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.tasks.scoring import exact_match, gaia_rule, token_f1
+from mgrpo_lightning.trajectory import Group, Rollout, Score, Trajectory
+
+COMPONENTS = ("format", "correct", "correct_main", "expert")
+
+
+class Rates(nn.Module):
+    """A fixed set of running means by name, so that every rank holds the same ones in the same order.
+
+    Args:
+        names: What is averaged, for instance ``main/reward``.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self._names = sorted(names)
+        self.means = nn.ModuleList(MeanMetric() for _ in self._names)
+
+    def add(self, name: str, value: float) -> None:
+        """One observation.
+
+        Args:
+            name: One of the names of the constructor.
+            value: What was seen.
+        """
+        mean = self.means[self._names.index(name)]
+        assert isinstance(mean, MeanMetric)
+        mean.update(value)
+
+    def counts(self) -> dict[str, int]:
+        """How many observations each name has had since the last ``compute``."""
+        return {name: int(torch.as_tensor(mean.weight)) for name, mean in self._metrics()}
+
+    def compute(self) -> dict[str, float]:
+        """The means so far; names that saw nothing are left out. Starts anew."""
+        result = {name: float(mean.compute()) for name, mean in self._metrics() if torch.as_tensor(mean.weight) > 0}
+        for _, mean in self._metrics():
+            mean.reset()
+        return result
+
+    def _metrics(self) -> Iterator[tuple[str, MeanMetric]]:
+        for name, mean in zip(self._names, self.means, strict=True):
+            assert isinstance(mean, MeanMetric)
+            yield name, mean
+
+
+def play_rates(roles: Mapping[str, RoleConfig]) -> Rates:
+    """The means that ``observe_play`` fills.
+
+    Args:
+        roles: The team.
+    """
+    names = ["calls_per_rollout", "tokens_per_rollout", "failed"]
+    for role in roles:
+        names += [f"{role}/{name}" for name in ("reward", "format_rate", "turns", "tokens", "truncated")]
+        names += [f"{role}/reward_{name}" for name in _weighted(roles[role])]
+    return Rates(names)
+
+
+def observe_play(rates: Rates, groups: Sequence[Group], roles: Mapping[str, RoleConfig]) -> None:
+    """Add every rollout of played groups.
+
+    Args:
+        rates: From ``play_rates``.
+        groups: Scored groups.
+        roles: The team.
+    """
+    for rollout in (rollout for group in groups for rollout in group.rollouts):
+        rates.add("calls_per_rollout", len(rollout.subs))
+        rates.add("tokens_per_rollout", sum(t.num_tokens for t in rollout.trajectories()))
+        for trajectory in rollout.trajectories():
+            score = rollout.scores[trajectory.key.invocation]
+            rates.add("failed", float(score.failed))
+            if not score.failed:
+                _observe_trajectory(rates, trajectory, score, roles[trajectory.role])
+
+
+def _observe_trajectory(rates: Rates, trajectory: Trajectory, score: Score, config: RoleConfig) -> None:
+    role = trajectory.role
+    rates.add(f"{role}/reward", score.total)
+    rates.add(f"{role}/format_rate", float(trajectory.valid))
+    rates.add(f"{role}/turns", trajectory.num_turns)
+    rates.add(f"{role}/tokens", trajectory.num_tokens)
+    rates.add(f"{role}/truncated", float(trajectory.truncated))
+    for name in _weighted(config):
+        rates.add(f"{role}/reward_{name}", getattr(score, name))
+
+
+def _weighted(config: RoleConfig) -> list[str]:
+    return [name for name in COMPONENTS if getattr(config.reward, name)]
+
+
+ANSWER_SCORES: dict[str, Callable[[str | None, Sequence[str]], float]] = {
+    "exact_match": exact_match,
+    "f1": token_f1,
+    "gaia": lambda answer, golds: max(gaia_rule(answer, gold) for gold in golds),
+}
+"""Scores of an answer against the accepted ones, in [0, 1], by the name that tables and results.json use."""
+
+
+def answer_rates(levels: Iterable[str]) -> Rates:
+    """The means that ``observe_answer`` fills.
+
+    Args:
+        levels: Levels of the questions, for the table by level.
+    """
+    return Rates(f"{name}{suffix}" for name in ANSWER_SCORES for suffix in ("", *(f"/{level}" for level in levels)))
+
+
+def observe_answer(rates: Rates, question: Question, rollout: Rollout) -> None:
+    """Score main's answer under every rule.
+
+    Args:
+        rates: From ``answer_rates``.
+        question: With its accepted answers.
+        rollout: One played rollout; no answer counts as wrong.
+    """
+    for name, score in ANSWER_SCORES.items():
+        value = score(rollout.main.answer, question.answers)
+        rates.add(name, value)
+        rates.add(f"{name}/{question.level}", value)

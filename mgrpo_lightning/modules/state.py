@@ -1,0 +1,82 @@
+"""What a checkpoint holds of a team: adapter and optimizer state by role and parameter name, and update counts.
+
+The same names in coupled and decoupled runs, so that a role's state loads in both; plain tensors, numbers and dicts
+only, so that it loads with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.policy.policy import Policy
+
+
+def role_states(policies: Mapping[str, Policy], optimizer: torch.optim.Optimizer | None) -> dict[str, dict[str, Any]]:
+    """The state of every role.
+
+    Args:
+        policies: By role.
+        optimizer: With one parameter group a role; None saves weights only.
+    """
+    return {
+        role: {
+            "adapter": {name: tensor.detach().cpu().clone() for name, tensor in policy.adapter_state().items()},
+            "optimizer": {
+                name: dict(optimizer.state[parameter])
+                for name, parameter in policy.named_parameters().items()
+                if optimizer is not None and parameter in optimizer.state
+            },
+            "updates": policy.version,
+        }
+        for role, policy in policies.items()
+    }
+
+
+def load_role_states(policies: Mapping[str, Policy], checkpoint: Mapping[str, Any]) -> None:
+    """Load every role's adapter and update count.
+
+    Args:
+        policies: By role.
+        checkpoint: A Lightning checkpoint written by this package.
+
+    Raises:
+        DataError: It is no team's checkpoint, or of a team with other roles or adapters.
+    """
+    if "roles" not in checkpoint:
+        raise DataError(
+            "the checkpoint holds no roles, so it was not written by mgrpo.",
+            hint="give a checkpoint of a `mgrpo fit` run.",
+        )
+    states = checkpoint["roles"]
+    if set(states) != set(policies):
+        raise DataError(
+            f"the checkpoint is of a team with roles {sorted(states)}, this team has {sorted(policies)}.",
+            hint="use the team file the checkpoint was trained with (config.yaml in its run folder).",
+        )
+    for role, policy in policies.items():
+        policy.load_adapter_state(states[role]["adapter"])
+        policy.version = states[role]["updates"]
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, policies: Mapping[str, Policy], states: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Give the optimizer back its moments, by role and parameter name.
+
+    Args:
+        optimizer: With one parameter group a role.
+        policies: By role.
+        states: ``checkpoint["roles"]``, empty for a new run.
+    """
+    for role, state in states.items():
+        parameters = policies[role].named_parameters()
+        for name, moments in state["optimizer"].items():
+            parameter = parameters[name]
+            optimizer.state[parameter] = {
+                key: value.to(parameter.device) if isinstance(value, torch.Tensor) and value.ndim else value
+                for key, value in moments.items()
+            }

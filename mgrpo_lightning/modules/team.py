@@ -1,0 +1,205 @@
+"""TeamModule: the root LightningModule. It loads the bases, steps every role, logs, validates and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+from typing_extensions import override
+
+from mgrpo_lightning.agents.tree import render
+from mgrpo_lightning.data.batch import TeamBatch
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.modules.evaluation import Evaluation
+from mgrpo_lightning.modules.rates import observe_play, play_rates
+from mgrpo_lightning.modules.role import RoleModule
+from mgrpo_lightning.modules.state import load_optimizer_state, load_role_states, role_states
+from mgrpo_lightning.policy.loading import Base, load_base
+from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.roles import RoleConfig, main_role
+from mgrpo_lightning.trajectory import Group
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class TeamModule(LightningModule):
+    """All roles of a team on shared bases, one adapter, objective, clip and schedule each (manual optimization).
+
+    Args:
+        roles: The seats, by name; exactly one of them is called by nobody: main.
+        quantization: ``nf4`` stores the bases' linear layers in 4 bit, ``none`` leaves them as they are.
+        compute_dtype: In which type the base computes; adapters are always float32.
+        token_budget: Bound on the tokens of one micro-batch, padding included.
+        seed: Fixes the adapters' initial values.
+
+    Raises:
+        ConfigurationError: The calls between roles make no team (see ``main_role``).
+    """
+
+    def __init__(
+        self,
+        roles: dict[str, RoleConfig],
+        quantization: Literal["nf4", "none"] = "nf4",
+        compute_dtype: Literal["float32", "bfloat16"] = "float32",
+        token_budget: int = 8192,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.main = main_role(roles)
+        self.roles = roles
+        self.trained_roles = [name for name, role in roles.items() if role.trainable]
+        if not self.trained_roles:
+            raise ConfigurationError("no role is trainable.", hint="set `trainable: true` on at least one role.")
+        self.quantization: Literal["nf4", "none"] = quantization
+        self.compute_dtype = DTYPES[compute_dtype]
+        self.seed = seed
+        self.policies: dict[str, Policy] = {}
+        self.num_steps = 0
+        """Optimizer steps so far, also where no trainer counts them: after loading a checkpoint for validation."""
+        self.validation_results: list[dict[str, Any]] = []
+        """One entry a validation run, the first of a fit being the untrained team."""
+        self.role_modules = nn.ModuleDict(
+            {name: RoleModule(name, roles[name], token_budget=token_budget) for name in self.trained_roles}
+        )
+        self._play_rates = play_rates(roles)
+        self._evaluation: Evaluation | None = None
+        self._restored: dict[str, Any] = {}
+
+    def role_module(self, role: str) -> RoleModule:
+        """The module of one trained role.
+
+        Args:
+            role: Its name.
+        """
+        module = self.role_modules[role]
+        assert isinstance(module, RoleModule)
+        return module
+
+    @override
+    def configure_model(self) -> None:
+        if self.policies:
+            return
+        bases: dict[str, Base] = {}
+        for name, config in self.roles.items():
+            if config.base_model not in bases:
+                bases[config.base_model] = load_base(
+                    config.base_model,
+                    quantization=self.quantization,
+                    compute_dtype=self.compute_dtype,
+                    device=self.device,
+                )
+            self.policies[name] = Policy(name, config, bases[config.base_model], seed=self.seed)
+        for name in self.trained_roles:
+            self.role_module(name).attach(self.policies[name])
+
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            {
+                "name": name,
+                "params": list(self.policies[name].named_parameters().values()),
+                "lr": (config := self.roles[name].optimizer).lr,
+                "betas": tuple(config.betas),
+                "weight_decay": config.weight_decay,
+            }
+            for name in self.trained_roles
+        )
+
+    @override
+    def on_fit_start(self) -> None:
+        load_optimizer_state(self._optimizer, self.policies, self._restored)
+        self._restored = {}
+
+    @override
+    def training_step(self, batch: TeamBatch, batch_idx: int) -> None:
+        started = time.perf_counter()
+        self._assert_on_policy(batch)
+        metrics: dict[str, float] = {}
+        updated = []
+        for group in self._optimizer.param_groups:
+            name = group["name"]
+            module, aligned = self.role_module(name), batch.roles[name]
+            values = module.update(aligned)
+            values["grad_norm"] = module.clip()
+            group["lr"] = values["lr"] = module.learning_rate(self.trainer.max_steps)
+            values["zero_advantage_groups"] = aligned.num_degenerate / max(aligned.num_groups, 1)
+            metrics |= {f"{name}/{key}": value for key, value in values.items()}
+            if any(p.grad is not None for p in self.policies[name].named_parameters().values()):
+                updated.append(name)
+        self.optimizers().step()  # type: ignore[union-attr]
+        self._optimizer.zero_grad(set_to_none=True)
+        for name in updated:
+            self.policies[name].version += 1
+        self.num_steps += 1
+        observe_play(self._play_rates, batch.groups, self.roles)
+        metrics |= self._play_rates.compute()
+        metrics |= {"seconds/play": batch.seconds["play"], "seconds/update": time.perf_counter() - started}
+        self.log_dict(metrics, batch_size=1)
+
+    @override
+    def on_validation_epoch_start(self) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        split = "test" if self.trainer.testing else data.validation.split
+        self._evaluation = Evaluation(self.roles, levels={q.level for q in data.task.questions(split)}).to(self.device)
+
+    @override
+    def validation_step(self, batch: list[Group], batch_idx: int) -> None:
+        assert self._evaluation is not None
+        self._evaluation.observe(batch)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        assert self._evaluation is not None
+        rates, result = self._evaluation.finish(self.num_steps)
+        self.validation_results.append(result)
+        self.log_dict({f"val/{name}": value for name, value in rates.items()}, batch_size=1)
+
+    @override
+    def on_test_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
+    @override
+    def test_step(self, batch: list[Group], batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()
+
+    @override
+    def predict_step(self, batch: list[Group], batch_idx: int) -> list[str]:
+        return [render(rollout) for group in batch for rollout in group.rollouts]
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Replace the state by what a team is: adapters and optimizer state by role and name, never the base."""
+        fitting = bool(checkpoint.get("optimizer_states"))
+        checkpoint["state_dict"] = {}
+        checkpoint["optimizer_states"] = []
+        checkpoint["roles"] = role_states(self.policies, self._optimizer if fitting else None)
+        checkpoint["num_steps"] = self.num_steps
+        checkpoint["validation_results"] = self.validation_results
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        load_role_states(self.policies, checkpoint)
+        self._restored = checkpoint["roles"]
+        self.num_steps = checkpoint["num_steps"]
+        self.validation_results = checkpoint["validation_results"]
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return optimizer
+
+    def _assert_on_policy(self, batch: TeamBatch) -> None:
+        """With lag 0 every action was sampled by the adapter that is now updated (correctness.md 32)."""
+        for name, aligned in batch.roles.items():
+            if self.roles[name].objective.kind == "mgrpo":
+                versions = {version for row in aligned.rows for version in row.versions}
+                assert versions <= {self.policies[name].version}, f"{name} plays versions {versions}"

@@ -1,0 +1,183 @@
+"""Invented groups, and a team of two one-weight roles that Lightning really trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from mgrpo_lightning.data.batch import AlignedBatch, Row, TeamBatch
+from mgrpo_lightning.roles import RewardConfig, RoleConfig
+from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
+
+ROLES = {
+    "main": RoleConfig("pocket", calls=["searcher"], reward=RewardConfig(format=0.1, correct=0.9)),
+    "searcher": RoleConfig("pocket", tools=["search"], reward=RewardConfig(format=0.1, correct_main=0.4, expert=0.5)),
+}
+
+
+def make_rollout(key: Key, reward: float, *, calls: int = 1, valid: bool = True) -> Rollout:
+    """A rollout whose main earns ``reward`` and delegates ``calls`` times; searchers earn the same."""
+    main = _trajectory("main", key, valid=valid)
+    main.calls = [Call(0, "searcher", {"task": "t"}, "r", invocation=i + 1) for i in range(calls)]
+    subs = [_trajectory("searcher", key._replace(invocation=i + 1), valid=valid) for i in range(calls)]
+    for sub in subs:
+        sub.calls = [Call(0, "search", {"query": "q"}, "hit")]
+    return Rollout(main, subs, {i: Score(format=float(valid), total=reward) for i in range(calls + 1)})
+
+
+def make_groups(
+    rewards: Sequence[Sequence[float]], *, step: int = 0, calls: int = 1, valid: bool = True
+) -> list[Group]:
+    """One group a row of ``rewards``, one rollout a number in it."""
+    return [
+        Group(
+            Question(f"q{query}", "Highest point of France?", ("Mont Blanc",), level="1"),
+            [make_rollout(Key(step, query, k, 0), reward, calls=calls, valid=valid) for k, reward in enumerate(row)],
+        )
+        for query, row in enumerate(rewards)
+    ]
+
+
+def make_batch(step: int, groups: list[Group]) -> TeamBatch:
+    """What the root module gets; the rows of main only, all with advantage 0.5."""
+    rows = [Row.of(r.main, advantage=0.5, coefficient=0.25) for group in groups for r in group.rollouts]
+    return TeamBatch(step, groups, {"main": AlignedBatch("main", rows)}, {"play": 0.0})
+
+
+def make_record(step: int, exact_match: float) -> dict[str, Any]:
+    """An entry of ``validation_results``."""
+    return {
+        "step": step,
+        "questions": 300,
+        "exact_match": exact_match,
+        "f1": exact_match,
+        "gaia": exact_match,
+        "format_rate": {"main": 0.9, "searcher": None},
+        "calls_per_rollout": 1.5,
+        "tokens_per_rollout": 412.4,
+        "by_level": {
+            "1": {"questions": 200, "exact_match": exact_match},
+            "2": {"questions": 100, "exact_match": exact_match / 2},
+        },
+    }
+
+
+@dataclass
+class FakePolicy:
+    """A policy that can only be exported."""
+
+    role: str
+    version: int = 0
+
+    def save_peft(self, folder: Path) -> None:
+        """Write something that tells role and version."""
+        (folder / "adapter_config.json").write_text(f"{self.role} {self.version}", encoding="utf-8")
+
+
+class FakeTeam(LightningModule):
+    """Logs and records what TeamModule does, from one weight and no model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.roles = ROLES
+        self.policies = {role: FakePolicy(role) for role in ROLES}
+        self.validation_results: list[dict[str, Any]] = []
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def training_step(self, batch: TeamBatch, batch_idx: int) -> None:
+        self.weight.grad = torch.ones(1)
+        self.optimizers().step()  # type: ignore[union-attr]
+        for policy in self.policies.values():
+            policy.version += 1
+        figures = {"reward": 0.25 * batch.step, "format_rate": 0.5, "zero_advantage_groups": 0.125}
+        metrics = {f"{role}/{name}": value for role in ROLES for name, value in figures.items()}
+        metrics |= {"calls_per_rollout": 1.5, "seconds/play": 2.0, "seconds/update": 1.0}
+        self.log_dict(metrics, batch_size=1)
+
+    def validation_step(self, batch: list[Group], batch_idx: int) -> None:
+        """Nothing to compute."""
+
+    def on_validation_epoch_end(self) -> None:
+        step = self.trainer.global_step
+        self.validation_results.append(make_record(step, 0.25 + 0.1 * step))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["validation_results"] = self.validation_results
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.validation_results = checkpoint["validation_results"]
+
+
+@dataclass
+class _Stream:
+    data: FakeData
+    stage: str
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Any]:
+        first = self.data.started_at if self.stage == "train" else 0
+        for index in range(first, self.length):
+            groups = self.data.play(self.stage, index)
+            yield make_batch(index, groups) if self.stage == "train" else groups
+
+
+class FakeData(LightningDataModule):
+    """Streams invented groups and calls the play hooks as the real data module does."""
+
+    def __init__(self, *, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.started_at = 0
+
+    def train_dataloader(self) -> _Stream:
+        return _Stream(self, "train", self.steps)
+
+    def val_dataloader(self) -> _Stream:
+        return _Stream(self, "validate", 2)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        assert self.trainer is not None
+        return {"step": self.trainer.global_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.started_at = state_dict["step"]
+
+    def play(self, stage: str, index: int) -> list[Group]:
+        """One phase of two groups of two rollouts."""
+        assert self.trainer is not None
+        groups = make_groups([[0.0, 1.0], [1.0, 1.0]], step=self.trainer.global_step)
+        self._notify("on_play_start", total=4, stage=stage)
+        for _ in range(4):
+            self._notify("on_play_advance")
+        self._notify("on_play_end", groups=groups, stage=stage, step=self.trainer.global_step)
+        return groups
+
+    def _notify(self, hook: str, **arguments: Any) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[union-attr]
+            if callable(method := getattr(callback, hook, None)):
+                method(**arguments)
+
+
+def _trajectory(role: str, key: Key, *, valid: bool) -> Trajectory:
+    spans = [Span("observation", (1, 2)), Span("action", (3, 4), (-0.5, -0.25))]
+    messages = [Message("user", "question"), Message("assistant", "<answer>Mont Blanc</answer>")]
+    violations = [] if valid else ["no_answer"]
+    return Trajectory(
+        role, key, "task", 1.0, spans, messages, [], "Mont Blanc", violations, 0 if key.invocation else None
+    )

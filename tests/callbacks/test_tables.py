@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from mgrpo_lightning.callbacks.tables import accuracy_table, figures_table
+from tests.callbacks.fakes import make_record
+
+
+def cells(table: Table) -> list[list[str]]:
+    """The table's head and rows as text."""
+    console = Console(width=200, record=True, quiet=True)
+    console.print(table)
+    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def test_before_and_after_stand_side_by_side_with_the_gain_in_points() -> None:
+    assert cells(accuracy_table({"before": make_record(0, 0.25), "after": make_record(36, 0.9)})) == [
+        ["level", "questions", "before", "after", "gain"],
+        ["1", "200", "25.0%", "90.0%", "+65.0"],
+        ["2", "100", "12.5%", "45.0%", "+32.5"],
+        ["all", "300", "25.0%", "90.0%", "+65.0"],
+    ]
+
+
+def test_one_run_has_no_gain() -> None:
+    assert cells(accuracy_table({"validate": make_record(36, 0.5)}))[0] == ["level", "questions", "validate"]
+
+
+def test_a_level_that_one_run_lacks_is_a_dash() -> None:
+    before = make_record(0, 0.25)
+    del before["by_level"]["2"]
+    assert cells(accuracy_table({"before": before, "after": make_record(36, 0.9)}))[2] == [
+        "2",
+        "100",
+        "-",
+        "45.0%",
+        "-",
+    ]
+
+
+def test_the_other_figures_name_every_role() -> None:
+    assert cells(figures_table({"validate": make_record(36, 0.5)})) == [
+        ["figure", "validate"],
+        ["token F1", "0.500"],
+        ["GAIA rule", "50.0%"],
+        ["format rate, main", "90.0%"],
+        ["format rate, searcher", "-"],
+        ["calls per rollout", "1.50"],
+        ["tokens per rollout", "412"],
+    ]

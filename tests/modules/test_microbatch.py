@@ -1,0 +1,47 @@
+"""Micro-batches hold every row once, keep to the token budget, and pad on the right."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgrpo_lightning.data.batch import Row
+from mgrpo_lightning.modules.microbatch import collate, split
+from mgrpo_lightning.trajectory import Key
+
+
+def row(index: int, length: int, *, temperature: float = 1.0) -> Row:
+    mask = torch.arange(length) % 3 == 2
+    return Row(
+        key=Key(0, index, 0, 0),
+        ids=torch.arange(length) + 100 * index,
+        mask=mask,
+        behaviour=-torch.arange(int(mask.sum()), dtype=torch.float32) - index,
+        advantage=float(index),
+        coefficient=0.5,
+        temperature=temperature,
+        versions=(0,),
+    )
+
+
+@given(lengths=st.lists(st.integers(1, 50), max_size=30), budget=st.integers(1, 200))
+def test_split_keeps_every_row_within_the_budget(lengths: list[int], budget: int) -> None:
+    rows = [row(i, length) for i, length in enumerate(lengths)]
+    batches = list(split(rows, budget))
+    assert sorted(r.key.query for batch in batches for r in batch) == list(range(len(rows)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(len(r.ids) for r in batch) <= budget
+
+
+def test_temperatures_are_never_mixed() -> None:
+    rows = [row(i, 5, temperature=t) for i, t in enumerate((1.0, 0.6, 1.0, 0.6))]
+    assert [{r.temperature for r in batch} for batch in split(rows, 1000)] == [{0.6}, {1.0}]
+
+
+def test_collate_puts_each_token_where_its_row_has_it() -> None:
+    micro = collate([row(1, 9), row(2, 6)], torch.device("cpu"))
+    assert micro.ids.tolist() == [list(range(100, 109)), [*range(200, 206), 0, 0, 0]]
+    assert micro.lengths.tolist() == [9, 6]
+    assert micro.ids[micro.mask].tolist() == [102, 105, 108, 202, 205]
+    assert micro.rows.tolist() == [0, 0, 0, 1, 1]
+    assert micro.behaviour.tolist() == [-1, -2, -3, -2, -3]
+    assert micro.advantages.tolist() == [1.0, 2.0]

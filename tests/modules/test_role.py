@@ -1,0 +1,115 @@
+"""RoleModule.update: the gradient of one role, whatever the split, and nothing but that role's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mgrpo_lightning.policy.logprobs import action_logprobs
+from tests.modules.conftest import MakeRoles, gradients, random_batch, scaled
+
+
+@pytest.mark.parametrize("reduction", ["trajectory_mean", "token_mean"])
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_any_split_into_micro_batches_gives_the_same_gradient(
+    make_roles: MakeRoles, reduction: str, ratio: str
+) -> None:
+    batch = random_batch("main")
+    found = []
+    for budget in (1, 80, 10_000):
+        main = make_roles(budget, reduction=reduction, ratio=ratio)["main"]
+        metrics = main.update(batch)
+        found.append((metrics["loss"], torch.cat([g.flatten() for g in gradients(main).values() if g is not None])))
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-10)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-9, atol=1e-12)
+
+
+def test_gradient_equals_a_loop_over_rows_and_tokens(make_roles: MakeRoles) -> None:
+    batch = random_batch("main", rows=4)
+    roles = make_roles()
+    roles["main"].update(batch)
+    found = gradients(roles["main"])
+    oracle = make_roles()["main"]
+    for row in batch.rows:
+        logprobs = action_logprobs(
+            oracle.policy, row.ids[None], torch.tensor([len(row.ids)]), row.mask[None], temperature=1.0
+        )
+        ratio = (logprobs - row.behaviour).exp()
+        terms = [torch.minimum(r * row.advantage, r.clamp(1 - 0.2, 1 + 0.28) * row.advantage) for r in ratio.unbind()]
+        (-row.coefficient * torch.stack(terms).mean()).backward()
+    for name, expected in gradients(oracle).items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_rows_without_advantage_are_skipped_and_the_denominator_is_kept(make_roles: MakeRoles) -> None:
+    batch = random_batch("main", zero=(1, 4, 5))
+    skipping, computing = make_roles()["main"], make_roles()["main"]
+    skipping.update(batch)
+    # an advantage too small to matter is computed, not skipped
+    computing.update(replace(batch, rows=[replace(r, advantage=r.advantage or 1e-300) for r in batch.rows]))
+    for name, expected in gradients(computing).items():
+        torch.testing.assert_close(gradients(skipping)[name], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [0, 5])
+def test_a_batch_without_signal_leaves_no_gradient_at_all(make_roles: MakeRoles, rows: int) -> None:
+    main = make_roles()["main"]
+    metrics = main.update(random_batch("main", rows=rows, zero=tuple(range(rows))))
+    assert all(gradient is None for gradient in gradients(main).values())
+    assert metrics["loss"] == 0
+    assert main.clip() == 0
+
+
+def test_an_update_touches_its_own_role_only(make_roles: MakeRoles) -> None:
+    roles = make_roles()
+    roles["main"].update(random_batch("main"))
+    assert all(gradient is not None for gradient in gradients(roles["main"]).values())
+    assert all(gradient is None for gradient in gradients(roles["searcher"]).values())
+
+
+def test_roles_are_clipped_apart(make_roles: MakeRoles) -> None:
+    clipped = []
+    for factor in (1.0, 1000.0):
+        roles = make_roles()
+        roles["main"].update(scaled(random_batch("main"), factor))
+        roles["searcher"].update(random_batch("searcher", seed=1))
+        norms = {name: module.clip() for name, module in roles.items()}
+        clipped.append((norms, gradients(roles["searcher"])))
+    assert clipped[1][0]["main"] > 100 * clipped[0][0]["main"]
+    assert clipped[1][0]["searcher"] == clipped[0][0]["searcher"]
+    for name, gradient in clipped[0][1].items():
+        assert torch.equal(clipped[1][1][name], gradient)  # type: ignore[arg-type]
+
+
+def test_supervised_update_is_the_cross_entropy_of_the_actions(make_roles: MakeRoles) -> None:
+    batch = random_batch("main", rows=3)
+    main = make_roles(kind="supervised")["main"]
+    loss = main.update(batch)["loss"]
+    expected = 0.0
+    for row in batch.rows:
+        with torch.no_grad():
+            logprobs = action_logprobs(
+                main.policy, row.ids[None], torch.tensor([len(row.ids)]), row.mask[None], temperature=1.0
+            )
+        expected -= row.coefficient * float(logprobs.mean())
+    assert loss == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_kl_term_is_against_the_adapter_of_the_start(make_roles: MakeRoles) -> None:
+    batch = random_batch("main", rows=3)
+    main = make_roles(kl=0.5)["main"]
+    plain = make_roles()["main"]
+    policy, expected = main.policy, 0.0
+    for row in batch.rows:
+        ids, lengths = row.ids[None], torch.tensor([len(row.ids)])
+        with torch.no_grad(), policy.active():
+            current = action_logprobs(policy.base.model, ids, lengths, row.mask[None], temperature=1.0)
+        with torch.no_grad(), policy.reference():
+            start = action_logprobs(policy.base.model, ids, lengths, row.mask[None], temperature=1.0)
+        gap = start - current
+        assert float(gap.abs().max()) > 0.01, "the test's adapters are not those of the start"
+        expected += row.coefficient * float((gap.exp() - gap - 1).mean())
+    assert main.update(batch)["loss"] == pytest.approx(plain.update(batch)["loss"] + 0.5 * expected, rel=1e-6)

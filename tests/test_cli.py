@@ -1,0 +1,125 @@
+"""The command line on a tiny team: a whole fit, resume, validate, predict, and what users get wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mgrpo_lightning.cli import main
+from mgrpo_lightning.journal import read_groups
+from tests.team_file import write_team_file
+from tests.tiny import make_tiny_model
+
+
+@pytest.fixture(autouse=True)
+def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["mgrpo"])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def team(tmp_path: Path, tiny: Path) -> Path:
+    return write_team_file(tmp_path, tiny, num_sanity_val_steps=-1)
+
+
+def checkpoint(folder: Path, step: int) -> dict[str, Any]:
+    path = folder / "runs" / "toy" / "checkpoints" / f"step={step:06d}.ckpt"
+    loaded = torch.load(path, weights_only=True)
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def adapters(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {f"{role}/{n}": t for role, values in state["roles"].items() for n, t in values["adapter"].items()}
+
+
+def test_fit_writes_everything_it_promises(team: Path, tmp_path: Path) -> None:
+    main(["fit", "--config", str(team)])
+    run = tmp_path / "runs" / "toy"
+    results = json.loads((run / "results.json").read_text())
+    assert results["before"]["questions"] == results["after"]["questions"] == 4
+    assert (run / "learning_curve.png").stat().st_size > 0
+    assert (run / "config.yaml").exists()
+    assert list((run / "tensorboard").glob("events*"))
+    assert sorted(p.name for p in (run / "adapters").iterdir()) == ["main", "searcher"]
+    groups = read_groups(run / "journal" / "step-000003.parquet")
+    assert [len(group.rollouts) for group in groups] == [2, 2]
+    state = checkpoint(tmp_path, 4)
+    assert state["state_dict"] == {}
+    assert sorted(state["roles"]) == ["main", "searcher"]
+    assert all("lora" in name for name in adapters(state))
+
+
+def test_resume_gives_bitwise_the_adapters_of_a_straight_run(team: Path, tmp_path: Path, tiny: Path) -> None:
+    main(["fit", "--config", str(team)])
+    straight = checkpoint(tmp_path, 4)
+    other = tmp_path / "other"
+    other.mkdir()
+    resumed_file = write_team_file(other, tiny, num_sanity_val_steps=-1)
+    arguments = ["fit", "--config", str(resumed_file), "--checkpoint.save_top_k=-1"]
+    main(arguments)
+    for step in (3, 4):
+        (other / "runs" / "toy" / "checkpoints" / f"step={step:06d}.ckpt").unlink()
+    main([*arguments, "--ckpt_path", "last"])
+    resumed = checkpoint(other, 4)
+    for name, tensor in adapters(straight).items():
+        assert torch.equal(adapters(resumed)[name], tensor), name
+    assert [r["step"] for r in resumed["validation_results"]] == [r["step"] for r in straight["validation_results"]]
+
+
+def test_validate_and_predict_read_a_checkpoint(team: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", "--config", str(team)])
+    (tmp_path / "runs" / "toy" / "results.json").unlink()
+    main(["validate", "--config", str(team), "--ckpt_path", "last"])
+    assert (tmp_path / "runs" / "toy" / "results.json").exists()
+    capsys.readouterr()
+    main(["predict", "--config", str(team), "--ckpt_path", "last", "--question", "word 3"])
+    assert "word 3" in capsys.readouterr().out
+
+
+def test_print_config_shows_overrides(team: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(team), "--run.name=other", "--run.seed=7", "--print_config"])
+    assert stopped.value.code == 0
+    assert "name: other" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.roles.main.frobnicate=1"], "frobnicate"),
+        (["--model.roles.main.calls=[sercher]"], "'sercher', which is no role of this team"),
+        (["--model.roles.searcher.tools=[serch]"], "'serch', which the task does not offer"),
+        (["--model.roles.main.sampling.top_p=0.9", "--model.roles.main.objective.kind=mgrpo"], "top_p"),
+        (["--model.roles.main.adapter.dropout=0.1", "--model.roles.main.objective.kind=mgrpo"], "dropout"),
+        (["--model.roles.main.base_model=no/such/folder"], "no/such/folder"),
+        (["--data.queries_per_step=0"], "queries_per_step is 0"),
+        (["--trainer.max_steps=-1"], "max_steps is -1"),
+        (["--ckpt_path=last"], "no checkpoint in"),
+        (["--config=missing.yaml"], "missing.yaml"),
+    ],
+)
+def test_mistakes_get_one_clear_error(
+    team: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(team), *arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_team_is_refused(
+    team: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", "--config", str(team)])
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(team), "--ckpt_path=last", "--model.roles.main.adapter.rank=8"])
+    assert "main" in capsys.readouterr().err

@@ -1,0 +1,59 @@
+"""Config files merge key by key, and what is wrong in one is named with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mgrpo_lightning.composition import compose
+from mgrpo_lightning.errors import ConfigurationError
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_changes_name_one_role_and_leave_the_others(tmp_path: Path) -> None:
+    team = write(tmp_path, "team.yaml", "roles: {main: {lr: 1.0, calls: [a, b]}, searcher: {lr: 2.0}}")
+    changes = write(tmp_path, "changes.yaml", "roles: {main: {calls: [c]}}\nrun: {name: x}")
+    merged = compose(["fit", "--config", team, f"--config={changes}", "--run.seed=3"])
+    assert merged[0] == "fit"
+    assert merged[2:] == ["--run.seed=3"]
+    assert yaml.safe_load(merged[1].removeprefix("--config=")) == {
+        "roles": {"main": {"lr": 1.0, "calls": ["c"]}, "searcher": {"lr": 2.0}},
+        "run": {"name": "x"},
+    }
+
+
+def test_a_single_file_stays_a_path_and_none_changes_nothing(tmp_path: Path) -> None:
+    team = write(tmp_path, "team.yaml", "run: {name: x}")
+    assert compose(["fit", "-c", team, "--help"]) == ["fit", f"--config={team}", "--help"]
+    assert compose(["fit", "--help"]) == ["fit", "--help"]
+
+
+def test_a_packaged_config_is_found_by_name() -> None:
+    argument = compose(["fit", "--config", "pkg:quickstart.yaml"])[1]
+    assert Path(argument.removeprefix("--config=")).name == "quickstart.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("roles:\n  main: {}\n  main: {}\n", r"'main' stands twice.*line 3"),
+        ("roles: [", "no valid YAML"),
+        ("- a\n- b\n", "holds no mapping"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"(?s){message}") as raised:
+        compose(["fit", "--config", write(tmp_path, "team.yaml", text)])
+    assert "team.yaml" in str(raised.value)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"nowhere\.yaml.*No such file"):
+        compose(["fit", "--config", "nowhere.yaml"])

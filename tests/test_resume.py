@@ -1,0 +1,63 @@
+"""A run that is killed between steps and resumed ends with bitwise the adapters of one that never stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from mgrpo_lightning.journal import read_groups
+
+STEPS = 3
+
+
+def command(root: Path, name: str, *options: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "mgrpo_lightning", "fit", "--config", "configs/quickstart.yaml"),
+        *("--config", "configs/debug/fast.yaml", f"--run.root={root}", f"--run.name={name}"),
+        *(f"--trainer.max_steps={STEPS}", "--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=0"),
+        *("--data.queries_per_step=2", "--data.rollouts_per_query=4"),
+        *("--checkpoint.save_top_k=-1", "--trainer.enable_progress_bar=false", *options),
+    ]
+
+
+def adapters(run: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(run / "checkpoints" / f"step={STEPS:06d}.ckpt", weights_only=True)
+    return {f"{role}/{n}": t for role, values in state["roles"].items() for n, t in values["adapter"].items()}
+
+
+def sampled(journal: Path) -> list[object]:
+    """All that a step's journal holds but for the seconds that calls took."""
+    rollouts = [rollout for group in read_groups(journal) for rollout in group.rollouts]
+    return [(t.key, t.spans, t.messages, rollout.scores) for rollout in rollouts for t in rollout.trajectories()]
+
+
+def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path: Path, root: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(tmp_path, "straight"), cwd=root, env=environment, check=True, capture_output=True)
+
+    process = subprocess.Popen(
+        command(tmp_path, "killed"), cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    first = tmp_path / "killed" / "checkpoints" / "step=000001.ckpt"
+    while not first.exists():
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "checkpoints" / f"step={STEPS:06d}.ckpt").exists()
+    resume = command(tmp_path, "killed", "--ckpt_path=last")
+    subprocess.run(resume, cwd=root, env=environment, check=True, capture_output=True)
+
+    straight, killed = adapters(tmp_path / "straight"), adapters(tmp_path / "killed")
+    assert any(tensor.any() for name, tensor in straight.items() if "lora_B" in name), "nothing was learned"
+    assert straight.keys() == killed.keys()
+    assert all(torch.equal(straight[name], killed[name]) for name in straight)
+    for step in range(STEPS):
+        name = f"journal/step-{step:06d}.parquet"
+        assert sampled(tmp_path / "straight" / name) == sampled(tmp_path / "killed" / name)
