@@ -1,0 +1,84 @@
+"""Transcripts of the demonstrator: scripted teams play through the real agents, tools and limits.
+
+They are the last phase of the pretraining (every role, on training countries only), retold with other names most of the
+time (`fiction.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.pocket.pretraining import Document
+from mgrpo_lightning.policy.chat import Chat
+from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.roles import LimitsConfig, RoleConfig
+from mgrpo_lightning.tasks.base import Question, Task
+
+LIMITS = LimitsConfig(turns=5, new_tokens=64, calls=6, context=512, observation=128)
+
+
+def pocket_roles() -> dict[str, RoleConfig]:
+    """The team that the pocket model is made for: its system prompts are the names of the roles."""
+    return {
+        "main": RoleConfig("pocket", calls=["searcher"], system_prompt="main", limits=LIMITS),
+        "searcher": RoleConfig("pocket", tools=["search", "visit"], system_prompt="searcher", limits=LIMITS),
+    }
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One demonstrated trajectory as text."""
+
+    role: str
+    texts: tuple[str, ...]
+    """The task, then turns and observations in alternation, ending with a turn."""
+    names: tuple[str, ...]
+    """What was asked for and about, on the whole gold path."""
+    right: bool
+    """The answer is the gold one of the question or of a hop."""
+
+
+def play(
+    task: Task, questions: Sequence[Question], chat: Chat, *, rollouts: int = 1, seed: int = 0
+) -> list[Transcript]:
+    """Let the task's demonstrator play every question, and keep each different trajectory once.
+
+    Args:
+        task: Its tools and scripts.
+        questions: What main is asked.
+        chat: Message format of all roles.
+        rollouts: Plays of each question; more than one only matters where the demonstrator makes mistakes.
+        seed: Of the scripts.
+    """
+    roles = pocket_roles()
+    team = Team(roles, dict.fromkeys(roles, chat), {}, task.tools(), scheduler=Scheduler("rounds"), seed=seed)
+    found: dict[Transcript, None] = {}
+    for group in team.play(questions, step=0, rollouts=rollouts, script=task.script):
+        hops = group.question.evidence
+        names = tuple(dict.fromkeys(name for hop in hops for name in (hop.subject, hop.value)))
+        for rollout in group.rollouts:
+            for trajectory in rollout.trajectories():
+                golds = group.question.answers if trajectory.parent is None else [hop.value for hop in hops]
+                texts = tuple(message.content for message in trajectory.messages[1:])
+                found[Transcript(trajectory.role, texts, names, trajectory.answer in golds)] = None
+    return list(found)
+
+
+def encode(transcript: Transcript, chat: Chat, texts: Sequence[str] | None = None) -> Document:
+    """Token ids as the role's policy would see them; the loss counts the turns, stop tokens included.
+
+    Args:
+        transcript: Whose it is.
+        chat: Message format.
+        texts: Instead of its own, for instance retold ones.
+    """
+    task, *others = texts or transcript.texts
+    ids = chat.open(transcript.role, task)
+    mask = [False] * len(ids)
+    for i, text in enumerate(others):
+        piece = chat.observe([text], after_cut=False) if i % 2 else chat.encode_action(text)
+        ids += piece
+        mask += [i % 2 == 0] * len(piece)
+    return Document(tuple(ids), tuple(mask))
