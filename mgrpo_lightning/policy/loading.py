@@ -21,6 +21,7 @@ from transformers import (
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.adapters import AdapterBank
+from mgrpo_lightning.policy.dense import DenseCopy
 from mgrpo_lightning.policy.head import check_head
 
 Quantization = Literal["nf4", "none"]
@@ -37,6 +38,8 @@ class Base:
     tokenizer: PreTrainedTokenizerBase
     adapters: AdapterBank = field(init=False)
     """The adapters on this base, by role."""
+    dense: DenseCopy | None = None
+    """What is sampled from instead of the model's own linear layers, if anything."""
 
     def __post_init__(self) -> None:
         self.adapters = AdapterBank(self.model, self.name)
@@ -56,7 +59,12 @@ class Base:
 
 
 def load_base(
-    name: str, *, quantization: Quantization, compute_dtype: torch.dtype, device: torch.device | str = "cpu"
+    name: str,
+    *,
+    quantization: Quantization,
+    compute_dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    dense_sampling: bool = False,
 ) -> Base:
     """Load ``name`` onto one device, frozen.
 
@@ -65,6 +73,7 @@ def load_base(
         quantization: ``nf4`` (bitsandbytes, double quantisation) or ``none``.
         compute_dtype: Type of activations and of every weight that is not 4-bit.
         device: The one device that gets the whole base.
+        dense_sampling: Keep a dense copy of the linear layers to sample from; see ``DenseCopy``.
 
     Raises:
         ConfigurationError: There is no such model, it cannot be loaded, or its logits are made in an unknown way.
@@ -91,7 +100,7 @@ def load_base(
     model.requires_grad_(False).eval()
     _keep_one_layout(model)
     check_head(model, name)
-    return Base(name=name, model=model, tokenizer=tokenizer)
+    return Base(name=name, model=model, tokenizer=tokenizer, dense=DenseCopy(model) if dense_sampling else None)
 
 
 def _source(name: str) -> str:

@@ -56,6 +56,12 @@ class Policy:
             yield
 
     @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Like ``active``, for a sampler: from the base's dense copy if there is one, and without gradients."""
+        with self.base.dense.select(self.role) if self.base.dense else self.active():
+            yield
+
+    @contextmanager
     def reference(self) -> Iterator[None]:
         """Make the adapter of the start of training the active one, frozen; it takes no memory before the first use.
 

@@ -90,7 +90,7 @@ class TransformersSampler:
     def advance(self, steps: int) -> Finished:
         """Compute what joined, then up to ``steps`` decoding steps; return the turns that ended."""
         finished: Finished = []
-        with self.policy.active(), self._eval_mode():
+        with self.policy.sampling(), self._eval_mode():
             finished += self._join()
             for _ in range(steps):
                 if self._turns is None:

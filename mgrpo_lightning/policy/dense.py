@@ -1,0 +1,115 @@
+"""DenseCopy: the linear layers of a base with one adapter added in, unquantised, for sampling only.
+
+Decoding a small 4-bit base spends most of its time on dequantising the same weights at every token, and on the
+adapter's two small products beside each layer. A copy of the layers in the compute type, W + s B A, needs neither; it
+costs the memory of one unquantised base. The base and the adapter stay as they are, and gradients never see the copy
+(correctness.md 23, 31): while it is selected the model's layers are swapped for the copy's, and everything else is the
+model's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn.modules import Linear4bit
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One linear layer of the model and its dense stand-in."""
+
+    parent: nn.Module
+    name: str
+    layer: nn.Module
+    dense: nn.Linear
+
+
+class DenseCopy:
+    """One dense copy of a base's linear layers; it holds the adapter that was selected last.
+
+    Args:
+        model: The base, with or without adapters; layers are found when an adapter is first selected.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._places: list[_Place] = []
+        self._holds: tuple[str, tuple[int, ...]] | None = None
+
+    @contextmanager
+    def select(self, adapter: str) -> Iterator[None]:
+        """Compute with ``adapter`` added in, without gradients, until the end of the block.
+
+        Args:
+            adapter: Its name; a layer that has no such adapter is the base's alone.
+        """
+        if not self._places:
+            self._places = list(_places(self._model))
+        self._refresh(adapter)
+        for place in self._places:
+            place.parent._modules[place.name] = place.dense
+        try:
+            yield
+        finally:
+            for place in self._places:
+                place.parent._modules[place.name] = place.layer
+
+    @torch.no_grad()
+    def _refresh(self, adapter: str) -> None:
+        """Add the adapter in anew if it is another one, or was written to, since the last time."""
+        updates = tuple(p._version for place in self._places for p in _matrices(place.layer, adapter))
+        if self._holds == (adapter, updates):
+            return
+        for place in self._places:
+            _dequantise(_base(place.layer).weight, out=place.dense.weight)
+            matrices = _matrices(place.layer, adapter)
+            if matrices:
+                assert isinstance(place.layer, LoraLayer)
+                a, b = matrices
+                place.dense.weight += (place.layer.scaling[adapter] * (b @ a)).to(place.dense.weight.dtype)
+        self._holds = (adapter, updates)
+
+
+def _places(model: PreTrainedModel) -> Iterator[_Place]:
+    """Every layer with an adapter, and every 4-bit layer without one; the head and what is inside of them is not."""
+    for parent in model.modules():
+        if isinstance(parent, LoraLayer):
+            continue
+        for name, layer in parent.named_children():
+            if isinstance(layer, LoraLayer | Linear4bit):
+                base = _base(layer)
+                dense = nn.Linear(
+                    base.in_features,
+                    base.out_features,
+                    bias=False,
+                    device=base.weight.device,
+                    dtype=model.dtype,
+                ).requires_grad_(False)
+                dense.bias = base.bias
+                yield _Place(parent, name, layer, dense)
+
+
+def _base(layer: nn.Module) -> nn.Linear:
+    base = layer.base_layer if isinstance(layer, LoraLayer) else layer
+    assert isinstance(base, nn.Linear)
+    return base
+
+
+def _matrices(layer: nn.Module, adapter: str) -> list[Tensor]:
+    """A (r x inputs) and B (outputs x r) of a layer's adapter, empty if it has none of that name."""
+    if not isinstance(layer, LoraLayer) or adapter not in layer.lora_A:
+        return []
+    matrices = [layer.lora_A[adapter], layer.lora_B[adapter]]
+    return [matrix.weight for matrix in matrices if isinstance(matrix, nn.Linear)]
+
+
+def _dequantise(weight: Tensor, *, out: Tensor) -> None:
+    state = getattr(weight, "quant_state", None)
+    out.copy_(weight if state is None else dequantize_4bit(weight.data, state))

@@ -1,0 +1,109 @@
+"""The dense copy: it computes what base and adapter compute, follows updates, and changes neither."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mgrpo_lightning.policy.dense import DenseCopy
+from mgrpo_lightning.policy.loading import Base
+from mgrpo_lightning.policy.logprobs import action_logprobs
+from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
+from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
+from mgrpo_lightning.roles import AdapterConfig
+
+MakePolicy = Callable[..., Policy]
+IDS = torch.arange(3, 23)[None]
+
+
+@pytest.fixture
+def team(make_base: Callable[..., Base], make_policy: MakePolicy) -> dict[str, Policy]:
+    """Two roles on one NF4 base with a dense copy; the searcher has adapters on two kinds of layers only."""
+    base = make_base("nf4")
+    base.dense = DenseCopy(base.model)
+    few = AdapterConfig(rank=2, alpha=8, target_modules=["q_proj", "down_proj"])
+    return {"main": make_policy("main", base=base), "searcher": make_policy("searcher", base=base, adapter=few)}
+
+
+@torch.no_grad()
+def outputs(policy: Policy) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the model itself and of its dense copy."""
+    with policy.active():
+        own = policy.base.model(input_ids=IDS).logits
+    with policy.sampling():
+        return own, policy.base.model(input_ids=IDS).logits
+
+
+def test_it_computes_the_same_for_each_role(team: dict[str, Policy]) -> None:
+    logits = {}
+    for role in ("main", "searcher", "main"):
+        own, dense = outputs(team[role])
+        assert torch.allclose(own, dense, atol=2e-4 * float(own.abs().max()))
+        logits[role] = dense
+    assert not torch.allclose(logits["main"], logits["searcher"], atol=1e-2)
+
+
+def test_layers_are_dense_inside_of_the_block_only(team: dict[str, Policy]) -> None:
+    model = team["main"].base.model
+    before = dict(model.named_modules())
+    kinds: set[str] = set()
+
+    def interrupted() -> None:
+        with team["main"].sampling():
+            kinds.update(type(module).__name__ for path, module in model.named_modules() if path.endswith("_proj"))
+            raise RuntimeError("in between")
+
+    with pytest.raises(RuntimeError, match="in between"):
+        interrupted()
+    assert kinds == {"Linear"}
+    after = dict(model.named_modules())
+    assert after.keys() == before.keys()
+    assert all(after[path] is before[path] for path in after)
+
+
+def test_base_and_adapters_stay_as_they_are(team: dict[str, Policy]) -> None:
+    model = team["main"].base.model
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for policy in team.values():
+        outputs(policy)
+    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+
+
+def test_it_follows_an_optimizer_step_and_a_loaded_state(team: dict[str, Policy]) -> None:
+    policy = team["main"]
+    start, (_, first) = policy.adapter_state(), outputs(policy)
+    optimizer = torch.optim.AdamW(policy.named_parameters().values(), lr=0.1)
+    for parameter in policy.named_parameters().values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    own, stepped = outputs(policy)
+    assert torch.allclose(own, stepped, atol=2e-4 * float(own.abs().max()))
+    assert not torch.allclose(first, stepped, atol=1e-2)
+    policy.load_adapter_state(start)
+    assert torch.equal(outputs(policy)[1], first)
+
+
+def test_sampled_log_probabilities_are_the_trainers(team: dict[str, Policy]) -> None:
+    policy = team["main"]
+    scheduler = Scheduler("rounds")
+    sampler = TransformersSampler(policy, scheduler)
+    prompt = IDS[0].tolist()
+
+    async def turn(stream: int) -> SampledTurn:
+        conversation = sampler.open(prompt, (stream,))
+        try:
+            return await conversation.sample(SamplingParams(24, policy.chat.stop_ids, 1.0), stream)
+        finally:
+            await asyncio.sleep(0)
+            conversation.close()
+
+    for sampled in scheduler.play([turn(stream) for stream in range(4)]):
+        ids = torch.tensor([prompt + list(sampled.ids)])
+        mask = torch.arange(ids.shape[1])[None] >= len(prompt)
+        scored = action_logprobs(policy, ids, torch.tensor([ids.shape[1]]), mask, temperature=1.0)
+        assert torch.allclose(scored, torch.tensor(sampled.logprobs), atol=1e-3)
