@@ -2,6 +2,7 @@
 #
 #   TORCH      the torch build, as a pip requirement; the default is the one the tests run with
 #   PIP_FLAGS  further pip options
+#   ROWS       of `make mutants`: only these rows of docs/correctness.md, as 13,14
 #
 # A plain `torch` brings CUDA (gigabytes); for another build name it, and its index in PIP_FLAGS.
 
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.installed
 PIP_INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test lint format mutants constraints clean
+.PHONY: help env quickstart test lint format mutants pocket constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +49,14 @@ format: env ## Apply ruff's fixes and format
 	$(BIN)/ruff format .
 
 mutants: env ## Put each known bug back into a copy and require its test to fail
-	$(BIN)/python tests/mutants/run.py
+	$(BIN)/python tests/mutants/run.py $(if $(ROWS),--rows $(ROWS))
+
+pocket: env ## Build the embedded model and its adapters from nothing but the world (an hour on 2 cores)
+	$(BIN)/python -m mgrpo_lightning.pocket.build
+	$(BIN)/mgrpo fit --config configs/quickstart.yaml --config configs/warm_start.yaml \
+	  --config configs/pocket/imperfect.yaml --run.name pocket
+	rm -rf mgrpo_lightning/pocket/adapters
+	cp -r runs/pocket/adapters mgrpo_lightning/pocket/adapters
 
 constraints: ## Resolve anew in a scratch environment and rewrite constraints.txt
 	$(PYTHON) -m venv --clear build/constraints
