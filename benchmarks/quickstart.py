@@ -1,20 +1,31 @@
-"""The quickstart over seeds, beside what it is compared with: the same rollouts with less training, or no team.
+"""The quickstart over seeds, beside what it is compared with: less training, another start, or no team.
 
     python -m benchmarks.quickstart [--seeds 0 1 2] [--arms team frozen_searcher] [--out runs/quickstart_bench]
 
-Every arm and seed is one ``mgrpo fit`` with a run folder of its own; what is finished is not run again. The table has
-held-out exact match before and after (median and range over the seeds) and the seconds of a fit. ``first_hit`` is no
-training but a script: a demonstrator that always opens the first hit and otherwise makes no mistake.
+Every arm and seed is one ``mgrpo fit`` with a run folder of its own; what is finished is not run again. Arms:
+
+- ``team``: the quickstart;
+- ``frozen_searcher``: the same, but only main learns;
+- ``single_agent``: one agent with all tools and the same context window, from a warm start of its own on the same
+  imperfect demonstrator;
+- ``clean``: the team from a warm start on demonstrations without mistakes: before is that warm start alone, after is
+  M-GRPO on top; its gain is all on behaviour that was never demonstrated wrongly;
+- ``first_hit``: no training but a script that always opens the first hit and otherwise makes no mistake.
+
+The table has held-out exact match before and after (median and range over the seeds), the Wilson 95% interval of the
+questions of all seeds together, and the seconds of a fit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +38,32 @@ from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.tasks import Factbook
 
 TEAM = "configs/quickstart.yaml"
+SINGLE = "configs/arms/single_agent.yaml"
+WARM_STARTS = {
+    "clean": ["--config", TEAM, "--config", "configs/warm_start.yaml"],
+    "single": [
+        *("--config", SINGLE, "--config", "configs/arms/single_warm_start.yaml"),
+        *("--config", "configs/pocket/imperfect.yaml"),
+    ],
+}
+"""Supervised runs that an arm starts from, where it does not start from the shipped adapters."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of the table."""
+
+    configs: tuple[str, ...]
+    roles: tuple[str, ...] = ()
+    """Roles that start from ``warm_start`` instead of what the configs say."""
+    warm_start: str = ""
+
+
 ARMS = {
-    "team": ["--config", TEAM],
-    "frozen_searcher": ["--config", TEAM, "--config", "configs/arms/frozen_searcher.yaml"],
-    "single_agent": ["--config", "configs/arms/single_agent.yaml"],
+    "team": Arm((TEAM,)),
+    "frozen_searcher": Arm((TEAM, "configs/arms/frozen_searcher.yaml")),
+    "single_agent": Arm((SINGLE,), ("main",), "single"),
+    "clean": Arm((TEAM,), ("main", "searcher"), "clean"),
 }
 
 
@@ -42,15 +75,36 @@ def fit(arm: str, seed: int, out: Path) -> dict[str, Any]:
         seed: Run seed.
         out: Folder of all runs.
     """
-    name = f"{arm}-{seed}"
-    results = out / name / "results.json"
+    folder = out / f"{arm}-{seed}"
+    results = folder / "results.json"
     if not results.exists() or "after" not in json.loads(results.read_text()):
-        options = [f"--run.root={out}", f"--run.name={name}", f"--run.seed={seed}"]
-        command = [sys.executable, "-m", "mgrpo_lightning", "fit", *ARMS[arm], *options]
-        subprocess.run(command, check=True)
+        described = ARMS[arm]
+        options = [word for config in described.configs for word in ("--config", config)]
+        for role in described.roles:
+            start = warm_start(described.warm_start, out) / role
+            options.append(f"--model.init_args.roles.{role}.adapter.path={start}")
+        _mgrpo_fit(folder, [*options, f"--run.seed={seed}"])
     found = json.loads(results.read_text())
     assert isinstance(found, dict)
     return found
+
+
+def warm_start(name: str, out: Path) -> Path:
+    """The adapters of a supervised run; trains them unless they are there.
+
+    Args:
+        name: A key of ``WARM_STARTS``.
+        out: Folder of all runs.
+    """
+    folder = out / f"warm_start-{name}"
+    if not (folder / "results.json").exists():
+        _mgrpo_fit(folder, WARM_STARTS[name])
+    return folder / "adapters"
+
+
+def _mgrpo_fit(folder: Path, options: Sequence[str]) -> None:
+    where = [f"--run.root={folder.parent}", f"--run.name={folder.name}"]
+    subprocess.run([sys.executable, "-m", "mgrpo_lightning", "fit", *options, *where], check=True)
 
 
 def first_hit() -> float:
@@ -79,10 +133,31 @@ def line(arm: str, runs: Sequence[dict[str, Any]]) -> str:
     def spread(values: list[float]) -> str:
         return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
-    before = spread([run["before"]["exact_match"] for run in runs])
-    after = spread([run["after"]["exact_match"] for run in runs])
+    shown = []
+    for moment in ("before", "after"):
+        shown.append(spread([run[moment]["exact_match"] for run in runs]))
+        low, high = wilson(
+            sum(run[moment]["exact_match"] * run[moment]["questions"] for run in runs),
+            sum(run[moment]["questions"] for run in runs),
+        )
+        shown.append(f"{low:.3f} to {high:.3f}")
     seconds = statistics.median(run["seconds"]["fit"] for run in runs)
-    return f"| {arm} | {len(runs)} | {before} | {after} | {seconds:.0f} |"
+    return f"| {arm} | {len(runs)} | {' | '.join(shown)} | {seconds:.0f} |"
+
+
+def wilson(right: float, number: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share.
+
+    Args:
+        right: Successes.
+        number: Trials, at least 1.
+        confidence: Coverage.
+    """
+    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    share = right / number
+    centre = share + z * z / (2 * number)
+    half = z * math.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
+    return (centre - half) / (1 + z * z / number), (centre + half) / (1 + z * z / number)
 
 
 def main() -> None:
@@ -94,10 +169,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write all results")
     arguments = parser.parse_args()
     found = {arm: [fit(arm, seed, arguments.out) for seed in arguments.seeds] for arm in arguments.arms}
-    print("| arm | seeds | before | after | seconds |\n|---|---|---|---|---|")
+    print("| arm | seeds | before | 95% | after | 95% | seconds |\n|---|---|---|---|---|---|---|")
     for arm, runs in found.items():
         print(line(arm, runs))
-    print(f"| first_hit (script) | - | - | {first_hit():.3f} | - |")
+    print(f"| first_hit (script) | - | - | - | {first_hit():.3f} | - | - |")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2))
 

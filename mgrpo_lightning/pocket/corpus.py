@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 
-from mgrpo_lightning.pocket.demonstrations import Transcript, encode, play
+from mgrpo_lightning.pocket.demonstrations import Transcript, encode, play, pocket_single, pocket_team
 from mgrpo_lightning.pocket.fiction import Storyteller, syllables
 from mgrpo_lightning.pocket.pretraining import Document
 from mgrpo_lightning.policy.chat import Chat
@@ -63,11 +63,9 @@ def storyteller(vocabulary: Sequence[str]) -> Storyteller:
 
 
 def demonstrations(task: Factbook, questions: Sequence[Question], chat: Chat) -> list[Transcript]:
-    """Right demonstrations of training questions that read no page of a held-out country."""
-    hidden = held_out()
-    urls = re.compile(r'"url": "([^"]*)"')
-    played = play(task, questions, chat)
-    return [t for t in played if t.right and not any(url in hidden for text in t.texts for url in urls.findall(text))]
+    """Right demonstrations of training questions, by the team and by a single agent; no held-out page is opened."""
+    played = [t for roles in (pocket_team(), pocket_single()) for t in play(task, questions, chat, roles)]
+    return [transcript for transcript in played if transcript.right]
 
 
 def copying(length: int, vocabulary: int, generator: random.Random) -> Document:
@@ -89,22 +87,22 @@ def stream(
     *,
     vocabulary: int,
     fiction: float = 0.8,
-    counts: tuple[int, int, int] = (8, 10, 4),
+    counts: tuple[int, int, int, int] = (8, 2, 8, 3),
     seed: int = 0,
 ) -> Iterator[list[list[Document]]]:
-    """Batches for ever; each one has a micro-batch of searchers, one of mains and one of copying.
+    """Batches for ever; each one has a micro-batch of searchers and single agents, one of mains and one of copying.
 
     Args:
-        transcripts: Of both roles.
+        transcripts: Of all roles.
         chat: Message format.
         teller: Retells.
         vocabulary: Ids below it occur in the random strings.
         fiction: Share of transcripts that are retold.
-        counts: Documents of each micro-batch.
+        counts: Searchers, single agents, mains and copying documents of a batch.
         seed: Of the choice.
     """
     generator = random.Random(seed)
-    by_role = {role: [t for t in transcripts if t.role == role] for role in ("searcher", "main")}
+    by_role = {role: [t for t in transcripts if t.role == role] for role in ("searcher", "single", "main")}
 
     def document(role: str) -> Document:
         transcript = generator.choice(by_role[role])
@@ -114,10 +112,10 @@ def stream(
             transcript, chat, teller.retell(transcript.texts, transcript.names, seed=generator.getrandbits(40))
         )
 
-    searchers, mains, copies = counts
+    searchers, singles, mains, copies = counts
     while True:
         yield [
-            [document("searcher") for _ in range(searchers)],
+            [document(role) for role in ["searcher"] * searchers + ["single"] * singles],
             [document("main") for _ in range(mains)],
             [copying(generator.randint(8, 40), vocabulary, generator) for _ in range(copies)],
         ]

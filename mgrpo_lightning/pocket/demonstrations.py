@@ -6,8 +6,8 @@ time (`fiction.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.pocket.pretraining import Document
@@ -17,14 +17,21 @@ from mgrpo_lightning.roles import LimitsConfig, RoleConfig
 from mgrpo_lightning.tasks.base import Question, Task
 
 LIMITS = LimitsConfig(turns=5, new_tokens=64, calls=6, context=512, observation=128)
+TOOLS = ["search", "visit"]
 
 
-def pocket_roles() -> dict[str, RoleConfig]:
+def pocket_team() -> dict[str, RoleConfig]:
     """The team that the pocket model is made for: its system prompts are the names of the roles."""
     return {
         "main": RoleConfig("pocket", calls=["searcher"], system_prompt="main", limits=LIMITS),
-        "searcher": RoleConfig("pocket", tools=["search", "visit"], system_prompt="searcher", limits=LIMITS),
+        "searcher": RoleConfig("pocket", tools=TOOLS, system_prompt="searcher", limits=LIMITS),
     }
+
+
+def pocket_single() -> dict[str, RoleConfig]:
+    """One agent with all tools, the team's context window, and as many turns and calls as the team has together."""
+    limits = replace(LIMITS, turns=12, calls=12)
+    return {"main": RoleConfig("pocket", tools=TOOLS, system_prompt="single", limits=limits)}
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Transcript:
     """One demonstrated trajectory as text."""
 
     role: str
+    """System prompt: ``main``, ``searcher`` or ``single``."""
     texts: tuple[str, ...]
     """The task, then turns and observations in alternation, ending with a turn."""
     names: tuple[str, ...]
@@ -41,7 +49,13 @@ class Transcript:
 
 
 def play(
-    task: Task, questions: Sequence[Question], chat: Chat, *, rollouts: int = 1, seed: int = 0
+    task: Task,
+    questions: Sequence[Question],
+    chat: Chat,
+    roles: Mapping[str, RoleConfig],
+    *,
+    rollouts: int = 1,
+    seed: int = 0,
 ) -> list[Transcript]:
     """Let the task's demonstrator play every question, and keep each different trajectory once.
 
@@ -49,10 +63,10 @@ def play(
         task: Its tools and scripts.
         questions: What main is asked.
         chat: Message format of all roles.
+        roles: Who plays: ``pocket_team()`` or ``pocket_single()``.
         rollouts: Plays of each question; more than one only matters where the demonstrator makes mistakes.
         seed: Of the scripts.
     """
-    roles = pocket_roles()
     team = Team(roles, dict.fromkeys(roles, chat), {}, task.tools(), scheduler=Scheduler("rounds"), seed=seed)
     found: dict[Transcript, None] = {}
     for group in team.play(questions, step=0, rollouts=rollouts, script=task.script):
@@ -62,7 +76,8 @@ def play(
             for trajectory in rollout.trajectories():
                 golds = group.question.answers if trajectory.parent is None else [hop.value for hop in hops]
                 texts = tuple(message.content for message in trajectory.messages[1:])
-                found[Transcript(trajectory.role, texts, names, trajectory.answer in golds)] = None
+                role = str(roles[trajectory.role].system_prompt)
+                found[Transcript(role, texts, names, trajectory.answer in golds)] = None
     return list(found)
 
 

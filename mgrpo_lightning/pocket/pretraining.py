@@ -30,12 +30,12 @@ class Settings:
     """One phase of the curriculum."""
 
     steps: int
-    lr: float = 3e-3
+    lr: float = 4e-3
     """Peak learning rate; a linear warm-up and a cosine to a tenth."""
     warmup: int = 20
     final: float = 0.05
     seed: int = 0
-    slow: float = 0.15
+    slow: float = 0.12
     """Share of the rate for the parts that copy from the start."""
     bf16: bool = True
 

@@ -1,4 +1,6 @@
-"""The pocket tokenizer: lossless, digits and capitals alone, the same tokens wherever a name stands."""
+"""The pocket tokenizer: lossless, pairs of digits and capitals alone, the same tokens wherever a name stands."""
+
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -25,16 +27,29 @@ def test_any_text_comes_back(tokenizer: PreTrainedTokenizerFast, text: str) -> N
 
 
 @pytest.mark.parametrize("text", ["Mont Blanc 4,810 m", "1234567890", "UTC+3 (2023 est.)", "factbook/area-51"])
-def test_every_digit_is_a_token(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
-    tokens = [str(tokenizer.decode([i])) for i in tokenizer.encode(text)]
-    assert all(len(token.strip()) == 1 for token in tokens if any(c.isdigit() for c in token))
+def test_numbers_are_pairs_of_digits_from_the_left(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+    tokens = [str(tokenizer.decode([i])).strip() for i in tokenizer.encode(text)]
+    wanted = [run[i : i + 2] for run in re.findall(r"\d+", text) for i in range(0, len(run), 2)]
+    assert [token for token in tokens if any(c.isdigit() for c in token)] == wanted
 
 
-def test_no_token_holds_two_digits_or_a_capital_with_another_letter(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_every_pair_of_digits_is_a_token(tokenizer: PreTrainedTokenizerFast) -> None:
+    pairs = [f"{n:02d}" for n in range(100)]
+    assert {*pairs, *(f"Ġ{pair}" for pair in pairs)} <= tokenizer.get_vocab().keys()
+
+
+@pytest.mark.parametrize("value", ["16,116", "Kingston", "constitutional monarchy", ".jm"])
+def test_a_value_starts_as_it_does_in_an_answer(tokenizer: PreTrainedTokenizerFast, value: str) -> None:
+    alone = tokenizer.encode(value)
+    assert tokenizer.encode(f"Label: {value}")[-len(alone) :] == alone
+    assert tokenizer.encode(f"<answer>{value}")[1:] == alone
+
+
+def test_no_token_holds_three_digits_or_a_capital_with_another_letter(tokenizer: PreTrainedTokenizerFast) -> None:
     for token in tokenizer.get_vocab():
         bare = token.removeprefix("Ġ")
         if token not in (*SPECIALS, *TAGS) and bare.isascii():
-            assert sum(c.isdigit() for c in bare) <= 1, token
+            assert sum(c.isdigit() for c in bare) <= 2, token
             assert bare == bare.lower() or len(bare) == 1, token
 
 
@@ -69,13 +84,16 @@ def test_the_template_keeps_what_was_said(tokenizer: PreTrainedTokenizerFast) ->
 
 def test_training_is_deterministic() -> None:
     texts = ["Elevation - highest point: Mont Blanc 4,810", "capital of France", "factbook/france | France"] * 50
-    first, second = (train_tokenizer(texts, size=320) for _ in range(2))
+    first, second = (train_tokenizer(texts, size=640) for _ in range(2))
     assert first.get_vocab() == second.get_vocab()
-    assert len(first) <= 320
+    assert len(first) <= 640
 
 
 def test_twins_are_one_letter_or_word(tokenizer: PreTrainedTokenizerFast) -> None:
     groups = [{str(tokenizer.convert_ids_to_tokens(i)) for i in group} for group in twins(tokenizer)]
     assert {"g", "G", "Ġg", "ĠG"} in groups
-    assert {"7", "Ġ7"} in groups
-    assert all(len({token.removeprefix("Ġ").lower() for token in group}) == 1 for group in groups)
+    assert {"77", "Ġ77"} in groups
+    openings = {":Ġ", ':Ġ"', "<answer>"}
+    assert openings in groups
+    words = [group for group in groups if group != openings]
+    assert all(len({token.removeprefix("Ġ").lower() for token in group}) == 1 for group in words)

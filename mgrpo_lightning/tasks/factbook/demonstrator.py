@@ -47,13 +47,16 @@ class Demonstrator:
 
     Args:
         mistakes: Probability of each mistake per trajectory; none by default.
+        closed: URLs that are never opened for a question whose gold path crosses none of them: held-out pages, which
+            nobody may learn from.
 
     Raises:
         ConfigurationError: There is no such mistake, or its probability is none.
     """
 
-    def __init__(self, mistakes: Mapping[str, float] | None = None) -> None:
+    def __init__(self, mistakes: Mapping[str, float] | None = None, closed: frozenset[str] = frozenset()) -> None:
         self.mistakes = dict(mistakes or {})
+        self._closed = closed
         for name, probability in self.mistakes.items():
             if name not in MISTAKES:
                 raise ConfigurationError(f"there is no mistake {name!r}.", hint=f"give some of {list(MISTAKES)}.")
@@ -78,10 +81,12 @@ class Demonstrator:
             return _PlannedScript(lambda: _delegate(callees[0], question.text))
         if callees:
             return _PlannedScript(lambda: _answer(question, made, lambda step: _delegate(callees[0], step.subtask)))
+        crossed = any(hop.url in self._closed for hop in question.evidence)
+        closed = frozenset[str]() if crossed else self._closed
         if role == "main":
-            return _PlannedScript(lambda: _answer(question, made, lambda step: _look_up(step, made)))
+            return _PlannedScript(lambda: _answer(question, made, lambda step: _look_up(step, made, closed)))
         asked = lookup(question.evidence[0]) if subtask == question.text else parse_subtask(subtask)
-        return _PlannedScript(lambda: _report(subtask, asked, made))
+        return _PlannedScript(lambda: _report(subtask, asked, made, closed))
 
 
 class _PlannedScript(Script):
@@ -134,18 +139,19 @@ def _delegate(callee: str, subtask: str) -> Plan:
     return NOTHING if report.startswith("error:") else Finding(report)
 
 
-def _report(subtask: str, asked: Lookup | None, made: set[str]) -> Plan:
+def _report(subtask: str, asked: Lookup | None, made: set[str], closed: frozenset[str]) -> Plan:
     """Do a subtask with the tools; one that is worded unlike any lookup is searched for, but not understood."""
     if asked is not None:
-        return (yield from _look_up(asked, made))
+        return (yield from _look_up(asked, made, closed))
     yield _call("search", query=subtask)
     return NOTHING
 
 
-def _look_up(step: Lookup, made: set[str]) -> Plan:
+def _look_up(step: Lookup, made: set[str], closed: frozenset[str]) -> Plan:
     """Search, open what fits, read; search once more in the page's own words if nothing did."""
     for query in (step.query, step.other_query):
-        hits = parse_hits((yield _call("search", query=query)))
+        shown = parse_hits((yield _call("search", query=query)))
+        hits = [hit for hit in shown if hit.url not in closed]
         fitting = hits[:1] if "first_hit" in made else [hit for hit in hits if _fits(hit, step)][:MAX_VISITS]
         for hit in fitting:
             text = yield _call("visit", url=hit.url, section=hit.field)

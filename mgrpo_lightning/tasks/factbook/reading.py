@@ -53,11 +53,14 @@ def read_fact(text: str, step: Lookup) -> Finding | None:
     value = step.relation.extract(line.removeprefix(start)) if line else None
     if value is None:
         return None
-    quote = f"{subfield or field}: {value}"
+    assert line is not None, "a value stands on a line"
+    quoted = line.startswith(f'{start}"')
+    quote = f"{subfield or field}: " + (f'"{value}"' if quoted else value)
     if not step.inverse:
         return Finding(value, quote)
     title = header.rpartition(" | ")[0]
-    return Finding(title, f"{header}\n{quote}") if value.casefold() == step.subject.casefold() else None
+    # Either way the last thing quoted is the answer.
+    return Finding(title, f"{quote}\ncountry: {title}") if value.casefold() == step.subject.casefold() else None
 
 
 def read_first_line(text: str) -> Finding | None:

@@ -252,15 +252,14 @@ class Lookup:
 
     @property
     def subtask(self) -> str:
-        """What main asks for: ``highest point of France``, ``country with capital Paris``."""
+        """What main asks for: ``highest point of France``, ``country whose capital is Paris``."""
         phrase = self.relation.phrase
-        return f"country with {phrase} {self.subject}" if self.inverse else f"{phrase} of {self.subject}"
+        return f"country whose {phrase} is {self.subject}" if self.inverse else f"{phrase} of {self.subject}"
 
     @property
     def query(self) -> str:
-        """What to search for: ``France highest point``, ``capital Paris``."""
-        words = self.relation.phrase
-        return f"{words} {self.subject}" if self.inverse else f"{self.subject} {words}"
+        """What to search for: ``highest point of France``, ``capital is Paris``."""
+        return self.subtask.removeprefix("country whose ")
 
     @property
     def other_query(self) -> str:
@@ -282,7 +281,7 @@ def lookup(hop: Evidence) -> Lookup:
 def parse_subtask(subtask: str) -> Lookup | None:
     """The lookup that a subtask asks for, None if it is worded otherwise."""
     for relation in RELATIONS.values():
-        for inverse, start in ((False, f"{relation.phrase} of "), (True, f"country with {relation.phrase} ")):
+        for inverse, start in ((False, f"{relation.phrase} of "), (True, f"country whose {relation.phrase} is ")):
             if subtask.startswith(start) and len(subtask) > len(start):
                 return Lookup(relation, subtask[len(start) :], inverse)
     return None

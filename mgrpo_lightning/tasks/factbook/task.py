@@ -49,7 +49,7 @@ class Factbook(Task):
         world = load_world()
         self.facts = Facts(world)
         self._tools = world.tools(backend)
-        self._demonstrator = Demonstrator(mistakes)
+        self._demonstrator = Demonstrator(mistakes, closed=held_out())
         self._hops = tuple(hops)
         self._comparisons = comparisons
         self._max_questions = max_questions

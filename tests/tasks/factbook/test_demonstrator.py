@@ -9,6 +9,8 @@ import pytest
 from mgrpo_lightning.agents.prompts import NOTICE
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.tasks import Evidence, Factbook, Question
+from mgrpo_lightning.tasks.base import Split
+from mgrpo_lightning.tasks.factbook import held_out
 from mgrpo_lightning.tasks.factbook.demonstrator import IMPERFECT, Demonstrator
 from mgrpo_lightning.tasks.factbook.reading import NOT_FOUND
 from mgrpo_lightning.tasks.factbook.relations import RELATIONS, lookup, parse_subtask
@@ -79,7 +81,7 @@ def test_turns_are_worded_as_documented(clean: Factbook) -> None:
     )
     assert main.messages[4].content == "<answer>Mont Blanc</answer>"
     assert [message.content for message in searcher.messages if message.role == "assistant"] == [
-        '<tool_call>\n{"name": "search", "arguments": {"query": "France highest point"}}\n</tool_call>',
+        '<tool_call>\n{"name": "search", "arguments": {"query": "highest point of France"}}\n</tool_call>',
         '<tool_call>\n{"name": "visit", "arguments": {"url": "factbook/france", "section": "Elevation"}}\n</tool_call>',
         "highest point: Mont Blanc\n<answer>Mont Blanc</answer>",
     ]
@@ -88,9 +90,10 @@ def test_turns_are_worded_as_documented(clean: Factbook) -> None:
 def test_an_inverse_lookup_reports_the_title_of_the_page_it_read(clean: Factbook) -> None:
     question = two_hops(clean, "country_by_capital")[0]
     searcher = play(clean, question)[1]
-    assert searcher.task == f"country with capital {question.evidence[0].subject}"
+    assert searcher.task == f"country whose capital is {question.evidence[0].subject}"
     assert searcher.messages[-1].content.endswith(
-        f"name: {question.evidence[0].subject}\n<answer>{question.evidence[0].value}</answer>"
+        f"name: {question.evidence[0].subject}\ncountry: {question.evidence[0].value}\n"
+        f"<answer>{question.evidence[0].value}</answer>"
     )
 
 
@@ -125,6 +128,20 @@ def test_first_hit_opens_it_and_reads_what_it_finds(clean: Factbook) -> None:
             hits = sub.calls[0].result.splitlines()
             assert str(sub.calls[1].arguments["url"]) in hits[0]
             assert len(sub.calls) == 2
+
+
+def test_no_training_demonstration_opens_a_held_out_page(clean: Factbook) -> None:
+    free = with_mistakes(clean, first_hit=1.0)
+    bound = Factbook(hops=[1, 2], mistakes={"first_hit": 1.0}, max_questions=120)
+    hidden = held_out()
+
+    def opened(task: Factbook, split: Split) -> set[str]:
+        calls = [call for q in bound.questions(split) for sub in play(task, q)[1:] for call in sub.calls]
+        return {str(call.arguments["url"]) for call in calls if call.name == "visit"}
+
+    assert opened(free, "train") & hidden, "the questions tempt nobody"
+    assert not opened(bound, "train") & hidden
+    assert opened(bound, "test") & hidden, "a held-out question is answered from its page"
 
 
 def test_mistakes_are_made_as_often_as_asked_and_repeatably(clean: Factbook) -> None:

@@ -1,0 +1,85 @@
+"""The README is a promise: its commands run, its examples are read, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mgrpo_lightning.cli import main
+from mgrpo_lightning.tasks import JsonlTask
+from mgrpo_lightning.tools.base import function_tool
+
+SMALL = ["--config", "configs/debug/fast.yaml"]
+
+
+@pytest.fixture(scope="module")
+def readme(root: Path) -> str:
+    return (root / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def mgrpo(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> Callable[..., None]:
+    """Run a command line in the repository, its runs elsewhere."""
+    monkeypatch.chdir(root)
+
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr("sys.argv", ["mgrpo"])
+        main([*arguments, f"--run.root={tmp_path}"])
+
+    return run
+
+
+def blocks(readme: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", readme, re.DOTALL)
+
+
+def commands(readme: str, program: str) -> list[list[str]]:
+    """Argument lists of the indented lines that start with a program, comments left out."""
+    lines = re.findall(rf"^    ({program} .*)$", readme, re.MULTILINE)
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def test_the_commands_run_one_after_the_other(readme: str, mgrpo: Callable[..., None]) -> None:
+    given = commands(readme, "mgrpo")
+    assert [arguments[0] for arguments in given] == ["fit", "fit", "validate", "predict"]
+    for number, arguments in enumerate(given):
+        mgrpo(*arguments, *SMALL, f"--trainer.max_steps={2 + number}", "--run.name=readme")
+
+
+def test_the_make_targets_exist(readme: str, root: Path) -> None:
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    targets = {arguments[0] for arguments in commands(readme, "make")} | set(re.findall(r"`make ([a-z]+)`", readme))
+    assert {"quickstart", "test"} <= targets
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_the_team_file_is_one(readme: str, mgrpo: Callable[..., None], tmp_path: Path) -> None:
+    path = tmp_path / "team.yaml"
+    path.write_text(next(block for block in blocks(readme, "yaml") if block.startswith("run:")), encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        mgrpo("fit", "--config", str(path), "--print_config")
+    assert stopped.value.code == 0
+
+
+def test_the_question_is_one(readme: str, tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(blocks(readme, "json")[0], encoding="utf-8")
+    (question,) = JsonlTask(path=str(path)).questions("train")
+    assert question.answers == ("Danube",)
+
+
+def test_the_tool_is_one(readme: str) -> None:
+    source = next(block for block in blocks(readme, "python") if "def convert" in block)
+    found: dict[str, Callable[..., str]] = {}
+    exec(source, found)
+    assert function_tool(found["convert"]).name == "convert"
+
+
+def test_links_lead_somewhere(readme: str, root: Path) -> None:
+    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in target]
+    assert targets
+    assert [target for target in targets if not (root / target).exists()] == []
