@@ -30,9 +30,6 @@ from mgrpo_lightning.trajectory import Message
 
 MISTAKES = ("first_hit", "first_line", "stop_early", "whole_question")
 
-IMPERFECT: Mapping[str, float] = {"first_hit": 0.6, "first_line": 0.6, "stop_early": 0.6}
-"""A demonstrator whose usual behaviour is wrong: above one half, greedy decoding copies the mistake."""
-
 MAX_VISITS = 3
 """Pages a searcher opens for one search, when the hits do not show which one it is."""
 
