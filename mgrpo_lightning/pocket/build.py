@@ -1,8 +1,9 @@
-"""Build the pocket model from nothing but the world: ``python -m mgrpo_lightning.pocket.build``.
+"""Build the pocket model's base from nothing but the world: ``python -m mgrpo_lightning.pocket.build``.
 
 Tokenizer, demonstrations of training countries, a start that can copy, and one run of pretraining on the
 demonstrations, most of them retold with other names. Everything is seeded; another machine type or thread count rounds
-differently and gives another, equally good model. About a quarter of an hour on two cores.
+differently and gives another, equally good model. About half an hour on two cores. ``make pocket`` also trains its
+adapters.
 """
 
 from __future__ import annotations
