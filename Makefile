@@ -51,7 +51,7 @@ format: env ## Apply ruff's fixes and format
 mutants: env ## Put each known bug back into a copy and require its test to fail
 	$(BIN)/python tests/mutants/run.py $(if $(ROWS),--rows $(ROWS))
 
-pocket: env ## Build the embedded model and its adapters from nothing but the world (an hour on 2 cores)
+pocket: env ## Build the embedded model and its adapters from nothing but the world (half an hour on 2 cores)
 	$(BIN)/python -m mgrpo_lightning.pocket.build
 	$(BIN)/mgrpo fit --config configs/quickstart.yaml --config configs/warm_start.yaml \
 	  --config configs/pocket/imperfect.yaml --run.name pocket

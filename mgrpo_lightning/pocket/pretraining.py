@@ -31,7 +31,7 @@ class Settings:
 
     steps: int
     lr: float = 4e-3
-    """Peak learning rate; a linear warm-up and a cosine to a tenth."""
+    """Peak learning rate; a linear warm-up and a cosine to `final` of it."""
     warmup: int = 20
     final: float = 0.05
     seed: int = 0
