@@ -2,24 +2,28 @@
 
 What stays is the shape of the Factbook and of the team's protocol: headings, labels, the words around the facts. What
 changes, consistently within a transcript, is every country, every other name, every number and the answer. A country's
-URL changes with its title. The new names are pseudo-words made of pieces of words and of the tokenizer's own tokens, so
-that every embedding takes part in copying.
+URL changes with its title, and so does what is derived from it: the `Norwegian` of Norway keeps the stem of the new
+name. The new names are pseudo-words made of pieces of words and of the tokenizer's own tokens, so that every embedding
+takes part in copying.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mgrpo_lightning.tasks.factbook.cleaning import slug
 
 PROTOCOL = frozenset(
-    """What Which Name Find How When January February March April May June July August September October November
+    """What Which Name Find How When On January February March April May June July August September October November
     December UTC No error HINT""".split()  # noqa: SIM905
 )
 """Capitalised words of questions, notices and values that are shape, not content."""
 
+WORD = re.compile(r"[^\W\d_]+")
+SIMPLE, LONG = 0.4, 0.2
+"""Shares of titles that become one word, and that take the shape of a long title, brackets included."""
 _RANK, _TITLE, _URL, _ANSWER, _NAME, _NUMBER, _CODE = "rank", "title", "url", "answer", "name", "number", "code"
 
 
@@ -41,11 +45,12 @@ class Storyteller:
     """
 
     def __init__(self, titles: Sequence[str], labels: Iterable[str], pieces: Sequence[str]) -> None:
-        words = (word for label in labels for word in re.findall(r"[^\W\d_]+", label))
+        words = (word for label in labels for word in WORD.findall(label))
         # Some labels name countries (`French Guiana - total`): there, too, none stays.
         self._keep = (PROTOCOL | {word for word in words if word != word.lower()}) - set(titles)
         self._pieces = pieces
         self._titles = sorted(titles, key=len, reverse=True)
+        self._long_titles = [title for title in self._titles if " " in title]
         self._slugs = {slug(title): title for title in titles}
         self._known = "|".join(re.escape(title) for title in self._titles)
         self._plain = self._compile(())
@@ -60,6 +65,7 @@ class Storyteller:
         """
         generator = random.Random(seed)
         new: dict[str, str] = {}
+        stems: dict[str, str] = {}
         whole = [answer for answer in answers if answer[:1].islower()]
         pattern = self._compile(whole) if whole else self._plain
 
@@ -74,7 +80,12 @@ class Storyteller:
 
         def made(kind: str, old: str) -> str:
             if old not in new:
-                new[old] = self._invent(kind, old, generator)
+                derived = self._derive(old, stems, generator) if kind == _NAME else None
+                new[old] = derived or self._invent(kind, old, generator)
+                if kind == _TITLE:
+                    # Of titles with different numbers of words, the last ones belong together.
+                    pairs = list(zip(reversed(WORD.findall(old)), reversed(WORD.findall(new[old])), strict=False))
+                    stems.update(pair for pair in pairs if pair[0] != pair[1])
             return new[old]
 
         return [pattern.sub(replace, text) for text in texts]
@@ -93,9 +104,24 @@ class Storyteller:
             return self._number(old, generator)
         if kind == _CODE:
             return "." + "".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=2))
-        if kind == _TITLE and generator.random() < 0.5:
+        chance = generator.random()
+        if kind == _TITLE and chance < SIMPLE:
             return self._pseudo(generator.randint(1, 3), generator).capitalize()
-        return re.sub(r"[^\W\d_]+", lambda word: self._like(word.group(), generator), old)
+        if kind == _TITLE and chance < SIMPLE + LONG:
+            old = generator.choice(self._long_titles or self._titles)
+        return WORD.sub(lambda word: self._like(word.group(), generator), old)
+
+    def _derive(self, word: str, stems: Mapping[str, str], generator: random.Random) -> str | None:
+        """A word that shares its beginning with a word of a title, on the beginning of that one's new form."""
+        for old, new in stems.items():
+            shared = next((i for i, pair in enumerate(zip(old, word, strict=False)) if len(set(pair)) == 2), len(old))
+            if shared < max(3, min(4, len(old) - 1)):
+                continue
+            # Where the ending starts is never certain: Tunis-ian is as good as Tunisia-n.
+            shared -= generator.randint(0, 1)
+            derived = new[: max(2, len(new) - (len(old) - shared))] + word[shared:]
+            return None if derived in self._slugs.values() else derived
+        return None
 
     def _number(self, old: str, generator: random.Random) -> str:
         """As many digits; a number that starts with a zero still does."""

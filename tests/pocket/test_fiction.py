@@ -60,6 +60,23 @@ def test_a_longer_title_is_not_mistaken_for_a_shorter_one(teller: Storyteller) -
     assert again.startswith(f"{short} ")
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_derived_from_a_title_keeps_its_new_stem(teller: Storyteller, seed: int) -> None:
+    texts = ["nationality of Spain", "adjective: Spainish", "Spainish pesetas", "Franconian"]
+    told = teller.retell(texts, [], seed=seed)
+    stem = re.findall("[A-Za-z]+", told[0])[-1][:-1]
+    adjective = told[1].removeprefix("adjective: ")
+    assert adjective.startswith(stem)
+    assert adjective.endswith("ish")
+    assert told[2] == f"{adjective} pesetas"
+    assert not told[3].endswith("ian")
+
+
+def test_some_titles_take_the_shape_of_a_long_one(teller: Storyteller) -> None:
+    words = {len(teller.retell(["France"], [], seed=seed)[0].split()) for seed in range(50)}
+    assert words == {1, 2}
+
+
 def test_lower_case_answers_change_as_a_whole(teller: Storyteller) -> None:
     quote, report = teller.retell(["Currency: euros (EUR) per US dollar", "euros"], ["euros"], seed=0)
     assert report != "euros"

@@ -54,13 +54,20 @@ def read_fact(text: str, step: Lookup) -> Finding | None:
     if value is None:
         return None
     assert line is not None, "a value stands on a line"
-    quoted = line.startswith(f'{start}"')
-    quote = f"{subfield or field}: " + (f'"{value}"' if quoted else value)
+    quote = f"{subfield or field}: " + _quoted(line.removeprefix(start), value)
     if not step.inverse:
         return Finding(value, quote)
     title = header.rpartition(" | ")[0]
     # Either way the last thing quoted is the answer.
     return Finding(title, f"{quote}\ncountry: {title}") if value.casefold() == step.subject.casefold() else None
+
+
+def _quoted(text: str, value: str) -> str:
+    """The words up to the value and with it; the value alone where it is one of a list."""
+    before = text[: text.index(value)]
+    if ";" in before:
+        return value
+    return f"{before}{value}" + ('"' if before == '"' else "")
 
 
 def read_first_line(text: str) -> Finding | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,13 @@ def test_an_inverse_lookup_reports_the_title_of_the_page_it_read(clean: Factbook
         f"name: {question.evidence[0].subject}\ncountry: {question.evidence[0].value}\n"
         f"<answer>{question.evidence[0].value}</answer>"
     )
+
+
+def test_what_stands_before_an_answer_is_quoted_with_it(clean: Factbook) -> None:
+    holiday = next(q for q in clean.questions("train") if q.evidence[0].relation == "holiday")
+    said = play(clean, holiday)[1].messages[-1].content
+    date = holiday.answers[0]
+    assert re.fullmatch(rf"National holiday: \S[^;]*, {date}\n<answer>{date}</answer>", said)
 
 
 def test_stop_early_answers_with_the_first_report(clean: Factbook) -> None:
