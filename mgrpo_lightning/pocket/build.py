@@ -25,7 +25,7 @@ from mgrpo_lightning.tasks.factbook import Factbook
 WEIGHTS = Path(__file__).with_name("weights")
 QUESTIONS = 5000
 """Training questions that are played; their hops are most of what there is to look up."""
-STEPS = 1900
+STEPS = 1700
 
 
 def build_tokenizer(task: Factbook) -> PreTrainedTokenizerFast:

@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 
-from mgrpo_lightning.pocket.demonstrations import Transcript, encode, play, pocket_single, pocket_team
+from mgrpo_lightning.pocket.demonstrations import SINGLE, TEAM, Transcript, encode, packaged_roles, play
 from mgrpo_lightning.pocket.fiction import Storyteller, syllables
 from mgrpo_lightning.pocket.pretraining import Document
 from mgrpo_lightning.policy.chat import Chat
@@ -64,7 +64,7 @@ def storyteller(vocabulary: Sequence[str]) -> Storyteller:
 
 def demonstrations(task: Factbook, questions: Sequence[Question], chat: Chat) -> list[Transcript]:
     """Right demonstrations of training questions, by the team and by a single agent; no held-out page is opened."""
-    played = [t for roles in (pocket_team(), pocket_single()) for t in play(task, questions, chat, roles)]
+    played = [t for team in (TEAM, SINGLE) for t in play(task, questions, chat, packaged_roles(team))]
     return [transcript for transcript in played if transcript.right]
 
 

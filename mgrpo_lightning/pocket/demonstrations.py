@@ -7,31 +7,35 @@ time (`fiction.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.resources import files
+
+import yaml
+from jsonargparse import ArgumentParser
 
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.pocket.pretraining import Document
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
-from mgrpo_lightning.roles import LimitsConfig, RoleConfig
+from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.tasks.base import Question, Task
 
-LIMITS = LimitsConfig(turns=5, new_tokens=64, calls=6, context=512, observation=128)
-TOOLS = ["search", "visit"]
+TEAM, SINGLE = "quickstart.yaml", "arms/single_agent.yaml"
+"""Packaged configs of the team, and of the one agent with all tools, that the pocket model is made for."""
 
 
-def pocket_team() -> dict[str, RoleConfig]:
-    """The team that the pocket model is made for: its system prompts are the names of the roles."""
-    return {
-        "main": RoleConfig("pocket", calls=["searcher"], system_prompt="main", limits=LIMITS),
-        "searcher": RoleConfig("pocket", tools=TOOLS, system_prompt="searcher", limits=LIMITS),
-    }
+def packaged_roles(config: str) -> dict[str, RoleConfig]:
+    """The roles of a packaged team file; their system prompts are what a transcript's role is.
 
-
-def pocket_single() -> dict[str, RoleConfig]:
-    """One agent with all tools, the team's context window, and as many turns and calls as the team has together."""
-    limits = replace(LIMITS, turns=12, calls=12)
-    return {"main": RoleConfig("pocket", tools=TOOLS, system_prompt="single", limits=limits)}
+    Args:
+        config: Path below ``configs/``.
+    """
+    team = yaml.safe_load((files("mgrpo_lightning.configs") / config).read_text(encoding="utf-8"))
+    parser = ArgumentParser()
+    parser.add_argument("--roles", type=dict[str, RoleConfig])
+    parsed = parser.parse_object({"roles": team["model"]["init_args"]["roles"]})
+    roles: dict[str, RoleConfig] = parser.instantiate(parsed).roles
+    return roles
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def play(
         task: Its tools and scripts.
         questions: What main is asked.
         chat: Message format of all roles.
-        roles: Who plays: ``pocket_team()`` or ``pocket_single()``.
+        roles: Who plays, from `packaged_roles`.
         rollouts: Plays of each question; more than one only matters where the demonstrator makes mistakes.
         seed: Of the scripts.
     """

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mgrpo_lightning.pocket.build import WEIGHTS
-from mgrpo_lightning.pocket.demonstrations import encode, play, pocket_team
+from mgrpo_lightning.pocket.demonstrations import TEAM, encode, packaged_roles, play
 from mgrpo_lightning.pocket.evaluation import copied, told_right
 from mgrpo_lightning.pocket.pretraining import Document
 from mgrpo_lightning.policy.chat import Chat
@@ -21,7 +21,9 @@ def held_out_play() -> list[Document]:
     """Demonstrations on validation countries, which the model has never seen."""
     task = Factbook(hops=[1, 2])
     chat = Chat(pocket("none").tokenizer)
-    return [encode(t, chat) for t in play(task, task.questions("validation")[:24], chat, pocket_team()) if t.right]
+    return [
+        encode(t, chat) for t in play(task, task.questions("validation")[:24], chat, packaged_roles(TEAM)) if t.right
+    ]
 
 
 def test_size_and_shape() -> None:
