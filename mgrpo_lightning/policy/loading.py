@@ -23,6 +23,7 @@ from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.dense import DenseCopy
 from mgrpo_lightning.policy.head import check_head
+from mgrpo_lightning.policy.quantised import refuse_unquantised
 
 Quantization = Literal["nf4", "none"]
 
@@ -76,7 +77,8 @@ def load_base(
         dense_sampling: Keep a dense copy of the linear layers to sample from; see ``DenseCopy``.
 
     Raises:
-        ConfigurationError: There is no such model, it cannot be loaded, or its logits are made in an unknown way.
+        ConfigurationError: There is no such model, it cannot be loaded, its logits are made in an unknown way, or it is
+            not in 4 bit although that was asked for.
     """
     source = _source(name)
     config = None
@@ -100,6 +102,8 @@ def load_base(
     model.requires_grad_(False).eval()
     _keep_one_layout(model)
     check_head(model, name)
+    if quantization == "nf4":
+        refuse_unquantised(model, name)
     return Base(name=name, model=model, tokenizer=tokenizer, dense=DenseCopy(model) if dense_sampling else None)
 
 
@@ -110,7 +114,7 @@ def _source(name: str) -> str:
     if not (folder / "config.json").is_file():
         raise ConfigurationError(
             "base_model 'pocket': the embedded model is not in this installation.",
-            hint="reinstall the package, or build it with `python -m mgrpo_lightning.pocket`.",
+            hint="reinstall the package, or build it with `make pocket`.",
         )
     return str(folder)
 

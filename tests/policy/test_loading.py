@@ -16,11 +16,14 @@ from transformers import (
     LlamaConfig,
     PreTrainedConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.head import check_head
 from mgrpo_lightning.policy.loading import Base, load_base
+from mgrpo_lightning.policy.quantised import unquantised
+from tests.tiny import make_tiny_tokenizer
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -87,3 +90,25 @@ def test_a_head_that_does_something_else_is_refused(make_base: Callable[..., Bas
     model.config.logit_scale = 3.0  # Llama does not use it, our head would
     with pytest.raises(ConfigurationError, match="LlamaForCausalLM"):
         check_head(model, "tiny")
+
+
+def moe(folder: Path) -> Path:
+    """A tiny Qwen3-MoE: its experts are 3-D parameters, which bitsandbytes does not quantise."""
+    config = Qwen3MoeConfig(**SIZES, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    make_tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_base_whose_experts_stay_at_full_width_is_no_nf4_base(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"9\d% of the bytes .*layers\.0\.mlp\.experts\.gate_up_proj"):
+        load_base(str(moe(tmp_path)), quantization="nf4", compute_dtype=torch.float32)
+    load_base(str(tmp_path), quantization="none", compute_dtype=torch.float32)
+
+
+def test_embedding_and_head_do_not_count_as_left_out(make_base: Callable[..., Base]) -> None:
+    share, large = unquantised(make_base("nf4").model)
+    assert (share, large) == (0.0, {})
+    share, large = unquantised(make_base("none").model)
+    assert share == 1.0
+    assert len(large) == 14
