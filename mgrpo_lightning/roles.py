@@ -30,6 +30,7 @@ class AdapterConfig:
     """PEFT folder to start from; ``pocket`` names the embedded model's warm-started adapters. None: B = 0."""
 
     def __post_init__(self) -> None:
+        _restore_null(self, "path")
         if self.rank < 1:
             raise ConfigurationError(f"adapter rank is {self.rank}.", hint="give a rank of at least 1.")
         if not 0 <= self.dropout < 1:
@@ -151,6 +152,9 @@ class RoleConfig:
     description: str = ""
     """What callers are told the role is good for."""
 
+    def __post_init__(self) -> None:
+        _restore_null(self, "system_prompt", "chat_template")
+
 
 def main_role(roles: Mapping[str, RoleConfig]) -> str:
     """The one role nobody calls: it gets the question and gives the answer.
@@ -175,6 +179,13 @@ def main_role(roles: Mapping[str, RoleConfig]) -> str:
         )
     _refuse_cycles(roles, heads[0], ())
     return heads[0]
+
+
+def _restore_null(config: AdapterConfig | RoleConfig, *fields: str) -> None:
+    """Undo that jsonargparse 4.53 makes the text ``None`` of a ``null`` given on the command line for one key."""
+    for name in fields:
+        if getattr(config, name) == "None":
+            object.__setattr__(config, name, None)
 
 
 def _refuse_cycles(roles: Mapping[str, RoleConfig], name: str, path: tuple[str, ...]) -> None:

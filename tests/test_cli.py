@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from mgrpo_lightning.cli import main
+from mgrpo_lightning.cli import main, make_cli
 from mgrpo_lightning.journal import read_groups
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
@@ -90,6 +91,17 @@ def test_print_config_shows_overrides(team: Path, capsys: pytest.CaptureFixture[
         main(["fit", "--config", str(team), "--run.name=other", "--run.seed=7", "--print_config"])
     assert stopped.value.code == 0
     assert "name: other" in capsys.readouterr().out
+
+
+def test_null_on_the_command_line_is_none(team: Path) -> None:
+    content = yaml.safe_load(team.read_text())
+    content["model"]["init_args"]["roles"]["main"]["adapter"]["path"] = "nowhere"
+    team.write_text(yaml.safe_dump(content))
+    options = [f"--model.init_args.roles.main.{key}=null" for key in ("adapter.path", "system_prompt")]
+    roles = make_cli(["--config", str(team), *options], run=False).model.roles
+    assert roles["main"].adapter.path is None
+    assert roles["main"].system_prompt is None
+    assert roles["searcher"].system_prompt == "searcher"
 
 
 @pytest.mark.parametrize(
