@@ -66,7 +66,7 @@ def measure(config: str, numerics: str, temperature: float) -> dict[str, tuple[f
                 logprobs = action_logprobs(
                     policy.base.model, micro.ids, micro.lengths, micro.mask, temperature=temperature
                 )
-            gaps[role].append((logprobs - micro.behaviour).abs())
+            gaps[role].append((logprobs[micro.places] - micro.behaviour).abs())
     merged = {role: torch.cat(values) for role, values in gaps.items()}
     return {role: (float(values.mean()), float(values.max())) for role, values in merged.items()}
 

@@ -117,9 +117,10 @@ class RoleModule(LightningModule):
 
     def _logprobs(self, micro: MicroBatch) -> Tensor:
         """Under whatever adapter is selected; greedy turns store the log-probabilities of temperature 1."""
-        return action_logprobs(
+        logprobs = action_logprobs(
             self.policy.base.model, micro.ids, micro.lengths, micro.mask, temperature=micro.temperature or 1.0
         )
+        return logprobs[micro.places]
 
     def _reference_logprobs(self, micro: MicroBatch) -> Tensor | None:
         if self.config.objective.kl == 0:

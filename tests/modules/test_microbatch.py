@@ -1,5 +1,7 @@
 """Micro-batches hold every row once, keep to the token budget, and pad on the right."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +34,19 @@ def test_split_keeps_every_row_within_the_budget(lengths: list[int], budget: int
         assert len(batch) == 1 or len(batch) * max(len(r.ids) for r in batch) <= budget
 
 
+def test_the_same_words_are_computed_once_and_scored_for_each_row() -> None:
+    one, other = row(1, 9), row(2, 6)
+    again = replace(one, key=Key(0, 3, 0, 0), advantage=-2.0, behaviour=one.behaviour - 10)
+    elsewhere = replace(other, key=Key(0, 4, 0, 0), mask=torch.arange(6) == 3, behaviour=torch.tensor([-7.0]))
+    assert [len(batch) for batch in split([one, other, again, elsewhere], 27)] == [4]
+    micro = collate([one, other, again, elsewhere], torch.device("cpu"))
+    assert micro.lengths.tolist() == [9, 6, 6]
+    assert micro.places.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5]
+    assert micro.rows.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 3]
+    assert micro.behaviour.tolist() == [-1, -2, -3, -11, -12, -13, -2, -3, -7]
+    assert micro.advantages.tolist() == [1.0, -2.0, 2.0, 2.0]
+
+
 def test_temperatures_are_never_mixed() -> None:
     rows = [row(i, 5, temperature=t) for i, t in enumerate((1.0, 0.6, 1.0, 0.6))]
     assert [{r.temperature for r in batch} for batch in split(rows, 1000)] == [{0.6}, {1.0}]
@@ -42,6 +57,7 @@ def test_collate_puts_each_token_where_its_row_has_it() -> None:
     assert micro.ids.tolist() == [list(range(100, 109)), [*range(200, 206), 0, 0, 0]]
     assert micro.lengths.tolist() == [9, 6]
     assert micro.ids[micro.mask].tolist() == [102, 105, 108, 202, 205]
+    assert micro.places.tolist() == [0, 1, 2, 3, 4]
     assert micro.rows.tolist() == [0, 0, 0, 1, 1]
     assert micro.behaviour.tolist() == [-1, -2, -3, -2, -3]
     assert micro.advantages.tolist() == [1.0, 2.0]

@@ -29,6 +29,10 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(
 
 def test_gradient_equals_a_loop_over_rows_and_tokens(make_roles: MakeRoles) -> None:
     batch = random_batch("main", rows=4)
+    # what two rollouts say alike is computed once, with two advantages and two behaviour policies
+    same = batch.rows[2]
+    alike = replace(same, key=same.key._replace(query=9), advantage=-0.7, behaviour=same.behaviour + 0.1)
+    batch = replace(batch, rows=[*batch.rows, alike])
     roles = make_roles()
     roles["main"].update(batch)
     found = gradients(roles["main"])
