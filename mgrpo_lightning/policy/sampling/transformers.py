@@ -145,11 +145,14 @@ class TransformersSampler:
     def _prefill(self, sequences: Sequence[Tokens], *, keep_last: bool) -> Tensor:
         """Compute what is not cached; return the hidden state of each sequence's last computed token, n x H.
 
+        What several sequences say word for word is computed once.
+
         Without ``keep_last`` the last id stays out of the cache: it is the first one that whoever forks will compute.
         """
         self._rows.give(sequences, 0)
         ends = [len(tokens.ids) - (0 if keep_last else 1) for tokens in sequences]
         todo = [i for i, tokens in enumerate(sequences) if tokens.cached < ends[i]]
+        todo, followers = _leaders(todo, sequences, ends)
         # Alike lengths together, so that little is padded; new rows apart, because they need no mask and no gather.
         todo.sort(key=lambda i: (sequences[i].cached > 0, ends[i] - sequences[i].cached), reverse=True)
         hidden: list[Tensor] = [torch.empty(0)] * len(sequences)
@@ -164,6 +167,12 @@ class TransformersSampler:
             for i, part, state in zip(chunk, parts, states, strict=True):
                 hidden[i] = state[len(part) - 1]
                 sequences[i].cached, sequences[i].version = ends[i], self.policy.version
+        self._cache.move(
+            {sequences[i].row or 0: sequences[leader].row or 0 for i, leader in followers.items()}, max(ends, default=0)
+        )
+        for i, leader in followers.items():
+            hidden[i] = hidden[leader]
+            sequences[i].cached, sequences[i].version = ends[i], self.policy.version
         return torch.stack(hidden) if keep_last else torch.empty(0)
 
     def _forward(self, rows: range | list[int], ids: Tensor, offsets: Tensor) -> Tensor:
@@ -206,6 +215,17 @@ def _prefixes(sequences: Sequence[Tokens]) -> list[list[Tokens]]:
     while level := list(dict.fromkeys(tokens.parent for tokens in level if tokens.parent is not None)):
         generations.insert(0, level)
     return generations
+
+
+def _leaders(todo: Sequence[int], sequences: Sequence[Tokens], ends: Sequence[int]) -> tuple[list[int], dict[int, int]]:
+    """Of sequences with the same ids one to compute, that with the most in the cache; of whom the others copy."""
+    leaders: dict[tuple[int, ...], int] = {}
+    followers: dict[int, int] = {}
+    for i in sorted(todo, key=lambda i: -sequences[i].cached):
+        leader = leaders.setdefault(tuple(sequences[i].ids[: ends[i]]), i)
+        if leader != i:
+            followers[i] = leader
+    return [i for i in todo if i not in followers], followers
 
 
 def _chunks(todo: Sequence[int], counts: Sequence[int], sequences: Sequence[Tokens]) -> Iterator[list[int]]:

@@ -166,7 +166,34 @@ def test_a_shared_prefix_is_computed_once(make_policy: MakePolicy, passes: list[
     conversations = TransformersSampler(policy, scheduler).open(prompt, (0,)).fork(6)
     params = SamplingParams(1, policy.chat.stop_ids)
     scheduler.play([conversation.sample(params, i) for i, conversation in enumerate(conversations)])
-    assert sum(ids.numel() for ids in passes) == len(prompt) - 1 + 6
+    assert sum(ids.numel() for ids in passes) == len(prompt)
+
+
+def test_conversations_that_say_the_same_are_computed_once(make_policy: MakePolicy, passes: list[Tensor]) -> None:
+    policy = make_policy(dtype=torch.float64)
+    prompt = policy.chat.open("s" * 40, "u" * 40)
+
+    def computed(streams: list[int]) -> tuple[int, list[SampledTurn]]:
+        """Tokens computed for conversations opened apart, and their second turns; greedy, so the first are alike."""
+        scheduler = Scheduler("rounds")
+        sampler = TransformersSampler(policy, scheduler)
+
+        async def play(index: int) -> SampledTurn:
+            conversation = sampler.open(prompt, (index,))
+            await conversation.sample(SamplingParams(4, policy.chat.stop_ids, 0.0), 0)
+            conversation.extend(policy.chat.observe(["r" * 30], after_cut=True))
+            return await conversation.sample(SamplingParams(8, policy.chat.stop_ids, 1.0), streams[index])
+
+        passes.clear()
+        turns = scheduler.play([play(index) for index in range(len(streams))])
+        return sum(ids.numel() for ids in passes if ids.shape[1] > 1), turns
+
+    one, (alone,) = computed([5])
+    three, (first, second, third) = computed([5, 6, 5])
+    assert three == one
+    assert (first.ids, third.ids) == (alone.ids, alone.ids)
+    assert second.ids != first.ids
+    assert first.logprobs == pytest.approx(alone.logprobs, abs=1e-6)
 
 
 def test_a_conversation_is_never_computed_twice(make_policy: MakePolicy, passes: list[Tensor]) -> None:
