@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -146,7 +146,8 @@ class AdapterBank:
         config = LoraConfig(**{**self._configs[name].to_dict(), **named})
         config.save_pretrained(str(folder))
         state = {_PEFT_PREFIX + key: value.detach().contiguous().cpu() for key, value in self.parameters(name).items()}
-        save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+        # save_file would make a file that only its owner may read, whatever the umask.
+        (folder / WEIGHTS_NAME).write_bytes(save(state, metadata={"format": "pt"}))
 
 
 def initial_state(parameters: Mapping[str, nn.Parameter], *, seed: int, role: str) -> dict[str, Tensor]:

@@ -190,6 +190,8 @@ def test_a_saved_adapter_is_loaded_by_peft(
     assert described["base_model_name_or_path"] == base.name
     loaded = PeftModel.from_pretrained(make_base(quantization).model, str(tmp_path / "main"))
     assert torch.equal(loaded(ids).logits, ours)
+    # the umask alone decides who may read it
+    assert len({path.stat().st_mode for path in (tmp_path / "main").iterdir()}) == 1
 
 
 @pytest.mark.parametrize("fault", ["missing", "unexpected", "shape"])
