@@ -80,7 +80,7 @@ def load_base(
         ConfigurationError: There is no such model, it cannot be loaded, its logits are made in an unknown way, or it is
             not in 4 bit although that was asked for.
     """
-    source = _source(name)
+    source = source_of(name)
     config = None
     if quantization == "nf4":
         config = BitsAndBytesConfig(
@@ -107,7 +107,15 @@ def load_base(
     return Base(name=name, model=model, tokenizer=tokenizer, dense=DenseCopy(model) if dense_sampling else None)
 
 
-def _source(name: str) -> str:
+def source_of(name: str) -> str:
+    """What transformers is to load for a base's name.
+
+    Args:
+        name: ``pocket``, a folder, or a hub name.
+
+    Raises:
+        ConfigurationError: The embedded model is not installed.
+    """
     if name != "pocket":
         return name
     folder = Path(str(files("mgrpo_lightning.pocket"))) / "weights"

@@ -17,6 +17,9 @@ from transformers import PreTrainedModel
 from mgrpo_lightning.policy.head import final_logits, hidden_states
 from mgrpo_lightning.policy.policy import Policy
 
+LOGITS = 2**25
+"""Logits that exist at one time, whatever the vocabulary: 128 MiB in float32."""
+
 
 def action_logprobs(
     policy: Policy | PreTrainedModel,
@@ -25,7 +28,7 @@ def action_logprobs(
     mask: Tensor,
     *,
     temperature: float,
-    chunk: int = 4096,
+    chunk: int | None = None,
 ) -> Tensor:
     """Log-probabilities of the masked ids at ``temperature``.
 
@@ -39,7 +42,7 @@ def action_logprobs(
         lengths: int64, B; the real length of each row.
         mask: bool, B x T; True on ids to score. An id without a predecessor cannot be scored.
         temperature: Divides the logits, above 0.
-        chunk: Positions whose logits exist at one time.
+        chunk: Positions whose logits exist at one time; None: as many as make about LOGITS.
 
     Returns:
         float32 (float64 for a float64 model), N, in row-major order of the mask; differentiable.
@@ -57,9 +60,12 @@ def action_logprobs(
     return score(policy, hidden, ids[mask], temperature=temperature, chunk=chunk)
 
 
-def score(model: PreTrainedModel, hidden: Tensor, targets: Tensor, *, temperature: float, chunk: int = 4096) -> Tensor:
+def score(
+    model: PreTrainedModel, hidden: Tensor, targets: Tensor, *, temperature: float, chunk: int | None = None
+) -> Tensor:
     """Log-probabilities of ``targets`` (N) given hidden states (N x H), ``chunk`` rows of logits at a time."""
     assert len(hidden) == len(targets)
+    chunk = chunk or max(1, LOGITS // int(model.config.get_text_config().vocab_size))
     if hidden.requires_grad and torch.is_grad_enabled():
         logprobs = _Score.apply(hidden, targets, model, temperature, chunk)  # type: ignore[no-untyped-call]
         assert isinstance(logprobs, Tensor)
