@@ -21,6 +21,7 @@ from mgrpo_lightning.callbacks import AdapterExport, CollapseAlarm, Results, Rol
 from mgrpo_lightning.checkpointing import FILENAME, AtomicCheckpointIO, last_checkpoint
 from mgrpo_lightning.composition import compose
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+from mgrpo_lightning.dry_run import dry_run
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.tasks.base import Question
@@ -96,6 +97,10 @@ class MgrpoCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
             parser.add_argument("--question", type=str, required=True, help="The question to answer.")
+        if subcommand == "fit":
+            parser.add_argument(
+                "--dry_run", action="store_true", help="Check everything, print what the run needs, and exit."
+            )
         return parser
 
     @override
@@ -114,6 +119,12 @@ class MgrpoCLI(LightningCLI):
         if kwargs.get("ckpt_path") == "last":
             kwargs["ckpt_path"] = str(last_checkpoint(Path(self.trainer.default_root_dir) / "checkpoints"))
         return kwargs
+
+    def before_fit(self) -> None:
+        """With ``--dry_run``, check and print instead of training."""
+        if self._get(self.config_init, "dry_run"):
+            dry_run(self.model, self.datamodule)
+            raise SystemExit(0)
 
     def before_predict(self) -> None:
         """Hand the question of the command line to the data module."""

@@ -93,6 +93,22 @@ def test_print_config_shows_overrides(team: Path, capsys: pytest.CaptureFixture[
     assert "name: other" in capsys.readouterr().out
 
 
+def test_a_dry_run_checks_and_shows_the_plan_but_writes_nothing(
+    team: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(team), "--dry_run"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert "searcher" in shown
+    assert "optimizer" in shown
+    assert not (tmp_path / "runs").exists()
+    for option in ("chat_template=nope", "tools=[serch]", "base_model=no/such/folder"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["fit", "--config", str(team), "--dry_run", f"--model.init_args.roles.searcher.{option}"])
+        assert stopped.value.code == 2
+
+
 def test_null_on_the_command_line_is_none(team: Path) -> None:
     content = yaml.safe_load(team.read_text())
     content["model"]["init_args"]["roles"]["main"]["adapter"]["path"] = "nowhere"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
+from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.tasks.base import Question, Task
 from mgrpo_lightning.tools.base import Tool, load_tool
 from mgrpo_lightning.trajectory import Group
@@ -106,7 +107,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 self.module.roles,
                 {name: policy.chat for name, policy in policies.items()},
                 {name: TransformersSampler(policy, scheduler) for name, policy in policies.items()},
-                self._tools(),
+                self.tools(self.module.roles),
                 scheduler=scheduler,
                 seed=self.seed,
             )
@@ -192,6 +193,27 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         stage: Stage = "predict" if self.trainer.predicting else "validate"
         return self._play(questions, step=step, rollouts=1, stage=stage, first=first)
 
+    def tools(self, roles: Mapping[str, RoleConfig]) -> dict[str, Tool]:
+        """The tools that the roles use, by name.
+
+        Args:
+            roles: The team.
+
+        Raises:
+            ConfigurationError: The task does not offer one, and it is no dotted path of a function.
+        """
+        offered = dict(self.task.tools())
+        tools: dict[str, Tool] = {}
+        for role, config in roles.items():
+            for name in config.tools:
+                if name not in offered and "." not in name:
+                    raise ConfigurationError(
+                        f"role {role!r} has tool {name!r}, which the task does not offer.",
+                        hint=f"it offers {sorted(offered)}; a tool of your own is a dotted path: package.function.",
+                    )
+                tools[name] = offered[name] if name in offered else load_tool(name)
+        return tools
+
     def _play(
         self,
         questions: Sequence[Question],
@@ -228,19 +250,6 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         if not questions:
             raise DataError(problem, hint="check the task's path, split and filters.")
         return _PlayedStream(self, questions, self.validation.per_batch)
-
-    def _tools(self) -> dict[str, Tool]:
-        offered = dict(self.task.tools())
-        tools: dict[str, Tool] = {}
-        for role, config in self.module.roles.items():
-            for name in config.tools:
-                if name not in offered and "." not in name:
-                    raise ConfigurationError(
-                        f"role {role!r} has tool {name!r}, which the task does not offer.",
-                        hint=f"it offers {sorted(offered)}; a tool of your own is a dotted path: package.function.",
-                    )
-                tools[name] = offered[name] if name in offered else load_tool(name)
-        return tools
 
 
 @dataclass

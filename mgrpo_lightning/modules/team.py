@@ -59,6 +59,7 @@ class TeamModule(LightningModule):
             raise ConfigurationError("no role is trainable.", hint="set `trainable: true` on at least one role.")
         self.quantization: Literal["nf4", "none"] = quantization
         self.compute_dtype = DTYPES[compute_dtype]
+        self.token_budget = token_budget
         self.dense_sampling = dense_sampling
         self.seed = seed
         self.policies: dict[str, Policy] = {}

@@ -1,0 +1,160 @@
+"""The memory a team needs, from its configuration alone: no weight is loaded, so a plan for a 30B model takes seconds.
+
+Every figure is in bytes and an upper bound under the team file's limits; what a process has before it loads anything is
+not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.loading import Quantization, source_of
+from mgrpo_lightning.policy.logprobs import LOGITS
+from mgrpo_lightning.policy.sampling.transformers import PREFILL_TOKENS
+from mgrpo_lightning.roles import AdapterConfig, RoleConfig
+
+BLOCK = 64
+"""Weights that share a quantisation scale; double quantisation stores it in one byte, and a float32 for 256 of them."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes by what they are for."""
+
+    base: int = 0
+    """Frozen weights, 4-bit ones with their scales."""
+    dense_copy: int = 0
+    """What ``dense_sampling`` keeps besides."""
+    adapters: int = 0
+    """LoRA matrices in float32, frozen roles' too."""
+    optimizer: int = 0
+    """Gradients and both moments of the trained adapters."""
+    cache: int = 0
+    """Keys and values of all conversations of a step at their full context."""
+    activations: int = 0
+    """What the backward pass of the largest micro-batch needs, logits of one chunk included, or a prefill if larger."""
+
+    @property
+    def total(self) -> int:
+        """All of it: play and update are taken to peak together, as allocators seldom give memory back."""
+        return sum(int(getattr(self, field.name)) for field in fields(self))
+
+
+def meta_model(name: str) -> PreTrainedModel:
+    """The architecture of a base without weights, on the meta device.
+
+    Args:
+        name: ``pocket``, a folder, or a hub name.
+
+    Raises:
+        ConfigurationError: There is no such model.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source_of(name))
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"base_model {name!r} cannot be planned: {str(error).strip().splitlines()[0]}",
+            hint="give `pocket`, a folder with config.json, or a reachable hub name.",
+        ) from error
+    return model
+
+
+def adapter_parameters(model: nn.Module, adapter: AdapterConfig) -> int:
+    """Parameters of a LoRA adapter: r (inputs + outputs) for every layer it targets.
+
+    Args:
+        model: The base.
+        adapter: Rank and targets.
+    """
+    return sum(
+        adapter.rank * (layer.in_features + layer.out_features)
+        for name, layer in _linear_layers(model)
+        if name.rpartition(".")[2] in adapter.target_modules
+    )
+
+
+def plan(
+    roles: Mapping[str, RoleConfig],
+    *,
+    quantization: Quantization,
+    compute_dtype: torch.dtype,
+    dense_sampling: bool,
+    token_budget: int,
+    conversations: Mapping[str, int],
+) -> MemoryPlan:
+    """The plan of one process.
+
+    Args:
+        roles: The team.
+        quantization: ``nf4`` or ``none``.
+        compute_dtype: Type of activations, cache, and weights that are not 4-bit.
+        dense_sampling: Whether a dense copy of the linear layers is kept.
+        token_budget: Tokens of one micro-batch.
+        conversations: How many of each role are open at the same time.
+    """
+    models = {name: meta_model(name) for name in {role.base_model for role in roles.values()}}
+    width = compute_dtype.itemsize
+    sizes = {name: adapter_parameters(models[role.base_model], role.adapter) for name, role in roles.items()}
+    trained = sum(size for name, size in sizes.items() if roles[name].trainable)
+    linear = {name: sum(layer.weight.numel() for _, layer in _linear_layers(model)) for name, model in models.items()}
+    return MemoryPlan(
+        base=sum(_base_bytes(model, quantization, width) for model in models.values()),
+        dense_copy=sum(linear.values()) * width if dense_sampling else 0,
+        adapters=4 * sum(sizes.values()),
+        optimizer=12 * trained,
+        cache=sum(
+            conversations[name] * role.limits.context * _cache_per_token(models[role.base_model]) * width
+            for name, role in roles.items()
+        ),
+        activations=max(_activations(models[role.base_model], role, token_budget, width) for role in roles.values()),
+    )
+
+
+def _linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """The layers that bitsandbytes quantises: all linear ones but the head."""
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module is not head:
+            yield name, module
+
+
+def _base_bytes(model: PreTrainedModel, quantization: Quantization, width: int) -> int:
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if quantization == "none":
+        return total * width
+    quantised = sum(layer.weight.numel() for _, layer in _linear_layers(model))
+    scales = quantised // BLOCK + 4 * quantised // (BLOCK * 256)
+    return (total - quantised) * width + quantised // 2 + scales
+
+
+def _cache_per_token(model: PreTrainedModel) -> int:
+    config = model.config.get_text_config()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * int(config.num_hidden_layers * config.num_key_value_heads * size)
+
+
+def _activations(model: PreTrainedModel, role: RoleConfig, token_budget: int, width: int) -> int:
+    """What one micro-batch keeps for its backward pass, or one prefill needs.
+
+    A decoder layer keeps, for each token: the residual stream before and the output of both norms (4 H); queries,
+    keys, values, the attention's output and its copy before the projection; gate, its activation, up and their
+    product (4 I); and, for each adapted layer, the r numbers between the two LoRA matrices.
+    """
+    config = model.config.get_text_config()
+    hidden, inner = int(config.hidden_size), int(config.intermediate_size)
+    size = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    attention = int(size * (3 * config.num_attention_heads + 2 * config.num_key_value_heads))
+    adapted = len(role.adapter.target_modules) * role.adapter.rank
+    layer = (4 * hidden + attention + 4 * inner) * width + adapted * 4
+    # Logits of one chunk, their softmax and its gradient, in float32.
+    logits = 3 * 4 * LOGITS
+    update = token_budget * int(config.num_hidden_layers) * layer + logits if role.trainable else 0
+    return max(update, PREFILL_TOKENS * layer)

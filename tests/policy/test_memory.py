@@ -1,0 +1,66 @@
+"""The memory plan's parts against what is really allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen3Config
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.loading import Base, load_base
+from mgrpo_lightning.policy.memory import MemoryPlan, adapter_parameters, meta_model, plan
+from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.policy.sampling.slots import SlotCache
+from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, RoleConfig
+
+
+def planned(role: RoleConfig, *, quantization: str = "nf4", width: torch.dtype = torch.float32) -> MemoryPlan:
+    return plan(
+        {"main": role},
+        quantization=quantization,  # type: ignore[arg-type]
+        compute_dtype=width,
+        dense_sampling=False,
+        token_budget=1000,
+        conversations={"main": 6},
+    )
+
+
+@pytest.mark.parametrize(("quantization", "dtype"), [("nf4", torch.float32), ("none", torch.bfloat16)])
+def test_base_and_adapters_are_as_large_as_planned(quantization: str, dtype: torch.dtype) -> None:
+    role = RoleConfig("pocket", adapter=AdapterConfig(rank=5, target_modules=["q_proj", "down_proj"]))
+    memory = planned(role, quantization=quantization, width=dtype)
+    base = load_base("pocket", quantization=quantization, compute_dtype=dtype)  # type: ignore[arg-type]
+    weights = list(base.model.parameters())
+    states = [p.quant_state for p in weights if hasattr(p, "quant_state")]
+    # The last scales and the codes of each layer are a constant few KiB.
+    scales = sum(state.absmax.nbytes + state.state2.absmax.nbytes for state in states)
+    assert memory.base == pytest.approx(sum(p.nbytes for p in weights) + scales, rel=2e-3)
+    policy = Policy("main", role, base, seed=0)
+    count = sum(p.numel() for p in policy.named_parameters().values())
+    assert adapter_parameters(meta_model("pocket"), role.adapter) == count
+    assert memory.adapters == 4 * count
+    assert memory.optimizer == 12 * count
+    assert planned(replace(role, trainable=False)).optimizer == 0
+
+
+def test_the_cache_is_as_large_as_planned(make_base: Callable[..., Base]) -> None:
+    base = make_base()
+    role = RoleConfig(base.name, limits=LimitsConfig(context=128))
+    cache = SlotCache(torch.float32, torch.device("cpu"))
+    cache.reserve(6, 128)
+    cache.begin(range(6), torch.zeros(6, dtype=torch.int64), 3)
+    base.model(torch.ones(6, 3, dtype=torch.int64), past_key_values=cache, use_cache=True)
+    assert planned(role).cache == sum(store.nbytes for pair in cache._stores for store in pair)
+
+
+def test_a_plan_needs_no_weights(tmp_path: Path) -> None:
+    shape = Qwen3Config(intermediate_size=12288, num_hidden_layers=36, num_key_value_heads=8)  # Qwen3-8B
+    shape.save_pretrained(tmp_path)
+    memory = planned(RoleConfig(str(tmp_path)), width=torch.bfloat16)
+    assert 5 < memory.base / 2**30 < 6.5
+    with pytest.raises(ConfigurationError, match=r"nowhere.*HINT: give `pocket`, a folder with config"):
+        meta_model(str(tmp_path / "nowhere"))
