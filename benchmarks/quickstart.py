@@ -28,7 +28,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
@@ -37,6 +37,7 @@ from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_base
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.tasks import Factbook
+from mgrpo_lightning.tasks.base import Split
 
 TEAM = "configs/quickstart.yaml"
 SINGLE = "configs/arms/single_agent.yaml"
@@ -138,7 +139,7 @@ def _read(results: Path) -> dict[str, Any]:
     return found
 
 
-def first_hit(split: Literal["validation", "test"]) -> float:
+def first_hit(split: Split) -> float:
     """Exact match of the script that always opens the first hit, on the quickstart's held-out questions.
 
     Args:
@@ -203,7 +204,7 @@ def main() -> None:
     parser.add_argument("--test", action="store_true", help="also evaluate on the test split")
     parser.add_argument("--json", type=Path, help="where to write all results")
     arguments = parser.parse_args()
-    tables = {
+    tables: dict[Split, dict[str, list[dict[str, Any]]]] = {
         "validation": {arm: [fit(arm, seed, arguments.out) for seed in arguments.seeds] for arm in arguments.arms}
     }
     if arguments.test:
