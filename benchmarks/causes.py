@@ -10,8 +10,8 @@ Each wrong rollout counts once, under the first cause on its way that applies:
 - ``misread``: it did open one, and reported something else;
 - ``main's own``: all reports were right and main said something else.
 
-The quickstart's warm start demonstrates ``main stopped early`` and ``wrong place`` on purpose and none of the others: what
-becomes of these is learnt without ever having been demonstrated wrongly.
+The warm start of the quickstart demonstrates ``main stopped early`` and ``wrong place`` on purpose, the others never:
+what becomes of these is learnt without ever having been shown wrongly.
 """
 
 from __future__ import annotations
