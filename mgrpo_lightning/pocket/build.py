@@ -2,8 +2,8 @@
 
 Tokenizer, demonstrations of training countries, a start that can copy, and one run of pretraining on the
 demonstrations, most of them retold with other names. Everything is seeded; another machine type or thread count rounds
-differently and gives another, equally good model. About half an hour on two cores. ``make pocket`` also trains its
-adapters.
+differently and gives other weights. About half an hour on two cores, more without bf16 instructions. ``make pocket``
+also trains its adapters.
 """
 
 from __future__ import annotations
