@@ -62,12 +62,12 @@ def test_a_longer_title_is_not_mistaken_for_a_shorter_one(teller: Storyteller) -
 
 @pytest.mark.parametrize("seed", range(20))
 def test_what_is_derived_from_a_title_keeps_its_new_stem(teller: Storyteller, seed: int) -> None:
-    texts = ["nationality of Spain", "adjective: Spainish", "Spainish pesetas", "Franconian"]
+    texts = ["nationality of Spain", "adjective: Spainoan", "Spainoan pesetas", "Franconian"]
     told = teller.retell(texts, [], seed=seed)
     stem = re.findall("[A-Za-z]+", told[0])[-1][:-1]
     adjective = told[1].removeprefix("adjective: ")
     assert adjective.startswith(stem)
-    assert adjective.endswith("ish")
+    assert adjective.endswith("oan")
     assert told[2] == f"{adjective} pesetas"
     assert not told[3].endswith("ian")
 
