@@ -13,10 +13,9 @@ from rich.table import Column, Table
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
-from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.chat import Chat
-from mgrpo_lightning.policy.loading import source_of
+from mgrpo_lightning.policy.loading import clear_load_error, source_of
 from mgrpo_lightning.policy.memory import MemoryPlan, adapter_parameters, meta_model, plan
 from mgrpo_lightning.policy.policy import refuse_biased_training
 
@@ -53,13 +52,8 @@ def dry_run(model: TeamModule, data: AlignedTrajectoryDataModule, console: Conso
 
 
 def _tokenizer(base_model: str) -> PreTrainedTokenizerBase:
-    try:
+    with clear_load_error(base_model):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source_of(base_model))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"base_model {base_model!r} has no tokenizer: {str(error).strip().splitlines()[0]}",
-            hint="give `pocket`, a folder with a tokenizer, or a reachable hub name.",
-        ) from error
     return tokenizer
 
 

@@ -5,6 +5,8 @@ The only place that knows that one process holds a whole base. Nothing here trai
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -89,22 +91,36 @@ def load_base(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute_dtype,
         )
-    try:
+    with clear_load_error(name):
         model = AutoModelForCausalLM.from_pretrained(
             source, quantization_config=config, dtype=compute_dtype, device_map={"": torch.device(device)}
         )
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigurationError(
-            f"base_model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}",
-            hint="give `pocket`, a folder with config.json, weights and tokenizer, or a reachable hub name.",
-        ) from error
     model.requires_grad_(False).eval()
     _keep_one_layout(model)
     check_head(model, name)
     if quantization == "nf4":
         refuse_unquantised(model, name)
     return Base(name=name, model=model, tokenizer=tokenizer, dense=DenseCopy(model) if dense_sampling else None)
+
+
+@contextmanager
+def clear_load_error(name: str) -> Iterator[None]:
+    """Name the base, and what a base may be, in whatever transformers raises while it loads a part of one.
+
+    Args:
+        name: As the team file says it.
+
+    Raises:
+        ConfigurationError: In place of transformers' error.
+    """
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigurationError(
+            f"base_model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            hint="give `pocket`, a folder with config.json, weights and tokenizer, or a reachable hub name.",
+        ) from error
 
 
 def source_of(name: str) -> str:

@@ -1,7 +1,7 @@
 """The memory a team needs, from its configuration alone: no weight is loaded, so a plan for a 30B model takes seconds.
 
-Every figure is in bytes and an upper bound under the team file's limits; what a process has before it loads anything is
-not in it.
+Every figure is in bytes, for conversations at the full context of the team file's limits and one call at a time in each
+rollout; what a process has before it loads anything is not in it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.policy.loading import Quantization, source_of
+from mgrpo_lightning.policy.loading import Quantization, clear_load_error, source_of
 from mgrpo_lightning.policy.logprobs import LOGITS
 from mgrpo_lightning.policy.sampling.transformers import PREFILL_TOKENS
 from mgrpo_lightning.roles import AdapterConfig, RoleConfig
@@ -27,17 +26,17 @@ BLOCK = 64
 class MemoryPlan:
     """Bytes by what they are for."""
 
-    base: int = 0
+    base: int
     """Frozen weights, 4-bit ones with their scales."""
-    dense_copy: int = 0
+    dense_copy: int
     """What ``dense_sampling`` keeps besides."""
-    adapters: int = 0
+    adapters: int
     """LoRA matrices in float32, frozen roles' too."""
-    optimizer: int = 0
+    optimizer: int
     """Gradients and both moments of the trained adapters."""
-    cache: int = 0
+    cache: int
     """Keys and values of all conversations of a step at their full context."""
-    activations: int = 0
+    activations: int
     """What the backward pass of the largest micro-batch needs, logits of one chunk included, or a prefill if larger."""
 
     @property
@@ -55,19 +54,14 @@ def meta_model(name: str) -> PreTrainedModel:
     Raises:
         ConfigurationError: There is no such model.
     """
-    try:
+    with clear_load_error(name):
         config = AutoConfig.from_pretrained(source_of(name))
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"base_model {name!r} cannot be planned: {str(error).strip().splitlines()[0]}",
-            hint="give `pocket`, a folder with config.json, or a reachable hub name.",
-        ) from error
     return model
 
 
-def adapter_parameters(model: nn.Module, adapter: AdapterConfig) -> int:
+def adapter_parameters(model: PreTrainedModel, adapter: AdapterConfig) -> int:
     """Parameters of a LoRA adapter: r (inputs + outputs) for every layer it targets.
 
     Args:
@@ -118,11 +112,10 @@ def plan(
     )
 
 
-def _linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+def _linear_layers(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
     """The layers that bitsandbytes quantises: all linear ones but the head."""
-    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module is not head:
+        if isinstance(module, nn.Linear) and module is not model.get_output_embeddings():
             yield name, module
 
 

@@ -8,91 +8,19 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.policy.head import hidden_states
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
+from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.roles import AdapterConfig, RoleConfig
-
-MakePolicy = Callable[..., Policy]
-Spans = list[tuple[str, tuple[int, ...], tuple[float, ...]]]
-"""What an agent keeps: kind, ids and log-probabilities."""
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The ids of every forward pass of the sampler."""
-    seen: list[Tensor] = []
-
-    def record(model: PreTrainedModel, ids: Tensor, **inputs: Any) -> Tensor:
-        seen.append(ids.clone())
-        return hidden_states(model, ids, **inputs)
-
-    monkeypatch.setattr("mgrpo_lightning.policy.sampling.transformers.hidden_states", record)
-    return seen
-
-
-async def play_agent(
-    policy: Policy,
-    conversation: Conversation,
-    prompt: Sequence[int],
-    name: int,
-    *,
-    turns: int = 3,
-    temperature: float = 1.0,
-) -> Spans:
-    """Sample some turns with results of different lengths between them, as an agent does."""
-    spans: Spans = [("observation", tuple(prompt), ())]
-    for turn in range(turns):
-        params = SamplingParams(6 + 7 * (name % 3), policy.chat.stop_ids, temperature)
-        sampled = await conversation.sample(params, stream_of("test", name, turn))
-        spans.append(("action", sampled.ids, sampled.logprobs))
-        if name % 2:
-            await asyncio.sleep(0.001 * name)
-        observed = policy.chat.observe(["r" * (5 * name + turn)] * (1 + turn % 2), after_cut=not sampled.stopped)
-        conversation.extend(observed)
-        spans.append(("observation", tuple(observed), ()))
-    assert conversation.length == sum(len(ids) for _, ids, _ in spans)
-    conversation.close()
-    return spans
-
-
-def play(
-    policy: Policy,
-    schedule: Literal["rounds", "eager"] = "rounds",
-    *,
-    names: Sequence[int] = range(8),
-    fork: bool = True,
-    **options: Any,
-) -> list[Spans]:
-    """Two groups; each agent's stream and results depend on its name alone."""
-    scheduler = Scheduler(schedule)
-    sampler = TransformersSampler(policy, scheduler)
-    groups: dict[int, list[int]] = {}
-    for name in names:
-        groups.setdefault(name % 2, []).append(name)
-    agents, order = [], []
-    for group, members in groups.items():
-        prompt = policy.chat.open("system prompt", f"question {'about' * (1 + 3 * group)} {group}")
-        if fork:
-            conversations = sampler.open(prompt, (group,)).fork(len(members))
-        else:
-            conversations = [sampler.open(prompt, (group, i)) for i in range(len(members))]
-        agents += [play_agent(policy, c, prompt, n, **options) for c, n in zip(conversations, members, strict=True)]
-        order += members
-    spans = scheduler.play(agents)
-    assert not sampler.busy
-    return [spans[order.index(name)] for name in names]
+from tests.policy.sampling.player import MakePolicy, Spans, play
 
 
 def recomputed(policy: Policy, played: Sequence[Spans], *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -157,50 +85,6 @@ def test_a_fork_is_as_if_opened_anew(make_policy: MakePolicy) -> None:
     policy = make_policy(dtype=torch.float64)
     for forked, opened in zip(play(policy, fork=True), play(policy, fork=False), strict=True):
         assert [ids for _, ids, _ in forked] == [ids for _, ids, _ in opened]
-
-
-def test_a_shared_prefix_is_computed_once(make_policy: MakePolicy, passes: list[Tensor]) -> None:
-    policy = make_policy()
-    prompt = policy.chat.open("s" * 40, "u" * 40)
-    scheduler = Scheduler("rounds")
-    conversations = TransformersSampler(policy, scheduler).open(prompt, (0,)).fork(6)
-    params = SamplingParams(1, policy.chat.stop_ids)
-    scheduler.play([conversation.sample(params, i) for i, conversation in enumerate(conversations)])
-    assert sum(ids.numel() for ids in passes) == len(prompt)
-
-
-def test_conversations_that_say_the_same_are_computed_once(make_policy: MakePolicy, passes: list[Tensor]) -> None:
-    policy = make_policy(dtype=torch.float64)
-    prompt = policy.chat.open("s" * 40, "u" * 40)
-
-    def computed(streams: list[int]) -> tuple[int, list[SampledTurn]]:
-        """Tokens computed for conversations opened apart, and their second turns; greedy, so the first are alike."""
-        scheduler = Scheduler("rounds")
-        sampler = TransformersSampler(policy, scheduler)
-
-        async def play(index: int) -> SampledTurn:
-            conversation = sampler.open(prompt, (index,))
-            await conversation.sample(SamplingParams(4, policy.chat.stop_ids, 0.0), 0)
-            conversation.extend(policy.chat.observe(["r" * 30], after_cut=True))
-            return await conversation.sample(SamplingParams(8, policy.chat.stop_ids, 1.0), streams[index])
-
-        passes.clear()
-        turns = scheduler.play([play(index) for index in range(len(streams))])
-        return sum(ids.numel() for ids in passes if ids.shape[1] > 1), turns
-
-    one, (alone,) = computed([5])
-    three, (first, second, third) = computed([5, 6, 5])
-    assert three == one
-    assert (first.ids, third.ids) == (alone.ids, alone.ids)
-    assert second.ids != first.ids
-    assert first.logprobs == pytest.approx(alone.logprobs, abs=1e-6)
-
-
-def test_a_conversation_is_never_computed_twice(make_policy: MakePolicy, passes: list[Tensor]) -> None:
-    policy = make_policy()
-    (spans,) = play(policy, names=[1], fork=False)
-    computed = sum(len(ids) for _, ids, _ in spans[:-1]) - 1  # neither the last observation nor the last sampled id
-    assert sum(ids.numel() for ids in passes) == computed
 
 
 def test_nested_forks_and_forks_after_a_turn(make_policy: MakePolicy) -> None:
@@ -347,45 +231,3 @@ def test_sliding_windows_are_refused(make_base: Callable[..., Base]) -> None:
     policy = Policy("main", RoleConfig(base.name), base, seed=0)
     with pytest.raises(ConfigurationError, match=r"sliding_attention.*HINT"):
         TransformersSampler(policy, Scheduler("rounds"))
-
-
-def test_prefill_is_cut_to_its_budget(
-    make_policy: MakePolicy, passes: list[Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    policy = make_policy(dtype=torch.float64)
-    whole = play(policy, fork=False)
-    passes.clear()
-    monkeypatch.setattr("mgrpo_lightning.policy.sampling.transformers.PREFILL_TOKENS", 128)
-    pieces = play(policy, fork=False)
-    assert max(ids.numel() for ids in passes) <= 128
-    assert [[ids for _, ids, _ in spans] for spans in pieces] == [[ids for _, ids, _ in spans] for spans in whole]
-
-
-def test_any_text_stays_the_ids_that_were_seen_and_made(make_policy: MakePolicy, passes: list[Tensor]) -> None:
-    # Row 1, for unicode and white space from outside: what the model computed is what the spans say.
-    policy = make_policy()
-
-    @settings(max_examples=25)
-    @given(st.text(max_size=12), st.lists(st.text(alphabet=" \n\té世<|>", max_size=8), min_size=1, max_size=2))
-    def check(question: str, results: list[str]) -> None:
-        passes.clear()
-        scheduler = Scheduler("rounds")
-        conversation = TransformersSampler(policy, scheduler).open(prompt := policy.chat.open("s", question), (0,))
-        spans: list[int] = list(prompt)
-
-        async def agent() -> None:
-            for turn in range(2):
-                sampled = await conversation.sample(
-                    SamplingParams(4, policy.chat.stop_ids, 1.3), stream_of(question, turn)
-                )
-                observed = policy.chat.observe(results, after_cut=not sampled.stopped)
-                conversation.extend(observed)
-                spans.extend([*sampled.ids, *observed])
-
-        scheduler.play([agent()])
-        assert conversation.length == len(spans)
-        fed = torch.cat(passes, dim=1)[0].tolist()
-        assert fed == spans[: len(fed)]
-        assert len(fed) >= len(spans) - len(policy.chat.observe(results, after_cut=True)) - 1
-
-    check()
