@@ -36,19 +36,33 @@ def dry_run(model: TeamModule, data: AlignedTrajectoryDataModule, console: Conso
         refuse_biased_training(name, config)
         Chat(_tokenizer(config.base_model), config.chat_template)
     data.tools(model.roles)
+    memory = planned(model, data)
+    console.print(_roles_table(model, data.queries_per_step * data.rollouts_per_query))
+    console.print(_memory_table(memory))
+    return memory
+
+
+def planned(model: TeamModule, data: AlignedTrajectoryDataModule) -> MemoryPlan:
+    """The memory plan of a run.
+
+    Args:
+        model: The root module.
+        data: The data module.
+
+    Raises:
+        ConfigurationError: There is no such base.
+    """
     rollouts = data.queries_per_step * data.rollouts_per_query
-    conversations = dict.fromkeys(model.roles, max(rollouts, data.validation.per_batch))
-    memory = plan(
+    return plan(
         model.roles,
         quantization=model.quantization,
         compute_dtype=model.compute_dtype,
         dense_sampling=model.dense_sampling,
         token_budget=model.token_budget,
-        conversations=conversations,
+        gradient_checkpointing=model.gradient_checkpointing,
+        conversations=dict.fromkeys(model.roles, max(rollouts, data.validation.per_batch)),
+        cache_bytes=data.cache_bytes,
     )
-    console.print(_roles_table(model, rollouts))
-    console.print(_memory_table(memory))
-    return memory
 
 
 def _tokenizer(base_model: str) -> PreTrainedTokenizerBase:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -18,6 +19,8 @@ from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.data.align import align_role
 from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.data.questions import QuestionStream
+from mgrpo_lightning.data.recorded import recorded_groups
+from mgrpo_lightning.data.streams import PlayedStream, TrainStream
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
@@ -55,6 +58,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         schedule: ``rounds`` is bitwise reproducible, ``eager`` batches whatever waits.
         source: ``policy`` plays the team; ``demonstrations`` plays the task's scripts (warm start).
         validation: How held-out questions are evaluated.
+        cache_gib: Bound on the keys and values of one role's open conversations, in GiB; None: all that they take.
+            Where it is short, turns wait for each other, and what a conversation forgot is computed again.
         seed: Fixes questions, sampling and alignment.
 
     Raises:
@@ -70,6 +75,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         schedule: Literal["rounds", "eager"] = "eager",
         source: Literal["policy", "demonstrations"] = "policy",
         validation: ValidationConfig = ValidationConfig(),
+        cache_gib: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -83,13 +89,17 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.schedule: Literal["rounds", "eager"] = schedule
         self.source = source
         self.validation = validation
+        self.cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
         self.seed = seed
         self.rollouts: list[Group] | None = None
         """The groups of the current step, for callbacks."""
         self.asked: list[Question] = []
         """Questions given on the command line, for ``mgrpo predict``."""
+        self.recorded: Path | None = None
+        """A journal whose groups take the place of playing, for ``mgrpo replay``."""
         self._team: Team | None = None
-        self._step = 0
+        self.first_step = 0
+        """Steps that are done: a resumed run begins behind them."""
 
     @property
     def module(self) -> TeamModule:
@@ -106,7 +116,10 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             self._team = Team(
                 self.module.roles,
                 {name: policy.chat for name, policy in policies.items()},
-                {name: TransformersSampler(policy, scheduler) for name, policy in policies.items()},
+                {
+                    name: TransformersSampler(policy, scheduler, cache_bytes=self.cache_bytes)
+                    for name, policy in policies.items()
+                },
                 self.tools(self.module.roles),
                 scheduler=scheduler,
                 seed=self.seed,
@@ -114,7 +127,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return self._team
 
     @override
-    def train_dataloader(self) -> _TrainStream:
+    def train_dataloader(self) -> TrainStream:
         assert self.trainer is not None
         if self.trainer.max_steps < 1:
             raise ConfigurationError(
@@ -130,19 +143,19 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 hint="give at least 2 (the paper uses 8).",
             )
         stream = QuestionStream(questions, per_step=self.queries_per_step, seed=self.seed)
-        return _TrainStream(self, stream, self.trainer.max_steps)
+        return TrainStream(self, stream, self.trainer.max_steps)
 
     @override
-    def val_dataloader(self) -> _PlayedStream:
+    def val_dataloader(self) -> PlayedStream:
         split = self.validation.split
         return self._played(self.task.questions(split)[: self.validation.questions], f"no questions in split {split}.")
 
     @override
-    def test_dataloader(self) -> _PlayedStream:
+    def test_dataloader(self) -> PlayedStream:
         return self._played(self.task.questions("test")[: self.validation.questions], "no questions in split test.")
 
     @override
-    def predict_dataloader(self) -> _PlayedStream:
+    def predict_dataloader(self) -> PlayedStream:
         return self._played(self.asked, "there is no question to answer.")
 
     @override
@@ -161,7 +174,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                     f"the checkpoint's stream has {name} {state_dict[name]}, this run {getattr(self, name)}.",
                     hint=f"resume with data.init_args.{name}={state_dict[name]}, or start a new run (run.name).",
                 )
-        self._step = state_dict["step"]
+        self.first_step = state_dict["step"]
 
     def train_batch(self, step: int, questions: Sequence[Question]) -> TeamBatch:
         """Play, score and align one step.
@@ -171,9 +184,14 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             questions: Its queries.
         """
         started = time.perf_counter()
-        scripted = self.source == "demonstrations"
-        groups = self._play(questions, step=step, rollouts=self.rollouts_per_query, stage="train", scripted=scripted)
         module = self.module
+        if self.recorded is not None:
+            groups = recorded_groups(self.recorded, step, module.roles)
+        else:
+            scripted = self.source == "demonstrations"
+            groups = self._play(
+                questions, step=step, rollouts=self.rollouts_per_query, stage="train", scripted=scripted
+            )
         roles = {
             role: align_role(groups, role, module.roles[role].objective, self.alignment, seed=self.seed, step=step)
             for role in module.trained_roles
@@ -246,39 +264,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             if callable(method := getattr(callback, hook, None)):
                 method(**arguments)
 
-    def _played(self, questions: Sequence[Question], problem: str) -> _PlayedStream:
+    def _played(self, questions: Sequence[Question], problem: str) -> PlayedStream:
         if not questions:
             raise DataError(problem, hint="check the task's path, split and filters.")
-        return _PlayedStream(self, questions, self.validation.per_batch)
-
-
-@dataclass
-class _TrainStream:
-    """Sized, so that Lightning does not prefetch step t + 1 with the adapters of step t (correctness.md 32)."""
-
-    data: AlignedTrajectoryDataModule
-    questions: QuestionStream
-    num_steps: int
-
-    def __len__(self) -> int:
-        return self.num_steps
-
-    def __iter__(self) -> Iterator[TeamBatch]:
-        for step in range(self.data._step, self.num_steps):
-            yield self.data.train_batch(step, self.questions[step])
-
-
-@dataclass
-class _PlayedStream:
-    """Held-out questions, played in chunks."""
-
-    data: AlignedTrajectoryDataModule
-    questions: Sequence[Question]
-    per_batch: int
-
-    def __len__(self) -> int:
-        return -(-len(self.questions) // self.per_batch)
-
-    def __iter__(self) -> Iterator[list[Group]]:
-        for first in range(0, len(self.questions), self.per_batch):
-            yield self.data.played_batch(self.questions[first : first + self.per_batch], first=first)
+        return PlayedStream(self, questions, self.validation.per_batch)

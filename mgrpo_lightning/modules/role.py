@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from lightning.pytorch import LightningModule
@@ -15,6 +16,7 @@ from mgrpo_lightning.modules.microbatch import MicroBatch, collate, split
 from mgrpo_lightning.modules.schedule import learning_rate
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.policy.recompute import recomputed_layers
 from mgrpo_lightning.roles import RoleConfig
 
 
@@ -25,13 +27,17 @@ class RoleModule(LightningModule):
         name: The role.
         config: Its block of the team file.
         token_budget: Bound on the tokens of one micro-batch, padding included.
+        gradient_checkpointing: Compute each layer again in the backward pass; see ``recomputed_layers``.
     """
 
-    def __init__(self, name: str, config: RoleConfig, *, token_budget: int) -> None:
+    def __init__(
+        self, name: str, config: RoleConfig, *, token_budget: int, gradient_checkpointing: bool = False
+    ) -> None:
         super().__init__()
         self.name = name
         self.config = config
         self.token_budget = token_budget
+        self.gradient_checkpointing = gradient_checkpointing
         self._policy: list[
             Policy
         ] = []  # in a list, so that the base is no submodule: it is never moved, saved or wrapped
@@ -65,7 +71,8 @@ class RoleModule(LightningModule):
         """
         batch_tokens = sum(row.coefficient * len(row.behaviour) for row in batch.rows)
         sums: defaultdict[str, float] = defaultdict(float)
-        with self.policy.active():
+        layers = recomputed_layers(self.policy.base.model) if self.gradient_checkpointing else nullcontext()
+        with self.policy.active(), layers:
             for group in split(self._trainable(batch.rows), self.token_budget):
                 output = self._loss(collate(group, self.policy.device), batch_tokens)
                 output.loss.backward()

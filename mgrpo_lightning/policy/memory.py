@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from mgrpo_lightning.policy.loading import Quantization, clear_load_error, source_of
 from mgrpo_lightning.policy.logprobs import LOGITS
+from mgrpo_lightning.policy.sampling.slots import bytes_per_token
 from mgrpo_lightning.policy.sampling.transformers import PREFILL_TOKENS
 from mgrpo_lightning.roles import AdapterConfig, RoleConfig
 
@@ -35,7 +36,7 @@ class MemoryPlan:
     optimizer: int
     """Gradients and both moments of the trained adapters."""
     cache: int
-    """Keys and values of all conversations of a step at their full context."""
+    """Keys and values of all conversations of a step at their full context, or their bound."""
     activations: int
     """What the backward pass of the largest micro-batch needs, logits of one chunk included, or a prefill if larger."""
 
@@ -82,7 +83,9 @@ def plan(
     compute_dtype: torch.dtype,
     dense_sampling: bool,
     token_budget: int,
+    gradient_checkpointing: bool,
     conversations: Mapping[str, int],
+    cache_bytes: int | None = None,
 ) -> MemoryPlan:
     """The plan of one process.
 
@@ -92,7 +95,9 @@ def plan(
         compute_dtype: Type of activations, cache, and weights that are not 4-bit.
         dense_sampling: Whether a dense copy of the linear layers is kept.
         token_budget: Tokens of one micro-batch.
+        gradient_checkpointing: Whether an update keeps the layers' inputs only.
         conversations: How many of each role are open at the same time.
+        cache_bytes: Bound on the keys and values of each role.
     """
     models = {name: meta_model(name) for name in {role.base_model for role in roles.values()}}
     width = compute_dtype.itemsize
@@ -105,10 +110,15 @@ def plan(
         adapters=4 * sum(sizes.values()),
         optimizer=12 * trained,
         cache=sum(
-            conversations[name] * role.limits.context * _cache_per_token(models[role.base_model]) * width
+            _cache(models[role.base_model], conversations[name] * role.limits.context, compute_dtype, cache_bytes)
             for name, role in roles.items()
         ),
-        activations=max(_activations(models[role.base_model], role, token_budget, width) for role in roles.values()),
+        activations=max(
+            _activations(
+                models[role.base_model], role, token_budget, width, gradient_checkpointing=gradient_checkpointing
+            )
+            for role in roles.values()
+        ),
     )
 
 
@@ -128,18 +138,20 @@ def _base_bytes(model: PreTrainedModel, quantization: Quantization, width: int) 
     return (total - quantised) * width + quantised // 2 + scales
 
 
-def _cache_per_token(model: PreTrainedModel) -> int:
-    config = model.config.get_text_config()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * int(config.num_hidden_layers * config.num_key_value_heads * size)
+def _cache(model: PreTrainedModel, tokens: int, dtype: torch.dtype, bound: int | None) -> int:
+    needed = tokens * bytes_per_token(model.config.get_text_config(), dtype)
+    return needed if bound is None else min(needed, bound)
 
 
-def _activations(model: PreTrainedModel, role: RoleConfig, token_budget: int, width: int) -> int:
+def _activations(
+    model: PreTrainedModel, role: RoleConfig, token_budget: int, width: int, *, gradient_checkpointing: bool
+) -> int:
     """What one micro-batch keeps for its backward pass, or one prefill needs.
 
     A decoder layer keeps, for each token: the residual stream before and the output of both norms (4 H); queries,
     keys, values, the attention's output and its copy before the projection; gate, its activation, up and their
-    product (4 I); and, for each adapted layer, the r numbers between the two LoRA matrices.
+    product (4 I); and, for each adapted layer, the r numbers between the two LoRA matrices. With checkpointing, one
+    layer at a time keeps all that, the others what enters them (H).
     """
     config = model.config.get_text_config()
     hidden, inner = int(config.hidden_size), int(config.intermediate_size)
@@ -149,5 +161,7 @@ def _activations(model: PreTrainedModel, role: RoleConfig, token_budget: int, wi
     layer = (4 * hidden + attention + 4 * inner) * width + adapted * 4
     # Logits of one chunk, their softmax and its gradient, in float32.
     logits = 3 * 4 * LOGITS
-    update = token_budget * int(config.num_hidden_layers) * layer + logits if role.trainable else 0
+    layers = int(config.num_hidden_layers)
+    kept = layer + layers * hidden * width if gradient_checkpointing else layers * layer
+    update = token_budget * kept + logits if role.trainable else 0
     return max(update, PREFILL_TOKENS * layer)

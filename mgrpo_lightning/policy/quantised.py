@@ -20,8 +20,8 @@ LARGEST_SHARE = 0.05
 def unquantised(model: PreTrainedModel) -> tuple[float, dict[str, int]]:
     """The share of the inner weights' bytes that is not 4-bit, and the bytes of each such weight.
 
-    Inner weights are the matrices between embedding and head. Those two stay at full width in every NF4 model, and
-    norms and biases are no matrices.
+    Inner weights are the matrices between embedding and head. Those two stay at full width in every NF4 model, norms
+    and biases are no matrices, and adapters are not the base's.
     """
     large = {name: parameter.nbytes for name, parameter in _inner(model) if not _is_4bit(parameter)}
     total = sum(parameter.nbytes for _, parameter in _inner(model))
@@ -52,7 +52,7 @@ def _inner(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     outer = [model.get_input_embeddings(), model.get_output_embeddings()]
     skipped = {id(parameter) for module in outer if module is not None for parameter in module.parameters()}
     for name, parameter in model.named_parameters():
-        if parameter.ndim >= 2 and id(parameter) not in skipped:
+        if parameter.ndim >= 2 and id(parameter) not in skipped and ".lora_" not in name:
             yield name, parameter
 
 

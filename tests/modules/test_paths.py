@@ -11,13 +11,14 @@ import torch
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from tests.modules.conftest import MakeRoles, gradients, random_batch
 
-PATHS: dict[str, tuple[int, int]] = {
-    "rows alone": (1, 4096),
-    "rows padded together": (10_000, 4096),
-    "head in chunks": (10_000, 3),
-    "rows alone, head in chunks": (1, 3),
+PATHS: dict[str, tuple[int, int, bool]] = {
+    "rows alone": (1, 4096, False),
+    "rows padded together": (10_000, 4096, False),
+    "head in chunks": (10_000, 3, False),
+    "rows alone, head in chunks": (1, 3, False),
+    "layers computed again": (30, 4096, True),
 }
-"""Token budget of a micro-batch, and positions of the head at a time."""
+"""Token budget of a micro-batch, positions of the head at a time, and gradient checkpointing."""
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -32,9 +33,10 @@ def test_every_path_trains_the_sampled_tokens_only(
     oracle = make_roles(10_000, **objective)["main"]
     monkeypatch.setattr("mgrpo_lightning.modules.role.action_logprobs", _every_position_then_the_mask)
     expected = oracle.update(batch)
-    budget, chunk = PATHS[path]
+    budget, chunk, again = PATHS[path]
     monkeypatch.setattr("mgrpo_lightning.modules.role.action_logprobs", functools.partial(action_logprobs, chunk=chunk))
     module = make_roles(budget, **objective)["main"]
+    module.gradient_checkpointing = again
     metrics = module.update(batch)
     assert metrics["trained_tokens"] == sum(int(row.mask.sum()) for row in batch.rows)
     assert metrics["loss"] == pytest.approx(expected["loss"], rel=1e-10)

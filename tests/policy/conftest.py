@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mgrpo_lightning.policy.loading import Base, Quantization, load_base
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.roles import AdapterConfig, RoleConfig
+from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, RoleConfig
 from tests.tiny import make_tiny_model, make_tiny_tokenizer
 
 
@@ -44,10 +44,15 @@ def make_policy(make_base: Callable[..., Base]) -> Callable[..., Policy]:
         base: Base | None = None,
         adapter: AdapterConfig | None = None,
         scale: float = 0.1,
+        context: int = 4096,
         **load: Any,
     ) -> Policy:
         base = base or make_base(**load)
-        config = RoleConfig(base_model=base.name, adapter=adapter or AdapterConfig(rank=4, alpha=8))
+        config = RoleConfig(
+            base_model=base.name,
+            adapter=adapter or AdapterConfig(rank=4, alpha=8),
+            limits=LimitsConfig(context=context),
+        )
         policy = Policy(role, config, base, seed=0)
         generator = torch.Generator().manual_seed(len(role))
         with torch.no_grad():

@@ -25,6 +25,7 @@ def planned(role: RoleConfig, *, quantization: str = "nf4", width: torch.dtype =
         compute_dtype=width,
         dense_sampling=False,
         token_budget=1000,
+        gradient_checkpointing=False,
         conversations={"main": 6},
     )
 

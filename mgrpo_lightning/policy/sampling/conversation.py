@@ -24,6 +24,8 @@ class Tokens:
     """Policy version of the cached keys and values."""
     parent: Tokens | None = None
     """A shared prefix whose cache is copied when this sequence is first computed."""
+    used: int = 0
+    """When it was last sampled from, in batches."""
     users: int = 1
     """Conversations and sequences that still need this one's cache."""
 

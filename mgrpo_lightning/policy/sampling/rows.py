@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from mgrpo_lightning.policy.sampling.conversation import Tokens
-from mgrpo_lightning.policy.sampling.slots import SlotCache
+from mgrpo_lightning.policy.sampling.slots import SlotCache, padded
 
 
 class Rows:
@@ -29,14 +30,53 @@ class Rows:
                 tokens.row, tokens.cached = None, 0
         self._rows = []
 
-    def give(self, sequences: Sequence[Tokens], capacity: int) -> None:
+    def make_room(self, needed: Sequence[Tokens], capacity: int, budget: int | None) -> None:
+        """Have a row of the cache for each of these sequences, and stay within the budget.
+
+        Where it is short, conversations that nobody samples from now lose their rows, those first that were used
+        longest ago: they are computed again when they go on.
+
+        Args:
+            needed: Sequences that must have rows, with or without one so far.
+            capacity: Tokens of the longest of them.
+            budget: Rows times capacity at most; None: no bound.
+        """
+        wanted = set(needed)
+        idle = [tokens for tokens in self._rows if tokens is not None and tokens not in wanted]
+        idle.sort(key=lambda tokens: tokens.used, reverse=True)
+
+        def size() -> tuple[int, int]:
+            longest = max((tokens.cached for tokens in idle), default=0)
+            return len(wanted) + len(idle), padded(max(capacity, longest))
+
+        while budget is not None and idle and math.prod(size()) > budget:
+            lost = idle.pop()
+            self._rows[self._rows.index(lost)] = None
+            lost.row, lost.cached = None, 0
+        rows, capacity = size()
+        if budget is None or max(rows, self._cache.num_slots) * max(capacity, self._cache.capacity) <= budget:
+            self._cache.reserve(rows, capacity)
+        else:
+            self._close_ranks()
+            self._cache.resize(rows, capacity)
+
+    def _close_ranks(self) -> None:
+        """Move all sequences to the front, in the order they stand in."""
+        kept = [tokens for tokens in self._rows if tokens is not None]
+        moves = {row: tokens.row for row, tokens in enumerate(kept) if tokens.row is not None and tokens.row != row}
+        self._cache.move(moves, max((tokens.cached for tokens in kept), default=0))
+        for row, tokens in enumerate(kept):
+            tokens.row = row
+        self._rows = list(kept)
+
+    def give(self, sequences: Sequence[Tokens]) -> None:
         """Give each sequence without a row the first free one, and copy its parent's cache there."""
         free = [row for row, tokens in enumerate(self._rows) if tokens is None]
         needy = [tokens for tokens in sequences if tokens.row is None]
         missing = max(len(needy) - len(free), 0)
         free += range(len(self._rows), len(self._rows) + missing)
         self._rows += [None] * missing
-        self._cache.reserve(len(self._rows), capacity)
+        self._cache.reserve(len(self._rows), 0)
         copies: dict[int, int] = {}
         for tokens, row in zip(needy, free, strict=False):
             tokens.row, self._rows[row] = row, tokens

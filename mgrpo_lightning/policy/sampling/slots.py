@@ -1,4 +1,4 @@
-"""SlotCache: keys and values of many conversations in one tensor a layer, grown in place, read without copies.
+"""SlotCache: keys and values of many conversations in one tensor a layer, resized as needed, read without copies.
 
 Shapes: S slots (rows), h key/value heads, L capacity, D head size; each layer's store is S x h x L x D. A row's tokens
 stand from position 0 on, rows have lengths of their own, and what stands behind a row's length is finite garbage that
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, PreTrainedConfig
 from typing_extensions import override
 
 
@@ -42,9 +42,13 @@ class SlotCache(Cache):
         """Make room for rows and tokens; what is there stays."""
         if num_slots <= self.num_slots and capacity <= self.capacity:
             return
-        self.num_slots = max(self.num_slots, num_slots)
-        self.capacity = max(self.capacity, -(-capacity // 64) * 64)
-        self._stores = [(self._grown(keys), self._grown(values)) for keys, values in self._stores]
+        self.resize(max(self.num_slots, num_slots), max(self.capacity, capacity))
+
+    def resize(self, num_slots: int, capacity: int) -> None:
+        """Have just so many rows and tokens; what is outside of that is lost, the rest stays."""
+        self.num_slots, self.capacity = num_slots, padded(capacity)
+        for layer, (keys, values) in enumerate(self._stores):  # one after the other: never two caches at a time
+            self._stores[layer] = (self._resized(keys), self._resized(values))
 
     def begin(self, rows: range | list[int], offsets: Tensor, num_tokens: int) -> tuple[Tensor, Tensor | None]:
         """Say where the next forward pass appends.
@@ -116,9 +120,25 @@ class SlotCache(Cache):
             return store[self._view, :, : self._span]
         return store[:, :, : self._span].index_select(0, self._rows)
 
-    def _grown(self, store: Tensor) -> Tensor:
-        slots, heads, length, size = store.shape
+    def _resized(self, store: Tensor) -> Tensor:
         # Zeros, not garbage: a hidden NaN would survive the mask as 0 * NaN.
-        grown = store.new_zeros(self.num_slots, heads, self.capacity, size)
-        grown[:slots, :, :length] = store
-        return grown
+        resized = store.new_zeros(self.num_slots, store.shape[1], self.capacity, store.shape[3])
+        kept = store[: self.num_slots, :, : self.capacity]
+        resized[: kept.shape[0], :, : kept.shape[2]] = kept
+        return resized
+
+
+def padded(capacity: int) -> int:
+    """Capacities are multiples of 64, so that a cache seldom grows."""
+    return -(-capacity // 64) * 64
+
+
+def bytes_per_token(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Keys and values of one token in all layers, in bytes.
+
+    Args:
+        config: Of a decoder.
+        dtype: Of its activations.
+    """
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * int(config.num_hidden_layers * config.num_key_value_heads * size) * dtype.itemsize

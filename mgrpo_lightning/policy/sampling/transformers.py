@@ -17,11 +17,12 @@ from torch import Tensor
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.head import final_logits, hidden_states
 from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.policy.sampling.admission import admitted, ancestors, room
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
 from mgrpo_lightning.policy.sampling.conversation import Request, SlotConversation, Tokens
 from mgrpo_lightning.policy.sampling.rows import Rows
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
-from mgrpo_lightning.policy.sampling.slots import SlotCache
+from mgrpo_lightning.policy.sampling.slots import SlotCache, bytes_per_token, padded
 from mgrpo_lightning.policy.sampling.turns import Turns
 
 PREFILL_TOKENS = 4096
@@ -36,15 +37,17 @@ class TransformersSampler:
     Args:
         policy: Sampled from; its adapter is selected for every pass.
         scheduler: Decides when waiting turns are computed.
+        cache_bytes: Bound on the keys and values that are kept. Where it is short, turns wait for each other, and
+            conversations that wait for a tool are computed again; None: no bound.
 
     Raises:
-        ConfigurationError: The model has layers without full attention.
+        ConfigurationError: The model has layers without full attention, or the bound is below two full conversations.
     """
 
     exact = True
     stateful = True
 
-    def __init__(self, policy: Policy, scheduler: Scheduler) -> None:
+    def __init__(self, policy: Policy, scheduler: Scheduler, *, cache_bytes: int | None = None) -> None:
         self.policy = policy
         self.name = policy.role
         self._scheduler = scheduler
@@ -57,6 +60,8 @@ class TransformersSampler:
             )
         self._cache = SlotCache(self._model.dtype, policy.device)
         self._rows = Rows(self._cache)
+        self._budget = self._tokens_of(cache_bytes)
+        self._batches = 0
         self._waiting: list[Request] = []
         self._turns: Turns | None = None
 
@@ -104,7 +109,6 @@ class TransformersSampler:
         joining = [request for request in self._waiting if _settings(request.params) == settings]
         if not joining:
             return []
-        self._waiting = [request for request in self._waiting if _settings(request.params) != settings]
         joining.sort(key=lambda request: request.tokens.order)
         if self._turns is None:
             self._turns = Turns(
@@ -112,9 +116,14 @@ class TransformersSampler:
             )
         self._close_up(force=True)
         self._rows.free_unused()
+        running = [request for request in self._turns.requests if request is not None]
+        joining = admitted(running, joining, self._budget)
+        if not joining:
+            return []
+        taken = set(joining)
+        self._waiting = [request for request in self._waiting if request not in taken]
+        self._make_room([*running, *joining])
         self._forget_old_versions(joining)
-        capacity = max(len(request.tokens.ids) + request.params.max_new_tokens for request in joining)
-        self._cache.reserve(0, capacity)
         for generation in _prefixes([request.tokens for request in joining]):
             self._prefill([tokens for tokens in generation if len(tokens.ids) > 1], keep_last=False)
         sequences = [request.tokens for request in joining]
@@ -126,6 +135,15 @@ class TransformersSampler:
         finished = self._turns.join([joining[i] for i in order], logits, self.policy.version)
         self._close_up()
         return finished
+
+    def _make_room(self, requests: Sequence[Request]) -> None:
+        self._batches += 1
+        needed: dict[Tokens, None] = {}
+        for request in requests:
+            needed |= dict.fromkeys([request.tokens, *ancestors(request.tokens)])
+        for tokens in needed:
+            tokens.used = self._batches
+        self._rows.make_room(list(needed), room(requests), self._budget)
 
     def _step(self, turns: Turns) -> Finished:
         rows = range(len(turns.requests))
@@ -149,16 +167,15 @@ class TransformersSampler:
 
         Without ``keep_last`` the last id stays out of the cache: it is the first one that whoever forks will compute.
         """
-        self._rows.give(sequences, 0)
+        self._rows.give(sequences)
         ends = [len(tokens.ids) - (0 if keep_last else 1) for tokens in sequences]
         todo = [i for i, tokens in enumerate(sequences) if tokens.cached < ends[i]]
         todo, followers = _leaders(todo, sequences, ends)
         # Alike lengths together, so that little is padded; new rows apart, because they need no mask and no gather.
         todo.sort(key=lambda i: (sequences[i].cached > 0, ends[i] - sequences[i].cached), reverse=True)
         hidden: list[Tensor] = [torch.empty(0)] * len(sequences)
-        for chunk in _chunks(
-            todo, [end - tokens.cached for end, tokens in zip(ends, sequences, strict=True)], sequences
-        ):
+        counts = [end - tokens.cached for end, tokens in zip(ends, sequences, strict=True)]
+        for chunk in _chunks(todo, counts, [tokens.cached for tokens in sequences], self._cache.capacity):
             parts = [sequences[i].ids[sequences[i].cached : ends[i]] for i in chunk]
             width = max(map(len, parts))
             ids = torch.tensor([part + [0] * (width - len(part)) for part in parts], device=self.policy.device)
@@ -176,11 +193,24 @@ class TransformersSampler:
         return torch.stack(hidden) if keep_last else torch.empty(0)
 
     def _forward(self, rows: range | list[int], ids: Tensor, offsets: Tensor) -> Tensor:
-        self._cache.reserve(0, int(offsets.max()) + ids.shape[1])
         positions, mask = self._cache.begin(rows, offsets, ids.shape[1])
         return hidden_states(
             self._model, ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache, use_cache=True
         )
+
+    def _tokens_of(self, cache_bytes: int | None) -> int | None:
+        """A bound in bytes as one in tokens, rows times capacity."""
+        if cache_bytes is None:
+            return None
+        each = bytes_per_token(self._model.config.get_text_config(), self._model.dtype)
+        least = 2 * padded(self.policy.config.limits.context) * each
+        if cache_bytes < least:
+            raise ConfigurationError(
+                f"role {self.name!r}: {cache_bytes / 2**30:.3g} GiB of cache hold less than two conversations of "
+                f"{self.policy.config.limits.context} tokens.",
+                hint=f"set cache_gib to {least / 2**30:.3g} or more, or a smaller limits.context.",
+            )
+        return cache_bytes // each
 
     def _forget_old_versions(self, joining: Sequence[Request]) -> None:
         """Keys and values of an older adapter do not go with log-probabilities of this one (correctness.md 35)."""
@@ -228,13 +258,16 @@ def _leaders(todo: Sequence[int], sequences: Sequence[Tokens], ends: Sequence[in
     return [i for i in todo if i not in followers], followers
 
 
-def _chunks(todo: Sequence[int], counts: Sequence[int], sequences: Sequence[Tokens]) -> Iterator[list[int]]:
-    """Split into passes of at most PREFILL_TOKENS padded tokens; new rows and rows that go on are never mixed."""
+def _chunks(todo: Sequence[int], counts: Sequence[int], cached: Sequence[int], capacity: int) -> Iterator[list[int]]:
+    """Split into passes of at most PREFILL_TOKENS padded tokens; new rows and rows that go on are never mixed.
+
+    Padding stays inside the capacity too: a row that is nearly full does not go with one that has more to compute.
+    """
     chunk: list[int] = []
     for i in todo:
         widest = counts[chunk[0]] if chunk else 0
-        mixed = chunk and (sequences[chunk[0]].cached > 0) != (sequences[i].cached > 0)
-        if chunk and (mixed or max(widest, counts[i]) * (len(chunk) + 1) > PREFILL_TOKENS):
+        mixed = chunk and (cached[chunk[0]] > 0) != (cached[i] > 0)
+        if chunk and (mixed or cached[i] + widest > capacity or widest * (len(chunk) + 1) > PREFILL_TOKENS):
             yield chunk
             chunk = []
         chunk.append(i)

@@ -48,11 +48,12 @@ def play(
     *,
     names: Sequence[int] = range(8),
     fork: bool = True,
+    cache_bytes: int | None = None,
     **options: Any,
 ) -> list[Spans]:
     """Two groups; each agent's stream and results depend on its name alone."""
     scheduler = Scheduler(schedule)
-    sampler = TransformersSampler(policy, scheduler)
+    sampler = TransformersSampler(policy, scheduler, cache_bytes=cache_bytes)
     groups: dict[int, list[int]] = {}
     for name in names:
         groups.setdefault(name % 2, []).append(name)

@@ -1,0 +1,46 @@
+"""Groups from a journal in place of playing: what an update is computed from again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mgrpo_lightning.algorithm.rewards import reward
+from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.journal import read_groups
+from mgrpo_lightning.roles import RewardConfig, RoleConfig
+from mgrpo_lightning.trajectory import Group, Score
+
+
+def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) -> list[Group]:
+    """The groups of one training step, their rewards weighted as the roles say now.
+
+    Args:
+        folder: The journal.
+        step: Training step.
+        roles: Whose reward weights count. A component that no role weighed when the journal was written stays 0.
+
+    Raises:
+        DataError: The journal lacks the step, or the file is damaged.
+    """
+    path = folder / f"step-{step:06d}.parquet"
+    if not path.is_file():
+        raise DataError(
+            f"the journal has no step {step}: {path} is missing.",
+            hint="updates are computed again one after the other; keep all steps (rollout_log.every_n_steps: 1).",
+        )
+    groups = read_groups(path)
+    for group in groups:
+        for rollout in group.rollouts:
+            for trajectory in rollout.trajectories():
+                index = trajectory.key.invocation
+                rollout.scores[index] = _weighted(rollout.scores[index], roles[trajectory.role].reward)
+    return groups
+
+
+def _weighted(score: Score, weights: RewardConfig) -> Score:
+    if score.failed:
+        return score
+    components = {"correct": score.correct, "correct_main": score.correct_main, "expert": score.expert}
+    return replace(score, total=reward(weights, valid=score.format > 0, **components))

@@ -1,0 +1,47 @@
+"""What the trainer iterates over: each batch is played when it is asked for, by the policies as they are then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mgrpo_lightning.data.batch import TeamBatch
+from mgrpo_lightning.data.questions import QuestionStream
+from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.trajectory import Group
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+
+
+@dataclass
+class TrainStream:
+    """Sized, so that Lightning does not prefetch step t + 1 with the adapters of step t (correctness.md 32)."""
+
+    data: AlignedTrajectoryDataModule
+    questions: QuestionStream
+    num_steps: int
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __iter__(self) -> Iterator[TeamBatch]:
+        for step in range(self.data.first_step, self.num_steps):
+            yield self.data.train_batch(step, self.questions[step])
+
+
+@dataclass
+class PlayedStream:
+    """Held-out questions, played in chunks."""
+
+    data: AlignedTrajectoryDataModule
+    questions: Sequence[Question]
+    per_batch: int
+
+    def __len__(self) -> int:
+        return -(-len(self.questions) // self.per_batch)
+
+    def __iter__(self) -> Iterator[list[Group]]:
+        for first in range(0, len(self.questions), self.per_batch):
+            yield self.data.played_batch(self.questions[first : first + self.per_batch], first=first)
