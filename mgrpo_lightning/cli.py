@@ -1,4 +1,7 @@
-"""The command ``mgrpo``: fit, validate, test and predict through LightningCLI, with one folder for all a run writes."""
+"""The command ``mgrpo``: fit, validate, test and predict through LightningCLI, with one folder for all a run writes.
+
+``mgrpo replay`` and ``mgrpo doctor`` have parsers of their own: see ``replay.py`` and ``doctor.py``.
+"""
 
 from __future__ import annotations
 
@@ -157,6 +160,7 @@ def _quiet() -> None:
         ".*isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 with torch 2.13
         "The PEFT config's .base_model_name_or_path. was renamed",  # saved adapters carry the team file's name
         ".is_gradient_checkpointing. is deprecated",  # peft 0.21 with transformers 5.23
+        "Be aware that when using `ckpt_path`, callbacks used",  # a replay needs none of them
         "Checkpoint directory .* exists and is not empty",  # a resumed run writes where it wrote before
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -195,8 +199,19 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: Command line without the program's name; None takes it from the process.
     """
+    words = sys.argv[1:] if args is None else list(args)
     try:
-        make_cli(args)
+        # Both read a team file with the command line of a fit, so they import this module.
+        if words[:1] == ["replay"]:
+            from mgrpo_lightning.replay import main as replay
+
+            replay(words[1:])
+        elif words[:1] == ["doctor"]:
+            from mgrpo_lightning.doctor import main as doctor
+
+            doctor(words[1:])
+        else:
+            make_cli(words)
     except Exception as error:
         if (mistake := _mistake(error)) is None:
             raise

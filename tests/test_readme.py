@@ -28,7 +28,7 @@ def mgrpo(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path) -> Callab
 
     def run(*arguments: str) -> None:
         monkeypatch.setattr("sys.argv", ["mgrpo"])
-        main([*arguments, f"--run.root={tmp_path}"])
+        main([*arguments, *([] if arguments[0] == "replay" else [f"--run.root={tmp_path}"])])
 
     return run
 
@@ -43,11 +43,16 @@ def commands(readme: str, program: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
-def test_the_commands_run_one_after_the_other(readme: str, mgrpo: Callable[..., None]) -> None:
+def test_the_commands_run_one_after_the_other(readme: str, mgrpo: Callable[..., None], tmp_path: Path) -> None:
     given = commands(readme, "mgrpo")
-    assert [arguments[0] for arguments in given] == ["fit", "fit", "validate", "predict"]
-    for number, arguments in enumerate(given):
-        mgrpo(*arguments, *SMALL, f"--trainer.max_steps={2 + number}", "--run.name=readme")
+    assert [arguments[0] for arguments in given] == ["doctor", "fit", "fit", "validate", "predict", "replay"]
+    doctor, fit, resume, validate, predict, (replay, run) = given
+    mgrpo(*doctor)
+    mgrpo(*fit, *SMALL, "--run.name=readme")
+    assert run == "runs/quickstart"
+    mgrpo(replay, str(tmp_path / "readme"))
+    for number, arguments in enumerate((resume, validate, predict), 3):
+        mgrpo(*arguments, *SMALL, f"--trainer.max_steps={number}", "--run.name=readme")
 
 
 def test_the_make_targets_exist(readme: str, root: Path) -> None:
