@@ -6,6 +6,7 @@ each role's own adapter and sampler.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -206,6 +207,7 @@ def main(args: Sequence[str]) -> None:
     Raises:
         SystemExit: With 1, if any line is bad.
     """
+    logging.getLogger("lightning").setLevel(logging.WARNING)  # it would say twice that there is no GPU
     configured = any(word.startswith("--config") for word in args)
     cli = make_cli(list(args) if configured else ["--config", "pkg:quickstart.yaml", *args], run=False)
     console = Console()
