@@ -34,6 +34,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder by the number of steps done, in no order.
+
+    Args:
+        folder: A run's ``checkpoints`` folder.
+    """
+    return {int(m[1]): p for p in folder.glob("step=*.ckpt") if (m := re.fullmatch(r"step=(\d+)", p.stem))}
+
+
 def last_checkpoint(folder: Path) -> Path:
     """The checkpoint of the highest step that loads; the clock plays no part.
 
@@ -43,7 +52,7 @@ def last_checkpoint(folder: Path) -> Path:
     Raises:
         DataError: There is none.
     """
-    found = {int(m[1]): p for p in folder.glob("step=*.ckpt") if (m := re.fullmatch(r"step=(\d+)", p.stem))}
+    found = checkpoints(folder)
     for _, path in sorted(found.items(), reverse=True):
         if _loads(path):
             return path

@@ -188,7 +188,10 @@ def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI
         save_config_callback=RunConfigCallback,
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults=TRAINER_DEFAULTS,
-        parser_kwargs={"parser_mode": "omegaconf+"},
+        parser_kwargs={
+            "parser_mode": "omegaconf+",
+            "epilog": "Also, each with its own --help: mgrpo replay RUN, mgrpo doctor.",
+        },
         run=run,
     )
 

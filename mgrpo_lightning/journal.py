@@ -125,6 +125,16 @@ def write_groups(
     return path
 
 
+def training_files(folder: Path) -> dict[int, Path]:
+    """The files of a journal's training steps, by step.
+
+    Args:
+        folder: The journal.
+    """
+    prefix = PREFIXES["train"]
+    return {int(path.stem.removeprefix(f"{prefix}-")): path for path in sorted(folder.glob(f"{prefix}-??????.parquet"))}
+
+
 def read_groups(path: str | Path) -> list[Group]:
     """Read back what ``write_groups`` wrote.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,10 @@ from rich.table import Column, Table
 from torch import Tensor
 from typing_extensions import override
 
+from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.cli import make_cli
 from mgrpo_lightning.errors import ConfigurationError, DataError
+from mgrpo_lightning.journal import training_files
 
 Adapters = Mapping[str, Mapping[str, Tensor]]
 """By role and parameter name."""
@@ -74,7 +75,7 @@ def replay(
     with tempfile.TemporaryDirectory() as folder:
         (plain := Path(folder) / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
         cli = make_cli(["--config", str(plain), *settings], run=False)
-    cli.datamodule.recorded = Path(config["rollout_log"]["dirpath"] or run / "journal")
+    cli.datamodule.recorded = _journal(run, config)
     trainer = Trainer(
         **{name: config["trainer"][name] for name in _OF_THE_TRAINER},
         max_epochs=-1,
@@ -105,32 +106,17 @@ def _config(run: Path) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _OF_A_COMMAND}
 
 
-def last_step(run: Path) -> int:
-    """Number of steps in the journal of a run.
-
-    Args:
-        run: Its folder.
-
-    Raises:
-        DataError: It has none.
-    """
-    folder = Path(_config(run)["rollout_log"]["dirpath"] or run / "journal")
-    steps = [
-        int(found[1]) for path in folder.glob("step-*.parquet") if (found := re.search(r"step-(\d{6})", path.stem))
-    ]
-    if not steps:
-        raise DataError(f"the journal {folder} holds no training step.", hint="give a run that has trained.")
-    return max(steps) + 1
+def _journal(run: Path, config: Mapping[str, Any]) -> Path:
+    return Path(config["rollout_log"]["dirpath"] or run / "journal")
 
 
-def checkpoints(run: Path) -> dict[int, Path]:
+def kept(run: Path) -> dict[int, Path]:
     """The checkpoints that a run has kept, by the number of steps done.
 
     Args:
         run: Its folder.
     """
-    paths = (run / "checkpoints").glob("step=*.ckpt")
-    return {int(found[1]): path for path in paths if (found := re.fullmatch(r"step=(\d+)", path.stem))}
+    return checkpoints(run / "checkpoints")
 
 
 def differences(ours: Adapters, theirs: Adapters) -> dict[str, float]:
@@ -141,7 +127,8 @@ def differences(ours: Adapters, theirs: Adapters) -> dict[str, float]:
         theirs: Another of the same team.
     """
     return {
-        role: max(float((state[name] - theirs[role][name].to(state[name])).abs().max()) for name in state)
+        # torch's maximum, unlike Python's, is NaN where any of them is
+        role: float(torch.stack([(state[n] - theirs[role][n].to(state[n])).abs().max() for n in state]).max())
         for role, state in ours.items()
     }
 
@@ -167,16 +154,18 @@ def main(args: Sequence[str]) -> None:
     if arguments.step is None:
         if arguments.set:
             parser.error("--set needs --step")
-        until = last_step(arguments.run)
+        until = max(training_files(_journal(arguments.run, _config(arguments.run))), default=-1) + 1
+        if until == 0:
+            raise DataError(f"the journal of {arguments.run} is empty.", hint="give a run that has trained.")
         with console.status(f"computing {until} updates again ..."):
             replayed = replay(arguments.run, start=None, until=until)
         _compare(console, arguments.run, until, replayed)
         return
     with tempfile.TemporaryDirectory() as folder, console.status(f"computing step {arguments.step} again ..."):
         before = Path(folder) / "before.ckpt"
-        kept = [step for step in checkpoints(arguments.run) if step <= arguments.step]
-        start = checkpoints(arguments.run)[max(kept)] if kept else None
-        if max(kept, default=0) < arguments.step:
+        earlier = {step: path for step, path in kept(arguments.run).items() if step <= arguments.step}
+        start = earlier[max(earlier)] if earlier else None
+        if max(earlier, default=0) < arguments.step:
             replay(arguments.run, start=start, until=arguments.step, save=before)
             start = before
         recorded = replay(arguments.run, start=start, until=arguments.step + 1)
@@ -190,7 +179,7 @@ def main(args: Sequence[str]) -> None:
 
 
 def _compare(console: Console, run: Path, until: int, replayed: Replayed) -> None:
-    path = checkpoints(run).get(until)
+    path = kept(run).get(until)
     if path is None:
         console.print(
             f"The run kept no checkpoint of step {until} to compare with (checkpoint.save_top_k: -1 keeps all)."

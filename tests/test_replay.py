@@ -11,7 +11,7 @@ import torch
 
 from mgrpo_lightning.cli import main
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.replay import checkpoints, replay
+from mgrpo_lightning.replay import kept, replay
 
 STEPS = 3
 
@@ -49,14 +49,14 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_all_updates_give_bitwise_the_adapters_of_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = said(capsys, run)
     for role in ("main", "searcher"):
-        assert f"{role}: bitwise the same as {checkpoints(run)[STEPS]}" in out
+        assert f"{role}: bitwise the same as {kept(run)[STEPS]}" in out
 
 
 def test_one_update_from_the_checkpoint_before_it_or_from_the_start(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_all = said(capsys, run, "--step", 1)
-    assert f"main: bitwise the same as {checkpoints(run)[2]}" in with_all
+    assert f"main: bitwise the same as {kept(run)[2]}" in with_all
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "checkpoints" / "step=000001.ckpt").unlink()
@@ -68,7 +68,7 @@ def test_other_settings_give_another_update_and_leave_the_run_alone(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    start = checkpoints(run)[1]
+    start = kept(run)[1]
     recorded = replay(run, start=start, until=2)
     assert recorded.metrics["main/trained_tokens"] > 0, "nothing was learned"
     reward = replay(run, start=start, until=2, settings=["--model.roles.searcher.reward={format: 1.0, expert: 0.0}"])
@@ -90,14 +90,14 @@ def test_what_is_missing_is_named(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "journal" / "step-000001.parquet").unlink()
-    with pytest.raises(DataError, match=r"no step 1: .*step-000001.parquet is missing.*HINT: .*every_n_steps: 1"):
+    with pytest.raises(DataError, match=r"journal .*copy/journal has no step 1.*HINT: .*every_n_steps: 1"):
         replay(copy, start=None, until=2)
 
 
 def test_a_difference_ends_with_an_exit_code(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    path = checkpoints(copy)[STEPS]
+    path = kept(copy)[STEPS]
     state = torch.load(path, weights_only=True)
     next(iter(state["roles"]["searcher"]["adapter"].values())).add_(1.0)
     torch.save(state, path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mgrpo_lightning.algorithm.rewards import reward
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.journal import read_groups
+from mgrpo_lightning.journal import read_groups, training_files
 from mgrpo_lightning.roles import RewardConfig, RoleConfig
 from mgrpo_lightning.trajectory import Group, Score
 
@@ -24,10 +24,10 @@ def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) ->
     Raises:
         DataError: The journal lacks the step, or the file is damaged.
     """
-    path = folder / f"step-{step:06d}.parquet"
-    if not path.is_file():
+    path = training_files(folder).get(step)
+    if path is None:
         raise DataError(
-            f"the journal has no step {step}: {path} is missing.",
+            f"the journal {folder} has no step {step}.",
             hint="updates are computed again one after the other; keep all steps (rollout_log.every_n_steps: 1).",
         )
     groups = read_groups(path)

@@ -34,7 +34,7 @@ class TeamModule(LightningModule):
         compute_dtype: In which type the base computes; adapters are always float32.
         token_budget: Bound on the tokens of one micro-batch, padding included.
         gradient_checkpointing: Keep one hidden state a layer and token for the backward pass, and compute the rest
-            again: about a third more time an update, for much less memory.
+            again: a second forward pass for each update, for much less memory.
         dense_sampling: Sample from a dense copy of the linear layers, with the adapter added in, instead of from the
             4-bit ones: faster where decoding is bound by overhead, for the memory of one unquantised base.
         seed: Fixes the adapters' initial values.

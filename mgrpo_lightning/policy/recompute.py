@@ -1,6 +1,6 @@
 """Gradient checkpointing: a decoder layer's inner results are computed again in the backward pass instead of kept.
 
-An update then costs about a third more time and keeps one hidden state a layer and token. The result is bitwise the
+An update then computes the forward pass twice and keeps one hidden state a layer and token. The result is bitwise the
 same: the base has no dropout to draw again.
 """
 
