@@ -1,11 +1,17 @@
-"""Kill runs with SIGKILL, resume them, and compare with a run that was never killed: nothing lost, doubled or changed.
+"""Kill runs with SIGKILL, resume them, and see that nothing is lost, doubled or changed.
 
-    python -m benchmarks.kill [--kills 50] [--tmpdir /dev/shm] [--json FILE]
+    python -m benchmarks.kill [--kills 50] [--schedules rounds eager] [--tmpdir /dev/shm] [--json FILE]
 
-A small quickstart team under the ``rounds`` schedule. A run is killed again and again on its way: at a random time, or
-inside of one of the named points (in the middle of a turn, of a backward pass, of writing a checkpoint, ...), which the
-child process patches into itself. At its end, adapters, optimizer state and rewards must be bitwise those of the
-straight run, and every step's journal must hold the same trajectories, each once. Prints the hits of every point.
+A small quickstart team. A run is killed again and again on its way: at a random time, or inside of one of the named
+points (in the middle of a turn, of a backward pass, of writing a checkpoint, ...), which the child process patches into
+itself. At its end,
+
+- under ``rounds``, adapters, optimizer state and rewards must be bitwise those of a run that was never killed, and
+  every step's journal must hold the same trajectories, each once;
+- under ``eager``, every turn that was finished before a kill must stand in the journal of its step, every rollout must
+  be there once, and ``mgrpo replay`` must compute bitwise the same adapters.
+
+Prints the hits of every point.
 """
 
 from __future__ import annotations
@@ -21,111 +27,48 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
-from mgrpo_lightning.cli import main as mgrpo
+from benchmarks.kill_points import EAGER_POINTS, POINTS
 from mgrpo_lightning.journal import read_groups
-from mgrpo_lightning.modules.microbatch import MicroBatch
-from mgrpo_lightning.modules.role import RoleModule
-from mgrpo_lightning.policy.adapters import AdapterBank
-from mgrpo_lightning.policy.sampling.turns import Turns
+from mgrpo_lightning.open_step import whole_lines
 
-STEPS = 6
+Turn = tuple[tuple[int, ...], tuple[float, ...]]
+"""Ids and log-probabilities."""
+STEPS, QUERIES, ROLLOUTS = 6, 2, 4
+EXPECTED = set(itertools.product(range(QUERIES), range(ROLLOUTS)))
+"""Query and rollout of each step's rollouts."""
 BY_TIME = "by time"
 
 FIT = [
     *("fit", "--config", "configs/quickstart.yaml", "--config", "configs/debug/fast.yaml"),
     *(f"--trainer.max_steps={STEPS}", "--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=0"),
-    *("--data.init_args.rollouts_per_query=4", "--trainer.enable_progress_bar=false"),
+    *(f"--data.queries_per_step={QUERIES}", f"--data.rollouts_per_query={ROLLOUTS}"),
+    "--trainer.enable_progress_bar=false",
 ]
 
 
-def _die(*_: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _replace(owner: Any, name: str, count: int, last: Callable[..., object] = _die) -> None:
-    """Make the ``count``-th call of a function the last thing this process does.
-
-    Args:
-        owner: Its module or class.
-        name: Its name there.
-        count: Which call.
-        last: What is done in its place, given the function and the call's arguments.
-    """
-    original = getattr(owner, name)
-    calls = itertools.count(1)
-
-    def patched(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) < count:
-            return original(*args, **kwargs)
-        last(original, *args, **kwargs)
-        return _die()
-
-    setattr(owner, name, patched)
-
-
-def _through(original: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-    original(*args, **kwargs)
-
-
-def _mid_backward(count: int) -> None:
-    original = RoleModule._logprobs
-    calls = itertools.count(1)
-
-    def patched(self: RoleModule, micro: MicroBatch) -> torch.Tensor:
-        logprobs = original(self, micro)
-        if next(calls) == count:
-            logprobs.register_hook(_die)
-        return logprobs
-
-    RoleModule._logprobs = patched  # type: ignore[method-assign]
-
-
-def _half_a_checkpoint(_: object, checkpoint: object, file: Any) -> None:
-    file.write(b"half" * 1000)
-    file.flush()
-
-
-def _half_a_table(_: object, table: object, where: Any, **options: object) -> None:
-    Path(where).write_bytes(b"PAR1half")
-
-
-POINTS: dict[str, Callable[[random.Random], None]] = {
-    "mid turn": lambda chance: _replace(Turns, "step", chance.randint(1, 120)),
-    "mid backward": lambda chance: _mid_backward(chance.randint(1, 4)),
-    "optimizer step to save": lambda chance: _replace(torch.optim.AdamW, "step", chance.randint(1, 2), _through),
-    "mid journal": lambda chance: _replace(pq, "write_table", chance.randint(1, 2), _half_a_table),
-    "mid save": lambda chance: _replace(torch, "save", chance.randint(1, 2), _half_a_checkpoint),
-    "before rename": lambda chance: _replace(os, "replace", chance.randint(1, 6)),
-    "after rename": lambda chance: _replace(os, "replace", chance.randint(1, 6), _through),
-    "mid export": lambda chance: _replace(AdapterBank, "save", 1, _through),
-}
-"""Where a child kills itself; a point that is not reached in what is left of a run counts no hit."""
-
-
 def start(
-    folder: Path, environment: dict[str, str], point: str | None = None, seed: int = 0
+    folder: Path, environment: dict[str, str], schedule: str, point: str = "", seed: int = 0
 ) -> subprocess.Popen[bytes]:
     """Start or resume a run.
 
     Args:
         folder: Of the run.
         environment: Of the child.
+        schedule: Of its play.
         point: Where it is to die.
         seed: Decides which time it passes there.
     """
     resume = ["--ckpt_path=last"] if list(folder.glob("checkpoints/step=*.ckpt")) else []
-    child = ["--child", point, str(seed)] if point else ["--child", "", "0"]
-    words = [*child, *FIT, f"--run.root={folder.parent}", f"--run.name={folder.name}", *resume]
+    names = [f"--data.schedule={schedule}", f"--run.root={folder.parent}", f"--run.name={folder.name}"]
+    words = [point, str(seed), *FIT, *names, *resume]
     with open(folder.parent / "log", "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.kill", *words], env=environment, stdout=log, stderr=log
+            [sys.executable, "-m", "benchmarks.kill_points", *words], env=environment, stdout=log, stderr=log
         )
 
 
@@ -148,67 +91,133 @@ def same(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs)
 
 
+class Killer:
+    """Kills runs of one schedule, each on its way to the end, and counts.
+
+    Args:
+        root: Folder of the runs.
+        schedule: Of their play.
+        environment: Of the children.
+        chance: Decides where and when.
+    """
+
+    def __init__(self, root: Path, schedule: str, environment: dict[str, str], chance: random.Random) -> None:
+        self.schedule = schedule
+        self._root = root
+        self._environment = environment
+        self._chance = chance
+        self._points = EAGER_POINTS if schedule == "eager" else POINTS
+        self.hits: Counter[str] = Counter(dict.fromkeys([BY_TIME, *self._points], 0))
+        self.faults: Counter[str] = Counter({"lost": 0, "doubled": 0, "different": 0})
+        self.runs = 0
+
+    def kill(self, kills: int) -> None:
+        """Kill until there are that many, and look at every run that came to its end.
+
+        Args:
+            kills: How many.
+        """
+        started = time.monotonic()
+        self._finish(self._root / "straight")
+        length = time.monotonic() - started
+        while self.hits.total() < kills:
+            folder = self._root / f"killed-{self.runs}"
+            self.runs += 1
+            finished: dict[int, Counter[Turn]] = {}
+            while self.hits.total() < kills and self._attempt(folder, length):
+                for step, turns in finished_turns(folder).items():
+                    finished[step] = finished.get(step, Counter()) | turns
+                print(f"{self.schedule}: {self.hits.total()} kills, {self.runs} runs", end="\r", flush=True)
+            self._finish(folder)
+            self._look_at(folder, finished)
+
+    def _finish(self, folder: Path) -> None:
+        """Let a run come to its end, if it has not."""
+        if not (folder / "checkpoints" / f"step={STEPS:06d}.ckpt").exists():
+            assert start(folder, self._environment, self.schedule).wait() == 0, (self._root / "log").read_text()
+
+    def _attempt(self, folder: Path, length: float) -> bool:
+        """Start or resume a run that is to die at the point with the fewest hits; whether it did."""
+        rarest = min(self.hits.values())
+        point = self._chance.choice([point for point, count in self.hits.items() if count == rarest])
+        patched = "" if point == BY_TIME else point
+        process = start(folder, self._environment, self.schedule, patched, self._chance.getrandbits(30))
+        if point == BY_TIME:
+            try:
+                process.wait(self._chance.uniform(0, length))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+        code = process.wait()
+        assert code in (0, -signal.SIGKILL), (self._root / "log").read_text()
+        self.hits[point] += code != 0
+        return code != 0
+
+    def _look_at(self, folder: Path, finished: dict[int, Counter[Turn]]) -> None:
+        """Count what is wrong with a run that has come to its end."""
+        steps = record(folder)["steps"]
+        for step in range(STEPS):
+            keys = Counter(key for key, *_ in steps.get(f"step-{step:06d}.parquet", []))
+            mains = {key[1:3] for key in keys if key.invocation == 0}
+            self.faults["lost"] += len(EXPECTED - mains)
+            self.faults["doubled"] += keys.total() - len(keys)
+        for step, turns in finished.items():
+            spans = [span for _, spans, *_ in steps[f"step-{step:06d}.parquet"] for span in spans]
+            said = Counter((span.ids, span.logprobs) for span in spans if span.kind == "action")
+            self.faults["lost"] += (turns - said).total()
+        if self.schedule == "rounds":
+            self.faults["different"] += not same(record(folder), record(self._root / "straight"))
+        else:
+            command = [sys.executable, "-m", "mgrpo_lightning", "replay", str(folder)]
+            with open(self._root / "log", "ab") as log:
+                self.faults["different"] += bool(
+                    subprocess.call(command, env=self._environment, stdout=log, stderr=log)
+                )
+
+
+def finished_turns(folder: Path) -> dict[int, Counter[Turn]]:
+    """The turns in the open steps of a run that was killed, by step.
+
+    Args:
+        folder: Of the run.
+    """
+    turns = {}
+    for path in folder.glob("open_steps/step-*.jsonl"):
+        values = [line["value"] for line in whole_lines(path)[0][1:]]
+        ids = [(tuple(value["ids"]), tuple(value["logprobs"])) for value in values if "ids" in value]
+        turns[int(path.stem.removeprefix("step-"))] = Counter(ids)
+    return turns
+
+
 def main() -> None:
-    """Kill, resume, compare, and print the hits."""
+    """Kill, resume, look, and print the hits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=50, help="of each schedule")
+    parser.add_argument("--schedules", nargs="+", choices=["rounds", "eager"], default=["rounds", "eager"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tmpdir", help="$TMPDIR of the runs, for instance on another device than the run folder")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
-    chance = random.Random(arguments.seed)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if arguments.tmpdir:
         environment["TMPDIR"] = arguments.tmpdir
-    hits: Counter[str] = Counter(dict.fromkeys([BY_TIME, *POINTS], 0))
-    runs, equal = 0, 0
-    with tempfile.TemporaryDirectory() as root:
-        started = time.monotonic()
-        assert start(Path(root) / "straight", environment).wait() == 0, (Path(root) / "log").read_text()
-        length = time.monotonic() - started
-        expected = record(Path(root) / "straight")
-        while hits.total() < arguments.kills:
-            folder = Path(root) / f"killed-{runs}"
-            runs += 1
-            while _attempt(folder, environment, hits, arguments.kills, length, chance):
-                print(f"{hits.total()} kills, {runs} runs", end="\r", flush=True)
-            equal += same(record(folder), expected)
-    print("\n| point | hits |\n|---|---|")
-    for point, count in hits.items():
-        print(f"| {point} | {count} |")
-    print(f"\n{hits.total()} kills in {runs} runs; {equal} of them ended as the straight run did, bitwise.")
+    killers = []
+    for schedule in arguments.schedules:
+        with tempfile.TemporaryDirectory() as root:
+            killer = Killer(Path(root), schedule, environment, random.Random(arguments.seed))
+            killer.kill(arguments.kills)
+        killers.append(killer)
+    print("\n| point | " + " | ".join(k.schedule for k in killers) + " |\n|---|" + "---|" * len(killers))
+    for name in [BY_TIME, *EAGER_POINTS]:
+        print(f"| {name} | " + " | ".join(str(k.hits.get(name, "-")) for k in killers) + " |")
+    for title in ("runs", "lost", "doubled", "different"):
+        figures = [k.runs if title == "runs" else k.faults[title] for k in killers]
+        print(f"| {title} | " + " | ".join(map(str, figures)) + " |")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"hits": dict(hits), "runs": runs, "equal": equal}, indent=2))
-    if equal < runs or 0 in hits.values():
-        raise SystemExit("a run differs, or a point was never hit")
-
-
-def _attempt(
-    folder: Path, environment: dict[str, str], hits: Counter[str], kills: int, length: float, chance: random.Random
-) -> bool:
-    """One attempt at a run, to be killed at the point with the fewest hits; whether it was."""
-    rarest = min(hits.values())
-    point = chance.choice([point for point, count in hits.items() if count == rarest])
-    if hits.total() >= kills:
-        assert start(folder, environment).wait() == 0, (folder.parent / "log").read_text()
-        return False
-    process = start(folder, environment, None if point == BY_TIME else point, chance.getrandbits(30))
-    if point == BY_TIME:
-        try:
-            process.wait(chance.uniform(0, length))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-    code = process.wait()
-    assert code in (0, -signal.SIGKILL), (folder.parent / "log").read_text()
-    hits[point] += code != 0
-    return code != 0
+        result = {k.schedule: {"hits": dict(k.hits), "runs": k.runs, **k.faults} for k in killers}
+        arguments.json.write_text(json.dumps(result, indent=2))
+    if any(k.faults.total() or 0 in k.hits.values() for k in killers):
+        raise SystemExit("something was lost, doubled or changed, or a point was never hit")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        _, _, place, seed, *words = sys.argv
-        if place:
-            POINTS[place](random.Random(int(seed)))
-        mgrpo(words)
-    else:
-        main()
+    main()

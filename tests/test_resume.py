@@ -1,4 +1,4 @@
-"""A run that is killed between steps and resumed ends with bitwise the adapters of one that never stopped."""
+"""A run that is killed and resumed: bitwise the adapters of one that never stopped, or every finished turn once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
 
 from mgrpo_lightning.journal import read_groups
+from mgrpo_lightning.open_step import open_path, whole_lines
 
 STEPS = 3
 
@@ -61,3 +63,33 @@ def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path: Path, roo
     for step in range(STEPS):
         name = f"journal/step-{step:06d}.parquet"
         assert sampled(tmp_path / "straight" / name) == sampled(tmp_path / "killed" / name)
+
+
+def test_a_run_killed_in_play_says_its_finished_turns_again(tmp_path: Path, root: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = command(tmp_path, "run", "--data.schedule=eager", "--data.rollouts_per_query=8")
+    process = subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    path = open_path(tmp_path / "run" / "open_steps", 1)
+    while not path.exists() or path.read_bytes().count(b"\n") < 10:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "journal" / "step-000001.parquet").exists(), "killed too late to be in play"
+    values = [record["value"] for record in whole_lines(path)[0][1:]]
+    finished = [value for value in values if "ids" in value]
+    assert finished
+    resumed = subprocess.run(
+        [*words, "--ckpt_path=last"], cwd=root, env=environment, check=True, capture_output=True, text=True
+    )
+    assert f"step 1 goes on: {len(values)} finished turns and calls are taken up." in resumed.stderr + resumed.stdout
+    groups = read_groups(tmp_path / "run" / "journal" / "step-000001.parquet")
+    keys = Counter(t.key[:3] for g in groups for r in g.rollouts for t in r.trajectories("main"))
+    assert keys == Counter((1, query, rollout) for query in range(2) for rollout in range(8))
+    spans = [span for g in groups for r in g.rollouts for t in r.trajectories() for span in t.spans]
+    times = Counter((span.ids, span.logprobs) for span in spans if span.kind == "action")
+    said = Counter((tuple(turn["ids"]), tuple(turn["logprobs"])) for turn in finished)
+    assert said <= times, "a finished turn was lost"
+    assert not (tmp_path / "run" / "open_steps").exists(), "the last checkpoint has closed all steps"
+    replay = [sys.executable, "-m", "mgrpo_lightning", "replay", str(tmp_path / "run")]
+    subprocess.run(replay, cwd=root, env=environment, check=True, capture_output=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from mgrpo_lightning.agents.actions import ToolCall
@@ -33,9 +34,21 @@ class Delegate(Protocol):
         """Entered while the caller does nothing but wait for sub-agents."""
         ...
 
+    async def once(self, place: tuple[int, int], call: ToolCall, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """The outcome of a tool call, run now unless a killed play of the same step has finished it.
+
+        Args:
+            place: Index of the turn, and of the call within it.
+            call: What is called.
+            run: Calls the tool.
+        """
+        ...
+
 
 @dataclass(frozen=True)
-class _Outcome:
+class Outcome:
+    """What became of a call."""
+
     text: str
     failed: bool
     seconds: float
@@ -57,20 +70,21 @@ async def run_calls(
         delegate: Starts sub-agents.
     """
     invocations: dict[int, int] = {}
-    outcomes: dict[int, asyncio.Task[_Outcome]] = {}
+    outcomes: dict[int, asyncio.Task[Outcome]] = {}
     for position, call in enumerate(calls):
-        work: Awaitable[str]
+        work: Awaitable[Outcome]
         try:
             if position >= allowed:
                 raise ToolError("the budget of calls is used up.")
             if call.name in seat.callees:
                 check_arguments(call.name, ROLE_SCHEMA, call.arguments)
-                invocations[position], work = delegate.start(call.name, str(call.arguments["task"]))
+                invocations[position], report = delegate.start(call.name, str(call.arguments["task"]))
+                work = _outcome(report)
             else:
-                work = _tool_call(seat, call)
+                work = delegate.once((turn, position), call, partial(_run_tool, seat, call))
         except ToolError as error:
-            work = _fail(error)
-        outcomes[position] = asyncio.ensure_future(_outcome(work))
+            work = _outcome(_fail(error))
+        outcomes[position] = asyncio.ensure_future(work)
     try:
         # Tools first: only then does the caller merely wait for its sub-agents, which a round of sampling may skip.
         await asyncio.gather(*(task for position, task in outcomes.items() if position not in invocations))
@@ -88,14 +102,18 @@ async def run_calls(
     ]
 
 
-async def _outcome(work: Awaitable[str]) -> _Outcome:
+async def _outcome(work: Awaitable[str]) -> Outcome:
     started = time.perf_counter()
     try:
         # Lone surrogates (a broken page) cannot be encoded by any tokenizer or written to any file.
         text, failed = (await work).encode("utf-8", "replace").decode(), False
     except (ToolError, OSError) as error:
         text, failed = error_text(error), True
-    return _Outcome(text, failed, time.perf_counter() - started)
+    return Outcome(text, failed, time.perf_counter() - started)
+
+
+async def _run_tool(seat: Seat, call: ToolCall) -> Outcome:
+    return await _outcome(_tool_call(seat, call))
 
 
 async def _tool_call(seat: Seat, call: ToolCall) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from mgrpo_lightning.agents.actions import ToolCall
 from mgrpo_lightning.agents.agent import Agent
+from mgrpo_lightning.agents.calls import Outcome
 from mgrpo_lightning.agents.scripted import ScriptedConversation
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.tasks.base import Question, Script
@@ -46,6 +49,8 @@ class Play:
     temperature: float | None
     """Overrides the roles' own."""
     scripts: Scripts | None
+    memory: OpenStep | None = None
+    """What a killed play of this step has finished."""
 
 
 class RolloutPlay:
@@ -111,7 +116,7 @@ class RolloutPlay:
             self.play.seats[trajectory.role],
             trajectory,
             conversation or self._converse(trajectory),
-            delegate=_Delegate(self, trajectory.key.invocation),
+            delegate=_Delegate(self, trajectory.key),
             stream=lambda turn: self._stream("turn", trajectory.key, turn),
         )
 
@@ -137,11 +142,23 @@ class _Delegate:
     """The calls of one agent of a rollout."""
 
     rollout: RolloutPlay
-    caller: int
+    trajectory: Key
+    """The caller's."""
 
     def start(self, role: str, task: str) -> tuple[int, Awaitable[str]]:
-        trajectory = self.rollout.open(role, task, parent=self.caller)
+        trajectory = self.rollout.open(role, task, parent=self.trajectory.invocation)
         return trajectory.key.invocation, self.rollout.play.scheduler.spawn(self.rollout.report(trajectory))
 
     def waiting(self) -> AbstractContextManager[None]:
         return self.rollout.play.scheduler.blocked()
+
+    async def once(self, place: tuple[int, int], call: ToolCall, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        memory = self.rollout.play.memory
+        if memory is None:
+            return await run()
+        key = key_of("call", self.trajectory, place, call.name, call.arguments)
+        if (known := memory.get(key)) is not None:
+            return Outcome(**known)
+        outcome = await run()
+        memory.put(key, asdict(outcome))
+        return outcome

@@ -9,7 +9,9 @@ from mgrpo_lightning.agents.actions import Dialect, HermesDialect
 from mgrpo_lightning.agents.rollout import Play, RolloutPlay, Scripts, Stage
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.open_step import OpenStep
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
+from mgrpo_lightning.policy.sampling.remembering import RememberingSampler
 from mgrpo_lightning.roles import RoleConfig, main_role
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tools.base import Tool
@@ -68,6 +70,7 @@ class Team:
         first_query: int = 0,
         temperature: float | None = None,
         script: Scripts | None = None,
+        memory: OpenStep | None = None,
         on_done: Callable[[], None] | None = None,
     ) -> list[Group]:
         """Play every question ``rollouts`` times.
@@ -80,12 +83,16 @@ class Team:
             first_query: Index of the first question within the step.
             temperature: Overrides the roles' own; 0 is greedy.
             script: Demonstrators take the policies' places; no sampler is used.
+            memory: What is finished of this step; turns and calls that stand there are not played again.
             on_done: Called whenever a rollout has ended.
         """
-        play = Play(self.seats, self._samplers, self._scheduler, self._seed, step, stage, temperature, script)
+        samplers = self._samplers
+        if memory is not None:
+            samplers = {name: RememberingSampler(sampler, memory) for name, sampler in samplers.items()}
+        play = Play(self.seats, samplers, self._scheduler, self._seed, step, stage, temperature, script, memory)
         coroutines: list[Coroutine[Any, Any, Rollout]] = []
         for query, question in enumerate(questions, first_query):
-            conversations = self._openings(question, query, rollouts) if script is None else [None] * rollouts
+            conversations = [None] * rollouts if script else self._openings(play, question, query, rollouts)
             for k, conversation in enumerate(conversations):
                 coroutines.append(RolloutPlay(play, question, query=query, rollout=k).main(self.main, conversation))
         played = self._scheduler.play(coroutines, on_done)
@@ -93,10 +100,10 @@ class Team:
             Group(question, list(played[i * rollouts : (i + 1) * rollouts])) for i, question in enumerate(questions)
         ]
 
-    def _openings(self, question: Question, query: int, rollouts: int) -> Sequence[Conversation | None]:
+    def _openings(self, play: Play, question: Question, query: int, rollouts: int) -> Sequence[Conversation | None]:
         """The K conversations of a group, on one prompt that is prefilled once."""
         ids, _ = self.seats[self.main].prompt(question.text)
-        return self._samplers[self.main].open(ids, (query,)).fork(rollouts)
+        return play.samplers[self.main].open(ids, (query,)).fork(rollouts)
 
 
 def _tools(name: str, role: RoleConfig, offered: Mapping[str, Tool]) -> dict[str, Tool]:

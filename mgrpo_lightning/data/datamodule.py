@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from mgrpo_lightning.agents.rollout import Stage
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
+from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.data.align import align_role
 from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.data.recorded import recorded_groups
 from mgrpo_lightning.data.streams import PlayedStream, TrainStream
 from mgrpo_lightning.errors import ConfigurationError, DataError
+from mgrpo_lightning.open_step import OpenStep, key_of, open_path, remove_closed
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.roles import RoleConfig
@@ -55,7 +59,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         queries_per_step: Queries per optimizer step.
         rollouts_per_query: K, the size of a group.
         alignment: How sub-agent calls fill the K x d slots of a query.
-        schedule: ``rounds`` is bitwise reproducible, ``eager`` batches whatever waits.
+        schedule: ``rounds`` is bitwise reproducible, ``eager`` batches whatever waits, and keeps finished turns of the
+            step in play in the run folder's ``open_steps``, from which a killed run goes on.
         source: ``policy`` plays the team; ``demonstrations`` plays the task's scripts (warm start).
         validation: How held-out questions are evaluated.
         cache_gib: Bound on the keys and values of one role's open conversations, in GiB; None: all that they take.
@@ -163,6 +168,11 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return batch  # rows travel with their micro-batch; a whole step would not fit
 
     @override
+    def teardown(self, stage: str) -> None:
+        if stage == "fit":
+            self._remove_closed()
+
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.module.num_steps, "seed": self.seed, "queries_per_step": self.queries_per_step}
 
@@ -189,9 +199,19 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             groups = recorded_groups(self.recorded, step, module.roles)
         else:
             scripted = self.source == "demonstrations"
-            groups = self._play(
-                questions, step=step, rollouts=self.rollouts_per_query, stage="train", scripted=scripted
-            )
+            memory = None if scripted else self._open_step(step)
+            try:
+                groups = self._play(
+                    questions,
+                    step=step,
+                    rollouts=self.rollouts_per_query,
+                    stage="train",
+                    scripted=scripted,
+                    memory=memory,
+                )
+            finally:
+                if memory is not None:
+                    memory.close()
         roles = {
             role: align_role(groups, role, module.roles[role].objective, self.alignment, seed=self.seed, step=step)
             for role in module.trained_roles
@@ -232,6 +252,35 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 tools[name] = offered[name] if name in offered else load_tool(name)
         return tools
 
+    def _open_step(self, step: int) -> OpenStep | None:
+        """Where finished turns of this step are kept, which a run that is killed and resumed says again.
+
+        A run under ``rounds`` needs none, as it plays the same again; a run without checkpoints is never resumed.
+        """
+        if self._open_steps is None:
+            return None
+        self._remove_closed()
+        policies = self.module.policies
+        identity = key_of(self.seed, {name: policy.fingerprint() for name, policy in policies.items()})
+        memory = OpenStep(open_path(self._open_steps, step), identity)
+        if memory.found:
+            rank_zero_info(f"step {step} goes on: {memory.found} finished turns and calls are taken up.")
+        return memory
+
+    @property
+    def _open_steps(self) -> Path | None:
+        """The folder of open steps, None where none are kept."""
+        assert self.trainer is not None
+        kept = self.schedule == "eager" and isinstance(self.trainer.checkpoint_callback, ModelCheckpoint)
+        return Path(self.trainer.default_root_dir) / "open_steps" if kept else None
+
+    def _remove_closed(self) -> None:
+        """Remove the open steps whose update a checkpoint holds."""
+        assert self.trainer is not None
+        saver = self.trainer.checkpoint_callback
+        if self._open_steps is not None and isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:
+            remove_closed(self._open_steps, max(checkpoints(Path(saver.dirpath)), default=0))
+
     def _play(
         self,
         questions: Sequence[Question],
@@ -241,6 +290,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         stage: Stage,
         first: int = 0,
         scripted: bool = False,
+        memory: OpenStep | None = None,
     ) -> list[Group]:
         self._notify("on_play_start", total=len(questions) * rollouts, stage=stage)
         groups = self.team.play(
@@ -251,6 +301,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             first_query=first,
             temperature=None if stage == "train" else self.validation.temperature,
             script=self.task.script if scripted else None,
+            memory=memory,
             on_done=lambda: self._notify("on_play_advance"),
         )
         if stage != "predict":

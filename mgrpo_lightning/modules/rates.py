@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -44,11 +46,15 @@ class Rates(nn.Module):
         return {name: int(torch.as_tensor(mean.weight)) for name, mean in self._metrics()}
 
     def compute(self) -> dict[str, float]:
-        """The means so far; names that saw nothing are left out. Starts anew."""
-        result = {name: float(mean.compute()) for name, mean in self._metrics() if torch.as_tensor(mean.weight) > 0}
-        for _, mean in self._metrics():
-            mean.reset()
-        return result
+        """The means so far, over all ranks; names that no rank saw anything of are left out. Starts anew."""
+        means = {}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*was called before the ``update`` method")
+            for name, mean in self._metrics():
+                # Also where this rank saw nothing: another one did, and computing is a collective (correctness.md 26).
+                means[name] = float(mean.compute())
+                mean.reset()
+        return {name: value for name, value in means.items() if not math.isnan(value)}
 
     def _metrics(self) -> Iterator[tuple[str, MeanMetric]]:
         for name, mean in zip(self._names, self.means, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 
 import torch
@@ -90,6 +91,14 @@ class Policy:
             DataError: A name is missing or unexpected, or a shape differs.
         """
         self.base.adapters.load(self.role, state, source=f"the state given for role {self.role!r}")
+
+    def fingerprint(self) -> str:
+        """A hash of the base's name, the role's settings and the adapter: what its turns are sampled from."""
+        digest = blake2b(repr((self.base.name, self.config)).encode(), digest_size=16)
+        for name, parameter in self.named_parameters().items():
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def save_peft(self, folder: Path | str) -> None:
         """Write the adapter as a folder that ``PeftModel.from_pretrained`` loads."""

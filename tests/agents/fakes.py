@@ -72,6 +72,7 @@ class FakeConversation:
 
     def extend(self, ids: Sequence[int]) -> None:
         self.ids += ids
+        self.turns += ids[-1] == END  # a turn that is said again, as an observation ends with START
 
     async def sample(self, params: SamplingParams, stream: int) -> SampledTurn:
         assert not self.closed

@@ -47,6 +47,18 @@ def test_the_same_words_are_computed_once_and_scored_for_each_row() -> None:
     assert micro.advantages.tolist() == [1.0, -2.0, 2.0, 2.0]
 
 
+def test_rows_that_only_look_alike_are_computed_apart() -> None:
+    """Equal length and places, and all but one id: no row is scored with what stands in another."""
+    one = row(1, 9)
+    for place in range(9):
+        ids = one.ids.clone()
+        ids[place] += 1
+        other = replace(row(2, 9), ids=ids, mask=one.mask)
+        micro = collate([one, other], torch.device("cpu"))
+        assert micro.ids.tolist() == [one.ids.tolist(), ids.tolist()]
+        assert micro.places.tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_temperatures_are_never_mixed() -> None:
     rows = [row(i, 5, temperature=t) for i, t in enumerate((1.0, 0.6, 1.0, 0.6))]
     assert [{r.temperature for r in batch} for batch in split(rows, 1000)] == [{0.6}, {1.0}]

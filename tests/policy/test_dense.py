@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.nn.modules import Linear4bit
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
 
+from mgrpo_lightning.policy.adapters import WEIGHTS_NAME
 from mgrpo_lightning.policy.dense import DenseCopy
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.logprobs import action_logprobs
@@ -72,6 +77,26 @@ def test_base_and_adapters_stay_as_they_are(team: dict[str, Policy]) -> None:
     for policy in team.values():
         outputs(policy)
     assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+
+
+def test_no_adapter_is_merged_into_the_four_bit_base(team: dict[str, Policy], tmp_path: Path) -> None:
+    """Sampled from, trained and exported: the packed bytes stay, and the export is matrices A and B alone."""
+    base = team["main"].base
+    packed = [module for module in base.model.modules() if isinstance(module, Linear4bit)]
+    assert packed
+    before = [module.weight.detach().clone() for module in packed]
+    for policy in team.values():
+        outputs(policy)
+        with policy.active():
+            base.model(input_ids=IDS).logits.sum().backward()
+        policy.save_peft(tmp_path / policy.role)
+        names = load_file(tmp_path / policy.role / WEIGHTS_NAME)
+        assert names
+        assert all(".lora_A." in name or ".lora_B." in name for name in names)
+    assert [module for module in base.model.modules() if isinstance(module, Linear4bit)] == packed
+    assert all(module.weight.dtype == torch.uint8 for module in packed)
+    assert all(torch.equal(weight, module.weight) for weight, module in zip(before, packed, strict=True))
+    assert not any(layer.merged_adapters for layer in base.model.modules() if isinstance(layer, LoraLayer))
 
 
 def test_it_follows_an_optimizer_step_and_a_loaded_state(team: dict[str, Policy]) -> None:

@@ -1,0 +1,166 @@
+"""The open step: what is finished of a step in play, on disk at once, so that a killed run need not do it again.
+
+Under the ``eager`` schedule a second play says other things than the first. So that nothing finished is lost, and no
+rollout is preferred because it was quick, a resumed run says recorded turns and tool results again where the same ids,
+settings and calls come up, and plays on from there.
+
+A file of lines, one for each turn or call: a checksum and JSON. It is only ever appended to. Lines reach the operating
+system at once, so a killed process loses none; a crash of the machine may lose the last ones, which are then played.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from mgrpo_lightning.errors import MgrpoError
+
+VERSION = 1
+"""Of the format."""
+_NAME = re.compile(r"step-(\d+)")
+
+
+def key_of(*parts: object) -> str:
+    """A key from anything whose ``repr`` says all that identifies it.
+
+    Args:
+        *parts: Numbers, texts, tuples, dataclasses of them.
+    """
+    return blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def open_path(folder: Path, step: int) -> Path:
+    """The file of a step.
+
+    Args:
+        folder: Of all open steps of a run.
+        step: Training step.
+    """
+    return folder / f"step-{step:06d}.jsonl"
+
+
+def remove_closed(folder: Path, done: int) -> None:
+    """Remove what a checkpoint has made unnecessary, and the folder with the last of it.
+
+    Args:
+        folder: Of all open steps of a run.
+        done: Steps whose update is in a checkpoint on disk.
+    """
+    for path in folder.glob("step-*.jsonl"):
+        if (match := _NAME.fullmatch(path.stem)) and int(match[1]) < done:
+            path.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class OpenStep:
+    """Finished work of one step, by key.
+
+    Args:
+        path: Its file; what stands there is taken up if it is of the same identity, and replaced otherwise. Lines
+            behind a torn or damaged one are dropped: what they held is played again.
+        identity: All that must be the same for old work to count, the adapters above all.
+
+    Raises:
+        MgrpoError: The disk is full (also from ``put``).
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self._path = path
+        self._known: dict[str, Any] = {}
+        self.found = 0
+        """Turns and calls that stood in the file."""
+        head = {"version": VERSION, "identity": identity}
+        length = self._load(head)
+        self.found = len(self._known)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: a line is with the operating system when put() returns.
+            self._file = open(path, "r+b" if length else "wb", buffering=0)  # noqa: SIM115 - open until close()
+        except OSError as error:
+            raise self._full(error) from error
+        self._file.truncate(length)
+        self._file.seek(length)
+        if not length:
+            self._append(head)
+
+    def get(self, key: str) -> Any | None:
+        """What was put there, None if nothing was.
+
+        Args:
+            key: From ``key_of``.
+        """
+        return self._known.get(key)
+
+    def put(self, key: str, value: Mapping[str, Any]) -> None:
+        """Record something that is finished.
+
+        Args:
+            key: From ``key_of``.
+            value: What JSON can hold; floats come back bit for bit.
+        """
+        self._known[key] = value
+        self._append({"key": key, "value": value})
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        self._file.close()
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        text = json.dumps(record, separators=(",", ":")).encode()
+        line = memoryview(b"%08x %s\n" % (zlib.crc32(text), text))
+        try:
+            while line:  # an unbuffered write may be short
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _load(self, head: Mapping[str, Any]) -> int:
+        """Take up the lines of a file with this head; the length of what is whole."""
+        records, length = whole_lines(self._path)
+        if records[:1] != [head]:
+            return 0
+        self._known = {record["key"]: record["value"] for record in records[1:]}
+        return length
+
+    def _full(self, error: OSError) -> Exception:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return error
+        return MgrpoError(
+            f"no space left on the disk while writing {self._path}.",
+            hint="free some space (or raise the quota) and resume; finished turns are kept.",
+        )
+
+
+def whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """What stands in a file up to the first torn or damaged line, and how many bytes that is.
+
+    The first record is the head, the others are ``{"key": ..., "value": ...}``.
+
+    Args:
+        path: Of an open step; a missing one is empty.
+    """
+    records: list[dict[str, Any]] = []
+    length = 0
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for line in lines:
+        if (record := _record(line)) is None:
+            break
+        records.append(record)
+        length += len(line)
+    return records, length
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """What a line holds, None if it is not whole."""
+    checksum, _, text = line.removesuffix(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
+        return None
+    return json.loads(text)  # type: ignore[no-any-return]

@@ -1,0 +1,68 @@
+"""RememberingSampler: says again what an open step has recorded, and records what is sampled anew."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import blake2b
+
+from mgrpo_lightning.open_step import OpenStep, key_of
+from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, Sampler, SamplingParams
+
+
+class RememberingSampler:
+    """A sampler with a memory.
+
+    A recorded turn is said again only where the ids before it, the settings and the stream of random numbers are those
+    it was sampled with.
+
+    Args:
+        sampler: Samples what is not recorded.
+        memory: Of the step in play; its identity holds the adapter.
+    """
+
+    def __init__(self, sampler: Sampler, memory: OpenStep) -> None:
+        self._sampler = sampler
+        self._memory = memory
+        self.exact = sampler.exact
+        self.stateful = sampler.stateful
+
+    def open(self, ids: Sequence[int], order: tuple[int, ...]) -> Conversation:
+        """A conversation on a prompt; nothing is computed until a turn is sampled that is not recorded."""
+        seen = blake2b(digest_size=16)
+        seen.update(array("q", ids))
+        return _Conversation(self._sampler.open(ids, order), self._memory, seen)
+
+
+class _Conversation:
+    def __init__(self, conversation: Conversation, memory: OpenStep, seen: blake2b) -> None:
+        self._inner = conversation
+        self._memory = memory
+        self._seen = seen
+
+    @property
+    def length(self) -> int:
+        return self._inner.length
+
+    def extend(self, ids: Sequence[int]) -> None:
+        self._inner.extend(ids)
+        self._seen.update(array("q", ids))
+
+    async def sample(self, params: SamplingParams, stream: int) -> SampledTurn:
+        key = key_of("turn", self._seen.hexdigest(), params, stream)
+        known = self._memory.get(key)
+        if known is None:
+            turn = await self._inner.sample(params, stream)
+            self._memory.put(key, asdict(turn))
+        else:
+            turn = SampledTurn(**known | {"ids": tuple(known["ids"]), "logprobs": tuple(known["logprobs"])})
+            self._inner.extend(turn.ids)
+        self._seen.update(array("q", turn.ids))
+        return turn
+
+    def fork(self, n: int) -> list[Conversation]:
+        return [_Conversation(child, self._memory, self._seen.copy()) for child in self._inner.fork(n)]
+
+    def close(self) -> None:
+        self._inner.close()

@@ -1,0 +1,124 @@
+"""A play that dies and is played again: all that was finished is said again, once, and nothing finished is redone."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mgrpo_lightning.open_step import OpenStep, whole_lines
+from mgrpo_lightning.trajectory import Group
+from tests.agents.fakes import FakeTool, answer, call, duo, limits, make_team, question
+
+ROLLOUTS = 6
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class World:
+    """Policies and a tool that never say the same twice, and die together at their n-th word."""
+
+    def __init__(self, dies_at: int | None, seed: int) -> None:
+        self.said: Counter[str] = Counter()
+        self._dies_at = dies_at
+        self._chance = random.Random(seed)
+        self._count = itertools.count()
+
+    def _word(self) -> str:
+        if (number := next(self._count)) == self._dies_at:
+            raise Killed
+        self.said[word := f"{self._chance.getrandbits(40)}-{number}"] += 1
+        return word
+
+    def main(self, task: str, turn: int, order: tuple[int, ...]) -> str:
+        calls = [call("searcher", task=self._word()) for _ in range(self._chance.randint(0, 2))]
+        return "".join(calls) or answer(self._word())
+
+    def searcher(self, task: str, turn: int, order: tuple[int, ...]) -> str:
+        word = self._word()
+        return call("search", query=word) if self._chance.random() < 0.5 else answer(word)
+
+    async def search(self, query: str) -> str:
+        await asyncio.sleep(self._chance.choice([0, 0.001]))
+        if self._chance.random() < 0.2:
+            raise OSError(f"no network {self._word()}")
+        return f"page {self._word()}"
+
+
+def played(world: World, memory: OpenStep) -> list[Group]:
+    roles = duo(main=limits(turns=4), searcher=limits(turns=4))
+    team, _ = make_team(roles, {"main": world.main, "searcher": world.searcher}, {"search": FakeTool(world.search)})
+    return team.play([question("Which?"), question("Who?")], step=0, rollouts=ROLLOUTS, memory=memory)
+
+
+def finished(path: Path) -> set[str]:
+    """The turns and results in a file, as text."""
+    values = [record["value"] for record in whole_lines(path)[0][1:]]
+    return {str(v["text"]) if "text" in v else bytes(i for i in v["ids"] if i < 256).decode() for v in values}
+
+
+def contents(groups: list[Group]) -> list[str]:
+    """Every turn and every tool result of the play."""
+    trajectories = [t for group in groups for rollout in group.rollouts for t in rollout.trajectories()]
+    turns = [message.content for t in trajectories for message in t.messages if message.role == "assistant"]
+    return turns + [call.result for t in trajectories for call in t.calls if call.invocation is None]
+
+
+@pytest.mark.parametrize("dies_at", [0, 1, 5, 10, 17, 25])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_finished_is_in_the_play_once_and_is_not_done_again(tmp_path: Path, dies_at: int, seed: int) -> None:
+    path = tmp_path / "step-000000.jsonl"
+    memory = OpenStep(path, "")
+    with pytest.raises(Killed):
+        played(World(dies_at, seed), memory)
+    memory.close()
+    before = finished(path)
+    again = World(None, seed + 100)
+    memory = OpenStep(path, "")
+    groups = played(again, memory)
+    memory.close()
+    assert [len(group.rollouts) for group in groups] == [ROLLOUTS] * 2
+    times = Counter(contents(groups))
+    assert {text: times[text] for text in before} == dict.fromkeys(before, 1)
+    new = [text for text in times if text not in before]
+    assert sum(times.values()) == len(before) + len(new)
+    assert all(any(word in text for text in new) for word in again.said), "something finished was done again"
+
+
+def test_a_turn_on_other_words_is_not_said_again(tmp_path: Path) -> None:
+    """The text before it differs, though the place and the random numbers are the same (correctness.md 34)."""
+    path = tmp_path / "step-000000.jsonl"
+
+    def report_on(result: str) -> tuple[str, str]:
+        async def search(query: str) -> str:
+            return result
+
+        speak: dict[str, Callable[..., str]] = {
+            "main": lambda task, turn, order: call("searcher", task="find") if turn == 0 else answer("done"),
+            "searcher": lambda task, turn, order: call("search", query="q") if turn == 0 else answer(f"of {result}"),
+        }
+        memory = OpenStep(path, "")
+        team, _ = make_team(duo(), speak, {"search": FakeTool(search)})
+        (group,) = team.play([question()], step=0, rollouts=1, memory=memory)
+        memory.close()
+        searcher = group.rollouts[0].subs[0]
+        return searcher.messages[-2].content, searcher.messages[-1].content
+
+    assert report_on("old page") == ("old page", answer("of old page"))
+    # The result is lost, the turns behind it are not.
+    records = whole_lines(path)[0][1:]
+    path.unlink()
+    memory = OpenStep(path, "")
+    for record in records:
+        if record["value"].get("text") != "old page":
+            memory.put(**record)
+    assert len(whole_lines(path)[0]) == len(records)
+    memory.close()
+    assert report_on("new page") == ("new page", answer("of new page"))

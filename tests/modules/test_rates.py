@@ -1,0 +1,44 @@
+"""Rates over ranks: a mean is that of all ranks and belongs to its name, whatever each of them has seen."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import start_processes
+
+from mgrpo_lightning.modules.rates import Rates
+
+NAMES = {
+    0: ["main/reward", "calls", "searcher/reward", "failed"],
+    1: ["failed", "searcher/reward", "main/reward", "calls"],
+}
+SEEN = {
+    0: [("calls", 1.0), ("calls", 2.0), ("main/reward", 0.5)],
+    1: [("calls", 6.0), ("searcher/reward", 0.25)],
+}
+"""Nobody called the searcher on rank 0; nothing failed anywhere."""
+
+
+def _rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    where = f"file://{folder}/rendezvous"
+    dist.init_process_group("gloo", where, rank=rank, world_size=2, timeout=timedelta(seconds=30))
+    rates = Rates(NAMES[rank])
+    for name, value in SEEN[rank]:
+        rates.add(name, value)
+    Path(folder, f"{rank}.json").write_text(json.dumps([rates.compute(), rates.compute()]))
+    dist.destroy_process_group()
+
+
+def test_every_rank_computes_the_same_means_under_the_same_names(tmp_path: Path) -> None:
+    start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
+    for rank in (0, 1):
+        means, afterwards = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert means == pytest.approx({"calls": 3.0, "main/reward": 0.5, "searcher/reward": 0.25})
+        assert list(means) == sorted(means)
+        assert afterwards == {}

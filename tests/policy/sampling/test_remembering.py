@@ -1,0 +1,73 @@
+"""Recorded turns are said again bit for bit, and what is sampled behind them is what would have been."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mgrpo_lightning.open_step import OpenStep
+from mgrpo_lightning.policy.sampling.remembering import RememberingSampler
+from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
+from tests.policy.sampling.player import MakePolicy, Spans, play, play_agent
+
+NAMES = range(4)
+
+
+def remembered(make_policy: MakePolicy, path: Path, *, temperature: float = 1.0) -> tuple[list[Spans], int]:
+    """The spans of four forked agents, and how many turns were sampled rather than said again."""
+    policy = make_policy(dtype=torch.float64)
+    scheduler = Scheduler("eager")
+    memory = OpenStep(path, policy.fingerprint())
+    sampler = RememberingSampler(TransformersSampler(policy, scheduler), memory)
+    prompt = policy.chat.open("system prompt", "question")
+    conversations = sampler.open(prompt, (0,)).fork(len(NAMES))
+    agents = [
+        play_agent(policy, c, prompt, n, temperature=temperature) for c, n in zip(conversations, NAMES, strict=True)
+    ]
+    spans = scheduler.play(agents)
+    memory.close()
+    return spans, len(path.read_bytes().splitlines()) - 1 - memory.found
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5, 11, 12])
+def test_a_play_goes_on_behind_the_recorded_turns(make_policy: MakePolicy, tmp_path: Path, kept: int) -> None:
+    first, sampled = remembered(make_policy, path := tmp_path / "step")
+    assert sampled == 3 * len(NAMES)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: 1 + kept]))
+    again, sampled = remembered(make_policy, path)
+    assert sampled == 3 * len(NAMES) - kept
+    assert [[ids for _, ids, _ in spans] for spans in again] == [[ids for _, ids, _ in spans] for spans in first]
+    exact = 0
+    for ours, theirs in zip(again, first, strict=True):
+        for (_, _, some), (_, _, others) in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(torch.tensor(some), torch.tensor(others), rtol=0, atol=1e-9)
+            exact += bool(some) and some == others
+    assert exact >= kept
+
+
+def test_without_a_memory_the_same_is_said(make_policy: MakePolicy, tmp_path: Path) -> None:
+    policy = make_policy(dtype=torch.float64)
+    scheduler = Scheduler("eager")
+    memory = OpenStep(tmp_path / "step", "")
+    sampler = RememberingSampler(TransformersSampler(policy, scheduler), memory)
+    assert (sampler.exact, sampler.stateful) == (True, True)
+    prompt = policy.chat.open("system prompt", "question about 0")
+    (spans,) = scheduler.play([play_agent(policy, sampler.open(prompt, (0, 0)), prompt, 2)])
+    (plain,) = play(policy, "eager", names=[2], fork=False)
+    assert [ids for _, ids, _ in spans][1:] == [ids for _, ids, _ in plain][1:]
+
+
+def test_other_settings_or_another_adapter_sample_anew(make_policy: MakePolicy, tmp_path: Path) -> None:
+    remembered(make_policy, path := tmp_path / "step")
+    _, sampled = remembered(make_policy, path, temperature=0.7)
+    assert sampled == 3 * len(NAMES)
+    policy = make_policy(dtype=torch.float64)
+    before = policy.fingerprint()
+    with torch.no_grad():
+        next(iter(policy.named_parameters().values())).add_(1e-7)
+    assert policy.fingerprint() != before
+    assert OpenStep(path, policy.fingerprint()).found == 0

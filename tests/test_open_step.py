@@ -1,0 +1,95 @@
+"""The file of an open step: what was put there comes back, however the writer died."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.open_step import OpenStep, key_of, open_path, remove_closed
+
+VALUES = [{"ids": [1, 2], "logprobs": [-0.1, -1e-45]}, {"text": "é\ud800\n", "failed": True}, {}]
+
+
+def filled(path: Path, identity: str = "adapters") -> bytes:
+    memory = OpenStep(path, identity)
+    for number, value in enumerate(VALUES):
+        memory.put(key_of(number), value)
+    memory.close()
+    return path.read_bytes()
+
+
+def known(path: Path, identity: str = "adapters") -> list[Any]:
+    memory = OpenStep(path, identity)
+    memory.close()
+    assert memory.found == sum(memory.get(key_of(number)) is not None for number in range(len(VALUES) + 1))
+    return [memory.get(key_of(number)) for number in range(len(VALUES))]
+
+
+def test_what_was_put_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    filled(path := open_path(tmp_path, 3))
+    assert path.name == "step-000003.jsonl"
+    assert known(path) == VALUES
+
+
+@given(floats=st.lists(st.floats(allow_nan=False, width=32)))
+def test_log_probabilities_are_exact(floats: list[float], tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("open") / "step-000000.jsonl"
+    memory = OpenStep(path, "")
+    memory.put("key", {"logprobs": floats})
+    memory.close()
+    again = OpenStep(path, "").get("key")
+    assert again is not None
+    assert [value.hex() for value in again["logprobs"]] == [value.hex() for value in floats]
+
+
+def test_a_file_cut_anywhere_keeps_its_whole_lines_and_goes_on(tmp_path: Path) -> None:
+    whole = filled(tmp_path / "whole")
+    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
+    for length in range(len(whole) + 1):
+        (path := tmp_path / "cut").write_bytes(whole[:length])
+        lines = max(sum(end <= length for end in ends) - 1, 0)
+        assert known(path) == VALUES[:lines] + [None] * (len(VALUES) - lines)
+        assert filled(path).count(b"\n") >= len(ends)
+        assert known(path) == VALUES
+
+
+def test_a_damaged_line_and_what_stands_behind_it_is_dropped(tmp_path: Path) -> None:
+    whole = filled(path := tmp_path / "file")
+    second = whole.index(b"failed")
+    path.write_bytes(whole[:second] + b"F" + whole[second + 1 :])
+    assert known(path) == [VALUES[0], None, None]
+
+
+def test_work_of_other_adapters_is_not_taken_up(tmp_path: Path) -> None:
+    filled(path := tmp_path / "file")
+    assert known(path, "other adapters") == [None] * len(VALUES)
+    assert known(path) == [None] * len(VALUES), "the file is now the other's"
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    class Full:
+        def write(self, line: memoryview) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    memory = OpenStep(tmp_path / "file", "")
+    memory.close()
+    memory._file = Full()  # type: ignore[assignment]
+    with pytest.raises(MgrpoError, match=r"no space left on the disk while writing .*file.*HINT: free some space"):
+        memory.put("key", {})
+
+
+def test_steps_in_a_checkpoint_are_removed_and_the_folder_with_the_last(tmp_path: Path) -> None:
+    folder = tmp_path / "open_steps"
+    remove_closed(folder, 5)
+    for step in (3, 4, 5):
+        filled(open_path(folder, step))
+    remove_closed(folder, 4)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000004.jsonl", "step-000005.jsonl"]
+    remove_closed(folder, 6)
+    assert not folder.exists()
