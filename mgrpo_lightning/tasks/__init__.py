@@ -3,5 +3,6 @@
 from mgrpo_lightning.tasks.base import Evidence, Question, Script, Split, Task
 from mgrpo_lightning.tasks.factbook.task import Factbook
 from mgrpo_lightning.tasks.jsonl import JsonlTask
+from mgrpo_lightning.tasks.judge import Judge
 
-__all__ = ["Evidence", "Factbook", "JsonlTask", "Question", "Script", "Split", "Task"]
+__all__ = ["Evidence", "Factbook", "JsonlTask", "Judge", "Question", "Script", "Split", "Task"]

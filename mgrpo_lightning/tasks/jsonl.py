@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.tasks.base import Question, Split, Task
+from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.tools.base import Tool, load_tool
 
@@ -23,13 +24,14 @@ LAYOUT = 'write {"question": "...", "answer": "..."} on every line.'
 
 
 class JsonlTask(Task):
-    """Questions from JSONL files, scored by exact match up to case, space and trailing punctuation.
+    """Questions from JSONL files, scored by exact match up to case, space and trailing punctuation, or by a judge.
 
     Args:
         path: File of the training questions.
         validation_path: File of the validation questions; None leaves that split empty.
         test_path: File of the test questions; None leaves that split empty.
         tools: Dotted paths of the tools this task offers, by which roles may call them by their bare names.
+        judge: Decides about answers that do not match; None: they are wrong.
 
     Raises:
         DataError: A file is missing, empty or malformed; the message names file, line and column.
@@ -42,9 +44,11 @@ class JsonlTask(Task):
         validation_path: str | None = None,
         test_path: str | None = None,
         tools: Sequence[str] = (),
+        judge: Judge | None = None,
     ) -> None:
         paths: dict[Split, str | None] = {"train": path, "validation": validation_path, "test": test_path}
         self._questions = {split: read_questions(Path(file)) for split, file in paths.items() if file is not None}
+        self._judge = judge
         self._tools: dict[str, Tool] = {}
         for tool in map(load_tool, tools):
             if tool.name in self._tools:
@@ -57,7 +61,10 @@ class JsonlTask(Task):
 
     @override
     async def correct(self, question: Question, answer: str | None) -> float:
-        return exact_match(answer, question.answers)
+        matched = exact_match(answer, question.answers)
+        if matched or self._judge is None or answer is None or not answer.strip():
+            return matched
+        return float(await self._judge.correct(question.text, question.answers, answer))
 
     @override
     def tools(self) -> Mapping[str, Tool]:
