@@ -16,10 +16,10 @@ STAMP := $(VENV)/.installed
 PIP_INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test lint format mutants pocket constraints clean
+.PHONY: help env quickstart test lint format mutants pocket smollm2 constraints clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## Make .venv with every extra, at the pinned versions
 
@@ -57,6 +57,10 @@ pocket: env ## Build the embedded model and its adapters from nothing but the wo
 	  --config configs/pocket/imperfect.yaml --run.name pocket
 	rm -rf mgrpo_lightning/pocket/adapters
 	cp -r runs/pocket/adapters mgrpo_lightning/pocket/adapters
+
+smollm2: env ## Train SmolLM2-135M on the Factbook, one seed after the other, resumable (hours on 2 cores)
+	$(BIN)/python -m benchmarks.smollm2_model
+	$(BIN)/python -m benchmarks.smollm2 --seeds 0 1
 
 constraints: ## Resolve anew in a scratch environment and rewrite constraints.txt
 	$(PYTHON) -m venv --clear build/constraints

@@ -1,0 +1,124 @@
+"""One GRPO step of one agent with one turn, beside TRL's trainer: seconds by part, and peak memory.
+
+    python -m benchmarks.trl [--sizes 2M 22M 135M] [--arms trl ours] [--repeats 3] [--threads 1] [--json FILE]
+
+Both sides train the same LoRA adapter on the same random-weight Llama in float32, on the same prompts, and sample the
+same number of tokens, none of which can end a completion. Every figure is of a fresh process, which warms up with one
+step; arms take turns. Peak memory is what the process rises above its memory before the first step, with the model,
+the adapter and all imports there.
+
+``trl`` is TRL at its fastest setting on a CPU; the other arms of it are what that was chosen from:
+
+- float32 without autocast (its default, bfloat16, is emulated on CPUs without AVX512-BF16 or AMX);
+- no gradient checkpointing (``trl_checkpointing`` has it, as TRL does by default);
+- micro-batches of 4 rows (``trl_rows1``, ``trl_rows2``, ``trl_rows8``; peak memory is mostly a matter of these);
+- ``generate`` with its dynamic cache (``trl_static_cache``, ``trl_continuous``), all rows at once, no logits processor;
+- no reference model (beta 0), no pass for old log-probabilities (one update a batch), nothing logged or saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fresh import MIB, run
+from benchmarks.setting import SHAPES, Step, write_model
+
+STEPS = {
+    "2M": Step(queries=2, rollouts=8, prompt=256, completion=128),
+    "22M": Step(queries=1, rollouts=8, prompt=256, completion=128),
+    "135M": Step(queries=1, rollouts=8, prompt=256, completion=128),
+}
+TRL = {"rows": 4, "gradient_checkpointing": False}
+OURS = {"token_budget": 800, "dense_sampling": True, "gradient_checkpointing": False}
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "trl": ("benchmarks.step_trl", TRL),
+    "ours": ("benchmarks.step_ours", OURS),
+    "ours_lean": ("benchmarks.step_ours", OURS | {"dense_sampling": False, "gradient_checkpointing": True}),
+    "trl_checkpointing": ("benchmarks.step_trl", TRL | {"gradient_checkpointing": True}),
+    "ours_rows1": ("benchmarks.step_ours", OURS | {"token_budget": 400}),
+    "trl_rows1": ("benchmarks.step_trl", TRL | {"rows": 1}),
+    "trl_rows2": ("benchmarks.step_trl", TRL | {"rows": 2}),
+    "trl_rows8": ("benchmarks.step_trl", TRL | {"rows": 8}),
+    "trl_static_cache": ("benchmarks.step_trl", TRL | {"cache_implementation": "static"}),
+    "trl_continuous": ("benchmarks.step_trl", TRL | {"use_transformers_continuous_batching": True}),
+}
+"""By name: the module that measures, and its options."""
+PARTS = ("generation", "scoring", "update", "step")
+
+
+def measure(size: str, arms: list[str], repeats: int, steps: int) -> dict[str, list[dict[str, Any]]]:
+    """What fresh processes found, by arm, in the order of the repeats.
+
+    Args:
+        size: A key of ``SHAPES``.
+        arms: Keys of ``ARMS``.
+        repeats: Processes an arm.
+        steps: Timed steps of a process.
+    """
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder), SHAPES[size])
+        for _ in range(repeats):
+            for arm in arms:
+                module, options = ARMS[arm]
+                arguments = {"folder": folder, "step": asdict(STEPS[size]), "steps": steps, "options": options}
+                found[arm].append(run(module, arguments))
+    return found
+
+
+def lines(size: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines of the table: medians, and the median over repeats of the ratio to the first arm.
+
+    Args:
+        size: Of the model.
+        found: Of ``measure``.
+    """
+    table = []
+    first = next(iter(found.values()))
+    for arm, runs in found.items():
+        seconds = [statistics.median(run["seconds"][part] for run in runs) for part in PARTS]
+        pairs = list(zip(first, runs, strict=True))
+        faster = statistics.median(a["seconds"]["step"] / b["seconds"]["step"] for a, b in pairs)
+        cpu = statistics.median(run["cpu"] for run in runs)
+        less = statistics.median(a["cpu"] / b["cpu"] for a, b in pairs)
+        smaller = statistics.median(b["peak"] / a["peak"] for a, b in pairs)
+        peak = statistics.median(run["peak"] for run in runs) / MIB
+        shown = " | ".join(f"{value:.2f}" for value in seconds)
+        table.append(
+            f"| {size} | {arm} | {shown} | {faster:.2f} | {cpu:.2f} | {less:.2f} | {peak:,.0f} | {smaller:.2f} |"
+        )
+    return table
+
+
+def main() -> None:
+    """Measure every size and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["trl", "ours"], help="ratios: to the first")
+    parser.add_argument("--repeats", type=int, default=3, help="processes an arm and size")
+    parser.add_argument("--steps", type=int, default=1, help="timed steps of a process")
+    parser.add_argument("--threads", type=int, help="of each process; as many as there are cores if not given")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    columns = ["model", "arm", *(f"{part}, s" for part in PARTS), "faster"]
+    columns += ["step, CPU s", "less CPU", "peak, MiB", "memory"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    figures = {}
+    for size in arguments.sizes:
+        figures[size] = measure(size, arguments.arms, arguments.repeats, arguments.steps)
+        print("\n".join(lines(size, figures[size])), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
