@@ -148,7 +148,7 @@ def main() -> None:
         folder = RUNS / f"smollm2-{seed}"
         results = fit([*TEAM, *base, f"--run.seed={seed}"], folder)
         with atomic_path(RECORDS / f"seed-{seed}.json") as temporary:
-            temporary.write_text(json.dumps(record(folder, results), indent=1, ensure_ascii=False) + "\n")
+            temporary.write_text(json.dumps(record(folder, results), indent=1) + "\n")
         shutil.copy(folder / "learning_curve.png", RECORDS / f"seed-{seed}.png")
         records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("seed-*.json"))]
         print(f"warm start: {warm_start['seconds']['fit'] / 3600:.2f} hours\n\n{table(records)}", flush=True)

@@ -77,7 +77,7 @@ def _temporary(target: Path, suffix: str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
             temporary.unlink()
-        if _disk_is_full(error):
+        if disk_is_full(error):
             raise MgrpoError(
                 f"no space left on the disk while writing {target}.",
                 hint="free some space (or raise the quota) and resume; the previous version is untouched.",
@@ -85,7 +85,12 @@ def _temporary(target: Path, suffix: str) -> Iterator[Path]:
         raise
 
 
-def _disk_is_full(error: BaseException) -> bool:
+def disk_is_full(error: BaseException) -> bool:
+    """Whether a failed write says that the disk is full, or the quota used up.
+
+    Args:
+        error: What the write raised.
+    """
     # Writers in Rust or C++ (safetensors, for one) wrap the error and keep only its text.
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
 

@@ -10,7 +10,6 @@ system at once, so a killed process loses none; a crash of the machine may lose 
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 import shutil
@@ -20,6 +19,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from mgrpo_lightning.atomic import disk_is_full
 from mgrpo_lightning.errors import MgrpoError
 
 VERSION = 1
@@ -131,7 +131,7 @@ class OpenStep:
         return length
 
     def _full(self, error: OSError) -> Exception:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not disk_is_full(error):
             return error
         return MgrpoError(
             f"no space left on the disk while writing {self._path}.",
