@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from mgrpo_lightning.allocator import LARGE
 
 MIB = 2**20
 
@@ -65,14 +67,19 @@ def _status(field: str) -> int:
     raise KeyError(field)
 
 
-def run(module: str, arguments: dict[str, Any]) -> dict[str, Any]:
+MAPPED = {"MALLOC_MMAP_THRESHOLD_": str(LARGE), "THP_MEM_ALLOC_ENABLE": "1"}
+"""What the command ``mgrpo`` sets up (``give_back_large_blocks``), for a process that starts without it."""
+
+
+def run(module: str, arguments: dict[str, Any], *, variables: Mapping[str, str] = MAPPED) -> dict[str, Any]:
     """What a fresh process measures: ``report`` is its last word.
 
     Args:
         module: To run with ``python -m``; it is given the arguments as one JSON text.
         arguments: For it.
+        variables: Of its environment, besides this process's own.
     """
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **variables}
     child = subprocess.run(
         [sys.executable, "-m", module, json.dumps(arguments)],
         env=environment,

@@ -4,7 +4,8 @@
 
 A planner and a searcher on one NF4 base of random weights: every conversation of a step is open at its full context at
 once, then both roles are updated on rows of full context, twice. Each measurement is a fresh process; its peak is that
-of resident memory above what Python and the libraries had before the base was loaded.
+of resident memory above what Python and the libraries had before the base was loaded. The allocator is set up as by the
+command ``mgrpo``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.trajectory import Key
 
 MODELS = ("22M", "135M")
-QUERIES = (2, 8)
+QUERIES = (1, 4)
 ROLLOUTS, CONTEXT, TURN, TOKEN_BUDGET = 8, 512, 64, 4096
 ROLES = ("main", "searcher")
 

@@ -3,7 +3,7 @@
     python -m benchmarks.mismatch [--config configs/quickstart.yaml] [--json FILE]
 
 Plays one step of the team at each setting and, from its journal, recomputes the log-probability of every sampled token
-with the adapters of the start in one padded forward pass. abs(log rho) should be 0; what is left is numerics.
+with the adapters of the start, as an update does. abs(log rho) should be 0; what is left is numerics.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mgrpo_lightning.cli import make_cli
 from mgrpo_lightning.data.batch import Row
 from mgrpo_lightning.journal import read_groups
 from mgrpo_lightning.modules.microbatch import collate, split
-from mgrpo_lightning.policy.logprobs import action_logprobs
+from mgrpo_lightning.policy.logprobs import forest_logprobs
 
 NUMERICS = {
     "nf4 + fp32": ("nf4", "float32"),
@@ -63,9 +63,7 @@ def measure(config: str, numerics: str, temperature: float) -> dict[str, tuple[f
         for rows in split([Row.of(t, advantage=0, coefficient=0) for t in trajectories], TOKENS):
             micro = collate(rows, policy.device)
             with torch.no_grad(), policy.reference():
-                logprobs = action_logprobs(
-                    policy.base.model, micro.ids, micro.lengths, micro.mask, temperature=temperature
-                )
+                logprobs = forest_logprobs(policy.base.model, micro.forest, micro.scored, temperature=temperature)
             gaps[role].append((logprobs[micro.places] - micro.behaviour).abs())
     merged = {role: torch.cat(values) for role, values in gaps.items()}
     return {role: (float(values.mean()), float(values.max())) for role, values in merged.items()}

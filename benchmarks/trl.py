@@ -1,13 +1,17 @@
 """One GRPO step of one agent with one turn, beside TRL's trainer: seconds by part, and peak memory.
 
-    python -m benchmarks.trl [--sizes 2M 22M 135M] [--arms trl ours] [--repeats 3] [--threads 1] [--json FILE]
+    python -m benchmarks.trl [--sizes 2M 22M 135M] [--lengths 512+64 256+128] [--arms trl ours] [--repeats 3]
+                             [--threads 1] [--json FILE]
 
 Both sides train the same LoRA adapter on the same random-weight Llama in float32, on the same prompts, and sample the
-same number of tokens, none of which can end a completion. Every figure is of a fresh process, which warms up with one
-step; arms take turns. Peak memory is what the process rises above its memory before the first step, with the model,
-the adapter and all imports there.
+same number of tokens, none of which can end a completion: K = 8 completions a prompt, of ``prompt+completion`` tokens
+(the first pair is that of agents, who read pages and say a line; the second nearer to that of puzzles). Every figure is
+of a fresh process, which warms up with one step; arms take turns. Peak memory is what the process rises above its
+memory before the first step, with the model, the adapter and all imports there.
 
-``trl`` is TRL at its fastest setting on a CPU; the other arms of it are what that was chosen from:
+``ours`` is as the command ``mgrpo`` runs it, sampling from a dense copy: it gives freed memory back to the system
+(``trl_mapped`` has the same variables set). ``trl`` is TRL at its fastest setting on a CPU; the other arms of it are
+what that was chosen from:
 
 - float32 without autocast (its default, bfloat16, is emulated on CPUs without AVX512-BF16 or AMX);
 - no gradient checkpointing (``trl_checkpointing`` has it, as TRL does by default);
@@ -19,6 +23,7 @@ the adapter and all imports there.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -27,57 +32,60 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fresh import MIB, run
+from benchmarks.fresh import MAPPED, MIB, run
 from benchmarks.setting import SHAPES, Step, write_model
 
-STEPS = {
-    "2M": Step(queries=2, rollouts=8, prompt=256, completion=128),
-    "22M": Step(queries=1, rollouts=8, prompt=256, completion=128),
-    "135M": Step(queries=1, rollouts=8, prompt=256, completion=128),
-}
+QUERIES = {"2M": 2, "22M": 1, "135M": 1}
+ROLLOUTS = 8
+LENGTHS = ("512+64", "256+128")
 TRL = {"rows": 4, "gradient_checkpointing": False}
-OURS = {"token_budget": 800, "dense_sampling": True, "gradient_checkpointing": False}
+OURS = {"token_budget": 2048, "dense_sampling": True, "gradient_checkpointing": False}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "trl": ("benchmarks.step_trl", TRL),
-    "ours": ("benchmarks.step_ours", OURS),
-    "ours_lean": ("benchmarks.step_ours", OURS | {"dense_sampling": False, "gradient_checkpointing": True}),
-    "trl_checkpointing": ("benchmarks.step_trl", TRL | {"gradient_checkpointing": True}),
-    "ours_rows1": ("benchmarks.step_ours", OURS | {"token_budget": 400}),
-    "trl_rows1": ("benchmarks.step_trl", TRL | {"rows": 1}),
-    "trl_rows2": ("benchmarks.step_trl", TRL | {"rows": 2}),
-    "trl_rows8": ("benchmarks.step_trl", TRL | {"rows": 8}),
-    "trl_static_cache": ("benchmarks.step_trl", TRL | {"cache_implementation": "static"}),
-    "trl_continuous": ("benchmarks.step_trl", TRL | {"use_transformers_continuous_batching": True}),
+    "trl": ("trl", TRL),
+    "ours": ("ours", OURS),
+    "ours_lean": ("ours", OURS | {"dense_sampling": False, "gradient_checkpointing": True}),
+    "trl_checkpointing": ("trl", TRL | {"gradient_checkpointing": True}),
+    "ours_small": ("ours", OURS | {"token_budget": 800}),
+    "trl_rows1": ("trl", TRL | {"rows": 1}),
+    "trl_rows2": ("trl", TRL | {"rows": 2}),
+    "trl_rows8": ("trl", TRL | {"rows": 8}),
+    "trl_static_cache": ("trl", TRL | {"cache_implementation": "static"}),
+    "trl_mapped": ("trl", TRL),
+    "trl_continuous": ("trl", TRL | {"use_transformers_continuous_batching": True}),
 }
-"""By name: the module that measures, and its options."""
+"""By name: whose step, and its options."""
 PARTS = ("generation", "scoring", "update", "step")
 
 
-def measure(size: str, arms: list[str], repeats: int, steps: int) -> dict[str, list[dict[str, Any]]]:
+def measure(size: str, lengths: str, arms: list[str], repeats: int, steps: int) -> dict[str, list[dict[str, Any]]]:
     """What fresh processes found, by arm, in the order of the repeats.
 
     Args:
         size: A key of ``SHAPES``.
+        lengths: Tokens, as ``prompt+completion``.
         arms: Keys of ``ARMS``.
         repeats: Processes an arm.
         steps: Timed steps of a process.
     """
     found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    prompt, completion = map(int, lengths.split("+"))
+    step = Step(queries=QUERIES[size], rollouts=ROLLOUTS, prompt=prompt, completion=completion)
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder), SHAPES[size])
         for _ in range(repeats):
             for arm in arms:
-                module, options = ARMS[arm]
-                arguments = {"folder": folder, "step": asdict(STEPS[size]), "steps": steps, "options": options}
-                found[arm].append(run(module, arguments))
+                side, options = ARMS[arm]
+                arguments = {"folder": folder, "step": asdict(step), "steps": steps, "options": options}
+                variables = {} if side == "trl" and arm != "trl_mapped" else MAPPED
+                found[arm].append(run(f"benchmarks.step_{side}", arguments, variables=variables))
     return found
 
 
-def lines(size: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
+def lines(work: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Lines of the table: medians, and the median over repeats of the ratio to the first arm.
 
     Args:
-        size: Of the model.
+        work: Model and lengths.
         found: Of ``measure``.
     """
     table = []
@@ -92,7 +100,7 @@ def lines(size: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
         peak = statistics.median(run["peak"] for run in runs) / MIB
         shown = " | ".join(f"{value:.2f}" for value in seconds)
         table.append(
-            f"| {size} | {arm} | {shown} | {faster:.2f} | {cpu:.2f} | {less:.2f} | {peak:,.0f} | {smaller:.2f} |"
+            f"| {work} | {arm} | {shown} | {faster:.2f} | {cpu:.2f} | {less:.2f} | {peak:,.0f} | {smaller:.2f} |"
         )
     return table
 
@@ -101,6 +109,7 @@ def main() -> None:
     """Measure every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--lengths", nargs="+", default=list(LENGTHS), help="tokens of prompt+completion")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["trl", "ours"], help="ratios: to the first")
     parser.add_argument("--repeats", type=int, default=3, help="processes an arm and size")
     parser.add_argument("--steps", type=int, default=1, help="timed steps of a process")
@@ -113,9 +122,11 @@ def main() -> None:
     columns += ["step, CPU s", "less CPU", "peak, MiB", "memory"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     figures = {}
-    for size in arguments.sizes:
-        figures[size] = measure(size, arguments.arms, arguments.repeats, arguments.steps)
-        print("\n".join(lines(size, figures[size])), flush=True)
+    for size, lengths in itertools.product(arguments.sizes, arguments.lengths):
+        found = figures[f"{size} {lengths}"] = measure(
+            size, lengths, arguments.arms, arguments.repeats, arguments.steps
+        )
+        print("\n".join(lines(f"{size} {lengths}", found)), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2))
 

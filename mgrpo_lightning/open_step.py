@@ -69,7 +69,8 @@ class OpenStep:
         identity: All that must be the same for old work to count, the adapters above all.
 
     Raises:
-        MgrpoError: The disk is full (also from ``put``).
+        MgrpoError: The file cannot be written (also from ``put``). Never an OSError: in the middle of a call, that
+            would be taken for a failure of the call.
     """
 
     def __init__(self, path: Path, identity: str) -> None:
@@ -84,10 +85,10 @@ class OpenStep:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: a line is with the operating system when put() returns.
             self._file = open(path, "r+b" if length else "wb", buffering=0)  # noqa: SIM115 - open until close()
+            self._file.truncate(length)
+            self._file.seek(length)
         except OSError as error:
-            raise self._full(error) from error
-        self._file.truncate(length)
-        self._file.seek(length)
+            raise self._unwritten(error) from error
         if not length:
             self._append(head)
 
@@ -120,7 +121,7 @@ class OpenStep:
             while line:  # an unbuffered write may be short
                 line = line[self._file.write(line) :]
         except OSError as error:
-            raise self._full(error) from error
+            raise self._unwritten(error) from error
 
     def _load(self, head: Mapping[str, Any]) -> int:
         """Take up the lines of a file with this head; the length of what is whole."""
@@ -130,13 +131,12 @@ class OpenStep:
         self._known = {record["key"]: record["value"] for record in records[1:]}
         return length
 
-    def _full(self, error: OSError) -> Exception:
-        if not disk_is_full(error):
-            return error
-        return MgrpoError(
-            f"no space left on the disk while writing {self._path}.",
-            hint="free some space (or raise the quota) and resume; finished turns are kept.",
-        )
+    def _unwritten(self, error: OSError) -> MgrpoError:
+        if disk_is_full(error):
+            reason, fix = "no space left on the disk while writing", "free some space (or raise the quota)"
+        else:
+            reason, fix = f"{error.strerror or error} while writing", "see that the disk is there and may be written to"
+        return MgrpoError(f"{reason} {self._path}.", hint=f"{fix}, and resume; finished turns are kept.")
 
 
 def whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,22 @@ def test_work_of_other_adapters_is_not_taken_up(tmp_path: Path) -> None:
     assert known(path) == [None] * len(VALUES), "the file is now the other's"
 
 
-def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
-    class Full:
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, r"no space left on the disk while writing .*file.*HINT: free some space"),
+        (errno.EIO, r"Input/output error while writing .*file.*HINT: see that the disk is there"),
+    ],
+)
+def test_a_disk_that_fails_ends_the_run_and_is_told(tmp_path: Path, number: int, told: str) -> None:
+    class Broken:
         def write(self, line: memoryview) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
 
     memory = OpenStep(tmp_path / "file", "")
     memory.close()
-    memory._file = Full()  # type: ignore[assignment]
-    with pytest.raises(MgrpoError, match=r"no space left on the disk while writing .*file.*HINT: free some space"):
+    memory._file = Broken()  # type: ignore[assignment]
+    with pytest.raises(MgrpoError, match=told):
         memory.put("key", {})
 
 

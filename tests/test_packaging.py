@@ -154,7 +154,7 @@ print(importlib.util.find_spec("callbacks"), importlib.util.find_spec("configs")
 def test_the_console_script_answers(site: Path, wheel: Path, tmp_path: Path) -> None:
     with ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        assert "mgrpo = mgrpo_lightning.cli:main" in archive.read(name).decode()
+        assert "mgrpo = mgrpo_lightning.__main__:main" in archive.read(name).decode()
     printed = run_mgrpo(site, ["--help"], tmp_path)
     assert all(command in printed for command in ("fit", "validate", "test", "predict"))
 

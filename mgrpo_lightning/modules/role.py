@@ -14,7 +14,7 @@ from mgrpo_lightning.algorithm.objective import LossOutput, surrogate_loss
 from mgrpo_lightning.data.batch import AlignedBatch, Row
 from mgrpo_lightning.modules.microbatch import MicroBatch, collate, split
 from mgrpo_lightning.modules.schedule import learning_rate
-from mgrpo_lightning.policy.logprobs import action_logprobs
+from mgrpo_lightning.policy.logprobs import forest_logprobs
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.recompute import recomputed_layers
 from mgrpo_lightning.roles import RoleConfig
@@ -26,7 +26,7 @@ class RoleModule(LightningModule):
     Args:
         name: The role.
         config: Its block of the team file.
-        token_budget: Bound on the tokens of one micro-batch, padding included.
+        token_budget: Bound on the tokens of one micro-batch; see ``split``.
         gradient_checkpointing: Compute each layer again in the backward pass; see ``recomputed_layers``.
     """
 
@@ -124,8 +124,8 @@ class RoleModule(LightningModule):
 
     def _logprobs(self, micro: MicroBatch) -> Tensor:
         """Under whatever adapter is selected; greedy turns store the log-probabilities of temperature 1."""
-        logprobs = action_logprobs(
-            self.policy.base.model, micro.ids, micro.lengths, micro.mask, temperature=micro.temperature or 1.0
+        logprobs = forest_logprobs(
+            self.policy.base.model, micro.forest, micro.scored, temperature=micro.temperature or 1.0
         )
         return logprobs[micro.places]
 

@@ -32,7 +32,7 @@ class TeamModule(LightningModule):
         roles: The seats, by name; exactly one of them is called by nobody: main.
         quantization: ``nf4`` stores the bases' linear layers in 4 bit, ``none`` leaves them as they are.
         compute_dtype: In which type the base computes; adapters are always float32.
-        token_budget: Bound on the tokens of one micro-batch, padding included.
+        token_budget: Bound on the tokens of one micro-batch; what its rows begin with counts once.
         gradient_checkpointing: Keep one hidden state a layer and token for the backward pass, and compute the rest
             again: a second forward pass for each update, for much less memory.
         dense_sampling: Sample from a dense copy of the linear layers, with the adapter added in, instead of from the

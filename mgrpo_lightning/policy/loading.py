@@ -24,6 +24,7 @@ from transformers import (
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.dense import DenseCopy
+from mgrpo_lightning.policy.forest_attention import attend_by_forest
 from mgrpo_lightning.policy.head import check_head
 from mgrpo_lightning.policy.quantised import refuse_unquantised
 
@@ -79,8 +80,8 @@ def load_base(
         dense_sampling: Keep a dense copy of the linear layers to sample from; see ``DenseCopy``.
 
     Raises:
-        ConfigurationError: There is no such model, it cannot be loaded, its logits are made in an unknown way, or it is
-            not in 4 bit although that was asked for.
+        ConfigurationError: There is no such model, it cannot be loaded, its logits or attention are made in an unknown
+            way, or it is not in 4 bit although that was asked for.
     """
     source = source_of(name)
     config = None
@@ -99,6 +100,7 @@ def load_base(
     model.requires_grad_(False).eval()
     _keep_one_layout(model)
     check_head(model, name)
+    attend_by_forest(model, name)
     if quantization == "nf4":
         refuse_unquantised(model, name)
     return Base(name=name, model=model, tokenizer=tokenizer, dense=DenseCopy(model) if dense_sampling else None)

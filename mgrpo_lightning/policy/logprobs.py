@@ -1,24 +1,26 @@
 """Log-probabilities of sampled ids, from hidden states at the needed positions only.
 
-Shapes: B rows, T positions, N sampled ids, H hidden size, V vocabulary. ``hidden[:, t]`` predicts ``ids[:, t + 1]``
-(correctness.md 9). Rows are padded on the right: under a causal mask no real position sees the padding behind it, and
-position ids 0..T-1 are right for every row, so neither an attention mask nor lengths enter the model (correctness.md 4,
-10).
+Shapes: N sampled ids, H hidden size, V vocabulary. The state of the token before an id predicts it (correctness.md 9).
+Sequences are computed as a forest, each token at its own position (correctness.md 10), and no mask of the loss ever
+enters the model (correctness.md 4).
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mgrpo_lightning.policy.head import final_logits, hidden_states
+from mgrpo_lightning.policy.forest import Forest, ForestBuilder
+from mgrpo_lightning.policy.forest_attention import forest_states
+from mgrpo_lightning.policy.head import final_logits
 from mgrpo_lightning.policy.policy import Policy
 
-LOGITS = 2**25
-"""Logits that exist at one time, whatever the vocabulary: 128 MiB in float32."""
+LOGITS = 2**23
+"""Logits of one chunk, whatever the vocabulary: 32 MiB in float32, and once more for their probabilities."""
 
 
 def action_logprobs(
@@ -30,34 +32,57 @@ def action_logprobs(
     temperature: float,
     chunk: int | None = None,
 ) -> Tensor:
-    """Log-probabilities of the masked ids at ``temperature``.
-
-    Neither a B x T x V nor an N x V tensor exists: the head works on ``chunk`` positions at a time, and what is kept
-    for the backward pass is the gradient to the hidden states, N x H.
+    """Log-probabilities of the masked ids of padded rows.
 
     Args:
-        policy: A Policy (its adapter is selected here; keep it selected through the backward pass if the model is
-            checkpointed), or a bare causal LM with whatever adapter is active.
+        policy: A Policy (its adapter is selected here; keep it selected through the backward pass if layers are
+            computed again), or a bare causal LM with whatever adapter is active.
         ids: int64, B x T, padded on the right with any ids.
         lengths: int64, B; the real length of each row.
         mask: bool, B x T; True on ids to score. An id without a predecessor cannot be scored.
         temperature: Divides the logits, above 0.
-        chunk: Positions whose logits exist at one time; None: as many as make about LOGITS.
+        chunk: See ``forest_logprobs``.
 
     Returns:
         float32 (float64 for a float64 model), N, in row-major order of the mask; differentiable.
     """
-    if isinstance(policy, Policy):
-        with policy.active():
-            return action_logprobs(policy.base.model, ids, lengths, mask, temperature=temperature, chunk=chunk)
     assert (*ids.shape, ids.shape[0]) == (*mask.shape, *lengths.shape), "ids, lengths and mask belong together"
+    assert not (mask & (torch.arange(ids.shape[1], device=ids.device) >= lengths[:, None])).any(), (
+        "padding is not scored"
+    )
+    builder = ForestBuilder()
+    for row, length in zip(ids.cpu(), lengths.tolist(), strict=True):
+        builder.add(row[:length])
+    forest = builder.build()
+    sampled = [path[row[: len(path)]] for path, row in zip(forest.paths, mask.cpu(), strict=True)]
+    model, selected = (policy.base.model, policy.active()) if isinstance(policy, Policy) else (policy, nullcontext())
+    with selected:
+        return forest_logprobs(model, forest, torch.cat(sampled), temperature=temperature, chunk=chunk)
+
+
+def forest_logprobs(
+    model: PreTrainedModel, forest: Forest, places: Tensor, *, temperature: float, chunk: int | None = None
+) -> Tensor:
+    """Log-probabilities of the ids at some places of a forest; each one has its own sequence before it.
+
+    Neither a T x V nor an N x V tensor exists: the head works on ``chunk`` ids at a time, and what is kept for the
+    backward pass is the gradient to the hidden states, N x H.
+
+    Args:
+        model: With whatever adapter is selected.
+        forest: As built.
+        places: int64, N; none of them starts a sequence.
+        temperature: Divides the logits, above 0.
+        chunk: Ids whose logits exist at one time; None: as many as make about LOGITS.
+
+    Returns:
+        float32 (float64 for a float64 model), N, in the order of the places; differentiable.
+    """
     assert temperature > 0, "greedy turns have no gradient"
-    positions = torch.arange(ids.shape[1], device=ids.device)
-    assert not mask[:, 0].any(), "the first id has no predecessor"
-    assert not (mask & (positions >= lengths[:, None])).any(), "padding is never scored"
-    hidden = hidden_states(policy, ids, position_ids=positions[None])
-    hidden = hidden[:, :-1][mask[:, 1:]]
-    return score(policy, hidden, ids[mask], temperature=temperature, chunk=chunk)
+    before = forest.before[places]
+    assert (before >= 0).all(), "the first id has no predecessor"
+    hidden = forest_states(model, forest).index_select(0, before.to(model.device))
+    return score(model, hidden, forest.ids[places].to(model.device), temperature=temperature, chunk=chunk)
 
 
 def score(
@@ -75,8 +100,12 @@ def score(
 
 
 def _score_chunk(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logprobs = torch.log_softmax(final_logits(model, hidden) / temperature, dim=-1)
+    logprobs = torch.log_softmax(_tempered(final_logits(model, hidden), temperature), dim=-1)
     return logprobs.gather(-1, targets[:, None]).squeeze(-1)
+
+
+def _tempered(values: Tensor, temperature: float) -> Tensor:
+    return values if temperature == 1 else values / temperature
 
 
 class _Score(torch.autograd.Function):
@@ -94,10 +123,12 @@ class _Score(torch.autograd.Function):
         for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
             with torch.enable_grad():
                 h = h.detach().requires_grad_()
-                logprob = _score_chunk(model, h, t, temperature)
-                (gradient,) = torch.autograd.grad(logprob.sum(), h)
-            logprobs.append(logprob.detach())
-            gradients.append(gradient)
+                logits = final_logits(model, h)
+            every = torch.log_softmax(_tempered(logits.detach(), temperature), dim=-1)
+            logprobs.append(every.gather(-1, t[:, None]).squeeze(-1))
+            # of a log-probability to its logits: 1 at the id itself, less the probabilities; in the place of these
+            slope = every.exp_().neg_().scatter_add_(-1, t[:, None], torch.ones_like(every[:, :1]))
+            gradients += torch.autograd.grad(logits, h, _tempered(slope, temperature))
         ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(logprobs)
 

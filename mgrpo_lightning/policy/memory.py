@@ -38,11 +38,12 @@ class MemoryPlan:
     cache: int
     """Keys and values of all conversations of a step at their full context, or their bound."""
     activations: int
-    """What the backward pass of the largest micro-batch needs, logits of one chunk included, or a prefill if larger."""
+    """What the backward pass of the largest micro-batch needs, logits of one chunk included, or a prefill if larger.
+    Keys of a shared prefix, of which attention has a copy for each row, are counted once."""
 
     @property
     def total(self) -> int:
-        """All of it: play and update are taken to peak together, as allocators seldom give memory back."""
+        """All of it: the cache keeps its size while a role is updated, and what is freed is given back."""
         return sum(int(getattr(self, field.name)) for field in fields(self))
 
 
@@ -159,7 +160,7 @@ def _activations(
     attention = int(size * (3 * config.num_attention_heads + 2 * config.num_key_value_heads))
     adapted = len(role.adapter.target_modules) * role.adapter.rank
     layer = (4 * hidden + attention + 4 * inner) * width + adapted * 4
-    # Logits of one chunk, their softmax and its gradient, in float32.
+    # Logits of one chunk, their probabilities, and the gradient by temperature, in float32.
     logits = 3 * 4 * LOGITS
     layers = int(config.num_hidden_layers)
     kept = layer + layers * hidden * width if gradient_checkpointing else layers * layer

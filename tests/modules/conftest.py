@@ -71,6 +71,25 @@ def random_batch(role: str, *, rows: int = 7, seed: int = 0, zero: tuple[int, ..
     return AlignedBatch(role, made, num_groups=rows)
 
 
+def grown(rows: list[Row], seed: int = 1) -> list[Row]:
+    """For each row another one that begins with the first half of it, and goes on in another way."""
+    others = random_batch("main", rows=len(rows), seed=seed).rows
+    made = []
+    for index, (row, other) in enumerate(zip(rows, others, strict=True)):
+        half = len(row.ids) // 2
+        mask = torch.cat([row.mask[:half], other.mask])
+        made.append(
+            replace(
+                other,
+                key=Key(0, 100 + index, 0, 0),
+                ids=torch.cat([row.ids[:half], other.ids]),
+                mask=mask,
+                behaviour=torch.cat([row.behaviour[: int(row.mask[:half].sum())], other.behaviour]),
+            )
+        )
+    return made
+
+
 def scaled(batch: AlignedBatch, factor: float) -> AlignedBatch:
     """The batch with all advantages multiplied."""
     return replace(batch, rows=[replace(row, advantage=row.advantage * factor) for row in batch.rows])

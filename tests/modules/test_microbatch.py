@@ -1,4 +1,4 @@
-"""Micro-batches hold every row once, keep to the token budget, and pad on the right."""
+"""Micro-batches hold every row once, keep to the token budget, and compute once what rows begin with."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgrpo_lightning.data.batch import Row
-from mgrpo_lightning.modules.microbatch import collate, split
+from mgrpo_lightning.modules.microbatch import LAID_OUT, collate, split
 from mgrpo_lightning.trajectory import Key
 
 
@@ -25,38 +25,53 @@ def row(index: int, length: int, *, temperature: float = 1.0) -> Row:
     )
 
 
-@given(lengths=st.lists(st.integers(1, 50), max_size=30), budget=st.integers(1, 200))
-def test_split_keeps_every_row_within_the_budget(lengths: list[int], budget: int) -> None:
+@given(lengths=st.lists(st.integers(1, 50), max_size=30), shared=st.integers(0, 40), budget=st.integers(1, 200))
+def test_split_keeps_every_row_within_the_budget(lengths: list[int], shared: int, budget: int) -> None:
     rows = [row(i, length) for i, length in enumerate(lengths)]
+    rows = [replace(r, ids=torch.where(torch.arange(len(r.ids)) < shared, 7, r.ids)) for r in rows]
     batches = list(split(rows, budget))
     assert sorted(r.key.query for batch in batches for r in batch) == list(range(len(rows)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(len(r.ids) for r in batch) <= budget
+        tokens = len(collate(batch, torch.device("cpu")).forest.ids)
+        assert len(batch) == 1 or (tokens <= budget and sum(len(r.ids) for r in batch) <= LAID_OUT * budget)
 
 
 def test_the_same_words_are_computed_once_and_scored_for_each_row() -> None:
     one, other = row(1, 9), row(2, 6)
     again = replace(one, key=Key(0, 3, 0, 0), advantage=-2.0, behaviour=one.behaviour - 10)
     elsewhere = replace(other, key=Key(0, 4, 0, 0), mask=torch.arange(6) == 3, behaviour=torch.tensor([-7.0]))
-    assert [len(batch) for batch in split([one, other, again, elsewhere], 27)] == [4]
-    micro = collate([one, other, again, elsewhere], torch.device("cpu"))
-    assert micro.lengths.tolist() == [9, 6, 6]
-    assert micro.places.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5]
+    (batch,) = split([one, other, again, elsewhere], 15)
+    micro = collate(batch, torch.device("cpu"))
+    assert len(micro.forest.ids) == 15
+    assert micro.forest.ids[micro.scored].tolist() == [102, 105, 108, 202, 203, 205]
+    assert micro.places.tolist() == [0, 1, 2, 0, 1, 2, 3, 5, 4]
     assert micro.rows.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 3]
     assert micro.behaviour.tolist() == [-1, -2, -3, -11, -12, -13, -2, -3, -7]
     assert micro.advantages.tolist() == [1.0, -2.0, 2.0, 2.0]
 
 
+def test_a_shared_prompt_is_computed_once_and_what_follows_it_is_each_rows_own() -> None:
+    prompt, mask = torch.arange(40), torch.arange(44) >= 40
+    rows = [
+        replace(row(i, 44), ids=torch.cat([prompt, torch.tensor([90, 91, 92 + i, 93])]), mask=mask) for i in range(3)
+    ]
+    micro = collate(rows, torch.device("cpu"))
+    assert len(micro.forest.ids) == 42 + 3 * 2
+    assert micro.forest.ids[micro.scored[micro.places]].tolist() == [90, 91, 92, 93, 90, 91, 93, 93, 90, 91, 94, 93]
+    assert len(micro.scored) == 2 + 3 * 2
+
+
 def test_rows_that_only_look_alike_are_computed_apart() -> None:
     """Equal length and places, and all but one id: no row is scored with what stands in another."""
-    one = row(1, 9)
-    for place in range(9):
+    one = row(1, 30)
+    for place in range(30):
         ids = one.ids.clone()
         ids[place] += 1
-        other = replace(row(2, 9), ids=ids, mask=one.mask)
+        other = replace(row(2, 30), ids=ids, mask=one.mask)
         micro = collate([one, other], torch.device("cpu"))
-        assert micro.ids.tolist() == [one.ids.tolist(), ids.tolist()]
-        assert micro.places.tolist() == [0, 1, 2, 3, 4, 5]
+        assert micro.forest.ids[micro.scored[micro.places]].tolist() == [*one.ids[one.mask], *ids[one.mask]]
+        for path, own in zip(micro.forest.paths, (one, other), strict=True):
+            assert micro.forest.ids[path].tolist() == own.ids.tolist()
 
 
 def test_temperatures_are_never_mixed() -> None:
@@ -66,9 +81,8 @@ def test_temperatures_are_never_mixed() -> None:
 
 def test_collate_puts_each_token_where_its_row_has_it() -> None:
     micro = collate([row(1, 9), row(2, 6)], torch.device("cpu"))
-    assert micro.ids.tolist() == [list(range(100, 109)), [*range(200, 206), 0, 0, 0]]
-    assert micro.lengths.tolist() == [9, 6]
-    assert micro.ids[micro.mask].tolist() == [102, 105, 108, 202, 205]
+    assert micro.forest.ids.tolist() == [*range(100, 109), *range(200, 206)]
+    assert micro.forest.ids[micro.scored].tolist() == [102, 105, 108, 202, 205]
     assert micro.places.tolist() == [0, 1, 2, 3, 4]
     assert micro.rows.tolist() == [0, 0, 0, 1, 1]
     assert micro.behaviour.tolist() == [-1, -2, -3, -2, -3]

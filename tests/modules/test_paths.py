@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
-from mgrpo_lightning.policy.logprobs import action_logprobs
-from tests.modules.conftest import MakeRoles, gradients, random_batch
+from mgrpo_lightning.policy.forest import Forest
+from mgrpo_lightning.policy.logprobs import forest_logprobs
+from tests.modules.conftest import MakeRoles, gradients, grown, random_batch
 
 PATHS: dict[str, tuple[int, int, bool]] = {
     "rows alone": (1, 4096, False),
-    "rows padded together": (10_000, 4096, False),
+    "rows together": (10_000, 4096, False),
     "head in chunks": (10_000, 3, False),
     "rows alone, head in chunks": (1, 3, False),
     "layers computed again": (30, 4096, True),
@@ -30,11 +32,12 @@ def test_every_path_trains_the_sampled_tokens_only(
     objective: dict[str, object],
 ) -> None:
     batch = random_batch("main", rows=5)
+    batch = replace(batch, rows=[*batch.rows, *grown(batch.rows[:3])])
     oracle = make_roles(10_000, **objective)["main"]
-    monkeypatch.setattr("mgrpo_lightning.modules.role.action_logprobs", _every_position_then_the_mask)
+    monkeypatch.setattr("mgrpo_lightning.modules.role.forest_logprobs", _each_row_alone)
     expected = oracle.update(batch)
     budget, chunk, again = PATHS[path]
-    monkeypatch.setattr("mgrpo_lightning.modules.role.action_logprobs", functools.partial(action_logprobs, chunk=chunk))
+    monkeypatch.setattr("mgrpo_lightning.modules.role.forest_logprobs", functools.partial(forest_logprobs, chunk=chunk))
     module = make_roles(budget, **objective)["main"]
     module.gradient_checkpointing = again
     metrics = module.update(batch)
@@ -44,15 +47,14 @@ def test_every_path_trains_the_sampled_tokens_only(
         torch.testing.assert_close(gradients(module)[name], gradient, rtol=1e-8, atol=1e-12)
 
 
-def _every_position_then_the_mask(
-    model: Callable[..., torch.Tensor],
-    ids: torch.Tensor,
-    lengths: torch.Tensor,
-    mask: torch.Tensor,
-    *,
-    temperature: float,
+def _each_row_alone(
+    model: Callable[..., torch.Tensor], forest: Forest, places: torch.Tensor, *, temperature: float
 ) -> torch.Tensor:
     """The plain way: the model's own logits at every position of every row, and the sampled ones picked at the end."""
-    logits = model(input_ids=ids, use_cache=False).logits / temperature  # type: ignore[attr-defined]
-    logprobs = torch.log_softmax(logits[:, :-1], dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-    return logprobs[mask[:, 1:]]
+    found: dict[int, torch.Tensor] = {}
+    for path in forest.paths:
+        ids = forest.ids[path]
+        logits = model(input_ids=ids[None], use_cache=False).logits[0] / temperature  # type: ignore[attr-defined]
+        logprobs = torch.log_softmax(logits[:-1], dim=-1).gather(-1, ids[1:, None]).squeeze(-1)
+        found |= zip(path[1:].tolist(), logprobs, strict=True)
+    return torch.stack([found[place] for place in places.tolist()])

@@ -1,0 +1,156 @@
+"""A forest computes what its sequences give alone, with every token laid out once that sequences begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.forest import SHORTEST, Forest, ForestBuilder
+from mgrpo_lightning.policy.forest_attention import NAME, attend_by_forest, forest_states
+from mgrpo_lightning.policy.head import hidden_states
+from mgrpo_lightning.policy.loading import Base
+from mgrpo_lightning.policy.logprobs import forest_logprobs
+
+
+def build(sequences: list[list[int]]) -> Forest:
+    builder = ForestBuilder()
+    for ids in sequences:
+        builder.add(torch.tensor(ids))
+    return builder.build()
+
+
+@st.composite
+def families(draw: st.DrawFn) -> list[list[int]]:
+    """Sequences that begin like others, fork in many places, end in others, or are the same."""
+    sequences = [draw(st.lists(st.integers(1, 3), min_size=1, max_size=60))]
+    for _ in range(draw(st.integers(0, 8))):
+        parent = draw(st.sampled_from(sequences))
+        kept = draw(st.integers(0, len(parent)))
+        tail = draw(st.lists(st.integers(1, 3), max_size=40))
+        sequences.append((parent[:kept] + tail) or [1])
+    return sequences
+
+
+@given(sequences=families(), ordered=st.booleans())
+def test_every_sequence_is_there_and_its_tokens_see_just_those_before(
+    sequences: list[list[int]], *, ordered: bool
+) -> None:
+    sequences = sorted(sequences) if ordered else sequences
+    forest = build(sequences)
+    visible = forest.dense_mask()[0, 0]
+    for ids, path in zip(sequences, forest.paths, strict=True):
+        assert forest.ids[path].tolist() == ids
+        assert forest.positions[path].tolist() == list(range(len(ids)))
+        assert forest.before[path].tolist() == [-1, *path[:-1].tolist()]
+        for position, place in enumerate(path):
+            assert visible[place].nonzero().flatten().tolist() == sorted(path[: position + 1].tolist())
+    assert set(torch.cat(forest.paths).tolist()) == set(range(len(forest.ids)))
+
+
+@given(sequences=families())
+def test_rectangles_say_the_same_as_the_mask_over_all_pairs(sequences: list[list[int]]) -> None:
+    forest = build(sequences)
+    visible = forest.dense_mask()[0, 0]
+    found = []
+    for rectangle in forest.rectangles:
+        height, width = rectangle.queries.shape[1], rectangle.keys.shape[1]
+        plain = torch.ones(len(rectangle.queries), 1, height, width, dtype=torch.bool).tril()
+        mask = plain if rectangle.mask is None else rectangle.mask
+        for keys, rows in zip(rectangle.keys, mask[:, 0], strict=True):
+            found += [sorted(keys[row].tolist()) for row in rows]
+    for place, at in enumerate(forest.order.tolist()):
+        assert found[at] == visible[place].nonzero().flatten().tolist()
+
+
+@given(sequences=families())
+def test_in_order_nothing_is_laid_out_twice_that_is_worth_sharing(sequences: list[list[int]]) -> None:
+    sequences = sorted(sequences)
+    builder, total = ForestBuilder(), 0
+    for ids in sequences:
+        cost = builder.cost(torch.tensor(ids))
+        builder.add(torch.tensor(ids))
+        total += cost
+        assert builder.num_tokens == total
+    forest = builder.build()
+    assert len(forest.ids) == total
+    least = len({tuple(ids[: n + 1]) for ids in sequences for n in range(len(ids))})
+    assert least <= total <= least + (SHORTEST - 1) * (len(sequences) - 1)
+
+
+def test_a_group_lays_its_prompt_out_once() -> None:
+    prompt = list(range(100))
+    forest = build([[*prompt, 1000 + i, *range(20 + i)] for i in range(8)])
+    assert len(forest.ids) == 100 + sum(21 + i for i in range(8))
+    assert [len(rectangle.queries) for rectangle in forest.rectangles] == [1, 8]
+
+
+@pytest.mark.parametrize("implementation", [NAME, "sdpa"])
+def test_states_are_those_of_each_row_alone(make_base: Callable[..., Base], implementation: str) -> None:
+    model = make_base(dtype=torch.float64).model
+    model.set_attn_implementation(implementation)
+
+    @settings(max_examples=25)
+    @given(sequences=families())
+    @torch.no_grad()
+    def holds(sequences: list[list[int]]) -> None:
+        forest = build(sequences)
+        states = forest_states(model, forest)
+        for ids, path in zip(sequences, forest.paths, strict=True):
+            alone = hidden_states(model, torch.tensor([ids]))[0]
+            torch.testing.assert_close(states[path], alone, rtol=1e-5, atol=1e-6)  # norms compute in float32, also here
+
+    holds()
+
+
+def test_a_change_in_one_sequence_is_seen_by_no_other(make_base: Callable[..., Base]) -> None:
+    """Correctness.md 11, bitwise: neither behind a shared prefix nor in one rectangle."""
+    model = make_base().model
+    prompt = list(range(1, 41))
+    rows = [[*prompt, 50 + i, *range(60, 70 + i)] for i in range(4)] + [list(range(200, 240)), list(range(250, 290))]
+    before, paths = forest_states(model, build(rows)), build(rows).paths
+    for changed in range(len(rows)):
+        others = [list(row) for row in rows]
+        others[changed][-5:] = [300, 301, 302, 303, 304]
+        after = forest_states(model, build(others))
+        for row, path in enumerate(paths):
+            assert torch.equal(after[path], before[path]) == (row != changed)
+
+
+def test_log_probabilities_and_gradients_are_those_of_each_row_alone_too(make_base: Callable[..., Base]) -> None:
+    model = make_base(dtype=torch.float64).model
+    rows = [[*range(1, 31), 40 + i, *range(50, 55 + 3 * i)] for i in range(5)]
+    forest = build(rows)
+    attention = model.get_decoder().layers[0].self_attn
+    weights = [layer.weight.requires_grad_() for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    alone = []
+    for row in rows:
+        logits = model(input_ids=torch.tensor([row])).logits[0, :-1] / 0.8
+        alone.append(torch.log_softmax(logits, -1).gather(-1, torch.tensor(row[1:])[:, None])[4::3, 0])
+    plain = torch.cat(alone)
+    expected = torch.autograd.grad((plain * torch.arange(len(plain))).sum(), weights)
+    found = forest_logprobs(model, forest, torch.cat([path[5::3] for path in forest.paths]), temperature=0.8, chunk=7)
+    gradients = torch.autograd.grad((found * torch.arange(len(plain))).sum(), weights)
+    # transformers' norms compute in float32, also here
+    torch.testing.assert_close(found, plain, rtol=1e-6, atol=1e-6)
+    for gradient, same in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, same, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_does_not_hand_the_forest_on_gets_a_mask_over_all_pairs(
+    make_base: Callable[..., Base], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_base().model
+    model.set_attn_implementation("sdpa")
+    decoder = model.get_decoder()
+    forward = decoder.forward
+    monkeypatch.setattr(decoder, "forward", lambda forest=None, **inputs: forward(**inputs))
+    attend_by_forest(model, "deaf")
+    assert model.config._attn_implementation == "sdpa"
+    monkeypatch.setattr(decoder, "forward", lambda forest=None, attention_mask=None, **inputs: forward(**inputs))
+    with pytest.raises(ConfigurationError, match=r"deaf.*HINT"):
+        attend_by_forest(model, "deaf")
