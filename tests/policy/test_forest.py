@@ -111,7 +111,7 @@ def test_a_change_in_one_sequence_is_seen_by_no_other(make_base: Callable[..., B
     """Correctness.md 11, bitwise: neither behind a shared prefix nor in one rectangle."""
     model = make_base().model
     prompt = list(range(1, 41))
-    rows = [[*prompt, 50 + i, *range(60, 70 + i)] for i in range(4)] + [list(range(200, 240)), list(range(250, 290))]
+    rows = [list(range(200, 240)), list(range(250, 290))] + [[*prompt, 50 + i, *range(60, 70 + i)] for i in range(4)]
     before, paths = forest_states(model, build(rows)), build(rows).paths
     for changed in range(len(rows)):
         others = [list(row) for row in rows]
