@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedConfig, Qwen3Config
+from transformers import Qwen3Config, Qwen3MoeConfig
 
 from mgrpo_lightning.cli import make_cli
 from mgrpo_lightning.dry_run import dry_run
@@ -20,15 +20,59 @@ QWEN3_4B = Qwen3Config(
     head_dim=128,
     tie_word_embeddings=True,
 )
+QWEN3_06B = Qwen3Config(
+    hidden_size=1024,
+    intermediate_size=3072,
+    num_hidden_layers=28,
+    num_attention_heads=16,
+    num_key_value_heads=8,
+    head_dim=128,
+    tie_word_embeddings=True,
+)
+QWEN3_8B = Qwen3Config(
+    hidden_size=4096,
+    intermediate_size=12288,
+    num_hidden_layers=36,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    head_dim=128,
+)
+QWEN3_30B_A3B = Qwen3MoeConfig(
+    hidden_size=2048,
+    intermediate_size=6144,
+    moe_intermediate_size=768,
+    num_experts=128,
+    num_experts_per_tok=8,
+    num_hidden_layers=48,
+    num_attention_heads=32,
+    num_key_value_heads=4,
+)
+QWEN3_30B_A3B.head_dim = 128  # no parameter, but in the released model's config.json
+RECIPES = {
+    "qwen3_0.6b_24gb.yaml": (QWEN3_06B, 24),
+    "qwen3_4b_24gb.yaml": (QWEN3_4B, 24),
+    "qwen3_8b_24gb.yaml": (QWEN3_8B, 24),
+    "qwen3_30b_a3b_80gb.yaml": (QWEN3_30B_A3B, 80),
+}
+WHOLE = "qwen3_4b_24gb.yaml"
+"""The others are changes to this one."""
 SPARE = 2
 """GiB for the CUDA context and what the allocator cannot use."""
 
 
-@pytest.mark.parametrize(("recipe", "shape", "gib"), [("qwen3_4b_24gb.yaml", QWEN3_4B, 24)])
-def test_the_plan_fits_the_card(recipe: str, shape: PreTrainedConfig, gib: int, root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_plan_fits_the_card_and_uses_it(recipe: str, root: Path, tmp_path: Path) -> None:
+    shape, gib = RECIPES[recipe]
     shape.save_pretrained(tmp_path)
     make_tiny_tokenizer().save_pretrained(tmp_path)
-    config = root / "configs" / "gpu" / recipe
+    configs = [f"--config={root / 'configs' / 'gpu' / name}" for name in dict.fromkeys((WHOLE, recipe))]
     models = [f"--model.init_args.roles.{role}.base_model={tmp_path}" for role in ("main", "searcher")]
-    cli = make_cli(["--config", str(config), "--trainer.accelerator=cpu", *models], run=False)
-    assert dry_run(cli.model, cli.datamodule).total / 2**30 < gib - SPARE
+    cli = make_cli([*configs, "--trainer.accelerator=cpu", *models], run=False)
+    planned = dry_run(cli.model, cli.datamodule).total / 2**30
+    assert 0.7 * gib < planned < gib - SPARE
+    for role in cli.model.roles.values():
+        assert "gate" not in role.adapter.target_modules, "the router is never trained"
+
+
+def test_every_recipe_is_planned(root: Path) -> None:
+    assert {path.name for path in (root / "configs" / "gpu").glob("*.yaml")} == RECIPES.keys()

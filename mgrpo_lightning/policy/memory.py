@@ -152,10 +152,13 @@ def _activations(
     A decoder layer keeps, for each token: the residual stream before and the output of both norms (4 H); queries,
     keys, values, the attention's output and its copy before the projection; gate, its activation, up and their
     product (4 I); and, for each adapted layer, the r numbers between the two LoRA matrices. With checkpointing, one
-    layer at a time keeps all that, the others what enters them (H).
+    layer at a time keeps all that, the others what enters them (H). In a mixture of experts, I is that of all
+    experts that a token goes to.
     """
     config = model.config.get_text_config()
     hidden, inner = int(config.hidden_size), int(config.intermediate_size)
+    if experts := getattr(config, "num_experts_per_tok", None):
+        inner = int(experts * config.moe_intermediate_size)
     size = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
     attention = int(size * (3 * config.num_attention_heads + 2 * config.num_key_value_heads))
     adapted = len(role.adapter.target_modules) * role.adapter.rank
