@@ -1,6 +1,6 @@
 """The memory plan of ``mgrpo fit --dry_run`` against the peak of a process that fills it.
 
-    python -m benchmarks.memory [--json FILE]
+    python -m benchmarks.memory [--models 22M 135M] [--json FILE]
 
 A planner and a searcher on one NF4 base of random weights: every conversation of a step is open at its full context at
 once, then both roles are updated on rows of full context, twice. Each measurement is a fresh process; its peak is that
@@ -124,12 +124,13 @@ def _row(prompt: list[int], turn: SampledTurn, *, number: int, count: int, step:
 def main() -> None:
     """Measure every model and batch size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(MODELS))
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     figures = []
     print("| base | conversations a step | planned MiB | measured MiB | planned / measured |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as root:
-        for model in MODELS:
+        for model in arguments.models:
             write_model(folder := Path(root) / model, SHAPES[model])
             for queries in QUERIES:
                 found = run("benchmarks.memory", {"folder": str(folder), "queries": queries})

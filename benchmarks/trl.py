@@ -10,7 +10,7 @@ of a fresh process, which warms up with one step; arms take turns. Peak memory i
 memory before the first step, with the model, the adapter and all imports there.
 
 ``ours`` is as the command ``mgrpo`` runs it, sampling from a dense copy: it gives freed memory back to the system
-(``trl_mapped`` has the same variables set). ``trl`` is TRL at its fastest setting on a CPU; the other arms of it are
+(``trl_mapped`` does so too, ``ours_heap`` does not). ``trl`` is TRL at its fastest setting on a CPU; its other arms are
 what that was chosen from:
 
 - float32 without autocast (its default, bfloat16, is emulated on CPUs without AVX512-BF16 or AMX);
@@ -40,20 +40,21 @@ ROLLOUTS = 8
 LENGTHS = ("512+64", "256+128")
 TRL = {"rows": 4, "gradient_checkpointing": False}
 OURS = {"token_budget": 2048, "dense_sampling": True, "gradient_checkpointing": False}
-ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "trl": ("trl", TRL),
-    "ours": ("ours", OURS),
-    "ours_lean": ("ours", OURS | {"dense_sampling": False, "gradient_checkpointing": True}),
-    "trl_checkpointing": ("trl", TRL | {"gradient_checkpointing": True}),
-    "ours_small": ("ours", OURS | {"token_budget": 800}),
-    "trl_rows1": ("trl", TRL | {"rows": 1}),
-    "trl_rows2": ("trl", TRL | {"rows": 2}),
-    "trl_rows8": ("trl", TRL | {"rows": 8}),
-    "trl_static_cache": ("trl", TRL | {"cache_implementation": "static"}),
-    "trl_mapped": ("trl", TRL),
-    "trl_continuous": ("trl", TRL | {"use_transformers_continuous_batching": True}),
+ARMS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
+    "trl": ("trl", TRL, {}),
+    "ours": ("ours", OURS, MAPPED),
+    "ours_lean": ("ours", OURS | {"dense_sampling": False, "gradient_checkpointing": True}, MAPPED),
+    "trl_checkpointing": ("trl", TRL | {"gradient_checkpointing": True}, {}),
+    "ours_small": ("ours", OURS | {"token_budget": 800}, MAPPED),
+    "trl_rows1": ("trl", TRL | {"rows": 1}, {}),
+    "trl_rows2": ("trl", TRL | {"rows": 2}, {}),
+    "trl_rows8": ("trl", TRL | {"rows": 8}, {}),
+    "trl_static_cache": ("trl", TRL | {"cache_implementation": "static"}, {}),
+    "trl_mapped": ("trl", TRL, MAPPED),
+    "ours_heap": ("ours", OURS, {}),
+    "trl_continuous": ("trl", TRL | {"use_transformers_continuous_batching": True}, {}),
 }
-"""By name: whose step, and its options."""
+"""By name: whose step, its options, and the allocator's variables."""
 PARTS = ("generation", "scoring", "update", "step")
 
 
@@ -74,9 +75,8 @@ def measure(size: str, lengths: str, arms: list[str], repeats: int, steps: int) 
         write_model(Path(folder), SHAPES[size])
         for _ in range(repeats):
             for arm in arms:
-                side, options = ARMS[arm]
+                side, options, variables = ARMS[arm]
                 arguments = {"folder": folder, "step": asdict(step), "steps": steps, "options": options}
-                variables = {} if side == "trl" and arm != "trl_mapped" else MAPPED
                 found[arm].append(run(f"benchmarks.step_{side}", arguments, variables=variables))
     return found
 

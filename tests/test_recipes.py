@@ -11,32 +11,20 @@ from mgrpo_lightning.cli import make_cli
 from mgrpo_lightning.dry_run import dry_run
 from tests.tiny import make_tiny_tokenizer
 
-QWEN3_4B = Qwen3Config(
-    hidden_size=2560,
-    intermediate_size=9728,
-    num_hidden_layers=36,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    head_dim=128,
-    tie_word_embeddings=True,
-)
-QWEN3_06B = Qwen3Config(
-    hidden_size=1024,
-    intermediate_size=3072,
-    num_hidden_layers=28,
-    num_attention_heads=16,
-    num_key_value_heads=8,
-    head_dim=128,
-    tie_word_embeddings=True,
-)
-QWEN3_8B = Qwen3Config(
-    hidden_size=4096,
-    intermediate_size=12288,
-    num_hidden_layers=36,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    head_dim=128,
-)
+
+def qwen3(hidden: int, inner: int, layers: int, heads: int, *, tied: bool = True) -> Qwen3Config:
+    """What config.json of a Qwen3 model says about its size."""
+    return Qwen3Config(
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=8,
+        head_dim=128,
+        tie_word_embeddings=tied,
+    )
+
+
 QWEN3_30B_A3B = Qwen3MoeConfig(
     hidden_size=2048,
     intermediate_size=6144,
@@ -49,9 +37,9 @@ QWEN3_30B_A3B = Qwen3MoeConfig(
 )
 QWEN3_30B_A3B.head_dim = 128  # no parameter, but in the released model's config.json
 RECIPES = {
-    "qwen3_0.6b_24gb.yaml": (QWEN3_06B, 24),
-    "qwen3_4b_24gb.yaml": (QWEN3_4B, 24),
-    "qwen3_8b_24gb.yaml": (QWEN3_8B, 24),
+    "qwen3_0.6b_24gb.yaml": (qwen3(1024, 3072, 28, 16), 24),
+    "qwen3_4b_24gb.yaml": (qwen3(2560, 9728, 36, 32), 24),
+    "qwen3_8b_24gb.yaml": (qwen3(4096, 12288, 36, 32, tied=False), 24),
     "qwen3_30b_a3b_80gb.yaml": (QWEN3_30B_A3B, 80),
 }
 WHOLE = "qwen3_4b_24gb.yaml"

@@ -71,10 +71,7 @@ def collate(rows: Sequence[Row], device: torch.device) -> MicroBatch:
         rows: Rows of one temperature, in the order of ``split``.
         device: Where the policy computes.
     """
-    builder = ForestBuilder()
-    for row in rows:
-        builder.add(row.ids)
-    forest = builder.build()
+    forest = Forest.of(row.ids for row in rows)
     sampled = [path[row.mask] for path, row in zip(forest.paths, rows, strict=True)]
     scored, places = torch.cat(sampled).unique(return_inverse=True)
     counts = torch.tensor([len(ids) for ids in sampled])

@@ -9,7 +9,7 @@ Shapes: T tokens in all; a rectangle has n runs of at most R tokens, which see a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,6 +50,18 @@ class Forest:
     rectangles: tuple[Rectangle, ...]
     order: Tensor
     """Where each token's result is among those of all rectangles, padding included, one after the other, int64, T."""
+
+    @classmethod
+    def of(cls, sequences: Iterable[Tensor]) -> Forest:
+        """Lay sequences out, in the order given.
+
+        Args:
+            sequences: Token ids, int64, on the CPU; none is empty.
+        """
+        builder = ForestBuilder()
+        for sequence in sequences:
+            builder.add(sequence)
+        return builder.build()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Forest:
         """The forest where the model is, its masks in the type of the activations; ``paths`` stay on the CPU."""
@@ -136,12 +148,11 @@ class ForestBuilder:
     def build(self) -> Forest:
         """The forest of all sequences added."""
         runs = sorted(self._runs, key=lambda run: run.start)  # parents first
-        first: dict[_Run, int] = {}
         paths: dict[_Run, Tensor] = {}
         total = 0
         for run in runs:
-            first[run], total = total, total + run.end - run.start
-            own = torch.arange(first[run], total)
+            own = torch.arange(total, total + run.end - run.start)
+            total += len(own)
             paths[run] = own if run.parent is None else torch.cat([paths[run.parent], own])
         nothing = torch.tensor([-1])
         rectangles, order = _rectangles([(run.start, paths[run]) for run in runs], total)

@@ -16,7 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.policy.forest import SHORTEST, Forest, ForestBuilder, additive
+from mgrpo_lightning.policy.forest import SHORTEST, Forest, additive
 from mgrpo_lightning.policy.head import hidden_states
 
 NAME = "mgrpo_forest"
@@ -99,10 +99,7 @@ def attend_by_forest(model: PreTrainedModel, name: str) -> None:
     """
     rows = torch.arange(2 * (SHORTEST + 4)).view(2, -1) % 7 + 1
     rows[1, :SHORTEST] = rows[0, :SHORTEST]
-    builder = ForestBuilder()
-    for row in rows:
-        builder.add(row)
-    forest = builder.build()
+    forest = Forest.of(rows)
     plain = hidden_states(model, rows.to(model.device))
     own = model.config._attn_implementation
     for implementation in (NAME, own) if own == "sdpa" else (own,):

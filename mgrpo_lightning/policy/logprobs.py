@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mgrpo_lightning.policy.forest import Forest, ForestBuilder
+from mgrpo_lightning.policy.forest import Forest
 from mgrpo_lightning.policy.forest_attention import forest_states
 from mgrpo_lightning.policy.head import final_logits
 from mgrpo_lightning.policy.policy import Policy
@@ -50,10 +50,7 @@ def action_logprobs(
     assert not (mask & (torch.arange(ids.shape[1], device=ids.device) >= lengths[:, None])).any(), (
         "padding is not scored"
     )
-    builder = ForestBuilder()
-    for row, length in zip(ids.cpu(), lengths.tolist(), strict=True):
-        builder.add(row[:length])
-    forest = builder.build()
+    forest = Forest.of(row[:length] for row, length in zip(ids.cpu(), lengths.tolist(), strict=True))
     sampled = [path[row[: len(path)]] for path, row in zip(forest.paths, mask.cpu(), strict=True)]
     model, selected = (policy.base.model, policy.active()) if isinstance(policy, Policy) else (policy, nullcontext())
     with selected:

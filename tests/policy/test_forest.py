@@ -18,10 +18,7 @@ from mgrpo_lightning.policy.logprobs import forest_logprobs
 
 
 def build(sequences: list[list[int]]) -> Forest:
-    builder = ForestBuilder()
-    for ids in sequences:
-        builder.add(torch.tensor(ids))
-    return builder.build()
+    return Forest.of(torch.tensor(ids) for ids in sequences)
 
 
 @st.composite
