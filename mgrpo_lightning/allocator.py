@@ -1,9 +1,9 @@
 """Memory that is freed goes back to the system, so that a process on a CPU takes what the memory plan says.
 
 glibc raises the size from which a block is mapped by itself with every such block that is freed. After a few steps all
-tensors come from one heap that never shrinks, and whose holes seldom fit: an update was seen to take 2.3 to 3 times the
-memory that was ever in use. With the size held, every large tensor is mapped and unmapped; in huge pages, that costs
-about a sixth of the time of an update, for less than half of the memory (docs/performance.md).
+tensors come from one heap that never shrinks, and whose holes seldom fit. With the size held, every large tensor is
+mapped and unmapped: less memory, and an update that takes longer, the smaller the model the more (docs/performance.md
+has both).
 """
 
 from __future__ import annotations
