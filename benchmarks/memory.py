@@ -56,7 +56,7 @@ def options(folder: str, queries: int) -> list[str]:
         )
     ]
     sizes = [f"--data.queries_per_step={queries}", f"--data.rollouts_per_query={ROLLOUTS}"]
-    plain = ["--model.dense_sampling=false", "--data.validation.per_batch=1", f"--model.token_budget={TOKEN_BUDGET}"]
+    plain = ["--model.dense_copy=false", "--data.validation.per_batch=1", f"--model.token_budget={TOKEN_BUDGET}"]
     return ["--config", "configs/quickstart.yaml", *roles, *sizes, *plain]
 
 

@@ -143,7 +143,7 @@ def measure(size: str, queries: int, rollouts: int, repeats: int) -> dict[str, A
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder), SHAPES[size])
         module = TeamModule(
-            {"main": RoleConfig(base_model=folder, adapter=ADAPTER)}, quantization="none", dense_sampling=True
+            {"main": RoleConfig(base_model=folder, adapter=ADAPTER)}, quantization="none", dense_copy=True
         )
         module.configure_model()
     policy = module.policies["main"]

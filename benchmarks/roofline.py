@@ -173,7 +173,7 @@ def measure(size: str, base: str, rows: list[int]) -> list[dict[str, Any]]:
             quantization=quantization,
             compute_dtype=dtype,
             token_budget=2048,
-            dense_sampling=base != "nf4",
+            dense_copy=base != "nf4",
         )
         module.configure_model()
     policy = module.policies["main"]

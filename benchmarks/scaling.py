@@ -77,7 +77,7 @@ class Step:
         self._subs = [f"sub{number}" for number in range(work.subs)]
         role = RoleConfig(base_model=folder, adapter=ADAPTER)
         roles = {"main": replace(role, calls=self._subs), **dict.fromkeys(self._subs, role)}
-        self.module = TeamModule(roles, quantization="none", token_budget=2048, dense_sampling=True)
+        self.module = TeamModule(roles, quantization="none", token_budget=2048, dense_copy=True)
         self.module.configure_model()
         self._scheduler = Scheduler("rounds")
         policies = self.module.policies

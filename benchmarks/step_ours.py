@@ -34,12 +34,12 @@ class Trainer:
         folder: The model's.
         step: What a step samples.
         token_budget: Of a micro-batch.
-        dense_sampling: Whether to sample from a dense copy.
+        dense_copy: Whether to sample from a dense copy.
         gradient_checkpointing: Whether to compute layers again in the backward pass.
     """
 
     def __init__(
-        self, folder: str, step: Step, *, token_budget: int, dense_sampling: bool, gradient_checkpointing: bool
+        self, folder: str, step: Step, *, token_budget: int, dense_copy: bool, gradient_checkpointing: bool
     ) -> None:
         role = RoleConfig(
             base_model=folder,
@@ -51,7 +51,7 @@ class Trainer:
             {"main": role},
             quantization="none",
             token_budget=token_budget,
-            dense_sampling=dense_sampling,
+            dense_copy=dense_copy,
             gradient_checkpointing=gradient_checkpointing,
         )
         self.module.configure_model()

@@ -39,11 +39,11 @@ QUERIES = {"2M": 2, "22M": 1, "135M": 1}
 ROLLOUTS = 8
 LENGTHS = ("512+64", "256+128")
 TRL = {"rows": 4, "gradient_checkpointing": False}
-OURS = {"token_budget": 2048, "dense_sampling": True, "gradient_checkpointing": False}
+OURS = {"token_budget": 2048, "dense_copy": True, "gradient_checkpointing": False}
 ARMS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "trl": ("trl", TRL, {}),
     "ours": ("ours", OURS, MAPPED),
-    "ours_lean": ("ours", OURS | {"dense_sampling": False, "gradient_checkpointing": True}, MAPPED),
+    "ours_lean": ("ours", OURS | {"dense_copy": False, "gradient_checkpointing": True}, MAPPED),
     "trl_checkpointing": ("trl", TRL | {"gradient_checkpointing": True}, {}),
     "ours_small": ("ours", OURS | {"token_budget": 800}, MAPPED),
     "trl_rows1": ("trl", TRL | {"rows": 1}, {}),

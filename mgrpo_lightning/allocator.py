@@ -14,7 +14,7 @@ import platform
 
 _M_MMAP_THRESHOLD = -3
 """Of glibc's malloc.h."""
-LARGE = 2**20
+LARGE = 2**22
 """Bytes of a block from which on it is mapped by itself."""
 
 

@@ -171,7 +171,7 @@ def mismatch_line(policy: Policy) -> Line:
     bound = LARGEST_MISMATCH.get(policy.base.model.dtype, 1e-3)
     good = float(gap.mean()) <= bound
     found = f"abs log rho {float(gap.mean()):.1g} on average (bound {bound:g}), {float(gap.max()):.1g} at most"
-    fix = "set dense_sampling: false, or compute_dtype: float32."
+    fix = "set dense_copy: false, or compute_dtype: float32."
     return Line(f"{policy.role}: sampler against trainer", good, found, "" if good else fix)
 
 

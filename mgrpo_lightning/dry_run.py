@@ -57,7 +57,7 @@ def planned(model: TeamModule, data: AlignedTrajectoryDataModule) -> MemoryPlan:
         model.roles,
         quantization=model.quantization,
         compute_dtype=model.compute_dtype,
-        dense_sampling=model.dense_sampling,
+        dense_copy=model.dense_copy,
         token_budget=model.token_budget,
         gradient_checkpointing=model.gradient_checkpointing,
         conversations=dict.fromkeys(model.roles, max(rollouts, data.validation.per_batch)),

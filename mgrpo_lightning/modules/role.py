@@ -72,7 +72,7 @@ class RoleModule(LightningModule):
         batch_tokens = sum(row.coefficient * len(row.behaviour) for row in batch.rows)
         sums: defaultdict[str, float] = defaultdict(float)
         layers = recomputed_layers(self.policy.base.model) if self.gradient_checkpointing else nullcontext()
-        with self.policy.active(), layers:
+        with self.policy.updating(), layers:
             for group in split(self._trainable(batch.rows), self.token_budget):
                 output = self._loss(collate(group, self.policy.device), batch_tokens)
                 output.loss.backward()

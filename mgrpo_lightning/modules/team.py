@@ -35,8 +35,8 @@ class TeamModule(LightningModule):
         token_budget: Bound on the tokens of one micro-batch; what its rows begin with counts once.
         gradient_checkpointing: Keep one hidden state a layer and token for the backward pass, and compute the rest
             again: a second forward pass for each update, for much less memory.
-        dense_sampling: Sample from a dense copy of the linear layers, with the adapter added in, instead of from the
-            4-bit ones: faster where decoding is bound by overhead, for the memory of one unquantised base.
+        dense_copy: Sample from a dense copy of the linear layers, with the adapter added in, instead of from the
+            4-bit ones, and in float32 update from it too: faster on small bases, for the memory of one unquantised.
         seed: Fixes the adapters' initial values.
 
     Raises:
@@ -50,7 +50,7 @@ class TeamModule(LightningModule):
         compute_dtype: Literal["float32", "bfloat16"] = "float32",
         token_budget: int = 8192,
         gradient_checkpointing: bool = False,
-        dense_sampling: bool = False,
+        dense_copy: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class TeamModule(LightningModule):
         self.compute_dtype = DTYPES[compute_dtype]
         self.token_budget = token_budget
         self.gradient_checkpointing = gradient_checkpointing
-        self.dense_sampling = dense_sampling
+        self.dense_copy = dense_copy
         self.seed = seed
         self.policies: dict[str, Policy] = {}
         self.num_steps = 0
@@ -105,7 +105,7 @@ class TeamModule(LightningModule):
                     quantization=self.quantization,
                     compute_dtype=self.compute_dtype,
                     device=self.device,
-                    dense_sampling=self.dense_sampling,
+                    dense_copy=self.dense_copy,
                 )
             self.policies[name] = Policy(name, config, bases[config.base_model], seed=self.seed)
         for name in self.trained_roles:

@@ -1,10 +1,12 @@
-"""DenseCopy: the linear layers of a base with one adapter added in, unquantised, for sampling only.
+"""DenseCopy: the linear layers of a base with one adapter added in, unquantised.
 
-Decoding a small 4-bit base spends most of its time on dequantising the same weights at every token, and on the
-adapter's two small products beside each layer. A copy of the layers in the compute type, W + s B A, needs neither; it
-costs the memory of one unquantised base. The base and the adapter stay as they are, and gradients never see the copy
-(correctness.md 23, 31): while it is selected the model's layers are swapped for the copy's, and everything else is the
-model's own.
+A small 4-bit base spends much of its time on dequantising the same weights over and over, and on the adapter's two
+small products beside each layer. A copy of the layers in the compute type, W' = W + s B A, needs neither; it costs the
+memory of one unquantised base. The base and the adapter stay as they are (correctness.md 23, 31): while the copy is
+selected the model's layers are swapped for the copy's, and everything else is the model's own.
+
+The copy computes y = W' x, and the adapter's gradients follow from the layer's input and the gradient of y alone:
+dA = s B^T dy x^T and dB = s dy (A x)^T, as if the adapter's products had stood beside the layer.
 """
 
 from __future__ import annotations
@@ -12,13 +14,47 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn.modules import Linear4bit
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
+
+
+class _AddedIn(torch.autograd.Function):
+    """y = W' x + bias, with gradients to x (T x inputs) and to the A (r x inputs) and B (outputs x r) inside of W'."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, a, b)
+        ctx.scaling = scaling
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, Tensor, Tensor, None]:
+        x, weight, a, b = ctx.saved_tensors
+        (dy,) = grads
+        narrow = (dy @ b).mul_(ctx.scaling)
+        return dy @ weight, None, None, narrow.T @ x, dy.T @ (x @ a.T).mul_(ctx.scaling), None
+
+
+class _DenseLinear(nn.Linear):
+    """A frozen linear layer, and the adapter that is in its weight, if any: A, B and s."""
+
+    adapter: tuple[Tensor, Tensor, float] | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of any number of tokens, ... x inputs."""
+        if self.adapter is None or not torch.is_grad_enabled():
+            return F.linear(input, self.weight, self.bias)
+        flat: Tensor = _AddedIn.apply(input.flatten(0, -2), self.weight, self.bias, *self.adapter)  # type: ignore[no-untyped-call]
+        return flat.view(*input.shape[:-1], -1)
 
 
 @dataclass(frozen=True)
@@ -28,7 +64,7 @@ class _Place:
     parent: nn.Module
     name: str
     layer: nn.Module
-    dense: nn.Linear
+    dense: _DenseLinear
 
 
 class DenseCopy:
@@ -45,7 +81,7 @@ class DenseCopy:
 
     @contextmanager
     def select(self, adapter: str) -> Iterator[None]:
-        """Compute with ``adapter`` added in, without gradients, until the end of the block.
+        """Compute with ``adapter`` added in until the end of the block; a backward pass may come later.
 
         Args:
             adapter: Its name; a layer that has no such adapter is the base's alone.
@@ -69,11 +105,14 @@ class DenseCopy:
             return
         for place in self._places:
             _dequantise(_base(place.layer).weight, out=place.dense.weight)
+            place.dense.adapter = None
             matrices = _matrices(place.layer, adapter)
             if matrices:
                 assert isinstance(place.layer, LoraLayer)
                 a, b = matrices
-                place.dense.weight += (place.layer.scaling[adapter] * (b @ a)).to(place.dense.weight.dtype)
+                scaling = place.layer.scaling[adapter]
+                place.dense.weight += (scaling * (b @ a)).to(place.dense.weight.dtype)
+                place.dense.adapter = (a, b, scaling)
         self._holds = (adapter, updates)
 
 
@@ -85,7 +124,7 @@ def _places(model: PreTrainedModel) -> Iterator[_Place]:
         for name, layer in parent.named_children():
             if isinstance(layer, LoraLayer | Linear4bit):
                 base = _base(layer)
-                dense = nn.Linear(
+                dense = _DenseLinear(
                     base.in_features,
                     base.out_features,
                     bias=False,

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -46,16 +47,28 @@ def forest_attention(
         1 x T x heads x head size, and no attention weights.
     """
     if forest is None:
-        result, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-        return result, None
+        return _attend(module, query, key, value, attention_mask, options), None
     results = []
     for rectangle in forest.rectangles:
         inputs = (_take(query, rectangle.queries), _take(key, rectangle.keys), _take(value, rectangle.keys))
-        result, _ = sdpa_attention_forward(
-            module, *inputs, rectangle.mask, **{**options, "is_causal": rectangle.mask is None}
-        )
+        result = _attend(module, *inputs, rectangle.mask, options | {"is_causal": rectangle.mask is None})
         results.append(result.flatten(0, 1))
     return torch.cat(results).index_select(0, forest.order)[None], None
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict[str, Any]
+) -> Tensor:
+    """B x heads x R x D over the keys of B x key/value heads x S x D, as B x R x heads x D."""
+    if mask is None or not query.is_cpu:
+        result, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
+        return result
+    # With a mask, transformers copies the keys for each head that shares them; the kernel of CPUs need not.
+    shared = query.shape[1] > key.shape[1]
+    result = scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=options.get("scaling"), enable_gqa=shared
+    )
+    return result.transpose(1, 2).contiguous()
 
 
 def _take(states: Tensor, places: Tensor) -> Tensor:

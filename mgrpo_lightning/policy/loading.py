@@ -43,7 +43,7 @@ class Base:
     adapters: AdapterBank = field(init=False)
     """The adapters on this base, by role."""
     dense: DenseCopy | None = None
-    """What is sampled from instead of the model's own linear layers, if anything."""
+    """What is computed with instead of the model's own linear layers, if anything."""
 
     def __post_init__(self) -> None:
         self.adapters = AdapterBank(self.model, self.name)
@@ -68,7 +68,7 @@ def load_base(
     quantization: Quantization,
     compute_dtype: torch.dtype,
     device: torch.device | str = "cpu",
-    dense_sampling: bool = False,
+    dense_copy: bool = False,
 ) -> Base:
     """Load ``name`` onto one device, frozen.
 
@@ -77,7 +77,7 @@ def load_base(
         quantization: ``nf4`` (bitsandbytes, double quantisation) or ``none``.
         compute_dtype: Type of activations and of every weight that is not 4-bit.
         device: The one device that gets the whole base.
-        dense_sampling: Keep a dense copy of the linear layers to sample from; see ``DenseCopy``.
+        dense_copy: Keep a dense copy of the linear layers; see ``DenseCopy`` and ``Policy.updating``.
 
     Raises:
         ConfigurationError: There is no such model, it cannot be loaded, its logits or attention are made in an unknown
@@ -103,7 +103,7 @@ def load_base(
     attend_by_forest(model, name)
     if quantization == "nf4":
         refuse_unquantised(model, name)
-    return Base(name=name, model=model, tokenizer=tokenizer, dense=DenseCopy(model) if dense_sampling else None)
+    return Base(name=name, model=model, tokenizer=tokenizer, dense=DenseCopy(model) if dense_copy else None)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class MemoryPlan:
     base: int
     """Frozen weights, 4-bit ones with their scales."""
     dense_copy: int
-    """What ``dense_sampling`` keeps besides."""
+    """What ``dense_copy`` keeps besides."""
     adapters: int
     """LoRA matrices in float32, frozen roles' too."""
     optimizer: int
@@ -82,7 +82,7 @@ def plan(
     *,
     quantization: Quantization,
     compute_dtype: torch.dtype,
-    dense_sampling: bool,
+    dense_copy: bool,
     token_budget: int,
     gradient_checkpointing: bool,
     conversations: Mapping[str, int],
@@ -94,7 +94,7 @@ def plan(
         roles: The team.
         quantization: ``nf4`` or ``none``.
         compute_dtype: Type of activations, cache, and weights that are not 4-bit.
-        dense_sampling: Whether a dense copy of the linear layers is kept.
+        dense_copy: Whether a dense copy of the linear layers is kept.
         token_budget: Tokens of one micro-batch.
         gradient_checkpointing: Whether an update keeps the layers' inputs only.
         conversations: How many of each role are open at the same time.
@@ -107,7 +107,7 @@ def plan(
     linear = {name: sum(layer.weight.numel() for _, layer in _linear_layers(model)) for name, model in models.items()}
     return MemoryPlan(
         base=sum(_base_bytes(model, quantization, width) for model in models.values()),
-        dense_copy=sum(linear.values()) * width if dense_sampling else 0,
+        dense_copy=sum(linear.values()) * width if dense_copy else 0,
         adapters=4 * sum(sizes.values()),
         optimizer=12 * trained,
         cache=sum(

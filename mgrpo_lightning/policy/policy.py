@@ -63,6 +63,16 @@ class Policy:
             yield
 
     @contextmanager
+    def updating(self) -> Iterator[None]:
+        """Like ``active``, for an update: from the base's dense copy too, where that is what base and adapter compute.
+
+        In a type shorter than float32 an adapter that is added to the weights loses most of its bits.
+        """
+        exact = self.base.model.dtype in (torch.float32, torch.float64)
+        with self.base.dense.select(self.role) if self.base.dense and exact else self.active():
+            yield
+
+    @contextmanager
     def reference(self) -> Iterator[None]:
         """Make the adapter of the start of training the active one, frozen; it takes no memory before the first use.
 

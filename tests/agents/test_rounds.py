@@ -20,7 +20,7 @@ from tests.agents.fakes import END, START, FakeChat, FakeTool, answer, call, duo
 
 
 class FakeEngine:
-    """A sampler whose turns are made in batches, in the scheduler's model thread."""
+    """A sampler whose turns are made in batches, in the thread that plays."""
 
     exact = True
     stateful = True

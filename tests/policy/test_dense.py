@@ -65,7 +65,7 @@ def test_layers_are_dense_inside_of_the_block_only(team: dict[str, Policy]) -> N
 
     with pytest.raises(RuntimeError, match="in between"):
         interrupted()
-    assert kinds == {"Linear"}
+    assert kinds == {"_DenseLinear"}
     after = dict(model.named_modules())
     assert after.keys() == before.keys()
     assert all(after[path] is before[path] for path in after)
@@ -132,3 +132,47 @@ def test_sampled_log_probabilities_are_the_trainers(team: dict[str, Policy]) -> 
         mask = torch.arange(ids.shape[1])[None] >= len(prompt)
         scored = action_logprobs(policy, ids, torch.tensor([ids.shape[1]]), mask, temperature=1.0)
         assert torch.allclose(scored, torch.tensor(sampled.logprobs), atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_of_the_copy_are_those_of_the_products_beside_each_layer(
+    make_base: Callable[..., Base], make_policy: MakePolicy, dtype: torch.dtype
+) -> None:
+    """peft's layers are the oracle; float64 to rounding, and in 4 bit to what dequantising differs by."""
+    base = make_base("nf4" if dtype == torch.float32 else "none")
+    if dtype == torch.float64:
+        base.model.double()
+    base.dense = DenseCopy(base.model)
+    policy = make_policy("main", base=base)
+    generator = torch.Generator().manual_seed(0)
+    state = {name: torch.randn(v.shape, generator=generator) / 8 for name, v in policy.adapter_state().items()}
+    policy.load_adapter_state(state)
+    scores, gradients = [], []
+    for selected in (policy.active, policy.updating):
+        with selected():
+            loss = base.model(input_ids=IDS.repeat(2, 1)).logits.log_softmax(-1)[:, :, 5].mean()
+        loss.backward()
+        scores.append(loss.detach())
+        gradients.append({name: p.grad for name, p in policy.named_parameters().items() if p.grad is not None})
+        for p in policy.named_parameters().values():
+            p.grad = None
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-12
+    assert torch.allclose(scores[0], scores[1], rtol=tolerance)
+    own, copied = gradients
+    assert own.keys() == copied.keys() == state.keys()
+    for name, gradient in own.items():
+        assert gradient.abs().max() > 0
+        assert torch.allclose(gradient, copied[name], atol=tolerance * float(gradient.abs().max())), name
+
+
+def test_updates_in_a_short_type_keep_the_adapter_apart(
+    make_base: Callable[..., Base], make_policy: MakePolicy
+) -> None:
+    base = make_base("none")
+    base.model.bfloat16()
+    base.dense = DenseCopy(base.model)
+    policy = make_policy("main", base=base)
+    with policy.updating():
+        assert any(isinstance(module, LoraLayer) for module in base.model.modules())
+    with policy.sampling():
+        assert not any(isinstance(module, LoraLayer) for module in base.model.modules())

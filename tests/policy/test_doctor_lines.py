@@ -37,4 +37,4 @@ def test_a_sampler_with_other_numbers_is_bad(make_policy: MakePolicy, monkeypatc
     monkeypatch.setattr(doctor, "action_logprobs", colder)
     line = doctor.mismatch_line(policy)
     assert not line.good
-    assert "dense_sampling: false" in line.fix
+    assert "dense_copy: false" in line.fix

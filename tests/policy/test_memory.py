@@ -23,7 +23,7 @@ def planned(role: RoleConfig, *, quantization: str = "nf4", width: torch.dtype =
         {"main": role},
         quantization=quantization,  # type: ignore[arg-type]
         compute_dtype=width,
-        dense_sampling=False,
+        dense_copy=False,
         token_budget=1000,
         gradient_checkpointing=False,
         conversations={"main": 6},

@@ -5,20 +5,23 @@ So what is in a batch, and its order, is a function of the step alone, however l
 reproducible.
 ``eager``: whatever waits is computed, in slices between which new turns join, while tools run.
 
-Model work has one thread of its own; the event loop never computes.
+Model work is done in the thread that plays, where updates are computed too; the event loop, which never computes, has
+one of its own. OpenMP keeps a team of threads for each thread that computes: two teams on the same cores make decoding
+half as fast.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
+from mgrpo_lightning.policy.sampling.callers_thread import CallersThread
 from mgrpo_lightning.policy.sampling.conversation import Request, Tokens
 
 T = TypeVar("T")
@@ -27,7 +30,7 @@ SLICE = 8
 
 
 class Engine(Protocol):
-    """What the scheduler needs of a sampler; all but ``name`` is called from the model thread."""
+    """What the scheduler needs of a sampler; all but ``name`` is called while nothing else is computed."""
 
     name: str
 
@@ -83,25 +86,31 @@ class Scheduler:
         self._waiting: dict[Engine, list[Request]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._computing: Future[list[tuple[Request, SampledTurn]]] | None = None
         self._stopping = False
 
     def play(self, coroutines: Sequence[Coroutine[Any, Any, T]], on_done: Callable[[], None] | None = None) -> list[T]:
-        """Run agents to their end in an event loop of its own; results in the order given.
+        """Run agents to their end in a thread and event loop of their own, and compute in this one; results in order.
 
         Args:
             coroutines: The agents.
-            on_done: Called after each of them.
+            on_done: Called after each of them, in the agents' thread.
 
         Raises:
             BaseException: What an agent or the model raised first; everything else is cancelled.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(self._play(coroutines, on_done))
-        # A notebook has a loop running in this thread.
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(lambda: asyncio.run(self._play(coroutines, on_done))).result()
+        self._loop = self._worker = None
+        here = CallersThread()
+        with ThreadPoolExecutor(1, thread_name_prefix="agents") as pool:
+            playing = pool.submit(lambda: asyncio.run(self._play(coroutines, on_done, here)))
+            try:
+                return here.serve(playing)
+            finally:
+                while not playing.done():  # this thread was interrupted, and serves no more
+                    self._interrupt()
+                    wait([playing], timeout=0.1)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a child of the agent that calls this; await it inside ``blocked()``."""
@@ -158,12 +167,21 @@ class Scheduler:
         self._tasks.add(task)
         return task
 
-    async def _play(self, coroutines: Sequence[Coroutine[Any, Any, T]], on_done: Callable[[], None] | None) -> list[T]:
+    def _interrupt(self) -> None:
+        """End what is played, from the thread that computes."""
+        loop, worker = self._loop, self._worker
+        if loop is not None and worker is not None:
+            with suppress(RuntimeError):  # of a loop that has ended by itself
+                loop.call_soon_threadsafe(worker.cancel)
+
+    async def _play(
+        self, coroutines: Sequence[Coroutine[Any, Any, T]], on_done: Callable[[], None] | None, here: CallersThread
+    ) -> list[T]:
         self._changed = asyncio.Event()
         self._stopping = False
         tasks = [self._start(coroutine, None, on_done) for coroutine in coroutines]
-        pool = ThreadPoolExecutor(1, thread_name_prefix="model")
-        worker = asyncio.get_running_loop().create_task(self._work(pool))
+        self._loop = asyncio.get_running_loop()
+        worker = self._worker = self._loop.create_task(self._work(here))
         agents = asyncio.gather(*tasks)
         try:
             awaited: list[asyncio.Future[Any]] = [worker, agents]
@@ -172,25 +190,27 @@ class Scheduler:
                 worker.result()
             return await agents
         finally:
-            await self._stop(worker, pool)
+            await self._stop(worker)
+            await asyncio.gather(agents, return_exceptions=True)  # or asyncio complains that nobody looked
 
-    async def _stop(self, worker: asyncio.Task[None], pool: ThreadPoolExecutor) -> None:
+    async def _stop(self, worker: asyncio.Task[None]) -> None:
         """Cancel what is left and wait for it, so that nothing runs on behind an error."""
         self._stopping = True
         left = [worker, *self._tasks]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        pool.shutdown(wait=True)
+        if self._computing is not None:
+            with suppress(BaseException):  # what was raised there has reached the worker
+                self._computing.exception()
         for engine, requests in self._waiting.items():
             if engine.busy or requests:
                 engine.abort()
         self._waiting.clear()
         self._agents.clear()
 
-    async def _work(self, pool: ThreadPoolExecutor) -> None:
+    async def _work(self, here: CallersThread) -> None:
         """Wait for a reason to compute, compute, hand out turns, forever."""
-        loop = asyncio.get_running_loop()
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -199,8 +219,8 @@ class Scheduler:
             if self.schedule == "rounds" and any(not agent.idle for agent in self._agents):
                 continue
             for engine, requests in self._take():
-                ended = await loop.run_in_executor(pool, self._compute, engine, requests)
-                for request, turn in ended:
+                self._computing = here.submit(self._compute, engine, requests)
+                for request, turn in await asyncio.wrap_future(self._computing):
                     if not request.future.done():
                         request.future.set_result(turn)
                 self._changed.set()

@@ -74,7 +74,7 @@ class TransformersSampler:
         assert params.max_new_tokens > 0, "a turn has room for its stop token"
         return await self._scheduler.submit(self, tokens, params, stream)
 
-    # What the scheduler calls, from its model thread.
+    # What the scheduler calls, from the thread that plays.
 
     @property
     def busy(self) -> bool:

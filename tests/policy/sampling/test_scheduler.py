@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
@@ -197,6 +200,57 @@ def test_play_works_where_a_loop_is_running_already() -> None:
         return play([turn(scheduler, engine, 0)])
 
     assert len(asyncio.run(notebook_cell(scheduler.play))) == 1
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_turns_are_computed_in_the_thread_that_plays_and_agents_go_on_in_another(schedule: Schedule) -> None:
+    """Two computing threads have two teams of OpenMP threads, which slow each other."""
+    scheduler = Scheduler(schedule)
+    computed: set[threading.Thread] = set()
+    agents: set[threading.Thread] = set()
+
+    class Here(Recorder):
+        def advance(self, steps: int) -> list[tuple[Request, SampledTurn]]:
+            computed.add(threading.current_thread())
+            return super().advance(steps)
+
+    async def agent() -> None:
+        await turn(scheduler, engine, 0)
+        agents.add(threading.current_thread())
+
+    engine = Here()
+    scheduler.play([agent(), agent()])
+    assert computed == {threading.current_thread()}
+    assert len(agents) == 1
+    assert not agents & computed
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("where", ["computing", "waiting"])
+def test_an_interrupted_play_ends_its_agents_and_says_so(schedule: Schedule, where: str) -> None:
+    scheduler = Scheduler(schedule)
+    cancelled: list[str] = []
+
+    class Interrupted(Recorder):
+        def advance(self, steps: int) -> list[tuple[Request, SampledTurn]]:
+            raise KeyboardInterrupt
+
+    async def agent() -> None:
+        try:
+            await turn(scheduler, engine, 0)
+            os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C does: to the main thread, which waits for work
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append("agent")
+            raise
+
+    engine = Interrupted() if where == "computing" else Recorder()
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.play([agent()])
+    assert cancelled == ["agent"]
+    assert not engine.busy
+    again = Recorder()
+    assert scheduler.play([turn(scheduler, again, 5)])[0].stopped
 
 
 def test_nothing_to_play_is_an_empty_result() -> None:
