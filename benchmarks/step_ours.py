@@ -34,7 +34,7 @@ class Trainer:
         folder: The model's.
         step: What a step samples.
         token_budget: Of a micro-batch.
-        dense_copy: Whether to sample from a dense copy.
+        dense_copy: Whether to sample from and update with a dense copy.
         gradient_checkpointing: Whether to compute layers again in the backward pass.
     """
 

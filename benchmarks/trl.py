@@ -9,7 +9,7 @@ same number of tokens, none of which can end a completion: K = 8 completions a p
 of a fresh process, which warms up with one step; arms take turns. Peak memory is what the process rises above its
 memory before the first step, with the model, the adapter and all imports there.
 
-``ours`` is as the command ``mgrpo`` runs it, sampling from a dense copy: it gives freed memory back to the system
+``ours`` is as the command ``mgrpo`` runs it, with a dense copy: it gives freed memory back to the system
 (``trl_mapped`` does so too, ``ours_heap`` does not). ``trl`` is TRL at its fastest setting on a CPU; its other arms are
 what that was chosen from:
 

@@ -2,8 +2,8 @@
 
 glibc raises the size from which a block is mapped by itself with every such block that is freed. After a few steps all
 tensors come from one heap that never shrinks, and whose holes seldom fit. With the size held, every large tensor is
-mapped and unmapped: less memory, and an update that takes longer, the smaller the model the more (docs/performance.md
-has both).
+mapped and unmapped: less memory at the peak, for an update that takes longer on small models (docs/performance.md has
+both).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ reproducible.
 
 Model work is done in the thread that plays, where updates are computed too; the event loop, which never computes, has
 one of its own. OpenMP keeps a team of threads for each thread that computes: two teams on the same cores make decoding
-half as fast.
+up to twice as slow.
 """
 
 from __future__ import annotations
