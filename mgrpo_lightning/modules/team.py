@@ -36,7 +36,8 @@ class TeamModule(LightningModule):
         gradient_checkpointing: Keep one hidden state a layer and token for the backward pass, and compute the rest
             again: a second forward pass for each update, for much less memory.
         dense_copy: Sample from a dense copy of the linear layers, with the adapter added in, instead of from the
-            4-bit ones, and in float32 update from it too: faster on small bases, for the memory of one unquantised.
+            4-bit ones, and in float32 update from it too: faster on small bases, for the memory of one unquantised
+            (two in float32 on a CPU).
         seed: Fixes the adapters' initial values.
 
     Raises:

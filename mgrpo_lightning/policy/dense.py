@@ -2,8 +2,9 @@
 
 A small 4-bit base spends much of its time on dequantising the same weights over and over, and on the adapter's two
 small products beside each layer. A copy of the layers in the compute type, W' = W + s B A, needs neither; it costs the
-memory of one unquantised base. The base and the adapter stay as they are (correctness.md 23, 31): while the copy is
-selected the model's layers are swapped for the copy's, and everything else is the model's own.
+memory of one unquantised base, and in float32 on a CPU that of a second one, packed, as soon as it is sampled from. The
+base and the adapter stay as they are (correctness.md 23, 31): while the copy is selected the model's layers are swapped
+for the copy's, and everything else is the model's own.
 
 The copy computes y = W' x, and the adapter's gradients follow from the layer's input and the gradient of y alone:
 dA = s B^T dy x^T and dB = s dy (A x)^T, as if the adapter's products had stood beside the layer.
@@ -23,6 +24,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
+
+from mgrpo_lightning.policy.packed import packed, packed_product
 
 
 class _AddedIn(torch.autograd.Function):
@@ -44,17 +47,29 @@ class _AddedIn(torch.autograd.Function):
         return dy @ weight, None, None, narrow.T @ x, dy.T @ (x @ a.T).mul_(ctx.scaling), None
 
 
-class _DenseLinear(nn.Linear):
+class _DenseLinear(nn.Module):
     """A frozen linear layer, and the adapter that is in its weight, if any: A, B and s."""
 
-    adapter: tuple[Tensor, Tensor, float] | None = None
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = bias
+        self.adapter: tuple[Tensor, Tensor, float] | None = None
+        self.packed: Tensor | None = None
+        """The weight for products without gradients, from the first of them on."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Of any number of tokens, ... x inputs."""
-        if self.adapter is None or not torch.is_grad_enabled():
+        if torch.is_grad_enabled():
+            if self.adapter is None:
+                return F.linear(input, self.weight, self.bias)
+            flat: Tensor = _AddedIn.apply(input.flatten(0, -2), self.weight, self.bias, *self.adapter)  # type: ignore[no-untyped-call]
+            return flat.view(*input.shape[:-1], -1)
+        if self.packed is None:
+            self.packed = packed(self.weight)
+        if self.packed is None:
             return F.linear(input, self.weight, self.bias)
-        flat: Tensor = _AddedIn.apply(input.flatten(0, -2), self.weight, self.bias, *self.adapter)  # type: ignore[no-untyped-call]
-        return flat.view(*input.shape[:-1], -1)
+        return packed_product(input, self.packed, self.bias)
 
 
 @dataclass(frozen=True)
@@ -104,35 +119,34 @@ class DenseCopy:
         if self._holds == (adapter, updates):
             return
         for place in self._places:
-            _dequantise(_base(place.layer).weight, out=place.dense.weight)
-            place.dense.adapter = None
+            base = _base(place.layer)
+            if place.dense.weight.data_ptr() == base.weight.data_ptr():  # the head, without an adapter
+                continue
+            _dequantise(base.weight, out=place.dense.weight)
+            place.dense.adapter = place.dense.packed = None
             matrices = _matrices(place.layer, adapter)
             if matrices:
                 assert isinstance(place.layer, LoraLayer)
                 a, b = matrices
                 scaling = place.layer.scaling[adapter]
-                place.dense.weight += (scaling * (b @ a)).to(place.dense.weight.dtype)
+                place.dense.weight.add_((scaling * (b @ a)).to(place.dense.weight.dtype))
                 place.dense.adapter = (a, b, scaling)
         self._holds = (adapter, updates)
 
 
 def _places(model: PreTrainedModel) -> Iterator[_Place]:
-    """Every layer with an adapter, and every 4-bit layer without one; the head and what is inside of them is not."""
+    """Every layer with an adapter, every 4-bit layer without one, and the head, but not what is inside of them."""
+    head = model.get_output_embeddings()
     for parent in model.modules():
         if isinstance(parent, LoraLayer):
             continue
         for name, layer in parent.named_children():
             if isinstance(layer, LoraLayer | Linear4bit):
                 base = _base(layer)
-                dense = _DenseLinear(
-                    base.in_features,
-                    base.out_features,
-                    bias=False,
-                    device=base.weight.device,
-                    dtype=model.dtype,
-                ).requires_grad_(False)
-                dense.bias = base.bias
-                yield _Place(parent, name, layer, dense)
+                weight = torch.empty(base.out_features, base.in_features, dtype=model.dtype, device=base.weight.device)
+                yield _Place(parent, name, layer, _DenseLinear(weight, base.bias))
+            elif layer is head:
+                yield _Place(parent, name, layer, _DenseLinear(layer.weight, layer.bias))
 
 
 def _base(layer: nn.Module) -> nn.Linear:

@@ -30,7 +30,7 @@ class MemoryPlan:
     base: int
     """Frozen weights, 4-bit ones with their scales."""
     dense_copy: int
-    """What ``dense_copy`` keeps besides."""
+    """What ``dense_copy`` keeps besides; in float32 with the packed weights of a CPU (``policy/packed.py``)."""
     adapters: int
     """LoRA matrices in float32, frozen roles' too."""
     optimizer: int
@@ -104,10 +104,9 @@ def plan(
     width = compute_dtype.itemsize
     sizes = {name: adapter_parameters(models[role.base_model], role.adapter) for name, role in roles.items()}
     trained = sum(size for name, size in sizes.items() if roles[name].trainable)
-    linear = {name: sum(layer.weight.numel() for _, layer in _linear_layers(model)) for name, model in models.items()}
     return MemoryPlan(
         base=sum(_base_bytes(model, quantization, width) for model in models.values()),
-        dense_copy=sum(linear.values()) * width if dense_copy else 0,
+        dense_copy=sum(_copy_bytes(model, compute_dtype) for model in models.values()) if dense_copy else 0,
         adapters=4 * sum(sizes.values()),
         optimizer=12 * trained,
         cache=sum(
@@ -137,6 +136,12 @@ def _base_bytes(model: PreTrainedModel, quantization: Quantization, width: int) 
     quantised = sum(layer.weight.numel() for _, layer in _linear_layers(model))
     scales = quantised // BLOCK + 4 * quantised // (BLOCK * 256)
     return (total - quantised) * width + quantised // 2 + scales
+
+
+def _copy_bytes(model: PreTrainedModel, dtype: torch.dtype) -> int:
+    linear = sum(layer.weight.numel() for _, layer in _linear_layers(model))
+    packed = linear + model.get_output_embeddings().weight.numel() if dtype == torch.float32 else 0
+    return (linear + packed) * dtype.itemsize
 
 
 def _cache(model: PreTrainedModel, tokens: int, dtype: torch.dtype, bound: int | None) -> int:

@@ -13,9 +13,10 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
 from mgrpo_lightning.policy.adapters import WEIGHTS_NAME
-from mgrpo_lightning.policy.dense import DenseCopy
+from mgrpo_lightning.policy.dense import DenseCopy, _DenseLinear
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.logprobs import action_logprobs
+from mgrpo_lightning.policy.packed import packed, packed_product
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
@@ -163,6 +164,32 @@ def test_gradients_of_the_copy_are_those_of_the_products_beside_each_layer(
     for name, gradient in own.items():
         assert gradient.abs().max() > 0
         assert torch.allclose(gradient, copied[name], atol=tolerance * float(gradient.abs().max())), name
+
+
+@pytest.mark.parametrize("rows", [1, 8, 33, 200])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_packed_product_is_the_plain_one(rows: int, *, bias: bool) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    x, weight, shift = (torch.randn(shape, generator=generator) for shape in ((2, rows, 48), (70, 48), (70,)))
+    copy = packed(weight)
+    assert copy is not None
+    found = packed_product(x, copy, shift if bias else None)
+    exact = x.double() @ weight.double().T + (shift.double() if bias else 0)
+    assert torch.allclose(found.double(), exact, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_only_float32_is_packed(dtype: torch.dtype) -> None:
+    assert packed(torch.ones(4, 4, dtype=dtype)) is None
+
+
+def test_the_head_keeps_its_weight(team: dict[str, Policy]) -> None:
+    base = team["main"].base
+    weight = base.model.get_output_embeddings().weight
+    with team["main"].sampling():
+        head = base.model.get_output_embeddings()
+        assert isinstance(head, _DenseLinear)
+        assert head.weight.data_ptr() == weight.data_ptr()
 
 
 def test_updates_in_a_short_type_keep_the_adapter_apart(

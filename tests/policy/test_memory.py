@@ -11,6 +11,7 @@ import torch
 from transformers import Qwen3Config
 
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.dense import _DenseLinear
 from mgrpo_lightning.policy.loading import Base, load_base
 from mgrpo_lightning.policy.memory import MemoryPlan, adapter_parameters, meta_model, plan
 from mgrpo_lightning.policy.policy import Policy
@@ -18,12 +19,14 @@ from mgrpo_lightning.policy.sampling.slots import SlotCache
 from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, RoleConfig
 
 
-def planned(role: RoleConfig, *, quantization: str = "nf4", width: torch.dtype = torch.float32) -> MemoryPlan:
+def planned(
+    role: RoleConfig, *, quantization: str = "nf4", width: torch.dtype = torch.float32, dense_copy: bool = False
+) -> MemoryPlan:
     return plan(
         {"main": role},
         quantization=quantization,  # type: ignore[arg-type]
         compute_dtype=width,
-        dense_copy=False,
+        dense_copy=dense_copy,
         token_budget=1000,
         gradient_checkpointing=False,
         conversations={"main": 6},
@@ -56,6 +59,22 @@ def test_the_cache_is_as_large_as_planned(make_base: Callable[..., Base]) -> Non
     cache.begin(range(6), torch.zeros(6, dtype=torch.int64), 3)
     base.model(torch.ones(6, 3, dtype=torch.int64), past_key_values=cache, use_cache=True)
     assert planned(role).cache == sum(store.nbytes for pair in cache._stores for store in pair)
+
+
+def test_the_dense_copy_is_as_large_as_planned() -> None:
+    """The copies and, once sampled from on a CPU, the packed ones with the head's."""
+    role = RoleConfig("pocket")
+    base = load_base("pocket", quantization="nf4", compute_dtype=torch.float32, dense_copy=True)
+    policy = Policy("main", role, base, seed=0)
+    with policy.sampling(), torch.no_grad():
+        base.model(torch.ones(1, 3, dtype=torch.int64))
+        layers = [layer for layer in base.model.modules() if isinstance(layer, _DenseLinear)]
+        own = base.model.get_output_embeddings().weight.data_ptr()
+    kept = sum(layer.weight.nbytes for layer in layers if layer.weight.data_ptr() != own)
+    packed = sum(layer.packed.numel() * 4 for layer in layers if layer.packed is not None)
+    assert planned(role, dense_copy=True).dense_copy == kept + packed
+    assert packed > kept
+    assert planned(role).dense_copy == 0
 
 
 def test_a_plan_needs_no_weights(tmp_path: Path) -> None:
