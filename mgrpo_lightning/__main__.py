@@ -1,10 +1,22 @@
 """The command ``mgrpo``, also as ``python -m mgrpo_lightning``."""
 
+import sys
+
 from mgrpo_lightning.allocator import give_back_large_blocks
+from mgrpo_lightning.errors import MgrpoError
 
 
 def main() -> None:
     """Entry point of the console script."""
+    if sys.argv[1:2] == ["store"]:
+        from mgrpo_lightning.store.status import main as store  # imports no torch
+
+        try:
+            store(sys.argv[2:])
+        except MgrpoError as error:
+            print(f"mgrpo: error: {error}", file=sys.stderr)
+            raise SystemExit(2) from error
+        return
     give_back_large_blocks()
     from mgrpo_lightning.cli import main as command  # imports torch, whose allocator is set up by now
 

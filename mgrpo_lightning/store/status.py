@@ -1,0 +1,162 @@
+"""``mgrpo store RUN``: who writes into a store, who is alive, where each role stands, whether every file is whole."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.store.disk import Disk
+from mgrpo_lightning.store.layout import (
+    Alive,
+    check_folder,
+    incarnation_folder,
+    incarnations,
+    read_alive,
+    writers,
+)
+from mgrpo_lightning.store.record import STREAMS
+from mgrpo_lightning.store.segment import Unreadable, ranges, read_segment
+
+FOLDER = "store"
+"""Of a store, in a run folder."""
+BEAT = 2.0
+"""Seconds between two beats of a writer."""
+
+
+@dataclass
+class WriterStatus:
+    """What one writer's folder shows."""
+
+    name: str
+    incarnation: int
+    """The latest that has begun; 0: none has."""
+    alive: Alive | None
+    num_files: int = 0
+    num_bytes: int = 0
+    records: Counter[str] = field(default_factory=Counter)
+    """By stream."""
+    step: int | None = None
+    """The last one that a record is about."""
+    problems: list[str] = field(default_factory=list)
+    """One line for each file that cannot be read, or that is missing."""
+
+
+def examine(root: Path, disk: Disk | None = None) -> list[WriterStatus]:
+    """Read all of a store.
+
+    Args:
+        root: The store.
+        disk: The filesystem.
+
+    Raises:
+        DataError: There is no store.
+    """
+    disk = disk or Disk()
+    check_folder(disk, root)
+    return [_writer(disk, root / "writers" / name) for name in writers(disk, root)]
+
+
+def _writer(disk: Disk, home: Path) -> WriterStatus:
+    begun = [n for n in incarnations(disk, home) if read_alive(disk, incarnation_folder(home, n))]
+    if not begun:
+        return WriterStatus(home.name, 0, None)
+    folder = incarnation_folder(home, begun[-1])
+    alive = read_alive(disk, folder)
+    found = WriterStatus(home.name, begun[-1], alive)
+    place = alive.start if alive else 0
+    for named in ranges(disk, folder):
+        if named.last < place:
+            continue
+        if named.first > place:
+            found.problems.append(f"{folder}: records {place} to {named.first - 1} are missing")
+        place = named.last + 1
+        try:
+            numbered = read_segment(disk, folder, named)
+        except (Unreadable, DataError) as error:
+            found.problems.append(str(error))
+            continue
+        found.num_files += 1
+        found.num_bytes += (folder / named.name).stat().st_size
+        found.records.update(record.stream for record in numbered.values())
+        found.step = max((record.key.step for record in numbered.values()), default=found.step)
+    return found
+
+
+def beating(root: Path, before: Sequence[WriterStatus], seconds: float, disk: Disk | None = None) -> set[str]:
+    """Names of the writers whose beat grows while one waits.
+
+    Args:
+        root: The store.
+        before: From ``examine``.
+        seconds: To wait; longer than ``BEAT``.
+        disk: The filesystem.
+    """
+    time.sleep(seconds)
+    return {
+        status.name
+        for status in before
+        if status.alive
+        and (now := read_alive(disk or Disk(), incarnation_folder(root / "writers" / status.name, status.incarnation)))
+        and now.beat > status.alive.beat
+    }
+
+
+def table(statuses: Sequence[WriterStatus], living: set[str]) -> Table:
+    """A line a writer.
+
+    Args:
+        statuses: From ``examine``.
+        living: From ``beating``.
+    """
+    shown = Table("writer", "alive", "started", "step", *STREAMS, "files", "KiB", "is at")
+    for status in statuses:
+        state = status.alive.state if status.alive else {}
+        shown.add_row(
+            status.name,
+            "yes" if status.name in living else "no",
+            str(status.incarnation),
+            "" if status.step is None else str(status.step),
+            *(f"{status.records[stream]:,}" for stream in STREAMS),
+            str(status.num_files),
+            f"{status.num_bytes / 1024:,.0f}",
+            ", ".join(f"{name} {value}" for name, value in state.items()),
+        )
+    return shown
+
+
+def main(args: Sequence[str]) -> None:
+    """Entry point of ``mgrpo store``.
+
+    Args:
+        args: The command line behind ``store``.
+
+    Raises:
+        SystemExit: With 1 if a file is damaged or missing.
+    """
+    parser = argparse.ArgumentParser(prog="mgrpo store", description=__doc__)
+    parser.add_argument("run", type=Path, help="run folder of a decoupled run, or its store")
+    parser.add_argument("--wait", type=float, default=1.5 * BEAT, help="seconds to look for signs of life")
+    arguments = parser.parse_args(args)
+    root = next(_stores(arguments.run))
+    statuses = examine(root)
+    Console().print(table(statuses, beating(root, statuses, arguments.wait)))
+    problems = [problem for status in statuses for problem in status.problems]
+    for problem in problems:
+        print(problem)
+    print("every file is whole" if not problems else f"{len(problems)} problems: restart the roles that wrote them")
+    if problems:
+        raise SystemExit(1)
+
+
+def _stores(run: Path) -> Iterator[Path]:
+    if (run / FOLDER).is_dir():
+        yield run / FOLDER
+    yield run

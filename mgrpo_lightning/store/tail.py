@@ -1,0 +1,141 @@
+"""Tail: what all writers publish, as it comes, each record once and in its writer's order.
+
+A poll lists folders and reads new segments only. A segment that is listed but not whole, or missing before one that is
+listed, has not arrived yet: it is waited for. Only one that does not come for a long time is an error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.store.disk import Disk
+from mgrpo_lightning.store.layout import check_folder, incarnation_folder, incarnations, read_alive, writers
+from mgrpo_lightning.store.record import Record
+from mgrpo_lightning.store.segment import Range, Unreadable, ranges, read_segment
+
+PATIENCE = 120.0
+"""Seconds that a segment may be missing; filesystems cache names for up to a minute by default."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record and where it stands."""
+
+    writer: str
+    incarnation: int
+    sequence: int
+    record: Record
+
+
+@dataclass
+class _Cursor:
+    """How far a writer has been read."""
+
+    incarnation: int = 0
+    next: int = 0
+    missing_since: float | None = None
+
+
+class Tail:
+    """A reader that goes on where it was.
+
+    Args:
+        root: The store, which must be there.
+        patience: Seconds to wait for a segment that is missing or torn.
+        disk: The filesystem.
+        clock: Seconds; not that of any other machine.
+
+    Raises:
+        DataError: There is no store.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        patience: float = PATIENCE,
+        disk: Disk | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._disk = disk or Disk()
+        check_folder(self._disk, root)
+        self._root = root
+        self._patience = patience
+        self._clock = clock
+        self._cursors: dict[str, _Cursor] = {}
+
+    def poll(self) -> list[Entry]:
+        """All that is new.
+
+        Raises:
+            DataError: A segment has been missing or torn for longer than the patience, or is none of a store.
+        """
+        entries: list[Entry] = []
+        for writer in self._writers():
+            self._read(writer, entries)
+        return entries
+
+    def _writers(self) -> list[str]:
+        try:
+            return sorted({*self._cursors, *writers(self._disk, self._root)})
+        except OSError:
+            return sorted(self._cursors)
+
+    def _read(self, writer: str, entries: list[Entry]) -> None:
+        home = self._root / "writers" / writer
+        cursor = self._cursors.setdefault(writer, _Cursor())
+        try:
+            self._renew(cursor, home)
+            waits = self._segments(cursor, writer, home, entries) if cursor.incarnation else ""
+        except OSError as error:
+            waits = f"{home}: {error}"
+        if not waits:
+            cursor.missing_since = None
+        elif cursor.missing_since is None:
+            cursor.missing_since = self._clock()
+        elif self._clock() - cursor.missing_since > self._patience:
+            raise DataError(
+                f"a part of the store has not come in {self._patience:.0f} s: {waits}",
+                hint="see `mgrpo store RUN`; if the file is damaged, restart its role, which writes it anew.",
+            )
+
+    def _renew(self, cursor: _Cursor, home: Path) -> None:
+        """Go to the latest incarnation that has begun in full."""
+        for number in reversed(incarnations(self._disk, home)):
+            if number <= cursor.incarnation:
+                return
+            alive = read_alive(self._disk, incarnation_folder(home, number))
+            if alive is not None:
+                cursor.incarnation, cursor.next = number, alive.start
+                return
+
+    def _segments(self, cursor: _Cursor, writer: str, home: Path, entries: list[Entry]) -> str:
+        """Add new records; what it waits for, empty if nothing is known to be missing."""
+        folder = incarnation_folder(home, cursor.incarnation)
+        found = ranges(self._disk, folder)
+        behind = [named for named in found if named.last >= cursor.next]
+        for named in behind:
+            if named.last < cursor.next:  # in a longer one that came first
+                continue
+            if named.first > cursor.next and not self._removed(cursor, named, folder):
+                return f"{folder / named.name} is there, but not record {cursor.next} of that folder"
+            try:
+                numbered = read_segment(self._disk, folder, named)
+            except Unreadable as error:
+                return str(error)
+            entries += [
+                Entry(writer, cursor.incarnation, sequence, record)
+                for sequence, record in numbered.items()
+                if sequence >= cursor.next
+            ]
+            cursor.next = named.last + 1
+        return ""
+
+    def _removed(self, cursor: _Cursor, named: Range, folder: Path) -> bool:
+        """Whether the records between the cursor and a segment are gone for good."""
+        alive = read_alive(self._disk, folder)
+        return alive is not None and alive.start >= named.first

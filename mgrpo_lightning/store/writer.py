@@ -1,0 +1,194 @@
+"""StoreWriter: what one process publishes. It is the only one that ever writes into its folder.
+
+A process that starts takes the next incarnation by making its folder, which only one can, and carries over what counts
+of the one before. So whoever reads needs the latest incarnation alone, and what an older process that was thought dead
+still writes is never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from mgrpo_lightning.atomic import disk_is_full
+from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.store.disk import Disk
+from mgrpo_lightning.store.layout import Alive, incarnation_folder, incarnations, open_folder, read_alive, writer_name
+from mgrpo_lightning.store.record import Record
+from mgrpo_lightning.store.segment import Range, Unreadable, ranges, read_segment, write_segment
+
+CHUNK = 50_000
+"""Records of one segment at most."""
+
+
+class StoreWriter:
+    """One incarnation of a writer.
+
+    Args:
+        root: The store; made if missing.
+        role: Whose records they are.
+        rank: Within the role.
+        keep: Which records of the incarnation before are carried over; None: all that count.
+        disk: The filesystem.
+
+    Raises:
+        MgrpoError: The store cannot be written.
+        DataError: The folder is no store, or the role's name is none for a folder.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        role: str,
+        rank: int = 0,
+        *,
+        keep: Callable[[Record], bool] | None = None,
+        disk: Disk | None = None,
+    ) -> None:
+        self._disk = disk or Disk()
+        self._home = root / "writers" / writer_name(role, rank)
+        self._broken: OSError | None = None
+        self._next = self._start = self._beats = 0
+        self._loose: list[Range] = []
+        self._merged: dict[Range, int] = {}
+        try:
+            open_folder(self._disk, root)
+            self._disk.make(self._home)
+            earlier = incarnations(self._disk, self._home)
+            self.incarnation = max(earlier, default=0) + 1
+            while not self._disk.make(incarnation_folder(self._home, self.incarnation)):
+                self.incarnation += 1
+        except OSError as error:
+            raise self._unwritten(error) from error
+        self.recovered = [record for record in self._counting(earlier) if keep is None or keep(record)]
+        """What counts of what was published before; in order, one record a place."""
+        self.publish(self.recovered)
+        self._announce({})
+
+    @property
+    def folder(self) -> Path:
+        """Of this incarnation."""
+        return incarnation_folder(self._home, self.incarnation)
+
+    def publish(self, records: Sequence[Record]) -> None:
+        """Make records durable and visible, behind those before.
+
+        A call that fails has published none of them, or the first ones. Only a new writer can go on then.
+
+        Args:
+            records: What to say; none is nothing.
+
+        Raises:
+            MgrpoError: They could not be written, or another process has taken this writer over.
+        """
+        if not records:
+            return
+        if self._broken is not None:
+            raise self._unwritten(self._broken)
+        if max(incarnations(self._disk, self._home), default=0) > self.incarnation:
+            raise MgrpoError(
+                f"{self._home.name} has been started anew while incarnation {self.incarnation} of it still runs.",
+                hint="let one process of each role and rank run on a store, and end the others.",
+            )
+        for start in range(0, len(records), CHUNK):
+            chunk = records[start : start + CHUNK]
+            named = Range(self._next, self._next + len(chunk) - 1)
+            self._guard(partial(write_segment, self._disk, self.folder, named, dict(enumerate(chunk, named.first))))
+            self._loose.append(named)
+            self._next = named.last + 1
+
+    def beat(self, **state: object) -> None:
+        """Show that this process lives, and what it is at; where that fails, it merely seems dead.
+
+        Args:
+            **state: What JSON can hold, such as the step.
+        """
+        try:
+            self._write_alive(state)
+        except OSError:
+            return
+
+    def close_step(self, step: int, *, drop_before: int = 0) -> None:
+        """Make one segment of all since the last one of these, and remove what belongs to old steps alone.
+
+        Args:
+            step: That is over; the segment counts as this step's.
+            drop_before: Segments of steps below it are removed; a reader that is still behind them skips them.
+
+        Raises:
+            MgrpoError: It could not be done; nothing is lost.
+        """
+        if len(self._loose) > 1:
+            self._guard(self._merge)
+        self._merged |= dict.fromkeys(self._loose, step)
+        self._loose = []
+        old = [named for named, of in self._merged.items() if of < drop_before]
+        if old:
+            self._start = max(named.last for named in old) + 1
+            self._announce({})  # before they go, or a reader would wait for them
+            for named in old:
+                self._guard(partial(self._disk.remove, self.folder / named.name))
+                del self._merged[named]
+
+    def _merge(self) -> None:
+        numbered: dict[int, Record] = {}
+        for named in self._loose:
+            numbered |= read_segment(self._disk, self.folder, named)
+        whole = Range(self._loose[0].first, self._loose[-1].last)
+        write_segment(self._disk, self.folder, whole, numbered)
+        for named in self._loose:
+            self._disk.remove(self.folder / named.name)
+        self._loose = [whole]
+
+    def _counting(self, numbers: Iterable[int]) -> list[Record]:
+        """Of the last incarnation that began in full, what counts; up to the first record that cannot be read."""
+        for number in sorted(numbers, reverse=True):
+            folder = incarnation_folder(self._home, number)
+            alive = read_alive(self._disk, folder)
+            if alive is None:
+                continue
+            counting: dict[object, Record] = {}
+            place = alive.start
+            for named in ranges(self._disk, folder):
+                if named.last < place:
+                    continue
+                try:
+                    found = read_segment(self._disk, folder, named) if named.first <= place else None
+                except Unreadable:
+                    found = None
+                if found is None:
+                    break
+                for sequence, record in found.items():
+                    if sequence >= place:
+                        counting.pop(record.place, None)
+                        counting[record.place] = record
+                place = named.last + 1
+            return list(counting.values())
+        return []
+
+    def _announce(self, state: dict[str, object]) -> None:
+        self._guard(partial(self._write_alive, state))
+
+    def _write_alive(self, state: dict[str, object]) -> None:
+        self._beats += 1
+        self._disk.write(self.folder / Alive.NAME, Alive(self._beats, self._start, state).encode())
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError as error:
+            self._broken = error
+            raise self._unwritten(error) from error
+        except Unreadable as error:
+            raise MgrpoError(
+                f"a segment of this process has been damaged since it was written: {error}.",
+                hint="resume the run: it writes anew what the segment held.",
+            ) from error
+
+    def _unwritten(self, error: OSError) -> MgrpoError:
+        if disk_is_full(error):
+            reason, fix = "no space left on the disk for", "free some space (or raise the quota) and resume"
+        else:
+            reason, fix = f"{error.strerror or error}: cannot write", "see that the filesystem is there, and resume"
+        return MgrpoError(f"{reason} {self._home}.", hint=f"{fix}; what was published is kept.")

@@ -1,0 +1,83 @@
+"""``mgrpo store``: who writes, who lives, where they stand, what is damaged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.store.record import Record
+from mgrpo_lightning.store.status import beating, examine, main
+from mgrpo_lightning.store.writer import StoreWriter
+from mgrpo_lightning.trajectory import Key
+
+
+def call(step: int) -> Record:
+    return Record("delegations", "train", Key(step, 0, 0, 1), "searcher", text="find it", parent=0)
+
+
+def test_each_writer_is_told_with_its_step_and_records(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    StoreWriter(root, "main").publish([call(0)])
+    writer = StoreWriter(root, "main")
+    writer.publish([call(3), call(4)])
+    writer.beat(step=4, waits_for="searcher")
+    StoreWriter(root, "searcher")
+    main_status, searcher = examine(root)
+    assert (main_status.name, main_status.incarnation, main_status.step) == ("main-0", 2, 4)
+    assert main_status.records == {"delegations": 3}
+    assert main_status.alive is not None
+    assert main_status.alive.state == {"step": 4, "waits_for": "searcher"}
+    assert (searcher.name, searcher.records, searcher.step, searcher.problems) == ("searcher-0", {}, None, [])
+
+
+def test_a_beat_is_a_sign_of_life_whatever_the_clocks_say(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    living, _ = StoreWriter(root, "main"), StoreWriter(root, "searcher")
+    before = examine(root)
+    beats = threading.Timer(0.05, living.beat)
+    beats.start()
+    assert beating(root, before, 0.3) == {"main-0"}
+    beats.join()
+
+
+def test_the_command_prints_a_table_and_fails_on_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "run" / "store"
+    writer = StoreWriter(root, "main")
+    writer.publish([call(0)])
+    writer.publish([call(1)])
+    main([str(tmp_path / "run"), "--wait", "0"])
+    assert "every file is whole" in capsys.readouterr().out
+    path = writer.folder / "0000000000-0000000000.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(SystemExit, match="1"):
+        main([str(root), "--wait", "0"])
+    assert "0000000000-0000000000.parquet" in (out := capsys.readouterr().out)
+    assert "1 problems: restart the roles" in out
+    path.unlink()
+    (status,) = examine(root)
+    assert status.problems == [f"{writer.folder}: records 0 to 0 are missing"]
+
+
+def test_a_folder_without_a_store_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("run: {}")
+    with pytest.raises(DataError, match=r"is no store, but holds .config\.yaml."):
+        main([str(tmp_path)])
+
+
+def test_the_command_needs_no_torch(tmp_path: Path) -> None:
+    StoreWriter(tmp_path / "store", "main")
+    code = (
+        "import sys; sys.argv = ['mgrpo', 'store', sys.argv[1], '--wait', '0']; "
+        "from mgrpo_lightning.__main__ import main; main(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    found = subprocess.run(
+        [sys.executable, "-m", "mgrpo_lightning", "store", str(tmp_path / "nowhere")], capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    assert "mgrpo: error: there is no store at" in found.stderr
