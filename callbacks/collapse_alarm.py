@@ -74,8 +74,9 @@ class CollapseAlarm(Callback):
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(batch, TeamBatch)
-        for role, config in cast("TeamModule", pl_module).roles.items():
-            for figure, value in _figures(batch.groups, role, config):
+        module = cast("TeamModule", pl_module)
+        for role in module.local_roles:
+            for figure, value in _figures(batch.groups, role, module.roles[role]):
                 if figure != "format_rate":  # the root module logs that one
                     pl_module.log(f"{role}/{figure}", value, batch_size=1)
                 self._observe(role, figure, value, batch.step)

@@ -28,6 +28,7 @@ from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.dry_run import dry_run
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.modules.team import TeamModule
+from mgrpo_lightning.store.status import FOLDER
 from mgrpo_lightning.tasks.base import Question
 
 # Without this, an absolute interpolation such as ${run.root} is looked up in the main parser and not found.
@@ -53,6 +54,9 @@ class RunConfig:
     """Folder of all runs."""
     seed: int = 0
     """Fixes questions, adapters' initial values, sampling and alignment; linked to model and data."""
+    role: str | None = None
+    """The role that this process plays and trains, in a folder of its own inside the run's, while others play theirs.
+    They share the run's ``store``. None: all roles are played here."""
 
 
 class RunConfigCallback(SaveConfigCallback):
@@ -89,9 +93,11 @@ class MgrpoCLI(LightningCLI):
                 "checkpoint.every_n_train_steps": 1,
             }
         )
-        folder = ("run.root", "run.name")
+        folder = ("run.root", "run.name", "run.role")
         parser.link_arguments(folder, "trainer.default_root_dir", compute_fn=_folder)
         parser.link_arguments(folder, "checkpoint.dirpath", compute_fn=_checkpoints)
+        parser.link_arguments(folder, "data.init_args.store", compute_fn=_store)
+        parser.link_arguments("run.role", "model.init_args.local_roles", compute_fn=_local)
         parser.link_arguments("run.seed", "seed_everything")
         parser.link_arguments("run.seed", "model.init_args.seed")
         parser.link_arguments("run.seed", "data.init_args.seed")
@@ -145,12 +151,20 @@ class MgrpoCLI(LightningCLI):
             print("\n\n".join(str(tree) for tree in trees))
 
 
-def _folder(root: str, name: str) -> str:
-    return str(Path(root) / name)
+def _folder(root: str, name: str, role: str | None) -> str:
+    return str(Path(root) / name / (role or ""))
 
 
-def _checkpoints(root: str, name: str) -> str:
-    return str(Path(root) / name / "checkpoints")
+def _checkpoints(root: str, name: str, role: str | None) -> str:
+    return str(Path(_folder(root, name, role)) / "checkpoints")
+
+
+def _store(root: str, name: str, role: str | None) -> str | None:
+    return None if role is None else str(Path(root) / name / FOLDER)
+
+
+def _local(role: str | None) -> list[str] | None:
+    return None if role is None else [role]
 
 
 def _quiet() -> None:

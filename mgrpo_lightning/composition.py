@@ -2,7 +2,8 @@
 
 jsonargparse replaces a mapping of free names, such as ``roles``, as a whole; here a file of changes may name one role
 and leave the others. Lists are replaced. ``pkg:NAME`` is the config of that name inside the installed package. A key
-that stands twice in one mapping, for instance a role, is refused: YAML would silently keep the last.
+that stands twice in one mapping, for instance a role, is refused: YAML would silently keep the last. ``--role`` is
+short for ``--run.role``.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def compose(arguments: Sequence[str]) -> list[str]:
     remaining = iter(arguments)
     for argument in remaining:
         option, equals, value = argument.partition("=")
+        if option == "--role":  # short for --run.role
+            argument = f"--run.role{equals}{value}"
         if option in ("--config", "-c"):
             place = place or len(rest)
             paths.append(_resolve(value if equals else next(remaining, "")))

@@ -95,6 +95,11 @@ class Trajectory:
     """Invocation index of the caller, None for main."""
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether another process played it: its turns are there, and not even its prompt is here."""
+        return not self.spans
+
+    @property
     def valid(self) -> bool:
         """Whether the format reward is earned."""
         return not self.violations

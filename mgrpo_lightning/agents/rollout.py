@@ -17,10 +17,12 @@ from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.tasks.base import Question, Script
-from mgrpo_lightning.trajectory import Key, Rollout, Span, Trajectory
+from mgrpo_lightning.trajectory import Key, Message, Rollout, Span, Trajectory
 
 if TYPE_CHECKING:
+    from mgrpo_lightning.agents.remote import RemoteCalls
     from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+    from mgrpo_lightning.store.record import Record
 
 Stage = Literal["train", "validate", "predict"]
 """What is played for; part of every random stream, since steps of training and validation share their numbers."""
@@ -51,6 +53,8 @@ class Play:
     scripts: Scripts | None
     memory: OpenStep | None = None
     """What a killed play of this step has finished."""
+    remote: RemoteCalls | None = None
+    """Calls to and from roles that other processes play; None: all roles are played here."""
 
 
 class RolloutPlay:
@@ -66,8 +70,8 @@ class RolloutPlay:
     def __init__(self, play: Play, question: Question, *, query: int, rollout: int) -> None:
         self.play = play
         self.question = question
-        self._place = (play.step, query, rollout)
-        self._trajectories: list[Trajectory] = []
+        self.place = (query, rollout)
+        self._trajectories: dict[int, Trajectory] = {}
 
     async def main(self, role: str, conversation: Conversation | None) -> Rollout:
         """Play to main's end.
@@ -78,23 +82,43 @@ class RolloutPlay:
         """
         trajectory = self.open(role, self.question.text, parent=None)
         await self._agent(trajectory, conversation).play()
-        return Rollout(trajectory, self._trajectories[1:])
+        return self.rollout()
 
-    def open(self, role: str, task: str, *, parent: int | None) -> Trajectory:
-        """A new trajectory with its prompt, the next in number.
+    def rollout(self) -> Rollout:
+        """What has been played so far; what other processes played has no spans."""
+        main, *subs = (self._trajectories[number] for number in sorted(self._trajectories))
+        return Rollout(main, subs)
+
+    def open(self, role: str, task: str, *, parent: int | None, number: int | None = None) -> Trajectory:
+        """A new trajectory, with its prompt if the role is played here.
 
         Args:
             role: Who plays it.
             task: What it is asked.
             parent: Invocation index of the caller.
+            number: Its own invocation index, if another process gave it; None: the next.
         """
-        seat = self.play.seats[role]
-        ids, messages = seat.prompt(task)
-        temperature = seat.config.sampling.temperature if self.play.temperature is None else self.play.temperature
-        key = Key(*self._place, len(self._trajectories))
-        spans = [Span("observation", tuple(ids))]
-        trajectory = Trajectory(role, key, task, temperature, spans, messages, parent=parent)
-        self._trajectories.append(trajectory)
+        key = Key(self.play.step, *self.place, len(self._trajectories) if number is None else number)
+        spans: list[Span] = []
+        messages: list[Message] = []
+        temperature = self.play.temperature
+        if role in self.play.seats:
+            seat = self.play.seats[role]
+            ids, messages = seat.prompt(task)
+            spans = [Span("observation", tuple(ids))]
+            temperature = seat.config.sampling.temperature if temperature is None else temperature
+        trajectory = Trajectory(role, key, task, temperature or 0.0, spans, messages, parent=parent)
+        self._trajectories[key.invocation] = trajectory
+        return trajectory
+
+    async def serve(self, call: Record) -> Trajectory:
+        """Play what another process has delegated.
+
+        Args:
+            call: The delegation.
+        """
+        trajectory = self.open(call.role, call.text or "", parent=call.parent, number=call.key.invocation)
+        await self._agent(trajectory, None).play()
         return trajectory
 
     async def report(self, trajectory: Trajectory) -> str:
@@ -109,6 +133,16 @@ class RolloutPlay:
         await self._agent(trajectory, None).play()
         if trajectory.answer is None:
             raise ToolError(f"{trajectory.role} gave no answer.")
+        return trajectory.answer
+
+    async def received(self, trajectory: Trajectory, report: Awaitable[str]) -> str:
+        """The report of a trajectory that is played elsewhere; it is noted there as the answer.
+
+        Args:
+            trajectory: From ``open``.
+            report: From ``RemoteCalls``.
+        """
+        trajectory.answer = await report
         return trajectory.answer
 
     def _agent(self, trajectory: Trajectory, conversation: Conversation | None) -> Agent:
@@ -147,6 +181,11 @@ class _Delegate:
 
     def start(self, role: str, task: str) -> tuple[int, Awaitable[str]]:
         trajectory = self.rollout.open(role, task, parent=self.trajectory.invocation)
+        if trajectory.elsewhere:
+            remote = self.rollout.play.remote
+            assert remote is not None
+            report = remote.delegate(trajectory.key, role, task, self.trajectory.invocation)
+            return trajectory.key.invocation, self.rollout.received(trajectory, report)
         return trajectory.key.invocation, self.rollout.play.scheduler.spawn(self.rollout.report(trajectory))
 
     def waiting(self) -> AbstractContextManager[None]:

@@ -28,6 +28,8 @@ from mgrpo_lightning.trajectory import Group, Rollout, Score, Trajectory
 def score_groups(groups: Sequence[Group], task: Task, roles: Mapping[str, RoleConfig]) -> None:
     """Fill the scores of every rollout; judges of all trajectories run at once.
 
+    A trajectory that another process played is scored there; of a main elsewhere the score is there already.
+
     Args:
         groups: Played groups.
         task: Decides what is correct and how well subtasks were done.
@@ -51,7 +53,7 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
         task: Decides what is correct and how well subtasks were done.
         roles: Reward weights by role.
     """
-    trajectories = list(rollout.trajectories())
+    trajectories = [trajectory for trajectory in rollout.trajectories() if not trajectory.elsewhere]
     correct, *experts = await asyncio.gather(
         _correct(question, rollout, task, roles),
         *(_expert(question, trajectory, task, roles[trajectory.role]) for trajectory in trajectories),
@@ -65,8 +67,20 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
         )
 
 
+def undecided(score: Score) -> bool:
+    """Whether main's correctness could not be decided: what failed for another reason has no valid format.
+
+    Args:
+        score: Main's.
+    """
+    return score.failed and score.format > 0
+
+
 async def _correct(question: Question, rollout: Rollout, task: Task, roles: Mapping[str, RoleConfig]) -> float | None:
     """Main's correctness, 0 when its format is invalid (mgrpo.md section 2); None when it cannot be decided."""
+    if rollout.main.elsewhere:
+        score = rollout.scores[0]
+        return None if undecided(score) else score.correct
     weighed = roles[rollout.main.role].reward.correct or any(
         roles[sub.role].reward.correct_main for sub in rollout.subs
     )
@@ -90,9 +104,9 @@ async def _expert(question: Question, trajectory: Trajectory, task: Task, role: 
 def _total(trajectory: Trajectory, role: RoleConfig, components: Mapping[str, float | None]) -> Score:
     valid = trajectory.valid
     assert not valid or trajectory.answer is not None, "a valid trajectory ends with an answer"
-    undecided = valid and any(value is None and getattr(role.reward, name) for name, value in components.items())
+    open_question = valid and any(value is None and getattr(role.reward, name) for name, value in components.items())
     idle = Violation.INTERRUPTED in trajectory.violations or not trajectory.num_actions
     values = {name: value or 0.0 for name, value in components.items()}
-    failed = bool(undecided or idle)
+    failed = bool(open_question or idle)
     total = 0.0 if failed else reward(role.reward, valid=valid, **values)
     return Score(float(valid), **values, total=total, failed=failed)

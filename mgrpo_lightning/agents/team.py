@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mgrpo_lightning.agents.actions import Dialect, HermesDialect
+from mgrpo_lightning.agents.remote import RemoteCalls
 from mgrpo_lightning.agents.rollout import Play, RolloutPlay, Scripts, Stage
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.errors import ConfigurationError
@@ -15,11 +16,12 @@ from mgrpo_lightning.policy.sampling.remembering import RememberingSampler
 from mgrpo_lightning.roles import RoleConfig, main_role
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.trajectory import Group, Rollout
+from mgrpo_lightning.trajectory import Group
 
 if TYPE_CHECKING:
     from mgrpo_lightning.policy.chat import Chat
     from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+    from mgrpo_lightning.store.exchange import Exchange
 
 
 class Team:
@@ -27,12 +29,13 @@ class Team:
 
     Args:
         roles: The seats, by name.
-        chats: Template and tokenizer of each role.
+        chats: Template and tokenizer of each role that is played here.
         samplers: Engine of each role; may be empty where only scripts play.
         tools: By the names that the roles' ``tools`` use.
         scheduler: Runs the agents.
         seed: Fixes the random streams.
         dialect: How calls and answers are written.
+        exchange: This process's end of the store, where other roles are played elsewhere.
 
     Raises:
         ConfigurationError: The calls between roles make no team, a tool does not exist, or two things that a role
@@ -49,13 +52,19 @@ class Team:
         scheduler: Scheduler,
         seed: int,
         dialect: Dialect | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         self.main = main_role(roles)
         dialect = dialect or HermesDialect()
         self.seats = {
             name: Seat(name, role, chats[name], _tools(name, role, tools), {c: roles[c] for c in role.calls}, dialect)
             for name, role in roles.items()
+            if name in chats
         }
+        self.remote: RemoteCalls | None = None
+        """Calls to and from other processes of the last play."""
+        self._roles = roles
+        self._exchange = exchange
         self._samplers = samplers
         self._scheduler = scheduler
         self._seed = seed
@@ -89,16 +98,43 @@ class Team:
         samplers = self._samplers
         if memory is not None:
             samplers = {name: RememberingSampler(sampler, memory) for name, sampler in samplers.items()}
-        play = Play(self.seats, samplers, self._scheduler, self._seed, step, stage, temperature, script, memory)
-        coroutines: list[Coroutine[Any, Any, Rollout]] = []
-        for query, question in enumerate(questions, first_query):
-            conversations = [None] * rollouts if script else self._openings(play, question, query, rollouts)
-            for k, conversation in enumerate(conversations):
-                coroutines.append(RolloutPlay(play, question, query=query, rollout=k).main(self.main, conversation))
-        played = self._scheduler.play(coroutines, on_done)
-        return [
-            Group(question, list(played[i * rollouts : (i + 1) * rollouts])) for i, question in enumerate(questions)
+        remote = self.remote = self._remote(stage, step, range(first_query, first_query + len(questions)))
+        play = Play(self.seats, samplers, self._scheduler, self._seed, step, stage, temperature, script, memory, remote)
+        plays = [
+            RolloutPlay(play, question, query=query, rollout=k)
+            for query, question in enumerate(questions, first_query)
+            for k in range(rollouts)
         ]
+        if self.main in self.seats:
+            conversations: list[Conversation | None] = [None] * len(plays)
+            if script is None:
+                conversations = [
+                    conversation
+                    for query, question in enumerate(questions, first_query)
+                    for conversation in self._openings(play, question, query, rollouts)
+                ]
+            agents: list[Coroutine[Any, Any, object]] = [
+                one.main(self.main, conversation) for one, conversation in zip(plays, conversations, strict=True)
+            ]
+        else:
+            assert remote is not None, "somebody plays main"
+            for one in plays:
+                one.open(self.main, one.question.text, parent=None)
+            places = {one.place: one for one in plays}
+            remote.answer = lambda call: places[call.key.query, call.key.rollout].serve(call)
+            agents = [remote.serve()]
+        self._scheduler.play(agents, on_done, remote)
+        if remote is not None:
+            remote.finish()
+        played = [one.rollout() for one in plays]
+        return [Group(question, played[i * rollouts : (i + 1) * rollouts]) for i, question in enumerate(questions)]
+
+    def _remote(self, stage: Stage, step: int, queries: range) -> RemoteCalls | None:
+        if self._exchange is None:
+            return None
+        return RemoteCalls(
+            self._exchange, self._scheduler, self._roles, set(self.seats), stage=stage, step=step, queries=queries
+        )
 
     def _openings(self, play: Play, question: Question, query: int, rollouts: int) -> Sequence[Conversation | None]:
         """The K conversations of a group, on one prompt that is prefilled once."""

@@ -21,6 +21,7 @@ from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.data.align import align_role
 from mgrpo_lightning.data.batch import TeamBatch
+from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.data.recorded import recorded_groups
 from mgrpo_lightning.data.streams import PlayedStream, TrainStream
@@ -29,6 +30,7 @@ from mgrpo_lightning.open_step import OpenStep, key_of, open_path, remove_closed
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.store.exchange import Exchange
 from mgrpo_lightning.tasks.base import Question, Task
 from mgrpo_lightning.tools.base import Tool, load_tool
 from mgrpo_lightning.trajectory import Group
@@ -65,6 +67,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         validation: How held-out questions are evaluated.
         cache_gib: Bound on the keys and values of one role's open conversations, in GiB; None: all that they take.
             Where it is short, turns wait for each other, and what a conversation forgot is computed again.
+        store: Folder of the store through which other processes play the roles that are not local; None: all are.
         seed: Fixes questions, sampling and alignment.
 
     Raises:
@@ -81,6 +84,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         source: Literal["policy", "demonstrations"] = "policy",
         validation: ValidationConfig = ValidationConfig(),
         cache_gib: float | None = None,
+        store: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -95,6 +99,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.source = source
         self.validation = validation
         self.cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
+        self.store = None if store is None else Path(store)
+        self._exchange: Exchange | None = None
         self.seed = seed
         self.rollouts: list[Group] | None = None
         """The groups of the current step, for callbacks."""
@@ -128,8 +134,18 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 self.tools(self.module.roles),
                 scheduler=scheduler,
                 seed=self.seed,
+                exchange=self.exchange,
             )
         return self._team
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """This process's end of the store; opened on first use."""
+        if self._exchange is None and self.store is not None:
+            module = self.module
+            elsewhere = [name for name in module.roles if name not in module.local_roles]
+            self._exchange = Exchange(self.store, module.local_roles[0], peers=elsewhere)
+        return self._exchange
 
     @override
     def train_dataloader(self) -> TrainStream:
@@ -171,6 +187,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     def teardown(self, stage: str) -> None:
         if stage == "fit":
             self._remove_closed()
+        if self._exchange is not None:
+            self._exchange.close()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -305,9 +323,20 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             on_done=lambda: self._notify("on_play_advance"),
         )
         if stage != "predict":
-            score_groups(groups, self.task, self.module.roles)
+            self._score(groups, stage)
         self._notify("on_play_end", groups=groups, stage=stage, step=step)
         return groups
+
+    def _score(self, groups: Sequence[Group], stage: Stage) -> None:
+        module, exchange, remote = self.module, self.exchange, self.team.remote
+        if exchange is None or remote is None:
+            score_groups(groups, self.task, module.roles)
+        elif module.main in module.local_roles:
+            score_groups(groups, self.task, module.roles)
+            tell_outcomes(exchange, groups, remote.sent, stage=stage)
+        else:
+            take_outcomes(exchange, groups, remote.served, main=module.main, stage=stage)
+            score_groups(groups, self.task, module.roles)
 
     def _notify(self, hook: str, **arguments: Any) -> None:
         assert self.trainer is not None

@@ -87,6 +87,8 @@ def observe_play(rates: Rates, groups: Sequence[Group], roles: Mapping[str, Role
         rates.add("calls_per_rollout", len(rollout.subs))
         rates.add("tokens_per_rollout", sum(t.num_tokens for t in rollout.trajectories()))
         for trajectory in rollout.trajectories():
+            if trajectory.elsewhere:
+                continue
             score = rollout.scores[trajectory.key.invocation]
             rates.add("failed", float(score.failed))
             if not score.failed:

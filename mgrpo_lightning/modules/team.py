@@ -38,10 +38,12 @@ class TeamModule(LightningModule):
         dense_copy: Sample from a dense copy of the linear layers, with the adapter added in, instead of from the
             4-bit ones, and in float32 update from it too: faster on small bases, for the memory of one unquantised
             (two in float32 on a CPU).
+        local_roles: Roles that this process plays and trains; None: all. The others are played by processes of their
+            own, and only their calls and reports come here.
         seed: Fixes the adapters' initial values.
 
     Raises:
-        ConfigurationError: The calls between roles make no team (see ``main_role``).
+        ConfigurationError: The calls between roles make no team (see ``main_role``), or a local role does not exist.
     """
 
     def __init__(
@@ -52,13 +54,19 @@ class TeamModule(LightningModule):
         token_budget: int = 8192,
         gradient_checkpointing: bool = False,
         dense_copy: bool = False,
+        local_roles: list[str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.main = main_role(roles)
         self.roles = roles
-        self.trained_roles = [name for name, role in roles.items() if role.trainable]
+        if unknown := sorted(set(local_roles or ()) - set(roles)):
+            raise ConfigurationError(
+                f"local role {unknown[0]!r} is none of this team.", hint=f"the roles are {sorted(roles)}."
+            )
+        self.local_roles = [name for name in roles if local_roles is None or name in local_roles]
+        self.trained_roles = [name for name in self.local_roles if roles[name].trainable]
         if not self.trained_roles:
             raise ConfigurationError("no role is trainable.", hint="set `trainable: true` on at least one role.")
         self.quantization: Literal["nf4", "none"] = quantization
@@ -99,7 +107,8 @@ class TeamModule(LightningModule):
         if self.policies:
             return
         bases: dict[str, Base] = {}
-        for name, config in self.roles.items():
+        for name in self.local_roles:
+            config = self.roles[name]
             if config.base_model not in bases:
                 bases[config.base_model] = load_base(
                     config.base_model,

@@ -38,7 +38,7 @@ class Record:
 
     stream: Stream
     """``members``: a role begins, ends or fails; ``delegations`` and ``returns``: a call and its report; ``outcomes``:
-    how a rollout was scored; ``frontiers``: a round or a step is over, or an update done."""
+    how a rollout was scored; ``frontiers``: a round, a play or a step is over."""
     stage: str
     """What is played for: train, validate or predict."""
     key: Key
@@ -46,13 +46,13 @@ class Record:
     role: str
     """Whom a delegation is for; otherwise whose record it is."""
     event: str | None = None
-    """Of members: begin, end, fail. Of frontiers: round, step, update."""
+    """Of members: begin, end, fail. Of frontiers: round (of a play), play (is over), step (is closed)."""
     of: str | None = None
     """Hash of the record that this one answers, or stands below: a return's delegation, a sub-call's own call."""
     parent: int | None = None
     """Of delegations: invocation index of the caller."""
     text: str | None = None
-    """Subtask, report, or error."""
+    """Subtask, report, error, or main's answer."""
     trajectory: str | None = None
     """Of returns: hash of the trajectory behind the report, which stays with its role."""
     version: int | None = None
@@ -73,7 +73,8 @@ class Record:
     @property
     def place(self) -> tuple[str, str, Key, str, str | None, int | None]:
         """What it says something about: of two records of one place the later one counts."""
-        return (self.stream, self.stage, self.key, self.role, self.event, self.round)
+        event, turn = (self.event, self.round) if self.stream == "frontiers" else (None, None)
+        return (self.stream, self.stage, self.key, self.role, event, turn)
 
     @property
     def hash(self) -> str:

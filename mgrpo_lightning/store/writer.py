@@ -7,6 +7,7 @@ still writes is never read.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,7 @@ class StoreWriter:
         self._disk = disk or Disk()
         self._home = root / "writers" / writer_name(role, rank)
         self._broken: OSError | None = None
+        self._beating = threading.Lock()
         self._next = self._start = self._beats = 0
         self._loose: list[Range] = []
         self._merged: dict[Range, int] = {}
@@ -171,8 +173,9 @@ class StoreWriter:
         self._guard(partial(self._write_alive, state))
 
     def _write_alive(self, state: dict[str, object]) -> None:
-        self._beats += 1
-        self._disk.write(self.folder / Alive.NAME, Alive(self._beats, self._start, state).encode())
+        with self._beating:  # a beat from another thread must not put an old start back
+            self._beats += 1
+            self._disk.write(self.folder / Alive.NAME, Alive(self._beats, self._start, state).encode())
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:

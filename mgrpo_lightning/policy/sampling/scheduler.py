@@ -29,6 +29,18 @@ SLICE = 8
 """Decoding steps between two looks at what else waits."""
 
 
+class Link(Protocol):
+    """What a play has to do with agents of other processes."""
+
+    async def meet(self) -> None:
+        """Under ``rounds``, at the end of each: hand over what was said in it, and take what others said in theirs."""
+        ...
+
+    async def run(self) -> None:
+        """Under ``eager``: do so all the time, until it is cancelled."""
+        ...
+
+
 class Engine(Protocol):
     """What the scheduler needs of a sampler; all but ``name`` is called while nothing else is computed."""
 
@@ -62,7 +74,7 @@ class _Agent:
     blocked: bool = False
     """It waits for its children."""
     children: int = 0
-    """Live ones."""
+    """Live ones, and calls of other processes that are not answered."""
 
     @property
     def idle(self) -> bool:
@@ -91,12 +103,18 @@ class Scheduler:
         self._computing: Future[list[tuple[Request, SampledTurn]]] | None = None
         self._stopping = False
 
-    def play(self, coroutines: Sequence[Coroutine[Any, Any, T]], on_done: Callable[[], None] | None = None) -> list[T]:
+    def play(
+        self,
+        coroutines: Sequence[Coroutine[Any, Any, T]],
+        on_done: Callable[[], None] | None = None,
+        link: Link | None = None,
+    ) -> list[T]:
         """Run agents to their end in a thread and event loop of their own, and compute in this one; results in order.
 
         Args:
             coroutines: The agents.
             on_done: Called after each of them, in the agents' thread.
+            link: To agents of other processes.
 
         Raises:
             BaseException: What an agent or the model raised first; everything else is cancelled.
@@ -104,7 +122,7 @@ class Scheduler:
         self._loop = self._worker = None
         here = CallersThread()
         with ThreadPoolExecutor(1, thread_name_prefix="agents") as pool:
-            playing = pool.submit(lambda: asyncio.run(self._play(coroutines, on_done, here)))
+            playing = pool.submit(lambda: asyncio.run(self._play(coroutines, on_done, here, link)))
             try:
                 return here.serve(playing)
             finally:
@@ -113,8 +131,23 @@ class Scheduler:
                     wait([playing], timeout=0.1)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a child of the agent that calls this; await it inside ``blocked()``."""
+        """Start a child of the agent that calls this; await it inside ``blocked()``. A link's has no parent."""
         return self._start(coroutine, _current.get(None), None)
+
+    async def elsewhere(self, answer: asyncio.Future[T]) -> T:
+        """Wait for what another process answers, as for a child.
+
+        Args:
+            answer: Set by the link.
+        """
+        agent = _current.get()
+        agent.children += 1
+
+        def resume(_: asyncio.Future[T]) -> None:
+            agent.children -= 1
+
+        answer.add_done_callback(resume)
+        return await answer
 
     @contextmanager
     def blocked(self) -> Iterator[None]:
@@ -175,28 +208,36 @@ class Scheduler:
                 loop.call_soon_threadsafe(worker.cancel)
 
     async def _play(
-        self, coroutines: Sequence[Coroutine[Any, Any, T]], on_done: Callable[[], None] | None, here: CallersThread
+        self,
+        coroutines: Sequence[Coroutine[Any, Any, T]],
+        on_done: Callable[[], None] | None,
+        here: CallersThread,
+        link: Link | None,
     ) -> list[T]:
         self._changed = asyncio.Event()
         self._stopping = False
         tasks = [self._start(coroutine, None, on_done) for coroutine in coroutines]
         self._loop = asyncio.get_running_loop()
-        worker = self._worker = self._loop.create_task(self._work(here))
+        worker = self._worker = self._loop.create_task(self._work(here, link if self.schedule == "rounds" else None))
+        running = [worker]
+        if link is not None and self.schedule == "eager":
+            running.append(self._loop.create_task(link.run()))
         agents = asyncio.gather(*tasks)
         try:
-            awaited: list[asyncio.Future[Any]] = [worker, agents]
+            awaited: list[asyncio.Future[Any]] = [*running, agents]
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-            if worker.done():
-                worker.result()
+            for task in running:
+                if task.done():
+                    task.result()
             return await agents
         finally:
-            await self._stop(worker)
+            await self._stop(running)
             await asyncio.gather(agents, return_exceptions=True)  # or asyncio complains that nobody looked
 
-    async def _stop(self, worker: asyncio.Task[None]) -> None:
+    async def _stop(self, running: Sequence[asyncio.Task[None]]) -> None:
         """Cancel what is left and wait for it, so that nothing runs on behind an error."""
         self._stopping = True
-        left = [worker, *self._tasks]
+        left = [*running, *self._tasks]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -209,8 +250,9 @@ class Scheduler:
         self._waiting.clear()
         self._agents.clear()
 
-    async def _work(self, here: CallersThread) -> None:
-        """Wait for a reason to compute, compute, hand out turns, forever."""
+    async def _work(self, here: CallersThread, link: Link | None) -> None:
+        """Wait for a reason to compute, compute, hand out turns, forever; with a link, meet before each time."""
+        met = False
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -218,6 +260,15 @@ class Scheduler:
             await asyncio.sleep(0)
             if self.schedule == "rounds" and any(not agent.idle for agent in self._agents):
                 continue
+            if link is not None and not met:
+                if self._agents:  # or the play is over
+                    await link.meet()
+                    met = True
+                    self._changed.set()
+                continue
+            if link is not None:  # the next round comes though nothing changes here
+                met = False
+                self._changed.set()
             for engine, requests in self._take():
                 self._computing = here.submit(self._compute, engine, requests)
                 for request, turn in await asyncio.wrap_future(self._computing):

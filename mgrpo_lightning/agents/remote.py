@@ -1,0 +1,219 @@
+"""RemoteCalls: calls between agents of different processes, through the store, during one play.
+
+A call is written down as a delegation, its report as a return that names the delegation by its hash. Under ``rounds``
+the processes meet after each round: everybody publishes what was said in it together with the round's mark, and goes on
+when those whom it calls, or who call it, have done so. So every round holds the turns it would hold in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from mgrpo_lightning.agents.prompts import error_text
+from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.open_step import key_of
+from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.store.exchange import Exchange
+from mgrpo_lightning.store.record import Record
+from mgrpo_lightning.trajectory import Key, Trajectory
+
+T = TypeVar("T")
+
+
+class RemoteCalls:
+    """One play's calls to and from roles elsewhere.
+
+    Args:
+        exchange: This process's end of the store.
+        scheduler: Runs the agents here.
+        roles: The team.
+        local: Roles that are played here.
+        stage: What is played for.
+        step: Of every key.
+        queries: Indices of the play's queries.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        scheduler: Scheduler,
+        roles: Mapping[str, RoleConfig],
+        local: set[str],
+        *,
+        stage: str,
+        step: int,
+        queries: range,
+    ) -> None:
+        self.exchange = exchange
+        self.local = local
+        self._scheduler = scheduler
+        self._place = (stage, step)
+        self._queries = queries
+        self._peers = sorted(
+            name
+            for name, role in roles.items()
+            if name not in local and (local & set(role.calls) or any(name in roles[here].calls for here in local))
+        )
+        self._round = 0
+        self._said: list[Record] = []
+        self._pending: dict[str, asyncio.Future[Record]] = {}
+        self._taken: set[str] = set()
+        self._over: asyncio.Future[None] | None = None
+        self.answer: Callable[[Record], Coroutine[Any, Any, Trajectory]] | None = None
+        """Plays the trajectory of a delegation to a role that is played here."""
+        self.served: dict[Key, str] = {}
+        """Hash of the delegation of each trajectory that was played here for somebody elsewhere."""
+        self.sent: dict[Key, str] = {}
+        """Hash of each delegation that was made here."""
+
+    def delegate(self, key: Key, role: str, task: str, parent: int) -> Awaitable[str]:
+        """Call a role elsewhere; the awaitable gives its report, or raises ToolError.
+
+        Args:
+            key: Of the invocation.
+            role: Whom.
+            task: The subtask.
+            parent: Invocation index of the caller.
+        """
+        stage, _ = self._place
+        call = Record("delegations", stage, key, role, text=_clean(task), parent=parent, round=self._number)
+        self._said.append(call)
+        self.sent[key] = call.hash
+        self._pending[call.hash] = asyncio.get_running_loop().create_future()
+        return self._report(self._pending[call.hash])
+
+    async def serve(self) -> None:
+        """The agent of a process that only answers: it waits until main's play is over."""
+        self._over = asyncio.get_running_loop().create_future()
+        with self._scheduler.blocked():
+            await self._scheduler.elsewhere(self._over)
+
+    async def meet(self) -> None:
+        """See ``Link``."""
+        stage, step = self._place
+        mark = Record("frontiers", stage, self._key, self.exchange.role, event="round", round=self._round)
+        said, self._said = [*self._said, mark], []
+        await asyncio.to_thread(self.exchange.say, said)
+        self.exchange.at(stage=stage, step=step, round=self._round)
+        await self._until(self._all_met, f"round {self._round} of {stage} step {step}")
+        self._deliver(self._round)
+        self._round += 1
+
+    async def run(self) -> None:
+        """See ``Link``."""
+        self.exchange.at(stage=self._place[0], step=self._place[1])
+        while True:
+            said, self._said = self._said, []
+            if said:
+                await asyncio.to_thread(self.exchange.say, said)
+            await asyncio.to_thread(self.exchange.refresh)
+            self._deliver(None)
+            self.exchange.check("the others' calls and reports")
+            await asyncio.sleep(0.002)
+
+    def finish(self) -> None:
+        """Tell the others that this play is over; what was said last goes out before."""
+        stage, _ = self._place
+        over = Record("frontiers", stage, self._key, self.exchange.role, event="play")
+        self.exchange.say([*self._said, over])
+        self._said = []
+
+    @property
+    def _key(self) -> Key:
+        return Key(self._place[1], self._queries.start, -1, -1)
+
+    @property
+    def _number(self) -> int | None:
+        return self._round if self._scheduler.schedule == "rounds" else None
+
+    async def _report(self, answered: asyncio.Future[Record]) -> str:
+        record = await self._scheduler.elsewhere(answered)
+        if record.failed:
+            raise ToolError((record.text or "").removeprefix("error: "))
+        return record.text or ""
+
+    def _marks(self, event: str) -> list[Record]:
+        stage, step = self._place
+        return [
+            record
+            for record in self.exchange.ledger.find("frontiers", stage, step)
+            if record.event == event and record.key == self._key and record.role in self._peers
+        ]
+
+    def _all_met(self) -> bool | None:
+        over = {record.role for record in self._marks("play")}
+        met = {record.role for record in self._marks("round") if record.round == self._round}
+        return True if over | met >= set(self._peers) else None
+
+    def _deliver(self, number: int | None) -> None:
+        """Hand on what was said to this process, in the order of the keys."""
+        stage, step = self._place
+        ledger = self.exchange.ledger
+        for record in sorted(ledger.find("returns", stage, step), key=lambda record: record.key):
+            if record.round == number and (future := self._pending.pop(record.of or "", None)) and not future.done():
+                future.set_result(record)
+        for record in sorted(ledger.find("delegations", stage, step), key=lambda record: record.key):
+            mine = record.role in self.local and record.key.query in self._queries and record.round == number
+            if mine and record.hash not in self._taken:
+                self._taken.add(record.hash)
+                self._scheduler.spawn(self._serve(record))
+        if self._over is not None and not self._over.done() and self._marks("play"):
+            self._over.set_result(None)
+
+    async def _serve(self, call: Record) -> None:
+        assert self.answer is not None
+        trajectory: Trajectory | None = None
+        try:
+            trajectory = await self.answer(call)
+            text, failed = trajectory.answer, False
+            if text is None:
+                raise ToolError(f"{call.role} gave no answer.")
+        except (ToolError, OSError) as error:
+            text, failed = error_text(error), True
+        except BaseException as error:
+            if self._over is not None and not self._over.done() and not isinstance(error, asyncio.CancelledError):
+                self._over.set_exception(error)
+            raise
+        self.served[call.key] = call.hash
+        self._said.append(
+            Record(
+                "returns",
+                call.stage,
+                call.key,
+                call.role,
+                of=call.hash,
+                text=_clean(text),
+                failed=failed,
+                trajectory=digest(trajectory) if trajectory else None,
+                version=max((span.version for span in trajectory.spans), default=0) if trajectory else None,
+                round=self._number,
+            )
+        )
+
+    async def _until(self, found: Callable[[], T | None], what: str) -> T:
+        stop = threading.Event()
+        try:
+            return await asyncio.to_thread(self.exchange.until, found, what, stop)
+        finally:
+            stop.set()
+
+
+def digest(trajectory: Trajectory) -> str:
+    """A hash of what a trajectory trains on: ids and log-probabilities of every span.
+
+    Args:
+        trajectory: Any.
+    """
+    return key_of(trajectory.role, trajectory.key, trajectory.spans)
+
+
+def _clean(text: str) -> str:
+    with suppress(UnicodeEncodeError):
+        text.encode()
+        return text
+    return text.encode("utf-8", "replace").decode()

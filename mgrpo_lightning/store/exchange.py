@@ -1,0 +1,210 @@
+"""Exchange: one role's end of the store. It says things, waits for what others say, and notices when one is gone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.store.disk import Disk
+from mgrpo_lightning.store.layout import incarnation_folder, incarnations, read_alive, writer_name
+from mgrpo_lightning.store.ledger import Ledger
+from mgrpo_lightning.store.record import Record
+from mgrpo_lightning.store.status import BEAT
+from mgrpo_lightning.store.tail import Tail
+from mgrpo_lightning.store.writer import StoreWriter
+from mgrpo_lightning.trajectory import Key
+
+T = TypeVar("T")
+NOWHERE = Key(-1, -1, -1, -1)
+"""Key of a record that is about a member."""
+PAUSES = (0.002, 0.05)
+"""Seconds between two looks, at first and after a while."""
+
+
+class PeerLost(MgrpoError):
+    """Another role of a decoupled run has failed or shows no sign of life."""
+
+
+class Exchange:
+    """Say, wait, beat.
+
+    Args:
+        root: The store; made if missing.
+        role: Whose end it is.
+        peers: The roles that are waited for.
+        on_loss: ``error``: a peer that ends, fails or shows no sign of life for ``lost_after`` seconds is an error;
+            ``wait``: it is waited for, until it is started again.
+        lost_after: Seconds.
+        disk: The filesystem.
+
+    Raises:
+        MgrpoError: The store cannot be written, or is none.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        role: str,
+        *,
+        peers: Sequence[str],
+        on_loss: Literal["error", "wait"] = "error",
+        lost_after: float = 120.0,
+        disk: Disk | None = None,
+    ) -> None:
+        self.role = role
+        self.ledger = Ledger()
+        self._root = root
+        self._disk = disk or Disk()
+        self._writer = StoreWriter(root, role, disk=disk)
+        self._tail = Tail(root, disk=disk)
+        self._said = {record.place: record.hash for record in self._writer.recovered}
+        self._peers = {peer: _Peer() for peer in peers}
+        self._on_loss = on_loss
+        self._lost_after = lost_after
+        self._state: dict[str, object] = {}
+        self._reading = threading.Lock()
+        self._ended = threading.Event()
+        self._member("begin", f"incarnation {self._writer.incarnation}")
+        self._heart = threading.Thread(target=self._beat, name=f"heart of {role}", daemon=True)
+        self._heart.start()
+
+    def say(self, records: Sequence[Record]) -> None:
+        """Publish what has not been said before in the same words.
+
+        Args:
+            records: In order.
+
+        Raises:
+            MgrpoError: They could not be written.
+        """
+        new = [record for record in records if self._said.get(record.place) != record.hash]
+        self._writer.publish(new)
+        self._said |= {record.place: record.hash for record in new}
+
+    def refresh(self) -> bool:
+        """Read what is new; whether there was anything.
+
+        Raises:
+            DataError: The store is damaged.
+        """
+        with self._reading:
+            entries = self._tail.poll()
+            self.ledger.add(entry.record for entry in entries)
+            return bool(entries)
+
+    def until(self, found: Callable[[], T | None], what: str, stop: threading.Event | None = None) -> T:
+        """Wait for something to stand in the ledger.
+
+        Args:
+            found: Looks for it; None: it is not there yet.
+            what: In words, for ``mgrpo store`` and errors.
+            stop: Gives up when it is set.
+
+        Raises:
+            PeerLost: A peer is gone.
+            InterruptedError: ``stop`` was set.
+        """
+        pause, _ = PAUSES
+        self._state["waits_for"] = what
+        try:
+            while True:
+                self.refresh()
+                if (value := found()) is not None:
+                    return value
+                self.check(what)
+                if stop is not None and stop.is_set():
+                    raise InterruptedError(what)
+                time.sleep(pause)
+                pause = min(pause * 1.3, PAUSES[1])
+        finally:
+            self._state.pop("waits_for", None)
+
+    def at(self, **state: object) -> None:
+        """Tell ``mgrpo store`` where this role is.
+
+        Args:
+            **state: What JSON can hold, such as the step.
+        """
+        self._state |= state
+
+    def close_step(self, step: int) -> None:
+        """Make one segment of what was said of a step.
+
+        Args:
+            step: That is over.
+        """
+        self._writer.close_step(step)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Say that this role has ended, and why; closing twice is harmless.
+
+        Args:
+            error: What ended it; None: it is done.
+        """
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._heart.join()
+        self._member("fail" if error else "end", f"{type(error).__name__}: {error}" if error else None)
+
+    def _member(self, event: str, text: str | None) -> None:
+        self.say([Record("members", "train", NOWHERE, self.role, event=event, text=text)])
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            self._writer.beat(**self._state)
+
+    def check(self, what: str) -> None:
+        """Require that every peer lives, if that is asked for.
+
+        Args:
+            what: Is waited for.
+
+        Raises:
+            PeerLost: A peer is gone.
+        """
+        if self._on_loss == "wait":
+            return
+        members = {record.role: record for record in self.ledger.find("members", "train", NOWHERE.step)}
+        for name, peer in self._peers.items():
+            record = members.get(name)
+            if record is not None and record.event in ("fail", "end"):
+                ending = f"failed ({record.text})" if record.event == "fail" else "has ended"
+                raise PeerLost(
+                    f"role {name!r} {ending} while {self.role!r} waits for {what}.",
+                    hint="mend what stopped it and resume both; nothing that was said is lost.",
+                )
+            silent = peer.silence(partial(self._sign, name))
+            if silent > self._lost_after:
+                raise PeerLost(
+                    f"role {name!r} has shown no sign of life for {silent:.0f} s while {self.role!r} waits for {what}.",
+                    hint="start or resume it (see `mgrpo store RUN`); nothing that was said is lost.",
+                )
+
+    def _sign(self, role: str) -> object:
+        home = self._root / "writers" / writer_name(role, 0)
+        latest = max(incarnations(self._disk, home), default=0)
+        alive = read_alive(self._disk, incarnation_folder(home, latest))
+        return latest, alive and alive.beat
+
+
+class _Peer:
+    """When a peer last showed a new sign of life, by this process's clock."""
+
+    def __init__(self) -> None:
+        self._sign: object = None
+        self._seen = self._looked = time.monotonic()
+
+    def silence(self, sign: Callable[[], object]) -> float:
+        """Seconds without a new sign; it is looked for once a beat at most."""
+        now = time.monotonic()
+        if now - self._looked >= BEAT:
+            self._looked = now
+            if (found := sign()) != self._sign:
+                self._sign, self._seen = found, now
+        return now - self._seen
