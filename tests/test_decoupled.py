@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 import torch
 
 from mgrpo_lightning.journal import read_groups
@@ -42,31 +45,56 @@ def trajectories(run: Path, role: str) -> dict[Key, tuple[Trajectory, object]]:
     }
 
 
-def test_decoupled_is_bitwise_coupled(tmp_path: Path, root: Path) -> None:
+def start(root: Path, arguments: list[str]) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command(tmp_path, "coupled"), cwd=root, env=environment, check=True, capture_output=True)
-    processes = [
-        subprocess.Popen(
-            command(tmp_path, "decoupled", "--role", role),
-            cwd=root,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for role in ROLES
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    return subprocess.Popen(arguments, cwd=root, env=environment, stdout=pipe, stderr=both, text=True)
+
+
+def finish(processes: Iterable[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, output
+
+
+@pytest.fixture(scope="module")
+def coupled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coupled")
+    finish([start(Path(__file__).parents[1], command(folder, "run"))])
+    return folder / "run"
+
+
+def assert_same(decoupled: Path, coupled: Path) -> None:
     for role in ROLES:
-        own = tmp_path / "decoupled" / role
-        one, other = adapter(tmp_path / "coupled", role), adapter(own, role)
+        one, other = adapter(coupled, role), adapter(decoupled / role, role)
         assert one.keys() == other.keys()
         assert any(tensor.any() for name, tensor in one.items() if "lora_B" in name), "nothing was learned"
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-        played, expected = trajectories(own, role), trajectories(tmp_path / "coupled", role)
+        played, expected = trajectories(decoupled / role, role), trajectories(coupled, role)
         assert played.keys() == expected.keys()
         for key, (trajectory, score) in expected.items():
             assert played[key][0].spans == trajectory.spans
             assert played[key][0].messages == trajectory.messages
             assert played[key][1] == score
+
+
+def test_decoupled_is_bitwise_coupled(tmp_path: Path, root: Path, coupled: Path) -> None:
+    finish([start(root, command(tmp_path, "run", "--role", role)) for role in ROLES])
+    assert_same(tmp_path / "run", coupled)
+
+
+@pytest.mark.parametrize("victim", ROLES)
+def test_a_killed_role_is_resumed_and_nothing_differs(tmp_path: Path, root: Path, coupled: Path, victim: str) -> None:
+    processes = {role: start(root, command(tmp_path, "run", "--role", role)) for role in ROLES}
+    checkpoint = tmp_path / "run" / victim / "checkpoints" / "step=000001.ckpt"
+    while not checkpoint.exists():
+        assert all(process.poll() is None for process in processes.values())
+        time.sleep(0.02)
+    time.sleep(1)
+    processes[victim].kill()
+    processes[victim].communicate()
+    assert not (tmp_path / "run" / victim / "checkpoints" / f"step={STEPS:06d}.ckpt").exists()
+    processes[victim] = start(root, command(tmp_path, "run", "--role", victim, "--ckpt_path=last"))
+    finish(processes.values())
+    assert_same(tmp_path / "run", coupled)
+    assert (tmp_path / "run" / "store" / "writers" / f"{victim}-0" / "000002").is_dir()

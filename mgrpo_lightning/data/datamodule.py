@@ -191,6 +191,11 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             self._exchange.close()
 
     @override
+    def on_exception(self, exception: BaseException) -> None:
+        if self._exchange is not None:
+            self._exchange.close(exception)
+
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.module.num_steps, "seed": self.seed, "queries_per_step": self.queries_per_step}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -43,8 +44,8 @@ class WriterStatus:
     num_bytes: int = 0
     records: Counter[str] = field(default_factory=Counter)
     """By stream."""
-    step: int | None = None
-    """The last one that a record is about."""
+    step: int = -1
+    """The last one that a record is about; -1: none is about a step."""
     problems: list[str] = field(default_factory=list)
     """One line for each file that cannot be read, or that is missing."""
 
@@ -86,7 +87,7 @@ def _writer(disk: Disk, home: Path) -> WriterStatus:
         found.num_files += 1
         found.num_bytes += (folder / named.name).stat().st_size
         found.records.update(record.stream for record in numbered.values())
-        found.step = max((record.key.step for record in numbered.values()), default=found.step)
+        found.step = max([found.step, *(record.key.step for record in numbered.values())])
     return found
 
 
@@ -110,26 +111,31 @@ def beating(root: Path, before: Sequence[WriterStatus], seconds: float, disk: Di
 
 
 def table(statuses: Sequence[WriterStatus], living: set[str]) -> Table:
-    """A line a writer.
+    """A column a writer.
 
     Args:
         statuses: From ``examine``.
         living: From ``beating``.
     """
-    shown = Table("writer", "alive", "started", "step", *STREAMS, "files", "KiB", "is at")
-    for status in statuses:
-        state = status.alive.state if status.alive else {}
-        shown.add_row(
-            status.name,
-            "yes" if status.name in living else "no",
-            str(status.incarnation),
-            "" if status.step is None else str(status.step),
-            *(f"{status.records[stream]:,}" for stream in STREAMS),
-            str(status.num_files),
-            f"{status.num_bytes / 1024:,.0f}",
-            ", ".join(f"{name} {value}" for name, value in state.items()),
-        )
+    shown = Table("", *(status.name for status in statuses))
+    lines: dict[str, Callable[[WriterStatus], object]] = {
+        "alive": lambda status: "yes" if status.name in living else "no",
+        "starts": lambda status: status.incarnation,
+        "step": lambda status: status.step if status.step >= 0 else "",
+        **{stream: partial(_count, stream) for stream in STREAMS},
+        "files": lambda status: status.num_files,
+        "KiB": lambda status: f"{status.num_bytes / 1024:,.0f}",
+    }
+    for name, value in lines.items():
+        shown.add_row(name, *(str(value(status)) for status in statuses))
+    for name in sorted({name for status in statuses if status.alive for name in status.alive.state}):
+        states = [status.alive.state if status.alive else {} for status in statuses]
+        shown.add_row(f"is at: {name}".replace("_", " "), *(str(state.get(name, "")) for state in states))
     return shown
+
+
+def _count(stream: str, status: WriterStatus) -> str:
+    return f"{status.records[stream]:,}"
 
 
 def main(args: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ def test_each_writer_is_told_with_its_step_and_records(tmp_path: Path) -> None:
     assert main_status.records == {"delegations": 3}
     assert main_status.alive is not None
     assert main_status.alive.state == {"step": 4, "waits_for": "searcher"}
-    assert (searcher.name, searcher.records, searcher.step, searcher.problems) == ("searcher-0", {}, None, [])
+    assert (searcher.name, searcher.records, searcher.step, searcher.problems) == ("searcher-0", {}, -1, [])
 
 
 def test_a_beat_is_a_sign_of_life_whatever_the_clocks_say(tmp_path: Path) -> None:
