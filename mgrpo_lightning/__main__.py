@@ -8,11 +8,13 @@ from mgrpo_lightning.errors import MgrpoError
 
 def main() -> None:
     """Entry point of the console script."""
-    if sys.argv[1:2] == ["store"]:
-        from mgrpo_lightning.store.status import main as store  # imports no torch
-
+    if sys.argv[1:2] in (["store"], ["launch"]):  # these import no torch
         try:
-            store(sys.argv[2:])
+            if sys.argv[1] == "store":
+                from mgrpo_lightning.store.status import main as tool
+            else:
+                from mgrpo_lightning.launch import main as tool
+            tool(sys.argv[2:])
         except MgrpoError as error:
             print(f"mgrpo: error: {error}", file=sys.stderr)
             raise SystemExit(2) from error

@@ -1,7 +1,7 @@
 """The command ``mgrpo``: fit, validate, test and predict through LightningCLI, with one folder for all a run writes.
 
-``mgrpo replay``, ``mgrpo doctor`` and ``mgrpo store`` have parsers of their own: see ``replay.py``, ``doctor.py`` and
-``store/status.py``.
+``mgrpo replay``, ``doctor``, ``launch`` and ``store`` have parsers of their own: see ``replay.py``, ``doctor.py``,
+``launch.py`` and ``store/status.py``.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI
         trainer_defaults=TRAINER_DEFAULTS,
         parser_kwargs={
             "parser_mode": "omegaconf+",
-            "epilog": "Also, each with its own --help: mgrpo replay RUN, mgrpo doctor, mgrpo store RUN.",
+            "epilog": "Also, each with its own --help: mgrpo replay RUN, mgrpo doctor, mgrpo launch, mgrpo store RUN.",
         },
         run=run,
     )

@@ -65,6 +65,25 @@ def compose(arguments: Sequence[str]) -> list[str]:
     return [*rest[:place], f"--config={merged}", *rest[place:]]
 
 
+def composed(arguments: Sequence[str]) -> dict[str, Any]:
+    """What the config files of a command line say together; its other options are not read.
+
+    Args:
+        arguments: Without the program's name.
+
+    Raises:
+        ConfigurationError: A file cannot be read or is no YAML mapping.
+    """
+    words = list(arguments)
+    paths = [
+        value if equals else words[position + 1]
+        for position, word in enumerate(words)
+        for option, equals, value in (word.partition("="),)
+        if option in ("--config", "-c") and (equals or position + 1 < len(words))
+    ]
+    return _merge_all([_resolve(path) for path in paths])
+
+
 def _resolve(path: str) -> str:
     return str(files("mgrpo_lightning.configs") / path.removeprefix(PACKAGED)) if path.startswith(PACKAGED) else path
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mgrpo_lightning.__main__ import main as program
 from mgrpo_lightning.cli import main
 from mgrpo_lightning.tasks import JsonlTask
 from mgrpo_lightning.tools.base import function_tool
@@ -45,14 +46,30 @@ def commands(readme: str, program: str) -> list[list[str]]:
 
 def test_the_commands_run_one_after_the_other(readme: str, mgrpo: Callable[..., None], tmp_path: Path) -> None:
     given = commands(readme, "mgrpo")
-    assert [arguments[0] for arguments in given] == ["doctor", "fit", "fit", "validate", "predict", "replay"]
-    doctor, fit, resume, validate, predict, (replay, run) = given
+    names = ["doctor", "fit", "fit", "validate", "predict", "replay", "launch", "store"]
+    assert [arguments[0] for arguments in given] == names
+    doctor, fit, resume, validate, predict, (replay, run), *_ = given
     mgrpo(*doctor)
     mgrpo(*fit, *SMALL, "--run.name=readme")
     assert run == "runs/quickstart"
     mgrpo(replay, str(tmp_path / "readme"))
     for number, arguments in enumerate((resume, validate, predict), 3):
         mgrpo(*arguments, *SMALL, f"--trainer.max_steps={number}", "--run.name=readme")
+
+
+def test_the_commands_for_roles_of_their_own_run(
+    readme: str, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, launch, (store, run) = commands(readme, "mgrpo")
+    assert f"--run.name={Path(run).name}" in launch
+    monkeypatch.chdir(root)
+    for arguments in (
+        [*launch, *SMALL, f"--run.root={tmp_path}", "--run.name=decoupled"],
+        [store, str(tmp_path / "decoupled")],
+    ):
+        monkeypatch.setattr("sys.argv", ["mgrpo", *arguments])
+        program()
+    assert "every file is whole" in capfd.readouterr().out
 
 
 def test_the_make_targets_exist(readme: str, root: Path) -> None:

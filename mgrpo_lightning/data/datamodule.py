@@ -143,6 +143,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         """This process's end of the store; opened on first use."""
         if self._exchange is None and self.store is not None:
             module = self.module
+            _refuse_undecoupled(module, self.trainer.world_size if self.trainer else 1)
             elsewhere = [name for name in module.roles if name not in module.local_roles]
             self._exchange = Exchange(self.store, module.local_roles[0], peers=elsewhere)
         return self._exchange
@@ -342,6 +343,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         else:
             take_outcomes(exchange, groups, remote.served, main=module.main, stage=stage)
             score_groups(groups, self.task, module.roles)
+        if exchange is not None and stage == "train":
+            exchange.close_step(groups[0].rollouts[0].main.key.step)
 
     def _notify(self, hook: str, **arguments: Any) -> None:
         assert self.trainer is not None
@@ -353,3 +356,22 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         if not questions:
             raise DataError(problem, hint="check the task's path, split and filters.")
         return PlayedStream(self, questions, self.validation.per_batch)
+
+
+def _refuse_undecoupled(module: TeamModule, world_size: int) -> None:
+    """Refuse teams and trainers whose roles cannot be in processes of their own.
+
+    Raises:
+        ConfigurationError: A sub-agent calls others, or a role has several ranks.
+    """
+    for name, role in module.roles.items():
+        if name != module.main and role.calls:
+            raise ConfigurationError(
+                f"role {name!r} calls {role.calls}; in processes of their own only main may call.",
+                hint="play this team in one process: leave run.role out.",
+            )
+    if world_size > 1:
+        raise ConfigurationError(
+            f"role {module.local_roles[0]!r} has {world_size} ranks beside other roles' processes.",
+            hint="set trainer.devices: 1 and trainer.num_nodes: 1.",
+        )

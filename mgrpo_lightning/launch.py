@@ -1,0 +1,164 @@
+"""``mgrpo launch``: one process a role on this machine, started, watched and resumed together.
+
+    mgrpo launch --config TEAM [--restarts N] [anything that mgrpo fit takes]
+
+Each process is ``mgrpo fit ... --role ROLE``. Its output goes to ``log.txt`` in the role's folder, and to the terminal
+with the role's name before each line. Where one fails it is started again from its last checkpoint, ``--restarts``
+times in all; after that the others are told to stop. ``--ckpt_path=last`` resumes the roles that have a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO
+
+from mgrpo_lightning.composition import composed
+from mgrpo_lightning.errors import ConfigurationError
+
+FIT = (sys.executable, "-m", "mgrpo_lightning", "fit")
+GRACE = 30.0
+"""Seconds that a process has to end when it is told to."""
+
+
+def main(args: Sequence[str]) -> None:
+    """Entry point of ``mgrpo launch``.
+
+    Args:
+        args: The command line behind ``launch``.
+
+    Raises:
+        SystemExit: With 1 if a role failed for good.
+        ConfigurationError: No config file names roles.
+    """
+    parser = argparse.ArgumentParser(
+        prog="mgrpo launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--restarts", type=int, default=0, help="how often a role that failed is started again, in all")
+    arguments, rest = parser.parse_known_args(args)
+    roles, folder = team_of(rest)
+    failed = Launch(roles, folder, rest).run(arguments.restarts)
+    if failed:
+        print(f"mgrpo: error: role {failed!r} failed; see {folder / failed / 'log.txt'}.", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
+    """The roles of a run and its folder, from its config files and options.
+
+    Args:
+        args: As for ``mgrpo fit``.
+
+    Raises:
+        ConfigurationError: No config file names roles.
+    """
+    settings = composed(args)
+    roles = list(settings.get("model", {}).get("init_args", {}).get("roles", {}))
+    if not roles:
+        raise ConfigurationError("no config file has roles.", hint="give a team file: mgrpo launch --config TEAM.")
+    run = settings.get("run", {}) | {
+        name.removeprefix("--run."): value
+        for name, _, value in (word.partition("=") for word in args)
+        if name in ("--run.root", "--run.name")
+    }
+    return roles, Path(run.get("root", "runs")) / run.get("name", "run")
+
+
+class Launch:
+    """The processes of one run.
+
+    Args:
+        roles: Each gets a process.
+        folder: Of the run.
+        options: For ``mgrpo fit``.
+        command: That is started, with the options and the role behind it.
+    """
+
+    def __init__(
+        self, roles: Sequence[str], folder: Path, options: Sequence[str], command: Sequence[str] = FIT
+    ) -> None:
+        self._command = command
+        self._folder = folder
+        self._resume = "--ckpt_path=last" in options
+        self._options = [option for option in options if option != "--ckpt_path=last"]
+        self._roles = roles
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._ended: SimpleQueue[str] = SimpleQueue()
+
+    def run(self, restarts: int) -> str | None:
+        """Start all and wait for their end; the role that failed for good, if one did.
+
+        Args:
+            restarts: How often a failed role is started again, in all.
+        """
+        try:
+            for role in self._roles:
+                self._start(role, resume=self._resume)
+            running = set(self._roles)
+            while running:
+                role = self._ended.get()
+                running.discard(role)
+                code = self._processes[role].wait()
+                if code == 0:
+                    continue
+                if restarts == 0:
+                    return role
+                restarts -= 1
+                print(f"{role} | ended with {code}; started again, {restarts} more times allowed", flush=True)
+                self._start(role, resume=True)
+                running.add(role)
+        finally:
+            self._stop()
+        return None
+
+    def _start(self, role: str, *, resume: bool) -> None:
+        folder = self._folder / role
+        folder.mkdir(parents=True, exist_ok=True)
+        last = ["--ckpt_path=last"] if resume and any((folder / "checkpoints").glob("*.ckpt")) else []
+        command = [*self._command, *self._options, "--role", role, *last]
+        process = subprocess.Popen(
+            command, env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        )
+        self._processes[role] = process
+        assert process.stdout is not None
+        threading.Thread(target=self._follow, args=(role, process.stdout), daemon=True).start()
+
+    def _environment(self) -> Mapping[str, str]:
+        """Cores are shared: threads of several processes that wait for each other are slower than fewer threads."""
+        share = max(1, (os.cpu_count() or 1) // len(self._roles))
+        return {"OMP_NUM_THREADS": str(share), **os.environ, "PYTHONUNBUFFERED": "1"}
+
+    def _follow(self, role: str, output: IO[str]) -> None:
+        width = max(map(len, self._roles))
+        with open(self._folder / role / "log.txt", "a", encoding="utf-8") as log, _closing(output):
+            for line in output:
+                log.write(line)
+                log.flush()
+                print(f"{role:<{width}} | {line}", end="", flush=True)
+        self._ended.put(role)
+
+    def _stop(self) -> None:
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def _closing(output: IO[str]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        output.close()

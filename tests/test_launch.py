@@ -1,0 +1,76 @@
+"""``mgrpo launch``: every role gets its process, a failed one is started again, and nobody is left behind."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.launch import Launch, team_of
+
+ROLE = """
+import pathlib, sys, time
+words = sys.argv[1:]
+role = words[words.index("--role") + 1]
+folder = pathlib.Path(words[0])
+tries = folder / f"{role}.tries"
+tries.write_text((tries.read_text() if tries.exists() else "") + " ".join(words[1:]) + chr(10))
+print(role, "speaks")
+behaviour = (folder / role).read_text() if (folder / role).is_file() else "end"
+if behaviour == "fail" or (behaviour == "fail once" and len(tries.read_text().splitlines()) == 1):
+    sys.exit(3)
+if behaviour == "stay":
+    time.sleep(60)
+"""
+
+
+def launch(tmp_path: Path, restarts: int = 0, *options: str, **behaviour: str) -> str | None:
+    for role, text in behaviour.items():
+        (tmp_path / role).write_text(text)
+    command = (sys.executable, "-c", ROLE, str(tmp_path))
+    return Launch(["main", "searcher"], tmp_path / "run", options, command).run(restarts)
+
+
+def tries(tmp_path: Path, role: str) -> list[str]:
+    return (tmp_path / f"{role}.tries").read_text().splitlines()
+
+
+def test_each_role_gets_a_process_with_the_options_and_a_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert launch(tmp_path, 0, "--config", "team.yaml") is None
+    assert tries(tmp_path, "main") == ["--config team.yaml --role main"]
+    assert (tmp_path / "run" / "searcher" / "log.txt").read_text() == "searcher speaks\n"
+    assert sorted(capfd.readouterr().out.splitlines()) == ["main     | main speaks", "searcher | searcher speaks"]
+
+
+def test_a_failure_ends_the_others_and_is_named(tmp_path: Path) -> None:
+    started = time.monotonic()
+    assert launch(tmp_path, main="fail", searcher="stay") == "main"
+    assert time.monotonic() - started < 30
+
+
+def test_a_failed_role_is_started_again_from_its_checkpoint_if_it_has_one(tmp_path: Path) -> None:
+    (tmp_path / "run" / "main" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "main" / "checkpoints" / "step=000001.ckpt").touch()
+    assert launch(tmp_path, 2, main="fail once", searcher="fail once") is None
+    assert tries(tmp_path, "main") == ["--role main", "--role main --ckpt_path=last"]
+    assert tries(tmp_path, "searcher") == ["--role searcher", "--role searcher"]
+    assert launch(tmp_path, 1, main="fail", searcher="end") == "main"
+
+
+def test_a_launch_resumes_the_roles_that_have_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "run" / "searcher" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "searcher" / "checkpoints" / "step=000001.ckpt").touch()
+    assert launch(tmp_path, 0, "--ckpt_path=last") is None
+    assert tries(tmp_path, "main") == ["--role main"]
+    assert tries(tmp_path, "searcher") == ["--role searcher --ckpt_path=last"]
+
+
+def test_roles_and_folder_come_from_the_files_and_the_command_line(root: Path) -> None:
+    files = ["--config", str(root / "configs/quickstart.yaml"), "--config", str(root / "configs/debug/fast.yaml")]
+    assert team_of(files) == (["main", "searcher"], Path("runs/debug"))
+    assert team_of([*files, "--run.root=here", "--run.name=there"]) == (["main", "searcher"], Path("here/there"))
+    with pytest.raises(ConfigurationError, match="HINT: give a team file"):
+        team_of(["--config", str(root / "configs/debug/fast.yaml")])
