@@ -125,7 +125,14 @@ class FakeScheduler:
 
     waiting = 0
 
-    def play(self, coroutines: Sequence[Coroutine[Any, Any, T]], on_done: Callable[[], None] | None = None) -> list[T]:
+    def play(
+        self,
+        coroutines: Sequence[Coroutine[Any, Any, T]],
+        on_done: Callable[[], None] | None = None,
+        link: object | None = None,
+    ) -> list[T]:
+        assert link is None
+
         async def one(coroutine: Coroutine[Any, Any, T]) -> T:
             result = await coroutine
             if on_done:

@@ -1,0 +1,215 @@
+"""Roles in processes of their own, here threads on one store: the turns, batches and outcomes of one process."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
+from mgrpo_lightning.agents.scoring import score_groups
+from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
+from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.store.exchange import Exchange, PeerLost
+from mgrpo_lightning.store.record import Record
+from mgrpo_lightning.store.tail import Tail
+from mgrpo_lightning.store.writer import StoreWriter
+from mgrpo_lightning.tools.base import Tool
+from mgrpo_lightning.trajectory import Group, Key
+from tests.agents.fakes import FakeChat, FakeTask, FakeTool, answer, call, duo, question
+from tests.agents.test_rounds import FakeEngine
+
+QUESTIONS = [question("One?"), question("Two?")]
+
+
+def main(task: str, results: int) -> str:
+    both = (
+        ToolCall("editor", {"task": "x"}),
+        ToolCall("searcher", {"task": f"{task} a"}),
+        ToolCall("search", {"query": "m"}),
+    )
+    if results == 0:
+        return HermesDialect().render(Action(calls=both))
+    return call("searcher", task=f"{task} b") if results == 3 else answer("done")
+
+
+def worker(task: str, results: int) -> str:
+    if task.endswith("b"):
+        return "no protocol at all"
+    return call("search", query=task) if results == 0 else answer(f"report on {task}")
+
+
+class Engine(FakeEngine):
+    def turn(self, request: Any) -> Any:
+        from mgrpo_lightning.policy.sampling.base import SampledTurn
+        from tests.agents.fakes import END, START
+
+        messages = bytes(i if i < START else 0 for i in request.tokens.ids).decode().split("\0")
+        user = next(message[1:] for message in messages if message.startswith("U"))
+        said = sum(message.startswith(("T", "A")) for message in messages)
+        ids = (*(main if self.name == "main" else worker)(user, said).encode(), END)
+        request.tokens.ids += ids
+        return SampledTurn(ids, (-0.5,) * len(ids), stopped=True, version=0)
+
+
+def team_roles() -> dict[str, RoleConfig]:
+    roles = duo()
+    return {
+        "main": replace(roles["main"], calls=["editor", "searcher"], tools=["search"]),
+        "editor": replace(roles["searcher"], system_prompt="edit"),
+        "searcher": roles["searcher"],
+    }
+
+
+def play(
+    local: Sequence[str], store: Path | None, *, schedule: Any, seed: int = 0, score: bool = True
+) -> tuple[list[Group], dict[str, list[list[tuple[int, ...]]]]]:
+    """One process's part of a play, scored."""
+    rng = random.Random(seed)
+
+    async def run(query: str) -> str:
+        await asyncio.sleep(rng.choice([0, 0, 0.001, 0.003]))
+        return f"page of {query}"
+
+    roles = team_roles()
+    scheduler = Scheduler(schedule)
+    engines = {role: Engine(role, scheduler) for role in local}
+    peers = [role for role in roles if role not in local]
+    exchange = Exchange(store, local[0], peers=peers, lost_after=20) if store else None
+    chats = cast("Any", {role: FakeChat() for role in local})
+    tools = {"search": cast("Tool", FakeTool(run))}
+    team = Team(roles, chats, cast("Any", engines), tools, scheduler=scheduler, seed=0, exchange=exchange)
+    try:
+        groups = team.play(QUESTIONS, step=3, rollouts=2)
+        if exchange and team.remote and "main" not in local:
+            take_outcomes(exchange, groups, team.remote.served, main="main", stage="train")
+        if score:
+            score_groups(groups, FakeTask(), roles)
+        if exchange and team.remote and "main" in local:
+            tell_outcomes(exchange, groups, team.remote.sent, stage="train")
+    except BaseException as error:
+        if exchange:
+            exchange.close(error)
+        raise
+    if exchange:
+        exchange.close()
+    return groups, {role: engine.batches for role, engine in engines.items()}
+
+
+def played(groups: Sequence[Group], roles: Sequence[str]) -> dict[Key, tuple[Any, ...]]:
+    return {
+        t.key: (t.role, t.task, t.parent, t.ids, t.answer, t.violations, rollout.scores[t.key.invocation])
+        for group in groups
+        for rollout in group.rollouts
+        for t in rollout.trajectories()
+        if t.role in roles
+    }
+
+
+@pytest.mark.parametrize("schedule", ["rounds", "eager"])
+@pytest.mark.parametrize("apart", [["searcher"], ["editor"]])
+def test_what_is_played_apart_is_what_one_process_plays(tmp_path: Path, schedule: Any, apart: list[str]) -> None:
+    """Reports, failed ones too, scores, and under `rounds` every batch."""
+    here = [role for role in team_roles() if role not in apart]
+    groups, batches = play(list(team_roles()), None, schedule=schedule)
+    with ThreadPoolExecutor(2) as pool:
+        parts = [
+            pool.submit(play, roles, tmp_path / "store", schedule=schedule, seed=seed)
+            for seed, roles in enumerate((here, apart), 1)
+        ]
+        found = [part.result() for part in parts]
+    for roles, (others, other_batches) in zip((here, apart), found, strict=True):
+        if "main" in roles or schedule == "rounds":
+            assert played(others, roles) == played(groups, roles)
+        if schedule == "rounds":
+            assert other_batches == {role: batches[role] for role in roles}
+
+
+def test_three_processes_meet_too(tmp_path: Path) -> None:
+    groups, batches = play(list(team_roles()), None, schedule="rounds")
+    with ThreadPoolExecutor(3) as pool:
+        parts = {role: pool.submit(play, [role], tmp_path / "store", schedule="rounds") for role in team_roles()}
+        for role, part in parts.items():
+            others, other_batches = part.result()
+            assert played(others, [role]) == played(groups, [role])
+            assert other_batches == {role: batches[role]}
+
+
+def test_a_second_play_finds_everything_in_the_store(tmp_path: Path) -> None:
+    """A killed main plays again after the others have gone on: nothing is said twice, nobody is needed."""
+    root = tmp_path / "store"
+    with ThreadPoolExecutor(2) as pool:
+        parts = [pool.submit(play, roles, root, schedule="rounds") for roles in (["main", "editor"], ["searcher"])]
+        (first, _), _ = (part.result() for part in parts)
+    before = {entry.record for entry in Tail(root).poll() if entry.record.stream != "members"}
+    again, _ = play(["main", "editor"], root, schedule="rounds")
+    assert played(again, ["main", "editor"]) == played(first, ["main", "editor"])
+    assert {entry.record for entry in Tail(root).poll() if entry.record.stream != "members"} == before
+
+
+def test_no_outcome_meets_a_trajectory_of_other_words(tmp_path: Path) -> None:
+    """Main was killed between a call and the end of its step, and says something else at the same place."""
+    root = tmp_path / "store"
+    old = Record("delegations", "train", Key(3, 0, 0, 2), "searcher", text="old words", parent=0)
+    StoreWriter(root, "main").publish([old])
+    report = Record("returns", "train", old.key, "searcher", of=old.hash, text="an old report", failed=False)
+    StoreWriter(root, "searcher").publish([report])
+    with ThreadPoolExecutor(2) as pool:
+        parts = [pool.submit(play, roles, root, schedule="eager") for roles in (["main", "editor"], ["searcher"])]
+        (mains, _), (searchers, _) = (part.result() for part in parts)
+    texts = [c.result for group in mains for rollout in group.rollouts for c in rollout.main.calls]
+    assert "an old report" not in texts
+    tasks = {sub.key: sub.task for group in searchers for rollout in group.rollouts for sub in rollout.subs}
+    assert tasks[old.key] == "One? a"
+    frontier = next(e.record for e in Tail(root).poll() if e.record.event == "step")
+    new = next(c for c in frontier.calls or () if (c.query, c.rollout, c.invocation) == (0, 0, 2))
+    assert new.hash != old.hash
+
+
+def test_trajectories_of_superseded_calls_leave_their_group(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    main_end, sub_end = Exchange(root, "main", peers=[]), Exchange(root, "searcher", peers=[])
+    groups, _ = play(list(team_roles()), None, schedule="rounds")
+    sent = {t.key: f"hash of {t.key}" for g in groups for r in g.rollouts for t in r.trajectories("searcher")}
+    tell_outcomes(main_end, groups, sent, stage="train")
+    served = dict(sent)
+    gone = next(iter(served))
+    served[gone] = "of other words"
+    for group in groups:
+        for rollout in group.rollouts:
+            rollout.subs = list(rollout.trajectories("searcher"))
+    take_outcomes(sub_end, groups, served, main="main", stage="train")
+    kept = {sub.key for group in groups for rollout in group.rollouts for sub in rollout.subs}
+    assert kept == set(sent) - {gone}
+    main_end.close()
+    sub_end.close()
+
+
+def test_a_peer_that_fails_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    gone = Exchange(root, "searcher", peers=[])
+    gone.close(MgrpoError("no space left on the disk."))
+    with pytest.raises(PeerLost, match=r"role 'searcher' failed \(MgrpoError: no space left on the disk\.\) while"):
+        play(["main", "editor"], root, schedule="rounds")
+    (last,) = [e.record for e in Tail(root).poll() if e.writer == "main-0" and e.record.event in ("end", "fail")]
+    assert last.event == "fail"
+
+
+def test_a_silent_peer_is_an_error_or_is_waited_for(tmp_path: Path) -> None:
+    waiting = Exchange(tmp_path / "store", "main", peers=["searcher"], lost_after=0.0, on_loss="error")
+    with pytest.raises(PeerLost, match="no sign of life"):
+        waiting.until(lambda: None, "a report")
+    waiting.close()
+    patient = Exchange(tmp_path / "store", "main", peers=["searcher"], lost_after=0.0, on_loss="wait")
+    looks = iter([None, None, "there"])
+    assert patient.until(lambda: next(looks), "a report") == "there"
+    patient.close()
