@@ -85,7 +85,8 @@ def trained(journal: Path) -> dict[str, int]:
     """
     tables = [
         pq.read_table(path, columns=["advantage", "num_tokens", "num_actions"], partitioning=None).to_pylist()
-        for path in training_files(journal).values()
+        for paths in training_files(journal).values()
+        for path in paths
     ]
     rows = [row for table in tables for row in table if row["advantage"]]
     return {

@@ -21,6 +21,8 @@ from mgrpo_lightning.trajectory import Group
 class RolloutLog(Callback):
     """Writes the journal of every step before its update, so that a crash loses no finished rollout.
 
+    Each rank writes a file for what it has played.
+
     A fit's training and validation rollouts stand in the folder itself, those of a later ``mgrpo validate`` or
     ``mgrpo test`` in a folder of that name below it.
 
@@ -52,7 +54,7 @@ class RolloutLog(Callback):
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(batch, TeamBatch)
-        if trainer.is_global_zero and batch.step % self.every_n_steps == 0:
+        if batch.step % self.every_n_steps == 0:
             rows = [row for aligned in batch.roles.values() for row in aligned.rows]
             extras = {row.key: Extra(row.advantage, row.coefficient) for row in rows}
             write_groups(self.folder(trainer), batch.step, batch.groups, "train", extras)
@@ -73,7 +75,7 @@ class RolloutLog(Callback):
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         groups, self._held_out = self._held_out, []
-        if trainer.is_global_zero and groups:
+        if groups:
             step = groups[0].rollouts[0].main.key.step
             assert trainer.state.fn is not None
             command = "" if trainer.state.fn == TrainerFn.FITTING else trainer.state.fn.value

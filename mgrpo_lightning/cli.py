@@ -29,6 +29,7 @@ from mgrpo_lightning.dry_run import dry_run
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.store.status import FOLDER
+from mgrpo_lightning.strategies import team as strategies
 from mgrpo_lightning.tasks.base import Question
 
 # Without this, an absolute interpolation such as ${run.root} is looked up in the main parser and not found.
@@ -120,6 +121,8 @@ class MgrpoCLI(LightningCLI):
             config["logger"] = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
         plugins = config["plugins"] or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        if config["strategy"] == "auto" and (config["devices"], config["num_nodes"]) != (1, 1):
+            config["strategy"] = strategies.NAME
         unwanted = () if config["enable_progress_bar"] in (None, True) else (TeamProgress,)
         return super()._instantiate_trainer(config, [c for c in callbacks if not isinstance(c, unwanted)])
 
@@ -175,6 +178,7 @@ def _quiet() -> None:
         ".*isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 with torch 2.13
         "The PEFT config's .base_model_name_or_path. was renamed",  # saved adapters carry the team file's name
         ".is_gradient_checkpointing. is deprecated",  # peft 0.21 with transformers 5.23
+        "It is recommended to use `self.log",  # what is logged is the same on every rank already
         "Be aware that when using `ckpt_path`, callbacks used",  # a replay needs none of them
         "Checkpoint directory .* exists and is not empty",  # a resumed run writes where it wrote before
     ):

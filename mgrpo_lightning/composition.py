@@ -97,7 +97,9 @@ def _merge_all(paths: Sequence[str]) -> dict[str, Any]:
 
 def _load(path: str) -> dict[str, Any]:
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), UniqueKeyLoader)
+        # text, not a path, where a rank has been started with what another one had composed
+        text = path if "\n" in path else Path(path).read_text(encoding="utf-8")
+        content = yaml.load(text, UniqueKeyLoader)
     except OSError as error:
         raise ConfigurationError(
             f"config file {path!r} cannot be read: {error.strerror}.",

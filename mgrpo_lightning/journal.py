@@ -9,6 +9,7 @@ index of their first query in the name, ``validation-000012-000064.parquet``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -27,6 +28,8 @@ VERSION = "1"
 
 PREFIXES = {"train": "step", "validate": "validation", "predict": "prediction"}
 """Of file names, by stage."""
+
+_STEP = re.compile(r"step-(\d{6})(?:-\d{6})?")
 
 _EVIDENCE = pa.struct([(name, pa.string()) for name in ("url", "section", "value", "subject", "relation")])
 _SPAN = pa.struct(
@@ -125,14 +128,17 @@ def write_groups(
     return path
 
 
-def training_files(folder: Path) -> dict[int, Path]:
-    """The files of a journal's training steps, by step.
+def training_files(folder: Path) -> dict[int, list[Path]]:
+    """The files of a journal's training steps, by step: one for each rank that played it.
 
     Args:
         folder: The journal.
     """
-    prefix = PREFIXES["train"]
-    return {int(path.stem.removeprefix(f"{prefix}-")): path for path in sorted(folder.glob(f"{prefix}-??????.parquet"))}
+    found: dict[int, list[Path]] = {}
+    for path in sorted(folder.glob(f"{PREFIXES['train']}-*.parquet"), key=lambda path: path.stem):
+        if match := _STEP.fullmatch(path.stem):
+            found.setdefault(int(match[1]), []).append(path)
+    return found
 
 
 def read_groups(path: str | Path) -> list[Group]:

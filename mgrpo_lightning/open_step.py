@@ -24,7 +24,7 @@ from mgrpo_lightning.errors import MgrpoError
 
 VERSION = 1
 """Of the format."""
-_NAME = re.compile(r"step-(\d+)")
+_NAME = re.compile(r"step-(\d+)(?:-\d+)?")
 
 
 def key_of(*parts: object) -> str:
@@ -36,14 +36,15 @@ def key_of(*parts: object) -> str:
     return blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def open_path(folder: Path, step: int) -> Path:
+def open_path(folder: Path, step: int, *, rank: int = 0) -> Path:
     """The file of a step.
 
     Args:
         folder: Of all open steps of a run.
         step: Training step.
+        rank: Each has a file of its own.
     """
-    return folder / f"step-{step:06d}.jsonl"
+    return folder / (f"step-{step:06d}-{rank}.jsonl" if rank else f"step-{step:06d}.jsonl")
 
 
 def remove_closed(folder: Path, done: int) -> None:

@@ -30,6 +30,7 @@ def command(root: Path, name: str, *options: str) -> list[str]:
 
 def adapter(run: Path, role: str) -> dict[str, torch.Tensor]:
     state = torch.load(run / "checkpoints" / f"step={STEPS:06d}.ckpt", weights_only=True)
+    assert state["roles"][role]["updates"] > 0, "nothing was learned"
     found = state["roles"][role]["adapter"]
     assert isinstance(found, dict)
     return found
@@ -68,7 +69,6 @@ def assert_same(decoupled: Path, coupled: Path) -> None:
     for role in ROLES:
         one, other = adapter(coupled, role), adapter(decoupled / role, role)
         assert one.keys() == other.keys()
-        assert any(tensor.any() for name, tensor in one.items() if "lora_B" in name), "nothing was learned"
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
         played, expected = trajectories(decoupled / role, role), trajectories(coupled, role)
         assert played.keys() == expected.keys()

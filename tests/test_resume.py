@@ -30,6 +30,7 @@ def command(root: Path, name: str, *options: str) -> list[str]:
 
 def adapters(run: Path) -> dict[str, torch.Tensor]:
     state = torch.load(run / "checkpoints" / f"step={STEPS:06d}.ckpt", weights_only=True)
+    assert any(values["updates"] for values in state["roles"].values()), "nothing was learned"
     return {f"{role}/{n}": t for role, values in state["roles"].items() for n, t in values["adapter"].items()}
 
 
@@ -57,7 +58,6 @@ def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path: Path, roo
     subprocess.run(resume, cwd=root, env=environment, check=True, capture_output=True)
 
     straight, killed = adapters(tmp_path / "straight"), adapters(tmp_path / "killed")
-    assert any(tensor.any() for name, tensor in straight.items() if "lora_B" in name), "nothing was learned"
     assert straight.keys() == killed.keys()
     assert all(torch.equal(straight[name], killed[name]) for name in straight)
     for step in range(STEPS):

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.algorithm.credit import assign
 from mgrpo_lightning.data.batch import AlignedBatch, Row
 from mgrpo_lightning.policy.sampling.random import stream_of
+from mgrpo_lightning.ranks import over_ranks
 from mgrpo_lightning.roles import ObjectiveConfig
 from mgrpo_lightning.trajectory import Group, Rollout, Trajectory
 
@@ -43,7 +46,7 @@ def align_role(
             for group, rollouts in zip(groups, members, strict=True)
         ],
         alignment=replace(alignment, slots=1) if is_main else alignment,
-        seeds=[stream_of(seed, "align", step, query) for query in range(len(groups))],
+        seeds=[stream_of(seed, "align", step, group.rollouts[0].main.key.query) for group in groups],
         std_floor=objective.std_floor,
     )
     return AlignedBatch(
@@ -57,6 +60,23 @@ def align_role(
         num_degenerate=credit.num_degenerate,
         num_failed=credit.failed,
     )
+
+
+def of_all_ranks(batch: AlignedBatch, device: torch.device) -> AlignedBatch:
+    """A rank's batch with the coefficients of the whole step: each query weighs as much, on whatever rank it is.
+
+    Args:
+        batch: Whose coefficients add up to 1.
+        device: Where the process group computes.
+
+    Returns:
+        The same rows; coefficients of all ranks' batches add up to 1, and counts are those of the whole step.
+    """
+    counts = [batch.num_groups, batch.num_degenerate, batch.num_failed]
+    groups, degenerate, failed = map(int, over_ranks(counts, device))
+    share = batch.num_groups / max(groups, 1)
+    rows = [replace(row, coefficient=row.coefficient * share) for row in batch.rows]
+    return replace(batch, rows=rows, num_groups=groups, num_degenerate=degenerate, num_failed=failed)
 
 
 def _reward(rollout: Rollout, trajectory: Trajectory) -> float | None:

@@ -19,12 +19,12 @@ from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.checkpointing import checkpoints
-from mgrpo_lightning.data.align import align_role
+from mgrpo_lightning.data.align import align_role, of_all_ranks
 from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.data.recorded import recorded_groups
-from mgrpo_lightning.data.streams import PlayedStream, TrainStream
+from mgrpo_lightning.data.streams import PlayedStream, TrainStream, part_of
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.open_step import OpenStep, key_of, open_path, remove_closed
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
@@ -164,6 +164,11 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 f"rollouts_per_query is {self.rollouts_per_query}: a group of one has no relative advantage.",
                 hint="give at least 2 (the paper uses 8).",
             )
+        if self.queries_per_step < self.trainer.world_size:
+            raise ConfigurationError(
+                f"queries_per_step is {self.queries_per_step} for {self.trainer.world_size} ranks.",
+                hint="give each rank at least one query a step.",
+            )
         stream = QuestionStream(questions, per_step=self.queries_per_step, seed=self.seed)
         return TrainStream(self, stream, self.trainer.max_steps)
 
@@ -218,7 +223,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             questions: Its queries.
         """
         started = time.perf_counter()
-        module = self.module
+        module, part = self.module, self._part(len(questions))
         if self.recorded is not None:
             groups = recorded_groups(self.recorded, step, module.roles)
         else:
@@ -226,10 +231,11 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             memory = None if scripted else self._open_step(step)
             try:
                 groups = self._play(
-                    questions,
+                    questions[part.start : part.stop],
                     step=step,
                     rollouts=self.rollouts_per_query,
                     stage="train",
+                    first=part.start,
                     scripted=scripted,
                     memory=memory,
                 )
@@ -237,7 +243,10 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 if memory is not None:
                     memory.close()
         roles = {
-            role: align_role(groups, role, module.roles[role].objective, self.alignment, seed=self.seed, step=step)
+            role: of_all_ranks(
+                align_role(groups, role, module.roles[role].objective, self.alignment, seed=self.seed, step=step),
+                module.device,
+            )
             for role in module.trained_roles
         }
         self.rollouts = groups
@@ -286,7 +295,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self._remove_closed()
         policies = self.module.policies
         identity = key_of(self.seed, {name: policy.fingerprint() for name, policy in policies.items()})
-        memory = OpenStep(open_path(self._open_steps, step), identity)
+        assert self.trainer is not None
+        memory = OpenStep(open_path(self._open_steps, step, rank=self.trainer.global_rank), identity)
         if memory.found:
             rank_zero_info(f"step {step} goes on: {memory.found} finished turns and calls are taken up.")
         return memory
@@ -355,7 +365,14 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     def _played(self, questions: Sequence[Question], problem: str) -> PlayedStream:
         if not questions:
             raise DataError(problem, hint="check the task's path, split and filters.")
-        return PlayedStream(self, questions, self.validation.per_batch)
+        return PlayedStream(self, questions, self.validation.per_batch, self._part(len(questions)))
+
+    def _part(self, count: int) -> range:
+        """Of a number of queries, those that this rank plays; a replay has the whole journal."""
+        trainer = self.trainer
+        if trainer is None or self.recorded is not None:
+            return range(count)
+        return part_of(count, trainer.global_rank, trainer.world_size)
 
 
 def _refuse_undecoupled(module: TeamModule, world_size: int) -> None:

@@ -24,17 +24,19 @@ def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) ->
     Raises:
         DataError: The journal lacks the step, or the file is damaged.
     """
-    path = training_files(folder).get(step)
-    if path is None:
+    paths = training_files(folder).get(step)
+    if paths is None:
         raise DataError(
             f"the journal {folder} has no step {step}.",
             hint="updates are computed again one after the other; keep all steps (rollout_log.every_n_steps: 1).",
         )
-    groups = read_groups(path)
+    groups = [group for path in paths for group in read_groups(path)]
     for group in groups:
         for rollout in group.rollouts:
             for trajectory in rollout.trajectories():
                 index = trajectory.key.invocation
+                if trajectory.elsewhere and index not in rollout.scores:
+                    continue
                 rollout.scores[index] = _weighted(rollout.scores[index], roles[trajectory.role].reward)
     return groups
 

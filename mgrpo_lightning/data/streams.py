@@ -33,15 +33,29 @@ class TrainStream:
 
 @dataclass
 class PlayedStream:
-    """Held-out questions, played in chunks."""
+    """Held-out questions, or a rank's part of them, played in chunks."""
 
     data: AlignedTrajectoryDataModule
     questions: Sequence[Question]
     per_batch: int
+    part: range
+    """Indices of the questions that are asked here."""
 
     def __len__(self) -> int:
-        return -(-len(self.questions) // self.per_batch)
+        return -(-len(self.part) // self.per_batch)
 
     def __iter__(self) -> Iterator[list[Group]]:
-        for first in range(0, len(self.questions), self.per_batch):
-            yield self.data.played_batch(self.questions[first : first + self.per_batch], first=first)
+        for start in range(0, len(self.part), self.per_batch):
+            chunk = self.part[start : start + self.per_batch]
+            yield self.data.played_batch(self.questions[chunk.start : chunk.stop], first=chunk.start)
+
+
+def part_of(count: int, rank: int, num_ranks: int) -> range:
+    """A rank's share of a number of queries: neighbours, and as many as others have, give or take one.
+
+    Args:
+        count: Queries.
+        rank: Whose share.
+        num_ranks: Ranks.
+    """
+    return range(count * rank // num_ranks, count * (rank + 1) // num_ranks)

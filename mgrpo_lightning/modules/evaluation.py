@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from mgrpo_lightning.modules.rates import ANSWER_SCORES, answer_rates, observe_answer, observe_play, play_rates
+from mgrpo_lightning.ranks import over_ranks
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.trajectory import Group
 
@@ -38,13 +40,15 @@ class Evaluation(nn.Module):
             for rollout in group.rollouts:
                 observe_answer(self.answers, group.question, rollout)
 
-    def finish(self, step: int) -> tuple[dict[str, float], dict[str, Any]]:
+    def finish(self, step: int, device: torch.device) -> tuple[dict[str, float], dict[str, Any]]:
         """The means by name, and the record that results.json holds.
 
         Args:
             step: Optimizer steps before this run.
+            device: Where the process group computes.
         """
-        counts = self.answers.counts()
+        names, own = zip(*self.answers.counts().items(), strict=True)
+        counts = dict(zip(names, map(int, over_ranks(own, device)), strict=True))
         answers, play = self.answers.compute(), self.play.compute()
         record = {
             "step": step,

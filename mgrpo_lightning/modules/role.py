@@ -17,6 +17,7 @@ from mgrpo_lightning.modules.schedule import learning_rate
 from mgrpo_lightning.policy.logprobs import forest_logprobs
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.recompute import recomputed_layers
+from mgrpo_lightning.ranks import add_up_gradients, over_ranks
 from mgrpo_lightning.roles import RoleConfig
 
 
@@ -59,17 +60,19 @@ class RoleModule(LightningModule):
     def update(self, batch: AlignedBatch) -> dict[str, float]:
         """Forward and backward over one aligned batch; adds to the gradients of this role's adapter only.
 
-        The loss of every micro-batch is already divided by what the whole step contains, so any split gives the same
-        gradient. A role without a trainable token gets no gradient at all: None, not zero, as AdamW moves on zeros.
+        The loss of every micro-batch is already divided by what the whole step contains, so any split, and any number
+        of ranks, gives the same gradient. A role without a trainable token gets no gradient at all: None, not zero, as
+        AdamW moves on zeros.
 
         Args:
-            batch: The role's rows of one optimizer step.
+            batch: This rank's rows of the role in one optimizer step; coefficients of all ranks' add up to 1.
 
         Returns:
-            ``loss``, ``trained_tokens``, means over these of ``mismatch`` (abs log rho against the behaviour policy),
-            ``clip_fraction`` and ``kl``, and ``mismatch_max``.
+            Of all ranks: ``loss``, ``trained_tokens``, means over these of ``mismatch`` (abs log rho against the
+            behaviour policy), ``clip_fraction`` and ``kl``, and ``mismatch_max``.
         """
-        batch_tokens = sum(row.coefficient * len(row.behaviour) for row in batch.rows)
+        own_tokens = sum(row.coefficient * len(row.behaviour) for row in batch.rows)
+        (batch_tokens,) = over_ranks([own_tokens], self.policy.device)
         sums: defaultdict[str, float] = defaultdict(float)
         layers = recomputed_layers(self.policy.base.model) if self.gradient_checkpointing else nullcontext()
         with self.policy.updating(), layers:
@@ -79,14 +82,18 @@ class RoleModule(LightningModule):
                 sums["loss"] += float(output.loss.detach())
                 for name, value in output.sums.items():
                     sums[name] = max(sums[name], value) if name.endswith("_max") else sums[name] + value
-        count = max(sums["tokens"], 1.0)
+        add_up_gradients(list(self.policy.named_parameters().values()))
+        names = ("loss", "tokens", "abs_log_ratio", "clipped", "kl")
+        loss, tokens, mismatch, clipped, kl = over_ranks([sums[name] for name in names], self.policy.device)
+        (mismatch_max,) = over_ranks([sums["abs_log_ratio_max"]], self.policy.device, largest=True)
+        count = max(tokens, 1.0)
         return {
-            "loss": sums["loss"],
-            "trained_tokens": sums["tokens"],
-            "mismatch": sums["abs_log_ratio"] / count,
-            "mismatch_max": sums["abs_log_ratio_max"],
-            "clip_fraction": sums["clipped"] / count,
-            "kl": sums["kl"] / count,
+            "loss": loss,
+            "trained_tokens": tokens,
+            "mismatch": mismatch / count,
+            "mismatch_max": mismatch_max,
+            "clip_fraction": clipped / count,
+            "kl": kl / count,
         }
 
     def clip(self) -> float:

@@ -179,7 +179,7 @@ class TeamModule(LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         assert self._evaluation is not None
-        rates, result = self._evaluation.finish(self.num_steps)
+        rates, result = self._evaluation.finish(self.num_steps, self.device)
         self.validation_results.append(result)
         self.log_dict({f"val/{name}": value for name, value in rates.items()}, batch_size=1)
 

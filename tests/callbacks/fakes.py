@@ -88,6 +88,7 @@ class FakeTeam(LightningModule):
         self.automatic_optimization = False
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.roles = ROLES
+        self.local_roles = list(ROLES)
         self.policies = {role: FakePolicy(role) for role in ROLES}
         self.validation_results: list[dict[str, Any]] = []
 

@@ -18,7 +18,7 @@ SPREAD = [[0.0, 1.0], [1.0, 0.0]]
 
 def observe(alarm: CollapseAlarm, groups: list[Group], *, step: int = 0, roles: Any = ROLES) -> list[str]:
     """What the alarm says about one step."""
-    module = cast("Any", SimpleNamespace(roles=roles, log=lambda *_, **__: None))
+    module = cast("Any", SimpleNamespace(roles=roles, local_roles=list(roles), log=lambda *_, **__: None))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         alarm.on_train_batch_start(cast("Any", None), module, make_batch(step, groups), 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,25 +28,27 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_roles(tiny_folder: Path) -> MakeRoles:
-    def make(token_budget: int = 4096, **objective: object) -> dict[str, RoleModule]:
-        base = load_base(str(tiny_folder), quantization="none", compute_dtype=torch.float64)
-        modules = {}
-        for role, rank in (("main", 4), ("searcher", 2)):
-            config = RoleConfig(
-                base_model=str(tiny_folder),
-                adapter=AdapterConfig(rank=rank, alpha=8),
-                objective=ObjectiveConfig(**objective),  # type: ignore[arg-type]
-                optimizer=OptimizerConfig(lr=1e-2),
-            )
-            modules[role] = RoleModule(role, config, token_budget=token_budget)
-            policy = Policy(role, config, base, seed=0)
-            generator = torch.Generator().manual_seed(rank)
-            for parameter in policy.named_parameters().values():
-                parameter.data = torch.randn(parameter.shape, dtype=torch.float64, generator=generator) / 10
-            modules[role].attach(policy)
-        return modules
+    return partial(build_roles, tiny_folder)
 
-    return make
+
+def build_roles(folder: Path, token_budget: int = 4096, **objective: object) -> dict[str, RoleModule]:
+    """Two roles with random adapters of different rank; the same in every process."""
+    base = load_base(str(folder), quantization="none", compute_dtype=torch.float64)
+    modules = {}
+    for role, rank in (("main", 4), ("searcher", 2)):
+        config = RoleConfig(
+            base_model=str(folder),
+            adapter=AdapterConfig(rank=rank, alpha=8),
+            objective=ObjectiveConfig(**objective),  # type: ignore[arg-type]
+            optimizer=OptimizerConfig(lr=1e-2),
+        )
+        modules[role] = RoleModule(role, config, token_budget=token_budget)
+        policy = Policy(role, config, base, seed=0)
+        generator = torch.Generator().manual_seed(rank)
+        for parameter in policy.named_parameters().values():
+            parameter.data = torch.randn(parameter.shape, dtype=torch.float64, generator=generator) / 10
+        modules[role].attach(policy)
+    return modules
 
 
 def random_batch(role: str, *, rows: int = 7, seed: int = 0, zero: tuple[int, ...] = ()) -> AlignedBatch:

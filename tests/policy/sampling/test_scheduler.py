@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Literal
 
 import pytest
@@ -225,9 +225,17 @@ def test_turns_are_computed_in_the_thread_that_plays_and_agents_go_on_in_another
     assert not agents & computed
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where a shell has started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("where", ["computing", "waiting"])
-def test_an_interrupted_play_ends_its_agents_and_says_so(schedule: Schedule, where: str) -> None:
+def test_an_interrupted_play_ends_its_agents_and_says_so(schedule: Schedule, where: str, interrupts: None) -> None:
     scheduler = Scheduler(schedule)
     cancelled: list[str] = []
 

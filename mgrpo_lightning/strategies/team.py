@@ -1,0 +1,23 @@
+"""TeamStrategy: several ranks that play and train the same roles, each some of a step's queries.
+
+Launch and process group are those of Lightning's DDP; the model is never wrapped. DDP would reduce the parameters of
+one adapter and miss the others; here an update adds up the gradients of its own (``ranks.py``).
+"""
+
+from __future__ import annotations
+
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from typing_extensions import override
+
+NAME = "mgrpo"
+
+
+class TeamStrategy(DDPStrategy):
+    """Lightning's DDP without the wrapper; ``trainer.strategy: mgrpo``, which several devices or nodes choose."""
+
+    @override
+    def configure_ddp(self) -> None:
+        """Leave the model as it is: its bases are no submodules, and adapters are reduced by the role that has them."""
+
+
+StrategyRegistry.register(NAME, TeamStrategy, description="ranks of one team, without a wrapper around the model")

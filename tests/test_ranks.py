@@ -1,0 +1,48 @@
+"""A run on two ranks: each plays its part of the queries, and together they train what one process would have made."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mgrpo_lightning.data.streams import part_of
+from mgrpo_lightning.journal import read_groups, training_files
+from mgrpo_lightning.replay import differences, replay
+
+STEPS = 3
+
+
+@pytest.mark.parametrize(("count", "ranks"), [(8, 2), (7, 3), (3, 3), (2, 3), (300, 7)])
+def test_parts_are_all_queries_once(count: int, ranks: int) -> None:
+    parts = [part_of(count, rank, ranks) for rank in range(ranks)]
+    assert [query for part in parts for query in part] == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path, root: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "mgrpo_lightning", "fit", "--config", "configs/quickstart.yaml"),
+        *("--config", "configs/debug/fast.yaml", f"--run.root={tmp_path}", "--run.name=run"),
+        *(f"--trainer.max_steps={STEPS}", "--data.queries_per_step=3", "--data.rollouts_per_query=4"),
+        *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=2"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    assert "sync_dist" not in done.stderr
+    assert json.loads((run / "results.json").read_text())["after"]["questions"] == 8
+    for paths in training_files(run / "journal").values():
+        asked = [[group.rollouts[0].main.key.query for group in read_groups(path)] for path in paths]
+        assert asked == [[0], [1, 2]]
+    state = torch.load(run / "checkpoints" / f"step={STEPS:06d}.ckpt", weights_only=True)
+    assert any(values["updates"] for values in state["roles"].values()), "nothing was learned"
+    replayed = replay(run, start=None, until=STEPS, settings=["--trainer.devices=1"])
+    found = differences(replayed.adapters, {role: values["adapter"] for role, values in state["roles"].items()})
+    assert max(found.values()) < 1e-6
