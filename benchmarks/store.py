@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def said(number: int) -> Record:
     return Record("delegations", "train", key, "searcher", text=f"{number} {TASK}", parent=0, seconds=time.monotonic())
 
 
-def write(root: str, rank: int, rate: float, seconds: float) -> None:
+def write(root: str, rank: int, rate: float, seconds: float, ready: Barrier) -> None:
     """One writer: says records at a rate, and publishes them in batches.
 
     Args:
@@ -52,8 +53,10 @@ def write(root: str, rank: int, rate: float, seconds: float) -> None:
         rank: Of the writer.
         rate: Records a second.
         seconds: How long.
+        ready: Passed when all writers have been started.
     """
     writer = StoreWriter(Path(root), "main", rank)
+    ready.wait()
     started = time.monotonic()
     number = 0
     waiting: list[Record] = []
@@ -79,11 +82,14 @@ def measure(writers: int, rate: float, seconds: float) -> dict[str, Any]:
         StoreWriter(root, "reader")
         tail = Tail(root)
         context = multiprocessing.get_context("spawn")
+        ready = context.Barrier(writers + 1)
         processes = [
-            context.Process(target=write, args=(str(root), rank, rate / writers, seconds)) for rank in range(writers)
+            context.Process(target=write, args=(str(root), rank, rate / writers, seconds, ready))
+            for rank in range(writers)
         ]
         for process in processes:
             process.start()
+        ready.wait()
         delays: list[float] = []
         numbers: dict[str, list[str]] = {writer_name("main", rank): [] for rank in range(writers)}
         while any(process.is_alive() for process in processes) or tail_has_more(root, numbers):

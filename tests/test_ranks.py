@@ -31,6 +31,7 @@ def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path,
         *("--config", "configs/debug/fast.yaml", f"--run.root={tmp_path}", "--run.name=run"),
         *(f"--trainer.max_steps={STEPS}", "--data.queries_per_step=3", "--data.rollouts_per_query=4"),
         *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=2"),
+        "--trainer.num_sanity_val_steps=0",
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)

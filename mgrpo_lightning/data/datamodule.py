@@ -53,6 +53,16 @@ class ValidationConfig:
     """Questions played together."""
 
 
+@dataclass(frozen=True)
+class PeersConfig:
+    """What happens when a role that another process plays is gone."""
+
+    on_loss: Literal["error", "wait"] = "error"
+    """``error``: this process ends and says who is gone; ``wait``: it waits until the role is started again."""
+    lost_after: float = 300.0
+    """Seconds without a sign of life after which a role is gone; also for one that has not started yet."""
+
+
 class AlignedTrajectoryDataModule(LightningDataModule):
     """Streams one ``TeamBatch`` per optimizer step, played with the adapters as they are at that moment.
 
@@ -68,6 +78,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         cache_gib: Bound on the keys and values of one role's open conversations, in GiB; None: all that they take.
             Where it is short, turns wait for each other, and what a conversation forgot is computed again.
         store: Folder of the store through which other processes play the roles that are not local; None: all are.
+        peers: What happens when one of these is gone.
         seed: Fixes questions, sampling and alignment.
 
     Raises:
@@ -85,6 +96,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         validation: ValidationConfig = ValidationConfig(),
         cache_gib: float | None = None,
         store: str | None = None,
+        peers: PeersConfig = PeersConfig(),
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -100,6 +112,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.validation = validation
         self.cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
         self.store = None if store is None else Path(store)
+        self.peers = peers
         self._exchange: Exchange | None = None
         self.seed = seed
         self.rollouts: list[Group] | None = None
@@ -145,7 +158,13 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             module = self.module
             _refuse_undecoupled(module, self.trainer.world_size if self.trainer else 1)
             elsewhere = [name for name in module.roles if name not in module.local_roles]
-            self._exchange = Exchange(self.store, module.local_roles[0], peers=elsewhere)
+            self._exchange = Exchange(
+                self.store,
+                module.local_roles[0],
+                peers=elsewhere,
+                on_loss=self.peers.on_loss,
+                lost_after=self.peers.lost_after,
+            )
         return self._exchange
 
     @override

@@ -53,7 +53,7 @@ class Exchange:
         *,
         peers: Sequence[str],
         on_loss: Literal["error", "wait"] = "error",
-        lost_after: float = 120.0,
+        lost_after: float = 300.0,
         disk: Disk | None = None,
     ) -> None:
         self.role = role
@@ -133,12 +133,14 @@ class Exchange:
         self._state |= state
 
     def close_step(self, step: int) -> None:
-        """Make one segment of what was said of a step.
+        """Make one segment of what was said of a step, and forget what was said before it.
 
         Args:
-            step: That is over.
+            step: Of training, that is over.
         """
         self._writer.close_step(step)
+        self.ledger.forget(step)
+        self._said = {place: said for place, said in self._said.items() if place[2].step >= step or place[2] == NOWHERE}
 
     def close(self, error: BaseException | None = None) -> None:
         """Say that this role has ended, and why; closing twice is harmless.

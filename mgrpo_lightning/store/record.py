@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -69,6 +69,8 @@ class Record:
     """How long it took; no part of the content."""
     calls: tuple[Closed, ...] | None = None
     """Of the frontier of a step: every call that counts."""
+    hash: str = field(init=False, compare=False, repr=False)
+    """128 bits of the content, in hex."""
 
     @property
     def place(self) -> tuple[str, str, Key, str, str | None, int | None]:
@@ -76,13 +78,14 @@ class Record:
         event, turn = (self.event, self.round) if self.stream == "frontiers" else (None, None)
         return (self.stream, self.stage, self.key, self.role, event, turn)
 
-    @property
-    def hash(self) -> str:
-        """128 bits of the content, in hex."""
-        content = {name: value for name, value in asdict(self).items() if name != "seconds" and value is not None}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    def __post_init__(self) -> None:
+        content = [getattr(self, name) for name in _CONTENT]
+        digest = blake2b(_encode(content).encode("utf-8", "surrogatepass"), digest_size=16)
+        object.__setattr__(self, "hash", digest.hexdigest())
 
+
+_CONTENT = [field.name for field in fields(Record) if field.name not in ("seconds", "hash")]
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 _CALLS = pa.list_(pa.struct([(name, pa.string() if name == "hash" else pa.int64()) for name in Closed._fields]))
 _TYPES: dict[str, pa.DataType] = {
@@ -91,7 +94,7 @@ _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(("correct", "seconds"), pa.float64()),
     "calls": _CALLS,
 }
-_PLAIN = [field.name for field in fields(Record) if field.name != "key"]
+_PLAIN = [field.name for field in fields(Record) if field.name not in ("key", "hash")]
 SCHEMA = pa.schema(
     [
         ("sequence", pa.int64()),
