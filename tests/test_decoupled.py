@@ -1,4 +1,7 @@
-"""Roles in processes of their own: bitwise what they are in one."""
+"""Roles in processes of their own: bitwise what they are in one.
+
+The kill of main takes a minute and is left out unless asked for: pytest -m slow tests/test_decoupled.py
+"""
 
 from __future__ import annotations
 
