@@ -169,6 +169,7 @@ class RemoteCalls:
     async def _serve(self, call: Record) -> None:
         assert self.answer is not None
         trajectory: Trajectory | None = None
+        self.served[call.key] = call.hash  # as it opens its trajectory: of two wordings the later one counts for both
         try:
             trajectory = await self.answer(call)
             text, failed = trajectory.answer, False
@@ -180,7 +181,6 @@ class RemoteCalls:
             if self._over is not None and not self._over.done() and not isinstance(error, asyncio.CancelledError):
                 self._over.set_exception(error)
             raise
-        self.served[call.key] = call.hash
         self._said.append(
             Record(
                 "returns",
