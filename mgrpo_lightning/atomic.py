@@ -95,6 +95,21 @@ def disk_is_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
 
 
+def unwritten(error: OSError, path: Path, kept: str) -> MgrpoError:
+    """The error of a write that failed, with the fix.
+
+    Args:
+        error: What the write raised.
+        path: What was written to.
+        kept: What is not lost, for the hint.
+    """
+    if disk_is_full(error):
+        reason, fix = "no space left on the disk", "free some space (or raise the quota)"
+    else:
+        reason, fix = error.strerror or str(error), "see that the disk is there and may be written to"
+    return MgrpoError(f"{reason} while writing {path}.", hint=f"{fix}, and resume; {kept}.")
+
+
 def _beside(target: Path, suffix: str) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{suffix}")
 

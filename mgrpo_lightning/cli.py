@@ -28,7 +28,7 @@ from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.dry_run import dry_run
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.modules.team import TeamModule
-from mgrpo_lightning.store.status import FOLDER
+from mgrpo_lightning.store.layout import FOLDER
 from mgrpo_lightning.strategies import team as strategies
 from mgrpo_lightning.tasks.base import Question
 

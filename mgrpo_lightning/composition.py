@@ -45,19 +45,7 @@ def compose(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigurationError: A file cannot be read or is no YAML mapping.
     """
-    rest: list[str] = []
-    paths: list[str] = []
-    place = 0
-    remaining = iter(arguments)
-    for argument in remaining:
-        option, equals, value = argument.partition("=")
-        if option == "--role":  # short for --run.role
-            argument = f"--run.role{equals}{value}"
-        if option in ("--config", "-c"):
-            place = place or len(rest)
-            paths.append(_resolve(value if equals else next(remaining, "")))
-        else:
-            rest.append(argument)
+    rest, paths, place = _split(arguments)
     if not paths:
         return rest
     content = _merge_all(paths)
@@ -74,14 +62,25 @@ def composed(arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigurationError: A file cannot be read or is no YAML mapping.
     """
-    words = list(arguments)
-    paths = [
-        value if equals else words[position + 1]
-        for position, word in enumerate(words)
-        for option, equals, value in (word.partition("="),)
-        if option in ("--config", "-c") and (equals or position + 1 < len(words))
-    ]
-    return _merge_all([_resolve(path) for path in paths])
+    return _merge_all(_split(arguments)[1])
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], int]:
+    """Everything but the config files, their paths, and where among the rest the first of them stood."""
+    rest: list[str] = []
+    paths: list[str] = []
+    place = 0
+    remaining = iter(arguments)
+    for argument in remaining:
+        option, equals, value = argument.partition("=")
+        if option == "--role":  # short for --run.role
+            argument = f"--run.role{equals}{value}"
+        if option in ("--config", "-c"):
+            place = place or len(rest)
+            paths.append(_resolve(value if equals else next(remaining, "")))
+        else:
+            rest.append(argument)
+    return rest, paths, place
 
 
 def _resolve(path: str) -> str:

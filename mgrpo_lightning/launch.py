@@ -63,11 +63,11 @@ def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
     roles = list(settings.get("model", {}).get("init_args", {}).get("roles", {}))
     if not roles:
         raise ConfigurationError("no config file has roles.", hint="give a team file: mgrpo launch --config TEAM.")
-    run = settings.get("run", {}) | {
-        name.removeprefix("--run."): value
-        for name, _, value in (word.partition("=") for word in args)
-        if name in ("--run.root", "--run.name")
-    }
+    run = settings.get("run", {})
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in ("--run.root", "--run.name"):
+            run |= {name.removeprefix("--run."): value if equals else following}
     return roles, Path(run.get("root", "runs")) / run.get("name", "run")
 
 

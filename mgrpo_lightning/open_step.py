@@ -19,11 +19,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from mgrpo_lightning.atomic import disk_is_full
-from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.atomic import unwritten
 
 VERSION = 1
 """Of the format."""
+KEPT = "finished turns are kept"
 _NAME = re.compile(r"step-(\d+)(?:-\d+)?")
 
 
@@ -89,7 +89,7 @@ class OpenStep:
             self._file.truncate(length)
             self._file.seek(length)
         except OSError as error:
-            raise self._unwritten(error) from error
+            raise unwritten(error, self._path, KEPT) from error
         if not length:
             self._append(head)
 
@@ -122,7 +122,7 @@ class OpenStep:
             while line:  # an unbuffered write may be short
                 line = line[self._file.write(line) :]
         except OSError as error:
-            raise self._unwritten(error) from error
+            raise unwritten(error, self._path, KEPT) from error
 
     def _load(self, head: Mapping[str, Any]) -> int:
         """Take up the lines of a file with this head; the length of what is whole."""
@@ -131,13 +131,6 @@ class OpenStep:
             return 0
         self._known = {record["key"]: record["value"] for record in records[1:]}
         return length
-
-    def _unwritten(self, error: OSError) -> MgrpoError:
-        if disk_is_full(error):
-            reason, fix = "no space left on the disk while writing", "free some space (or raise the quota)"
-        else:
-            reason, fix = f"{error.strerror or error} while writing", "see that the disk is there and may be written to"
-        return MgrpoError(f"{reason} {self._path}.", hint=f"{fix}, and resume; finished turns are kept.")
 
 
 def whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -72,5 +72,6 @@ def test_roles_and_folder_come_from_the_files_and_the_command_line(root: Path) -
     files = ["--config", str(root / "configs/quickstart.yaml"), "--config", str(root / "configs/debug/fast.yaml")]
     assert team_of(files) == (["main", "searcher"], Path("runs/debug"))
     assert team_of([*files, "--run.root=here", "--run.name=there"]) == (["main", "searcher"], Path("here/there"))
+    assert team_of([*files, "--run.root", "here", "--run.name", "there"])[1] == Path("here/there")
     with pytest.raises(ConfigurationError, match="HINT: give a team file"):
         team_of(["--config", str(root / "configs/debug/fast.yaml")])

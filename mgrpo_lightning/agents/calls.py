@@ -102,11 +102,19 @@ async def run_calls(
     ]
 
 
+def encodable(text: str) -> str:
+    """The text without lone surrogates (of a broken page), which no tokenizer can encode and no file hold.
+
+    Args:
+        text: Any.
+    """
+    return text.encode("utf-8", "replace").decode()
+
+
 async def _outcome(work: Awaitable[str]) -> Outcome:
     started = time.perf_counter()
     try:
-        # Lone surrogates (a broken page) cannot be encoded by any tokenizer or written to any file.
-        text, failed = (await work).encode("utf-8", "replace").decode(), False
+        text, failed = encodable(await work), False
     except (ToolError, OSError) as error:
         text, failed = error_text(error), True
     return Outcome(text, failed, time.perf_counter() - started)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
 from typing import Any, TypeVar
 
+from mgrpo_lightning.agents.calls import encodable
 from mgrpo_lightning.agents.prompts import error_text
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.open_step import key_of
@@ -81,7 +81,7 @@ class RemoteCalls:
             parent: Invocation index of the caller.
         """
         stage, _ = self._place
-        call = Record("delegations", stage, key, role, text=_clean(task), parent=parent, round=self._number)
+        call = Record("delegations", stage, key, role, text=encodable(task), parent=parent, round=self._number)
         self._said.append(call)
         self.sent[key] = call.hash
         self._pending[call.hash] = asyncio.get_running_loop().create_future()
@@ -188,7 +188,7 @@ class RemoteCalls:
                 call.key,
                 call.role,
                 of=call.hash,
-                text=_clean(text),
+                text=encodable(text),
                 failed=failed,
                 trajectory=digest(trajectory) if trajectory else None,
                 version=max((span.version for span in trajectory.spans), default=0) if trajectory else None,
@@ -211,10 +211,3 @@ def digest(trajectory: Trajectory) -> str:
         trajectory: Any.
     """
     return key_of(trajectory.role, trajectory.key, trajectory.spans)
-
-
-def _clean(text: str) -> str:
-    with suppress(UnicodeEncodeError):
-        text.encode()
-        return text
-    return text.encode("utf-8", "replace").decode()

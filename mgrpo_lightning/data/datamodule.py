@@ -22,6 +22,7 @@ from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.data.align import align_role, of_all_ranks
 from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
+from mgrpo_lightning.data.peers import PeersConfig, open_exchange
 from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.data.recorded import recorded_groups
 from mgrpo_lightning.data.streams import PlayedStream, TrainStream, part_of
@@ -51,16 +52,6 @@ class ValidationConfig:
     """Sampling temperature; 0 is greedy."""
     per_batch: int = 64
     """Questions played together."""
-
-
-@dataclass(frozen=True)
-class PeersConfig:
-    """What happens when a role that another process plays is gone."""
-
-    on_loss: Literal["error", "wait"] = "error"
-    """``error``: this process ends and says who is gone; ``wait``: it waits until the role is started again."""
-    lost_after: float = 300.0
-    """Seconds without a sign of life after which a role is gone; also for one that has not started yet."""
 
 
 class AlignedTrajectoryDataModule(LightningDataModule):
@@ -96,7 +87,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         validation: ValidationConfig = ValidationConfig(),
         cache_gib: float | None = None,
         store: str | None = None,
-        peers: PeersConfig = PeersConfig(),
+        peers: PeersConfig = PeersConfig(),  # noqa: B008 - as above
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -155,16 +146,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     def exchange(self) -> Exchange | None:
         """This process's end of the store; opened on first use."""
         if self._exchange is None and self.store is not None:
-            module = self.module
-            _refuse_undecoupled(module, self.trainer.world_size if self.trainer else 1)
-            elsewhere = [name for name in module.roles if name not in module.local_roles]
-            self._exchange = Exchange(
-                self.store,
-                module.local_roles[0],
-                peers=elsewhere,
-                on_loss=self.peers.on_loss,
-                lost_after=self.peers.lost_after,
-            )
+            num_ranks = self.trainer.world_size if self.trainer else 1
+            self._exchange = open_exchange(self.store, self.module, self.peers, num_ranks=num_ranks)
         return self._exchange
 
     @override
@@ -261,6 +244,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             finally:
                 if memory is not None:
                     memory.close()
+            if self.exchange is not None:
+                self.exchange.close_step(step)
         roles = {
             role: of_all_ranks(
                 align_role(groups, role, module.roles[role].objective, self.alignment, seed=self.seed, step=step),
@@ -372,8 +357,6 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         else:
             take_outcomes(exchange, groups, remote.served, main=module.main, stage=stage)
             score_groups(groups, self.task, module.roles)
-        if exchange is not None and stage == "train":
-            exchange.close_step(groups[0].rollouts[0].main.key.step)
 
     def _notify(self, hook: str, **arguments: Any) -> None:
         assert self.trainer is not None
@@ -392,22 +375,3 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         if trainer is None or self.recorded is not None:
             return range(count)
         return part_of(count, trainer.global_rank, trainer.world_size)
-
-
-def _refuse_undecoupled(module: TeamModule, world_size: int) -> None:
-    """Refuse teams and trainers whose roles cannot be in processes of their own.
-
-    Raises:
-        ConfigurationError: A sub-agent calls others, or a role has several ranks.
-    """
-    for name, role in module.roles.items():
-        if name != module.main and role.calls:
-            raise ConfigurationError(
-                f"role {name!r} calls {role.calls}; in processes of their own only main may call.",
-                hint="play this team in one process: leave run.role out.",
-            )
-    if world_size > 1:
-        raise ConfigurationError(
-            f"role {module.local_roles[0]!r} has {world_size} ranks beside other roles' processes.",
-            hint="set trainer.devices: 1 and trainer.num_nodes: 1.",
-        )

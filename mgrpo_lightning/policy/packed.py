@@ -1,8 +1,7 @@
 """Products on a CPU with a weight in oneDNN's own order of its numbers.
 
 MKL multiplies the few rows of a decoding step with a plain weight at a small part of the machine's speed, and hardly
-faster on two cores than on one; oneDNN with a weight in its order takes a third to five sixths of the time, and with
-many rows no more.
+faster on two cores than on one; oneDNN with a weight in its order is faster, and with many rows no slower.
 """
 
 from __future__ import annotations

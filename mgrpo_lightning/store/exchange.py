@@ -11,10 +11,9 @@ from typing import Literal, TypeVar
 
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.store.disk import Disk
-from mgrpo_lightning.store.layout import incarnation_folder, incarnations, read_alive, writer_name
+from mgrpo_lightning.store.layout import BEAT, incarnation_folder, incarnations, read_alive, writer_name
 from mgrpo_lightning.store.ledger import Ledger
 from mgrpo_lightning.store.record import Record
-from mgrpo_lightning.store.status import BEAT
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import StoreWriter
 from mgrpo_lightning.trajectory import Key

@@ -21,6 +21,10 @@ from mgrpo_lightning.store.disk import Disk
 
 VERSION = 1
 """Of the layout."""
+FOLDER = "store"
+"""Of a store, in a run folder."""
+BEAT = 2.0
+"""Seconds between two beats of a writer."""
 _HEAD = "store.json"
 _WRITER = re.compile(r"([A-Za-z0-9][A-Za-z0-9_]{0,63})-(0|[1-9]\d{0,5})")
 _INCARNATION = re.compile(r"\d{6}")

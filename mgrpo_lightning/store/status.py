@@ -16,6 +16,8 @@ from rich.table import Table
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import (
+    BEAT,
+    FOLDER,
     Alive,
     check_folder,
     incarnation_folder,
@@ -25,11 +27,6 @@ from mgrpo_lightning.store.layout import (
 )
 from mgrpo_lightning.store.record import STREAMS
 from mgrpo_lightning.store.segment import Unreadable, ranges, read_segment
-
-FOLDER = "store"
-"""Of a store, in a run folder."""
-BEAT = 2.0
-"""Seconds between two beats of a writer."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from mgrpo_lightning.atomic import disk_is_full
+from mgrpo_lightning.atomic import unwritten
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import Alive, incarnation_folder, incarnations, open_folder, read_alive, writer_name
@@ -21,6 +21,7 @@ from mgrpo_lightning.store.segment import Range, Unreadable, ranges, read_segmen
 
 CHUNK = 50_000
 """Records of one segment at most."""
+KEPT = "what was published is kept"
 
 
 class StoreWriter:
@@ -62,7 +63,7 @@ class StoreWriter:
             while not self._disk.make(incarnation_folder(self._home, self.incarnation)):
                 self.incarnation += 1
         except OSError as error:
-            raise self._unwritten(error) from error
+            raise unwritten(error, self._home, KEPT) from error
         self.recovered = [record for record in self._counting(earlier) if keep is None or keep(record)]
         """What counts of what was published before; in order, one record a place."""
         self.publish(self.recovered)
@@ -87,7 +88,7 @@ class StoreWriter:
         if not records:
             return
         if self._broken is not None:
-            raise self._unwritten(self._broken)
+            raise unwritten(self._broken, self._home, KEPT)
         if max(incarnations(self._disk, self._home), default=0) > self.incarnation:
             raise MgrpoError(
                 f"{self._home.name} has been started anew while incarnation {self.incarnation} of it still runs.",
@@ -182,16 +183,9 @@ class StoreWriter:
             work()
         except OSError as error:
             self._broken = error
-            raise self._unwritten(error) from error
+            raise unwritten(error, self._home, KEPT) from error
         except Unreadable as error:
             raise MgrpoError(
                 f"a segment of this process has been damaged since it was written: {error}.",
                 hint="resume the run: it writes anew what the segment held.",
             ) from error
-
-    def _unwritten(self, error: OSError) -> MgrpoError:
-        if disk_is_full(error):
-            reason, fix = "no space left on the disk for", "free some space (or raise the quota) and resume"
-        else:
-            reason, fix = f"{error.strerror or error}: cannot write", "see that the filesystem is there, and resume"
-        return MgrpoError(f"{reason} {self._home}.", hint=f"{fix}; what was published is kept.")

@@ -48,19 +48,6 @@ def worker(task: str, results: int) -> str:
     return call("search", query=task) if results == 0 else answer(f"report on {task}")
 
 
-class Engine(FakeEngine):
-    def turn(self, request: Any) -> Any:
-        from mgrpo_lightning.policy.sampling.base import SampledTurn
-        from tests.agents.fakes import END, START
-
-        messages = bytes(i if i < START else 0 for i in request.tokens.ids).decode().split("\0")
-        user = next(message[1:] for message in messages if message.startswith("U"))
-        said = sum(message.startswith(("T", "A")) for message in messages)
-        ids = (*(main if self.name == "main" else worker)(user, said).encode(), END)
-        request.tokens.ids += ids
-        return SampledTurn(ids, (-0.5,) * len(ids), stopped=True, version=0)
-
-
 def team_roles() -> dict[str, RoleConfig]:
     roles = duo()
     return {
@@ -82,7 +69,7 @@ def play(
 
     roles = team_roles()
     scheduler = Scheduler(schedule)
-    engines = {role: Engine(role, scheduler) for role in local}
+    engines = {role: FakeEngine(role, scheduler, main if role == "main" else worker) for role in local}
     peers = [role for role in roles if role not in local]
     exchange = Exchange(store, local[0], peers=peers, lost_after=20) if store else None
     chats = cast("Any", {role: FakeChat() for role in local})

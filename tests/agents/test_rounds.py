@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -18,6 +18,9 @@ from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.trajectory import Rollout
 from tests.agents.fakes import END, START, FakeChat, FakeTool, answer, call, duo, question
 
+Speak = Callable[[str, int], str]
+"""(task, messages behind it) to the text of the turn."""
+
 
 class FakeEngine:
     """A sampler whose turns are made in batches, in the thread that plays."""
@@ -25,8 +28,9 @@ class FakeEngine:
     exact = True
     stateful = True
 
-    def __init__(self, name: str, scheduler: Scheduler) -> None:
+    def __init__(self, name: str, scheduler: Scheduler, speak: Speak | None = None) -> None:
         self.name = name
+        self.speak = speak or SPEAKERS[name]
         self.scheduler = scheduler
         self.requests: list[Request] = []
         self.batches: list[list[tuple[int, ...]]] = []
@@ -54,7 +58,7 @@ class FakeEngine:
         messages = bytes(i if i < START else 0 for i in request.tokens.ids).decode().split("\0")
         user = next(message[1:] for message in messages if message.startswith("U"))
         said = sum(message.startswith(("T", "A")) for message in messages)
-        ids = (*SPEAKERS[self.name](user, said).encode(), END)
+        ids = (*self.speak(user, said).encode(), END)
         request.tokens.ids += ids
         return SampledTurn(ids, (-0.5,) * len(ids), stopped=True, version=0)
 
