@@ -10,6 +10,7 @@ import gc
 import json
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
@@ -34,12 +35,20 @@ class Trainer:
         folder: The model's.
         step: What a step samples.
         token_budget: Of a micro-batch.
+        dtype: Of the base and its products.
         dense_copy: Whether to sample from and update with a dense copy.
         gradient_checkpointing: Whether to compute layers again in the backward pass.
     """
 
     def __init__(
-        self, folder: str, step: Step, *, token_budget: int, dense_copy: bool, gradient_checkpointing: bool
+        self,
+        folder: str,
+        step: Step,
+        *,
+        token_budget: int,
+        dtype: Literal["float32", "bfloat16"],
+        dense_copy: bool,
+        gradient_checkpointing: bool,
     ) -> None:
         role = RoleConfig(
             base_model=folder,
@@ -50,6 +59,7 @@ class Trainer:
         self.module = TeamModule(
             {"main": role},
             quantization="none",
+            compute_dtype=dtype,
             token_budget=token_budget,
             dense_copy=dense_copy,
             gradient_checkpointing=gradient_checkpointing,

@@ -65,14 +65,15 @@ def make_trainer(folder: str, step: Step, steps: int, output: str, options: dict
         step: What a step samples.
         steps: How many there will be.
         output: Where it may write.
-        options: Of GRPOConfig, on top of what the setting fixes; ``rows`` is the size of a micro-batch.
+        options: Of GRPOConfig, on top of what the setting fixes; ``rows`` is the size of a micro-batch, ``dtype``
+            the type of the weights.
     """
     rows = options.pop("rows")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, options.pop("dtype")))
     config = GRPOConfig(
         output_dir=output,
         use_cpu=True,
-        bf16=False,
+        bf16=options.pop("bf16", False),
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,

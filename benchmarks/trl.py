@@ -1,19 +1,21 @@
 """One GRPO step of one agent with one turn, beside TRL's trainer: seconds by part, and peak memory.
 
-    python -m benchmarks.trl [--sizes 2M 22M 135M] [--lengths 512+64 256+128] [--arms trl ours] [--repeats 3]
-                             [--threads 1] [--json FILE]
+    python -m benchmarks.trl [--sizes 2M 22M 135M] [--lengths 512+64 256+128] [--dtypes float32 bfloat16]
+                             [--arms trl ours] [--repeats 3] [--threads 1] [--json FILE]
 
-Both sides train the same LoRA adapter on the same random-weight Llama in float32, on the same prompts, and sample the
+Both sides train the same LoRA adapter in float32 on the same random-weight Llama, on the same prompts, and sample the
 same number of tokens, none of which can end a completion: K = 8 completions a prompt, of ``prompt+completion`` tokens
-(the first pair is that of agents, who read pages and say a line; the second nearer to that of puzzles). Every figure is
-of a fresh process, which warms up with one step; arms take turns. Peak memory is what the process rises above its
-memory before the first step, with the model, the adapter and all imports there.
+(the first pair is that of agents, who read pages and say a line; the second nearer to that of puzzles). The base is in
+float32 or, on CPUs that multiply it as fast (AVX512-BF16 or AMX), in bfloat16. Every figure is of a fresh process,
+which warms up with one step; arms take turns. Peak memory is what the process rises above its memory before the first
+step, with the model, the adapter and all imports there.
 
 ``ours`` is as the command ``mgrpo`` runs it, with a dense copy: it gives freed memory back to the system
 (``trl_mapped`` does so too, ``ours_heap`` does not). ``trl`` is TRL at its fastest setting on a CPU; its other arms are
 what that was chosen from:
 
-- float32 without autocast (its default, bfloat16, is emulated on CPUs without AVX512-BF16 or AMX);
+- weights in the type of the comparison, without autocast (its default), which would turn them anew in every pass;
+  ``trl_autocast`` has it: float32 weights and bfloat16 products, whatever ``--dtypes`` says;
 - no gradient checkpointing (``trl_checkpointing`` has it, as TRL does by default);
 - micro-batches of 4 rows (``trl_rows1``, ``trl_rows2``, ``trl_rows8``; peak memory is mostly a matter of these);
 - ``generate`` with its dynamic cache (``trl_static_cache``, ``trl_continuous``), all rows at once, no logits processor;
@@ -46,6 +48,7 @@ ARMS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "ours_lean": ("ours", OURS | {"dense_copy": False, "gradient_checkpointing": True}, MAPPED),
     "trl_checkpointing": ("trl", TRL | {"gradient_checkpointing": True}, {}),
     "ours_small": ("ours", OURS | {"token_budget": 800}, MAPPED),
+    "trl_autocast": ("trl", TRL | {"dtype": "float32", "bf16": True}, {}),
     "trl_rows1": ("trl", TRL | {"rows": 1}, {}),
     "trl_rows2": ("trl", TRL | {"rows": 2}, {}),
     "trl_rows8": ("trl", TRL | {"rows": 8}, {}),
@@ -58,12 +61,15 @@ ARMS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
 PARTS = ("generation", "scoring", "update", "step")
 
 
-def measure(size: str, lengths: str, arms: list[str], repeats: int, steps: int) -> dict[str, list[dict[str, Any]]]:
+def measure(
+    size: str, lengths: str, dtype: str, arms: list[str], repeats: int, steps: int
+) -> dict[str, list[dict[str, Any]]]:
     """What fresh processes found, by arm, in the order of the repeats.
 
     Args:
         size: A key of ``SHAPES``.
         lengths: Tokens, as ``prompt+completion``.
+        dtype: Of the base and its products.
         arms: Keys of ``ARMS``.
         repeats: Processes an arm.
         steps: Timed steps of a process.
@@ -76,7 +82,12 @@ def measure(size: str, lengths: str, arms: list[str], repeats: int, steps: int) 
         for _ in range(repeats):
             for arm in arms:
                 side, options, variables = ARMS[arm]
-                arguments = {"folder": folder, "step": asdict(step), "steps": steps, "options": options}
+                arguments = {
+                    "folder": folder,
+                    "step": asdict(step),
+                    "steps": steps,
+                    "options": {"dtype": dtype} | options,
+                }
                 found[arm].append(run(f"benchmarks.step_{side}", arguments, variables=variables))
     return found
 
@@ -110,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--lengths", nargs="+", default=list(LENGTHS), help="tokens of prompt+completion")
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["trl", "ours"], help="ratios: to the first")
     parser.add_argument("--repeats", type=int, default=3, help="processes an arm and size")
     parser.add_argument("--steps", type=int, default=1, help="timed steps of a process")
@@ -122,11 +134,9 @@ def main() -> None:
     columns += ["step, CPU s", "less CPU", "peak, MiB", "memory"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     figures = {}
-    for size, lengths in itertools.product(arguments.sizes, arguments.lengths):
-        found = figures[f"{size} {lengths}"] = measure(
-            size, lengths, arguments.arms, arguments.repeats, arguments.steps
-        )
-        print("\n".join(lines(f"{size} {lengths}", found)), flush=True)
+    for work in itertools.product(arguments.sizes, arguments.lengths, arguments.dtypes):
+        found = figures[" ".join(work)] = measure(*work, arguments.arms, arguments.repeats, arguments.steps)
+        print("\n".join(lines(" ".join(work), found)), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2))
 

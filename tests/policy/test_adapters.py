@@ -10,6 +10,7 @@ import pytest
 import torch
 from bitsandbytes.nn.modules import Linear4bit
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from mgrpo_lightning.errors import ConfigurationError, DataError
@@ -82,6 +83,27 @@ def test_role_gradients_equal_those_of_a_model_with_one_adapter(
         torch.testing.assert_close(parameter.grad, oracle[name])
     others = policies["searcher" if role == "main" else "main"].named_parameters()
     assert all(parameter.grad is None for parameter in others.values())
+
+
+@pytest.mark.parametrize(("quantization", "bound"), [("none", 0.1), ("nf4", 0.3)])  # 4 bits of a rounded weight differ
+def test_in_bfloat16_an_adapter_is_multiplied_in_it_and_kept_in_float32(
+    make_policy: MakePolicy, quantization: str, bound: float
+) -> None:
+    exact = gradients(make_policy(quantization=quantization))
+    policy = make_policy(quantization=quantization, dtype=torch.bfloat16)
+    layers = [module for module in policy.base.model.modules() if isinstance(module, LoraLayer)]
+    multiplied = []
+    for layer in layers:
+        for matrices in (layer.lora_A, layer.lora_B):
+            matrices["main"].register_forward_hook(
+                lambda _, inputs, output: multiplied.append((inputs[0].dtype, output.dtype))
+            )
+    found = gradients(policy)
+    assert multiplied == 2 * len(layers) * [(torch.bfloat16, torch.bfloat16)]
+    assert all(parameter.dtype == torch.float32 for parameter in policy.named_parameters().values())
+    for name, gradient in exact.items():
+        assert found[name].dtype == torch.float32
+        assert float((found[name] - gradient).norm() / gradient.norm()) < bound, name
 
 
 def test_selecting_a_role_keeps_requires_grad_and_is_undone(make_base: MakeBase, make_policy: MakePolicy) -> None:

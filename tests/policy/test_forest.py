@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.forest import SHORTEST, Forest, ForestBuilder
@@ -151,3 +152,30 @@ def test_a_model_that_does_not_hand_the_forest_on_gets_a_mask_over_all_pairs(
     monkeypatch.setattr(decoder, "forward", lambda forest=None, attention_mask=None, **inputs: forward(**inputs))
     with pytest.raises(ConfigurationError, match=r"deaf.*HINT"):
         attend_by_forest(model, "deaf")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_deep_model_passes_in_each_compute_type_and_is_refused_if_its_rows_see_each_other(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    config = LlamaConfig(
+        vocab_size=500,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=24,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.1,  # so that attention matters as in a trained model, and roundings add up
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    model.to(dtype=dtype)
+    attend_by_forest(model, "deep")
+    assert model.config._attn_implementation == NAME
+    model.set_attn_implementation("sdpa")
+    monkeypatch.setattr(
+        Forest, "dense_mask", lambda self: torch.ones(2 * [len(self.order)], dtype=torch.bool).tril()[None, None]
+    )
+    monkeypatch.setattr("mgrpo_lightning.policy.forest_attention.NAME", "sdpa")
+    with pytest.raises(ConfigurationError, match="deep"):
+        attend_by_forest(model, "deep")
