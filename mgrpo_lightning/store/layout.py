@@ -1,10 +1,10 @@
 """Where things stand in a store, and which names are allowed there.
 
 store/
-  store.json                         version of the layout
-  writers/searcher-0/000002/         second incarnation of rank 0 of the searcher
-    0000000000-0000000041.parquet    its records 0 to 41
-    alive.json                       replaced every few seconds while it runs
+  store.json                                version of the layout
+  writers/searcher-0/000002/                second incarnation of rank 0 of the searcher
+    0000000000-0000000041-5e1c0b3a.arrow    its records 0 to 41, and the CRC-32 of the file
+    alive.json                              replaced every few seconds while it runs
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.store.disk import Disk
 
-VERSION = 1
+VERSION = 2
 """Of the layout."""
 FOLDER = "store"
 """Of a store, in a run folder."""

@@ -106,7 +106,7 @@ SCHEMA = pa.schema(
 """Columns of a segment: one row a record."""
 
 
-def to_table(numbered: Mapping[int, Record]) -> pa.Table:
+def to_batch(numbered: Mapping[int, Record]) -> pa.RecordBatch:
     """Records as columns.
 
     Args:
@@ -120,7 +120,7 @@ def to_table(numbered: Mapping[int, Record]) -> pa.Table:
         columns[name] = [getattr(record, name) for record in records]
     columns["calls"] = [calls and [call._asdict() for call in calls] for calls in columns["calls"]]
     columns["hash"] = [record.hash for record in records]
-    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, schema=SCHEMA)
+    return pa.record_batch([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
 
 
 def from_row(row: dict[str, Any]) -> Record:

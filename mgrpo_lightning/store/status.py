@@ -26,7 +26,7 @@ from mgrpo_lightning.store.layout import (
     writers,
 )
 from mgrpo_lightning.store.record import STREAMS
-from mgrpo_lightning.store.segment import Unreadable, ranges, read_segment
+from mgrpo_lightning.store.segment import Unreadable, read_segment, segments
 
 
 @dataclass
@@ -70,19 +70,19 @@ def _writer(disk: Disk, home: Path) -> WriterStatus:
     alive = read_alive(disk, folder)
     found = WriterStatus(home.name, begun[-1], alive)
     place = alive.start if alive else 0
-    for named in ranges(disk, folder):
-        if named.last < place:
+    for segment in segments(disk, folder):
+        if segment.last < place:
             continue
-        if named.first > place:
-            found.problems.append(f"{folder}: records {place} to {named.first - 1} are missing")
-        place = named.last + 1
+        if segment.first > place:
+            found.problems.append(f"{folder}: records {place} to {segment.first - 1} are missing")
+        place = segment.last + 1
         try:
-            numbered = read_segment(disk, folder, named)
+            numbered = read_segment(disk, folder, segment)
         except (Unreadable, DataError) as error:
             found.problems.append(str(error))
             continue
         found.num_files += 1
-        found.num_bytes += (folder / named.name).stat().st_size
+        found.num_bytes += (folder / segment.name).stat().st_size
         found.records.update(record.stream for record in numbered.values())
         found.step = max([found.step, *(record.key.step for record in numbered.values())])
     return found

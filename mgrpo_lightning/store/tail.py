@@ -15,7 +15,7 @@ from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import check_folder, incarnation_folder, incarnations, read_alive, writers
 from mgrpo_lightning.store.record import Record
-from mgrpo_lightning.store.segment import Range, Unreadable, ranges, read_segment
+from mgrpo_lightning.store.segment import Segment, Unreadable, read_segment, segments
 
 PATIENCE = 120.0
 """Seconds that a segment may be missing; filesystems cache names for up to a minute by default."""
@@ -116,15 +116,15 @@ class Tail:
     def _segments(self, cursor: _Cursor, writer: str, home: Path, entries: list[Entry]) -> str:
         """Add new records; what it waits for, empty if nothing is known to be missing."""
         folder = incarnation_folder(home, cursor.incarnation)
-        found = ranges(self._disk, folder)
-        behind = [named for named in found if named.last >= cursor.next]
-        for named in behind:
-            if named.last < cursor.next:  # in a longer one that came first
+        found = segments(self._disk, folder)
+        behind = [segment for segment in found if segment.last >= cursor.next]
+        for segment in behind:
+            if segment.last < cursor.next:  # in a longer one that came first
                 continue
-            if named.first > cursor.next and not self._removed(cursor, named, folder):
-                return f"{folder / named.name} is there, but not record {cursor.next} of that folder"
+            if segment.first > cursor.next and not self._removed(cursor, segment, folder):
+                return f"{folder / segment.name} is there, but not record {cursor.next} of that folder"
             try:
-                numbered = read_segment(self._disk, folder, named)
+                numbered = read_segment(self._disk, folder, segment)
             except Unreadable as error:
                 return str(error)
             entries += [
@@ -132,10 +132,10 @@ class Tail:
                 for sequence, record in numbered.items()
                 if sequence >= cursor.next
             ]
-            cursor.next = named.last + 1
+            cursor.next = segment.last + 1
         return ""
 
-    def _removed(self, cursor: _Cursor, named: Range, folder: Path) -> bool:
+    def _removed(self, cursor: _Cursor, segment: Segment, folder: Path) -> bool:
         """Whether the records between the cursor and a segment are gone for good."""
         alive = read_alive(self._disk, folder)
-        return alive is not None and alive.start >= named.first
+        return alive is not None and alive.start >= segment.first

@@ -8,17 +8,19 @@ still writes is never read.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from mgrpo_lightning.atomic import unwritten
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import Alive, incarnation_folder, incarnations, open_folder, read_alive, writer_name
 from mgrpo_lightning.store.record import Record
-from mgrpo_lightning.store.segment import Range, Unreadable, ranges, read_segment, write_segment
+from mgrpo_lightning.store.segment import Segment, Unreadable, read_segment, segments, write_segment
 
+T = TypeVar("T")
 CHUNK = 50_000
 """Records of one segment at most."""
 KEPT = "what was published is kept"
@@ -53,8 +55,8 @@ class StoreWriter:
         self._broken: OSError | None = None
         self._beating = threading.Lock()
         self._next = self._start = self._beats = 0
-        self._loose: list[Range] = []
-        self._merged: dict[Range, int] = {}
+        self._loose: list[Segment] = []
+        self._merged: dict[Segment, int] = {}
         try:
             open_folder(self._disk, root)
             self._disk.make(self._home)
@@ -96,10 +98,9 @@ class StoreWriter:
             )
         for start in range(0, len(records), CHUNK):
             chunk = records[start : start + CHUNK]
-            named = Range(self._next, self._next + len(chunk) - 1)
-            self._guard(partial(write_segment, self._disk, self.folder, named, dict(enumerate(chunk, named.first))))
-            self._loose.append(named)
-            self._next = named.last + 1
+            first, last = self._next, self._next + len(chunk) - 1
+            self._loose.append(self._guard(partial(self._write, first, last, dict(enumerate(chunk, first)))))
+            self._next = last + 1
 
     def beat(self, **state: object) -> None:
         """Show that this process lives, and what it is at; where that fails, it merely seems dead.
@@ -126,22 +127,24 @@ class StoreWriter:
             self._guard(self._merge)
         self._merged |= dict.fromkeys(self._loose, step)
         self._loose = []
-        old = [named for named, of in self._merged.items() if of < drop_before]
+        old = [segment for segment, of in self._merged.items() if of < drop_before]
         if old:
-            self._start = max(named.last for named in old) + 1
+            self._start = max(segment.last for segment in old) + 1
             self._announce({})  # before they go, or a reader would wait for them
-            for named in old:
-                self._guard(partial(self._disk.remove, self.folder / named.name))
-                del self._merged[named]
+            for segment in old:
+                self._guard(partial(self._disk.remove, self.folder / segment.name))
+                del self._merged[segment]
+
+    def _write(self, first: int, last: int, numbered: Mapping[int, Record]) -> Segment:
+        return write_segment(self._disk, self.folder, first, last, numbered)
 
     def _merge(self) -> None:
         numbered: dict[int, Record] = {}
-        for named in self._loose:
-            numbered |= read_segment(self._disk, self.folder, named)
-        whole = Range(self._loose[0].first, self._loose[-1].last)
-        write_segment(self._disk, self.folder, whole, numbered)
-        for named in self._loose:
-            self._disk.remove(self.folder / named.name)
+        for segment in self._loose:
+            numbered |= read_segment(self._disk, self.folder, segment)
+        whole = self._write(self._loose[0].first, self._loose[-1].last, numbered)
+        for segment in self._loose:
+            self._disk.remove(self.folder / segment.name)
         self._loose = [whole]
 
     def _counting(self, numbers: Iterable[int]) -> list[Record]:
@@ -153,11 +156,11 @@ class StoreWriter:
                 continue
             counting: dict[object, Record] = {}
             place = alive.start
-            for named in ranges(self._disk, folder):
-                if named.last < place:
+            for segment in segments(self._disk, folder):
+                if segment.last < place:
                     continue
                 try:
-                    found = read_segment(self._disk, folder, named) if named.first <= place else None
+                    found = read_segment(self._disk, folder, segment) if segment.first <= place else None
                 except Unreadable:
                     found = None
                 if found is None:
@@ -166,7 +169,7 @@ class StoreWriter:
                     if sequence >= place:
                         counting.pop(record.place, None)
                         counting[record.place] = record
-                place = named.last + 1
+                place = segment.last + 1
             return list(counting.values())
         return []
 
@@ -178,9 +181,9 @@ class StoreWriter:
             self._beats += 1
             self._disk.write(self.folder / Alive.NAME, Alive(self._beats, self._start, state).encode())
 
-    def _guard(self, work: Callable[[], None]) -> None:
+    def _guard(self, work: Callable[[], T]) -> T:
         try:
-            work()
+            return work()
         except OSError as error:
             self._broken = error
             raise unwritten(error, self._home, KEPT) from error

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.record import Record
+from mgrpo_lightning.store.segment import segments
 from mgrpo_lightning.store.status import beating, examine, main
 from mgrpo_lightning.store.writer import StoreWriter
 from mgrpo_lightning.trajectory import Key
@@ -52,11 +54,11 @@ def test_the_command_prints_a_table_and_fails_on_damage(tmp_path: Path, capsys: 
     writer.publish([call(1)])
     main([str(tmp_path / "run"), "--wait", "0"])
     assert "every file is whole" in capsys.readouterr().out
-    path = writer.folder / "0000000000-0000000000.parquet"
+    path = writer.folder / segments(Disk(), writer.folder)[0].name
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(SystemExit, match="1"):
         main([str(root), "--wait", "0"])
-    assert "0000000000-0000000000.parquet" in (out := capsys.readouterr().out)
+    assert path.name in (out := capsys.readouterr().out)
     assert "1 problems: restart the roles" in out
     path.unlink()
     (status,) = examine(root)
