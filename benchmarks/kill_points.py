@@ -19,7 +19,7 @@ import torch
 
 from mgrpo_lightning.cli import main as mgrpo
 from mgrpo_lightning.modules.microbatch import MicroBatch
-from mgrpo_lightning.modules.role import RoleModule
+from mgrpo_lightning.modules.update import Update
 from mgrpo_lightning.open_step import OpenStep
 from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.sampling.turns import Turns
@@ -55,16 +55,16 @@ def _through(original: Callable[..., object], *args: Any, **kwargs: Any) -> None
 
 
 def _mid_backward(count: int) -> None:
-    original = RoleModule._logprobs
+    original = Update._logprobs
     calls = itertools.count(1)
 
-    def patched(self: RoleModule, micro: MicroBatch) -> torch.Tensor:
+    def patched(self: Update, micro: MicroBatch) -> torch.Tensor:
         logprobs = original(self, micro)
         if next(calls) == count:
             logprobs.register_hook(_die)
         return logprobs
 
-    RoleModule._logprobs = patched  # type: ignore[method-assign]
+    Update._logprobs = patched  # type: ignore[method-assign]
 
 
 def _half_a_checkpoint(_: object, checkpoint: object, file: Any) -> None:

@@ -55,7 +55,7 @@ class RolloutLog(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(batch, TeamBatch)
         if batch.step % self.every_n_steps == 0:
-            rows = [row for aligned in batch.roles.values() for row in aligned.rows]
+            rows = [row for aligned in batch.played.values() for row in aligned.rows]
             extras = {row.key: Extra(row.advantage, row.coefficient) for row in rows}
             write_groups(self.folder(trainer), batch.step, batch.groups, "train", extras)
             self._log_texts(trainer, batch.groups, batch.step, "train")

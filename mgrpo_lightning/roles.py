@@ -147,6 +147,9 @@ class RoleConfig:
     """What its update minimises."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How its adapter moves."""
+    lag: int = 0
+    """Steps between play and update: step t trains on what was played in step t - lag, and the last ``lag`` steps'
+    play is not trained on. The update then fills what time the next play waits for tools or for other processes."""
     trainable: bool = True
     """False freezes the role: it plays, but takes no step."""
     description: str = ""
@@ -154,6 +157,8 @@ class RoleConfig:
 
     def __post_init__(self) -> None:
         _restore_null(self, "system_prompt", "chat_template")
+        if self.lag < 0:
+            raise ConfigurationError(f"lag is {self.lag}.", hint="give 0, or steps that an update may come late.")
 
 
 def main_role(roles: Mapping[str, RoleConfig]) -> str:

@@ -81,6 +81,7 @@ class Team:
         script: Scripts | None = None,
         memory: OpenStep | None = None,
         on_done: Callable[[], None] | None = None,
+        meanwhile: Callable[[], bool] | None = None,
     ) -> list[Group]:
         """Play every question ``rollouts`` times.
 
@@ -94,6 +95,7 @@ class Team:
             script: Demonstrators take the policies' places; no sampler is used.
             memory: What is finished of this step; turns and calls that stand there are not played again.
             on_done: Called whenever a rollout has ended.
+            meanwhile: Other work, done in pieces while there is nothing to compute; see ``Scheduler.play``.
         """
         samplers = self._samplers
         if memory is not None:
@@ -123,11 +125,16 @@ class Team:
             places = {one.place: one for one in plays}
             remote.answer = lambda call: places[call.key.query, call.key.rollout].serve(call)
             agents = [remote.serve()]
-        self._scheduler.play(agents, on_done, remote)
+        self._scheduler.play(agents, on_done, remote, meanwhile)
         if remote is not None:
             remote.finish()
         played = [one.rollout() for one in plays]
         return [Group(question, played[i * rollouts : (i + 1) * rollouts]) for i, question in enumerate(questions)]
+
+    @property
+    def idle(self) -> float:
+        """Seconds of the last play in which nothing was computed."""
+        return self._scheduler.idle
 
     def _remote(self, stage: Stage, step: int, queries: range) -> RemoteCalls | None:
         if self._exchange is None:

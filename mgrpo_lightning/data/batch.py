@@ -74,5 +74,8 @@ class TeamBatch:
     step: int
     groups: list[Group]
     roles: Mapping[str, AlignedBatch]
+    """What each role trains on now; with a lag, of an earlier step."""
+    played: Mapping[str, AlignedBatch]
+    """How the groups were aligned."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time by phase, for the progress line."""
+    """Wall time: ``play``, and of that ``idle``, in which nothing was computed."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,9 +19,11 @@ from mgrpo_lightning.agents.rollout import Stage
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
+from mgrpo_lightning.callbacks.rollout_log import RolloutLog
 from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.data.align import align_role, of_all_ranks
-from mgrpo_lightning.data.batch import TeamBatch
+from mgrpo_lightning.data.backlog import Backlog
+from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.data.peers import PeersConfig, open_exchange
 from mgrpo_lightning.data.questions import QuestionStream
@@ -142,6 +145,11 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             )
         return self._team
 
+    @cached_property
+    def _backlog(self) -> Backlog:
+        roles = self.module.roles
+        return Backlog({name: lag for name in self.module.trained_roles if (lag := roles[name].lag)}, self._align_again)
+
     @property
     def exchange(self) -> Exchange | None:
         """This process's end of the store; opened on first use."""
@@ -224,8 +232,10 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             step: Training step.
             questions: Its queries.
         """
-        started = time.perf_counter()
+        started, idle = time.perf_counter(), 0.0
         module, part = self.module, self._part(len(questions))
+        due = self._backlog.due(step)
+        module.begin(due)
         if self.recorded is not None:
             groups = recorded_groups(self.recorded, step, module.roles)
         else:
@@ -240,21 +250,46 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                     first=part.start,
                     scripted=scripted,
                     memory=memory,
+                    meanwhile=module.advance if due else None,
                 )
             finally:
                 if memory is not None:
                     memory.close()
+            idle = self.team.idle
             if self.exchange is not None:
                 self.exchange.close_step(step)
-        roles = {
+        played = self._align(groups, step)
+        self._backlog.add(step, played)
+        self.rollouts = groups
+        seconds = {"play": time.perf_counter() - started, "idle": idle}
+        return TeamBatch(step, groups, played | due, played, seconds)
+
+    def _align(self, groups: Sequence[Group], step: int) -> dict[str, AlignedBatch]:
+        module = self.module
+        return {
             role: of_all_ranks(
                 align_role(groups, role, module.roles[role].objective, self.alignment, seed=self.seed, step=step),
                 module.device,
             )
             for role in module.trained_roles
         }
-        self.rollouts = groups
-        return TeamBatch(step, groups, roles, {"play": time.perf_counter() - started})
+
+    def _align_again(self, step: int) -> dict[str, AlignedBatch]:
+        """This rank's part of an earlier step, from the journal."""
+        part = self._part(self.queries_per_step)
+        groups = recorded_groups(self.recorded or self._journal, step, self.module.roles)
+        return self._align([group for group in groups if group.rollouts[0].main.key.query in part], step)
+
+    @property
+    def _journal(self) -> Path:
+        assert self.trainer is not None
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RolloutLog):
+                return callback.folder(self.trainer)
+        raise ConfigurationError(
+            "a role with a lag goes on from the journal, which this run does not write.",
+            hint="keep the callback RolloutLog, or set `lag: 0`.",
+        )
 
     def played_batch(self, questions: Sequence[Question], *, first: int) -> list[Group]:
         """One rollout for each held-out question, at the validation temperature.
@@ -329,6 +364,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         first: int = 0,
         scripted: bool = False,
         memory: OpenStep | None = None,
+        meanwhile: Callable[[], bool] | None = None,
     ) -> list[Group]:
         self._notify("on_play_start", total=len(questions) * rollouts, stage=stage)
         groups = self.team.play(
@@ -341,6 +377,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             script=self.task.script if scripted else None,
             memory=memory,
             on_done=lambda: self._notify("on_play_advance"),
+            meanwhile=meanwhile,
         )
         if stage != "predict":
             self._score(groups, stage)

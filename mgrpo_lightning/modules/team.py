@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from typing_extensions import override
 
 from mgrpo_lightning.agents.tree import render
-from mgrpo_lightning.data.batch import TeamBatch
+from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation
 from mgrpo_lightning.modules.rates import observe_play, play_rates
@@ -102,6 +103,19 @@ class TeamModule(LightningModule):
         assert isinstance(module, RoleModule)
         return module
 
+    def begin(self, batches: Mapping[str, AlignedBatch]) -> None:
+        """Take batches of roles with a lag before the step that trains on them.
+
+        Args:
+            batches: By role; the step's own are the same objects.
+        """
+        for name, batch in batches.items():
+            self.role_module(name).begin(batch)
+
+    def advance(self) -> bool:
+        """Compute one micro-batch of what is begun; whether there was one."""
+        return any(self.role_module(name).advance() for name in self.trained_roles)
+
     @override
     def configure_model(self) -> None:
         if self.policies:
@@ -162,7 +176,8 @@ class TeamModule(LightningModule):
         self.num_steps += 1
         observe_play(self._play_rates, batch.groups, self.roles)
         metrics |= self._play_rates.compute()
-        metrics |= {"seconds/play": batch.seconds["play"], "seconds/update": time.perf_counter() - started}
+        metrics |= {f"seconds/{phase}": value for phase, value in batch.seconds.items()}
+        metrics["seconds/update"] = time.perf_counter() - started
         self.log_dict(metrics, batch_size=1)
 
     @override
@@ -223,8 +238,10 @@ class TeamModule(LightningModule):
         return optimizer
 
     def _assert_on_policy(self, batch: TeamBatch) -> None:
-        """With lag 0 every action was sampled by the adapter that is now updated (correctness.md 32)."""
+        """Every action was sampled by the adapter that is now updated, or one of ``lag`` updates before (row 32)."""
         for name, aligned in batch.roles.items():
             if self.roles[name].objective.kind == "mgrpo":
                 versions = {version for row in aligned.rows for version in row.versions}
-                assert versions <= {self.policies[name].version}, f"{name} plays versions {versions}"
+                newest = self.policies[name].version
+                allowed = set(range(newest - self.roles[name].lag, newest + 1))
+                assert versions <= allowed, f"{name} trains on versions {versions}, not {allowed}"

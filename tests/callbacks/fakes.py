@@ -47,7 +47,8 @@ def make_groups(
 def make_batch(step: int, groups: list[Group]) -> TeamBatch:
     """What the root module gets; the rows of main only, all with advantage 0.5."""
     rows = [Row.of(r.main, advantage=0.5, coefficient=0.25) for group in groups for r in group.rollouts]
-    return TeamBatch(step, groups, {"main": AlignedBatch("main", rows)}, {"play": 0.0})
+    roles = {"main": AlignedBatch("main", rows)}
+    return TeamBatch(step, groups, roles, roles, {"play": 0.0})
 
 
 def make_record(step: int, exact_match: float) -> dict[str, Any]:

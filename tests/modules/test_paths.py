@@ -34,10 +34,12 @@ def test_every_path_trains_the_sampled_tokens_only(
     batch = random_batch("main", rows=5)
     batch = replace(batch, rows=[*batch.rows, *grown(batch.rows[:3])])
     oracle = make_roles(10_000, **objective)["main"]
-    monkeypatch.setattr("mgrpo_lightning.modules.role.forest_logprobs", _each_row_alone)
+    monkeypatch.setattr("mgrpo_lightning.modules.update.forest_logprobs", _each_row_alone)
     expected = oracle.update(batch)
     budget, chunk, again = PATHS[path]
-    monkeypatch.setattr("mgrpo_lightning.modules.role.forest_logprobs", functools.partial(forest_logprobs, chunk=chunk))
+    monkeypatch.setattr(
+        "mgrpo_lightning.modules.update.forest_logprobs", functools.partial(forest_logprobs, chunk=chunk)
+    )
     module = make_roles(budget, **objective)["main"]
     module.gradient_checkpointing = again
     metrics = module.update(batch)

@@ -36,7 +36,8 @@ class Prepared(AlignedTrajectoryDataModule):
     def train_batch(self, step: int, questions: Sequence[Question]) -> TeamBatch:
         self.versions.append(self.module.policies["main"].version)
         self.states.append(snapshot(self.module))
-        return TeamBatch(step, [], {role: self._batch(step, role) for role in self.module.trained_roles}, {"play": 0.0})
+        roles = {role: self._batch(step, role) for role in self.module.trained_roles}
+        return TeamBatch(step, [], roles, roles, {"play": 0.0})
 
     def _batch(self, step: int, role: str) -> AlignedBatch:
         batch = random_batch(role, rows=0 if (step, role) in self.idle else 3, seed=step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -17,6 +18,8 @@ class CallersThread(Executor):
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self.idle = 0.0
+        """Seconds in which ``serve`` had nothing to do."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Hand in one piece of work.
@@ -40,9 +43,16 @@ class CallersThread(Executor):
             BaseException: What ``last`` raises; or what interrupts this thread (``KeyboardInterrupt``), at once.
         """
         last.add_done_callback(lambda _: self._jobs.put(None))
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next()) is not None:
             _do(*job)
         return last.result()
+
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        started = time.perf_counter()
+        try:
+            return self._jobs.get()
+        finally:
+            self.idle += time.perf_counter() - started
 
 
 def _do(future: Future[Any], work: Callable[[], Any]) -> None:

@@ -27,6 +27,8 @@ from mgrpo_lightning.policy.sampling.conversation import Request, Tokens
 T = TypeVar("T")
 SLICE = 8
 """Decoding steps between two looks at what else waits."""
+PAUSE = 0.005
+"""Seconds without anything to compute before other work begins, of which a piece may take seconds."""
 
 
 class Link(Protocol):
@@ -100,14 +102,17 @@ class Scheduler:
         self._changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker: asyncio.Task[None] | None = None
-        self._computing: Future[list[tuple[Request, SampledTurn]]] | None = None
+        self._computing: Future[Any] | None = None
         self._stopping = False
+        self.idle = 0.0
+        """Seconds of the last play in which nothing was computed: everybody waited for tools or other processes."""
 
     def play(
         self,
         coroutines: Sequence[Coroutine[Any, Any, T]],
         on_done: Callable[[], None] | None = None,
         link: Link | None = None,
+        meanwhile: Callable[[], bool] | None = None,
     ) -> list[T]:
         """Run agents to their end in a thread and event loop of their own, and compute in this one; results in order.
 
@@ -115,6 +120,8 @@ class Scheduler:
             coroutines: The agents.
             on_done: Called after each of them, in the agents' thread.
             link: To agents of other processes.
+            meanwhile: Called in this thread when there is nothing to compute, to do a piece of other work; whether
+                there was one.
 
         Raises:
             BaseException: What an agent or the model raised first; everything else is cancelled.
@@ -122,10 +129,11 @@ class Scheduler:
         self._loop = self._worker = None
         here = CallersThread()
         with ThreadPoolExecutor(1, thread_name_prefix="agents") as pool:
-            playing = pool.submit(lambda: asyncio.run(self._play(coroutines, on_done, here, link)))
+            playing = pool.submit(lambda: asyncio.run(self._play(coroutines, on_done, here, link, meanwhile)))
             try:
                 return here.serve(playing)
             finally:
+                self.idle = here.idle
                 while not playing.done():  # this thread was interrupted, and serves no more
                     self._interrupt()
                     wait([playing], timeout=0.1)
@@ -213,12 +221,14 @@ class Scheduler:
         on_done: Callable[[], None] | None,
         here: CallersThread,
         link: Link | None,
+        meanwhile: Callable[[], bool] | None,
     ) -> list[T]:
         self._changed = asyncio.Event()
         self._stopping = False
         tasks = [self._start(coroutine, None, on_done) for coroutine in coroutines]
         self._loop = asyncio.get_running_loop()
-        worker = self._worker = self._loop.create_task(self._work(here, link if self.schedule == "rounds" else None))
+        rounds = link if self.schedule == "rounds" else None
+        worker = self._worker = self._loop.create_task(self._work(here, rounds, meanwhile))
         running = [worker]
         if link is not None and self.schedule == "eager":
             running.append(self._loop.create_task(link.run()))
@@ -250,11 +260,11 @@ class Scheduler:
         self._waiting.clear()
         self._agents.clear()
 
-    async def _work(self, here: CallersThread, link: Link | None) -> None:
+    async def _work(self, here: CallersThread, link: Link | None, meanwhile: Callable[[], bool] | None) -> None:
         """Wait for a reason to compute, compute, hand out turns, forever; with a link, meet before each time."""
         met = False
         while True:
-            await self._changed.wait()
+            await self._wait(here, self._changed.wait(), meanwhile)
             self._changed.clear()
             # Turns handed out just now are still to reach their agents.
             await asyncio.sleep(0)
@@ -262,7 +272,7 @@ class Scheduler:
                 continue
             if link is not None and not met:
                 if self._agents:  # or the play is over
-                    await link.meet()
+                    await self._wait(here, link.meet(), meanwhile)
                     met = True
                     self._changed.set()
                 continue
@@ -275,6 +285,23 @@ class Scheduler:
                     if not request.future.done():
                         request.future.set_result(turn)
                 self._changed.set()
+
+    async def _wait(
+        self, here: CallersThread, event: Coroutine[Any, Any, object], meanwhile: Callable[[], bool] | None
+    ) -> None:
+        """Wait for an event, and do other work until it comes."""
+        if meanwhile is None:
+            await event
+            return
+        waiting = asyncio.ensure_future(event)
+        try:
+            while not (await asyncio.wait([waiting], timeout=PAUSE))[0]:
+                self._computing = here.submit(meanwhile)
+                if not await asyncio.wrap_future(self._computing):
+                    break
+            await waiting
+        finally:
+            waiting.cancel()
 
     def _take(self) -> list[tuple[Engine, list[Request]]]:
         """What is to be computed now, in an order that does not depend on who asked first."""

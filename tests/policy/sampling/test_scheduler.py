@@ -261,5 +261,43 @@ def test_an_interrupted_play_ends_its_agents_and_says_so(schedule: Schedule, whe
     assert scheduler.play([turn(scheduler, again, 5)])[0].stopped
 
 
+@pytest.mark.parametrize("schedule", ["rounds", "eager"])
+def test_other_work_is_done_while_there_is_nothing_to_compute(schedule: Schedule) -> None:
+    scheduler = Scheduler(schedule)
+    engine = Recorder("main")
+    left, threads = [3], set()
+    released = threading.Event()
+
+    def meanwhile() -> bool:
+        threads.add(threading.get_ident())
+        left[0] -= 1
+        if left[0] == 0:
+            released.set()
+        return left[0] >= 0
+
+    async def agent(number: int) -> SampledTurn:
+        await asyncio.to_thread(released.wait, 10)  # a tool that ends when the other work has been done
+        return await turn(scheduler, engine, number)
+
+    scheduler.play([agent(0), agent(1)], meanwhile=meanwhile)
+    assert released.is_set()
+    assert threads == {threading.get_ident()}
+    assert sum(map(len, engine.batches)) == 2
+    assert scheduler.idle < 10
+
+
+def test_what_other_work_raises_ends_the_play() -> None:
+    scheduler = Scheduler("eager")
+
+    def meanwhile() -> bool:
+        raise ZeroDivisionError
+
+    async def agent() -> None:
+        await asyncio.sleep(10)
+
+    with pytest.raises(ZeroDivisionError):
+        scheduler.play([agent()], meanwhile=meanwhile)
+
+
 def test_nothing_to_play_is_an_empty_result() -> None:
     assert Scheduler("rounds").play([]) == []
