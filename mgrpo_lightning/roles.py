@@ -95,6 +95,12 @@ class ObjectiveConfig:
     """The ratio is clipped below at 1 - clip_low."""
     clip_high: float = 0.28
     """The ratio is clipped above at 1 + clip_high."""
+    correction: Literal["ratio", "truncated", "none"] = "ratio"
+    """For tokens that an older adapter sampled (``lag``). ``ratio``: clipped around the policy that sampled them;
+    ``truncated``: their gradient is weighted by current / behaviour, at most ``correction_cap``; ``none``: taken for
+    the current policy's."""
+    correction_cap: float = 2.0
+    """Bound of the ``truncated`` weight."""
     kl: float = 0.0
     """Weight of the KL estimate against the frozen start adapter; 0 loads no reference."""
     std_floor: float = 1e-6
@@ -150,15 +156,22 @@ class RoleConfig:
     lag: int = 0
     """Steps between play and update: step t trains on what was played in step t - lag, and the last ``lag`` steps'
     play is not trained on. The update then fills what time the next play waits for tools or for other processes."""
+    queue: int | None = None
+    """Trajectories of an update, taken from a free-running queue whichever steps they were played in; None: it trains
+    on exactly what was played in one step."""
     trainable: bool = True
     """False freezes the role: it plays, but takes no step."""
     description: str = ""
     """What callers are told the role is good for."""
 
     def __post_init__(self) -> None:
-        _restore_null(self, "system_prompt", "chat_template")
+        _restore_null(self, "system_prompt", "chat_template", "queue")
         if self.lag < 0:
             raise ConfigurationError(f"lag is {self.lag}.", hint="give 0, or steps that an update may come late.")
+        if self.queue is not None and (self.queue < 1 or self.lag):
+            raise ConfigurationError(
+                f"queue is {self.queue} with lag {self.lag}.", hint="give at least 1 trajectory, and no lag beside it."
+            )
 
 
 def main_role(roles: Mapping[str, RoleConfig]) -> str:

@@ -147,8 +147,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
 
     @cached_property
     def _backlog(self) -> Backlog:
-        roles = self.module.roles
-        return Backlog({name: lag for name in self.module.trained_roles if (lag := roles[name].lag)}, self._align_again)
+        trained = {name: self.module.roles[name] for name in self.module.trained_roles}
+        return Backlog(trained, self._align, self._played_before)
 
     @property
     def exchange(self) -> Exchange | None:
@@ -258,27 +258,22 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             idle = self.team.idle
             if self.exchange is not None:
                 self.exchange.close_step(step)
-        played = self._align(groups, step)
-        self._backlog.add(step, played)
+        played = {role: self._align(groups, role, step) for role in module.trained_roles}
+        self._backlog.add(step, groups)
         self.rollouts = groups
         seconds = {"play": time.perf_counter() - started, "idle": idle}
         return TeamBatch(step, groups, played | due, played, seconds)
 
-    def _align(self, groups: Sequence[Group], step: int) -> dict[str, AlignedBatch]:
-        module = self.module
-        return {
-            role: of_all_ranks(
-                align_role(groups, role, module.roles[role].objective, self.alignment, seed=self.seed, step=step),
-                module.device,
-            )
-            for role in module.trained_roles
-        }
+    def _align(self, groups: Sequence[Group], role: str, step: int) -> AlignedBatch:
+        objective = self.module.roles[role].objective
+        aligned = align_role(groups, role, objective, self.alignment, seed=self.seed, step=step)
+        return of_all_ranks(aligned, self.module.device)
 
-    def _align_again(self, step: int) -> dict[str, AlignedBatch]:
+    def _played_before(self, step: int) -> list[Group]:
         """This rank's part of an earlier step, from the journal."""
         part = self._part(self.queries_per_step)
         groups = recorded_groups(self.recorded or self._journal, step, self.module.roles)
-        return self._align([group for group in groups if group.rollouts[0].main.key.query in part], step)
+        return [group for group in groups if group.rollouts[0].main.key.query in part]
 
     @property
     def _journal(self) -> Path:
@@ -287,8 +282,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             if isinstance(callback, RolloutLog):
                 return callback.folder(self.trainer)
         raise ConfigurationError(
-            "a role with a lag goes on from the journal, which this run does not write.",
-            hint="keep the callback RolloutLog, or set `lag: 0`.",
+            "a role with a lag or a queue goes on from the journal, which this run does not write.",
+            hint="keep the callback RolloutLog, or leave both out.",
         )
 
     def played_batch(self, questions: Sequence[Question], *, first: int) -> list[Group]:

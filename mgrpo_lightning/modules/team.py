@@ -66,6 +66,10 @@ class TeamModule(LightningModule):
             raise ConfigurationError(
                 f"local role {unknown[0]!r} is none of this team.", hint=f"the roles are {sorted(roles)}."
             )
+        if roles[self.main].queue is not None:
+            raise ConfigurationError(
+                f"role {self.main!r} has a queue.", hint="give it to sub-agents: main's rollouts are whole steps."
+            )
         self.local_roles = [name for name in roles if local_roles is None or name in local_roles]
         self.trained_roles = [name for name in self.local_roles if roles[name].trainable]
         if not self.trained_roles:
@@ -104,7 +108,7 @@ class TeamModule(LightningModule):
         return module
 
     def begin(self, batches: Mapping[str, AlignedBatch]) -> None:
-        """Take batches of roles with a lag before the step that trains on them.
+        """Take batches of roles with a lag or a queue before the step that trains on them.
 
         Args:
             batches: By role; the step's own are the same objects.
@@ -238,10 +242,10 @@ class TeamModule(LightningModule):
         return optimizer
 
     def _assert_on_policy(self, batch: TeamBatch) -> None:
-        """Every action was sampled by the adapter that is now updated, or one of ``lag`` updates before (row 32)."""
+        """Every action was sampled by the adapter that is now updated, or one as old as is asked for (row 32)."""
         for name, aligned in batch.roles.items():
             if self.roles[name].objective.kind == "mgrpo":
                 versions = {version for row in aligned.rows for version in row.versions}
-                newest = self.policies[name].version
-                allowed = set(range(newest - self.roles[name].lag, newest + 1))
-                assert versions <= allowed, f"{name} trains on versions {versions}, not {allowed}"
+                newest, role = self.policies[name].version, self.roles[name]
+                oldest = 0 if role.queue else newest - role.lag
+                assert versions <= set(range(oldest, newest + 1)), f"{name} of version {newest} trains on {versions}"

@@ -100,15 +100,19 @@ class Update:
     def _loss(self, micro: MicroBatch) -> LossOutput:
         # first, as the backward pass of checkpointed layers needs the role's own adapter to be the selected one
         reference = self._reference_logprobs(micro)
+        logprobs = self._logprobs(micro)
+        correction = self._objective.correction
         return surrogate_loss(
-            self._logprobs(micro),
+            logprobs,
             micro.behaviour,
             micro.rows,
             micro.advantages,
             micro.coefficients,
             config=self._objective,
             batch_tokens=self._batch_tokens,
+            proximal=None if correction == "ratio" else logprobs.detach(),  # a batch has one update
             reference=reference,
+            correction_cap=self._objective.correction_cap if correction == "truncated" else None,
         )
 
     def _logprobs(self, micro: MicroBatch) -> Tensor:

@@ -44,6 +44,24 @@ def test_gradient_equals_a_loop_over_rows_and_tokens(make_roles: MakeRoles) -> N
         torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("correction", ["none", "truncated"])
+def test_tokens_of_an_older_adapter_count_as_much_as_the_objective_says(make_roles: MakeRoles, correction: str) -> None:
+    batch = random_batch("main", rows=4)
+    main, oracle = make_roles(correction=correction, correction_cap=1.5)["main"], make_roles()["main"]
+    main.update(batch)
+    bounded = 0
+    for row in batch.rows:
+        length, mask = torch.tensor([len(row.ids)]), row.mask[None]
+        logprobs = action_logprobs(oracle.policy, row.ids[None], length, mask, temperature=1.0)
+        weights = (logprobs.detach() - row.behaviour).exp()
+        bounded += int((weights > 1.5).sum())
+        weights = weights.clamp(max=1.5) if correction == "truncated" else torch.ones_like(weights)
+        (-row.coefficient * row.advantage * weights * logprobs).mean().backward()
+    assert bounded, "the bound is not tried"
+    for name, expected in gradients(oracle).items():
+        torch.testing.assert_close(gradients(main)[name], expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("reduction", ["trajectory_mean", "token_mean"])
 def test_what_two_rollouts_say_alike_counts_for_both(make_roles: MakeRoles, reduction: str) -> None:
     batch = random_batch("main", rows=4)
