@@ -1,0 +1,142 @@
+"""What stale data cost: a sub-agent that trains some steps late, or from a queue, beside one that does not (Fig. 8).
+
+    python -m benchmarks.lag [--seeds 0 1 2] [--arms ...] [--steps 16] [--out runs/lag]
+
+Every arm and seed is the quickstart with one setting of the searcher changed, in a run folder of its own; what is
+finished is not run again, and what was cut off goes on. Arms: ``lag N`` trains on exactly the calls of N steps ago (0
+is synchronised), ``queue`` on whichever calls have come, ``QUEUE`` at a time; ``uncorrected`` takes what an older
+adapter sampled for the current one's, where the others clip the ratio around it. As a run ends its figures are in
+docs/lag, to be committed; the table and the picture are of all that is there: main's training reward against rollouts,
+the mean of the seeds and their range, and held-out exact match before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.smollm2 import fit
+from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.journal import read_groups, training_files
+
+TEAM = ("--config", "configs/quickstart.yaml")
+SEARCHER = "--model.init_args.roles.searcher"
+QUEUE = 64
+RECORDS = Path("docs/lag")
+UNCORRECTED = f"{SEARCHER}.objective.correction=none"
+ARMS: dict[str, tuple[str, ...]] = {
+    "lag 0": (),
+    "lag 1": (f"{SEARCHER}.lag=1",),
+    "lag 2": (f"{SEARCHER}.lag=2",),
+    "lag 4": (f"{SEARCHER}.lag=4",),
+    "queue": (f"{SEARCHER}.queue={QUEUE}",),
+    "lag 1, uncorrected": (f"{SEARCHER}.lag=1", UNCORRECTED),
+    "lag 2, uncorrected": (f"{SEARCHER}.lag=2", UNCORRECTED),
+    "lag 4, uncorrected": (f"{SEARCHER}.lag=4", UNCORRECTED),
+    "queue, uncorrected": (f"{SEARCHER}.queue={QUEUE}", UNCORRECTED),
+}
+"""Settings of the searcher."""
+WINDOW = 3
+"""Steps that a point of the curve is the mean of."""
+
+
+def record(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finished run did.
+
+    Args:
+        folder: The run folder.
+        results: Its results.json.
+    """
+    rewards = []
+    for _, paths in sorted(training_files(folder / "journal").items()):
+        scores = [rollout.scores[0] for path in paths for group in read_groups(path) for rollout in group.rollouts]
+        rewards.append(statistics.fmean(score.total for score in scores))
+    held_out = {moment: results[moment]["exact_match"] for moment in ("before", "after")}
+    return {"rewards": rewards, "rollouts_per_step": len(scores), "seconds": results["seconds"]["fit"], **held_out}
+
+
+def table(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The table in Markdown, a line an arm.
+
+    Args:
+        records: Of each arm's seeds.
+    """
+    columns = ("searcher", "seeds", "before", "after", "range", "reward of the last steps", "range")
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    for arm, found in records.items():
+        after = [one["after"] for one in found]
+        last = [statistics.fmean(one["rewards"][-WINDOW:]) for one in found]
+        before = statistics.fmean(one["before"] for one in found)
+        shown = (f"{before:.1%}", f"{statistics.fmean(after):.1%}", f"{min(after):.1%} to {max(after):.1%}")
+        ends = (f"{statistics.fmean(last):.3f}", f"{min(last):.3f} to {max(last):.3f}")
+        lines.append(f"| {' | '.join((arm, str(len(found)), *shown, *ends))} |")
+    return "\n".join(lines)
+
+
+def draw(records: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Draw main's training reward, with and without the correction.
+
+    Args:
+        records: Of each arm's seeds.
+        path: The picture to write.
+    """
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    for axes, corrected in zip(figure.subplots(1, 2, sharey=True), (True, False), strict=True):
+        for arm, found in records.items():
+            if arm != "lag 0" and ("uncorrected" in arm) == corrected:
+                continue
+            curves = [_smooth(one["rewards"]) for one in found]
+            x = [(i + WINDOW) * found[0]["rollouts_per_step"] for i in range(min(map(len, curves)))]
+            values = list(zip(*curves, strict=False))
+            (line,) = axes.plot(x, [statistics.fmean(v) for v in values], label=arm.removesuffix(", uncorrected"))
+            axes.fill_between(x, [min(v) for v in values], [max(v) for v in values], alpha=0.12, color=line.get_color())
+        axes.set_title("ratio clipped around the older policy" if corrected else "taken for the current policy's")
+        axes.set_xlabel("rollouts")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        axes.set_ylabel("main's training reward")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    return [statistics.fmean(values[i : i + WINDOW]) for i in range(len(values) - WINDOW + 1)]
+
+
+def main() -> None:
+    """Run what is missing, record each run as it ends, and show all records."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=Path("runs/lag"))
+    arguments = parser.parse_args()
+    for seed in arguments.seeds:
+        for arm in arguments.arms:
+            name = f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
+            path = RECORDS / f"{name}.json"
+            if path.exists():
+                continue
+            options = [*TEAM, f"--run.seed={seed}", f"--trainer.max_steps={arguments.steps}", *ARMS[arm]]
+            folder = arguments.out / name
+            results = fit(options, folder)
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps({"arm": arm, "seed": seed, **record(folder, results)}, indent=1) + "\n")
+    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for path in sorted(RECORDS.glob("*.json")):
+        one = json.loads(path.read_text())
+        found[one["arm"]].append(one)
+    records = {arm: found[arm] for arm in ARMS if arm in found}
+    print(table(records), flush=True)
+    draw(records, RECORDS / "reward.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The arms of the lag benchmark are settings that exist, and its records and table add up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import lag
+from mgrpo_lightning.cli import make_cli
+from mgrpo_lightning.journal import write_groups
+from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Trajectory
+
+
+@pytest.mark.parametrize("arm", lag.ARMS)
+def test_an_arm_changes_the_searcher_and_nothing_else(root: Path, monkeypatch: pytest.MonkeyPatch, arm: str) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("sys.argv", ["mgrpo"])
+    plain, changed = (make_cli([*lag.TEAM, *options], run=False).model.roles for options in ((), lag.ARMS[arm]))
+    assert changed["main"] == plain["main"]
+    searcher = changed["searcher"]
+    assert searcher.lag == (int(arm.split()[1].strip(",")) if arm.startswith("lag") else 0)
+    assert searcher.queue == (lag.QUEUE if arm.startswith("queue") else None)
+    assert searcher.objective.correction == ("none" if "uncorrected" in arm else "ratio")
+
+
+def test_a_record_has_the_mean_reward_of_every_step(tmp_path: Path) -> None:
+    for step, rewards in enumerate(([0.0, 1.0], [0.5, 0.7])):
+        rollouts = [
+            Rollout(Trajectory("main", Key(step, 0, k, 0), ""), scores={0: Score(1.0, total=reward)})
+            for k, reward in enumerate(rewards)
+        ]
+        write_groups(tmp_path / "journal", step, [Group(Question("q", "", ()), rollouts)], "train")
+    results = {"before": {"exact_match": 0.25}, "after": {"exact_match": 0.5}, "seconds": {"fit": 9.0}}
+    found = lag.record(tmp_path, results)
+    assert found == {
+        "rewards": pytest.approx([0.5, 0.6]),
+        "rollouts_per_step": 2,
+        "seconds": 9.0,
+        "before": 0.25,
+        "after": 0.5,
+    }
+
+
+def test_the_table_and_the_picture_are_of_all_seeds(tmp_path: Path) -> None:
+    seeds = [
+        {"rewards": [0.1, 0.2, value, value, value], "rollouts_per_step": 64, "before": 0.4, "after": value}
+        for value in (0.5, 0.7)
+    ]
+    (line,) = lag.table({"lag 2": seeds}).splitlines()[2:]
+    assert line == "| lag 2 | 2 | 40.0% | 60.0% | 50.0% to 70.0% | 0.600 | 0.500 to 0.700 |"
+    lag.draw({"lag 0": seeds, "lag 2": seeds, "queue, uncorrected": seeds}, tmp_path / "reward.png")
+    assert (tmp_path / "reward.png").read_bytes().startswith(b"\x89PNG")
