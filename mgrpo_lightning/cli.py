@@ -15,21 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import set_parsing_settings
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
-from mgrpo_lightning.callbacks import AdapterExport, CollapseAlarm, Results, RolloutLog, TeamProgress
+from mgrpo_lightning.callbacks import AdapterExport, CollapseAlarm, GracefulStop, Results, RolloutLog, TeamProgress
 from mgrpo_lightning.checkpointing import FILENAME, AtomicCheckpointIO, last_checkpoint
 from mgrpo_lightning.composition import compose
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.dry_run import dry_run
-from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.errors import STOPPED, MgrpoError, RunStopped
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.store.layout import FOLDER
 from mgrpo_lightning.strategies import team as strategies
+from mgrpo_lightning.strategies.slurm import StepEnvironment
 from mgrpo_lightning.tasks.base import Question
 
 # Without this, an absolute interpolation such as ${run.root} is looked up in the main parser and not found.
@@ -87,6 +89,7 @@ class MgrpoCLI(LightningCLI):
         parser.add_lightning_class_args(CollapseAlarm, "alarm")
         parser.add_lightning_class_args(AdapterExport, "export")
         parser.add_lightning_class_args(Results, "results")
+        parser.add_lightning_class_args(GracefulStop, "stop")
         parser.set_defaults(
             {
                 "checkpoint.filename": FILENAME,
@@ -120,7 +123,10 @@ class MgrpoCLI(LightningCLI):
         if config["logger"] in (None, True):
             config["logger"] = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
         plugins = config["plugins"] or []
-        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        if StepEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            plugins.append(StepEnvironment())
+        config["plugins"] = plugins
         if config["strategy"] == "auto" and (config["devices"], config["num_nodes"]) != (1, 1):
             config["strategy"] = strategies.NAME
         unwanted = () if config["enable_progress_bar"] in (None, True) else (TeamProgress,)
@@ -237,6 +243,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except Exception as error:
         if (mistake := _mistake(error)) is None:
             raise
+        if isinstance(mistake, RunStopped):
+            print(f"mgrpo: {mistake}", file=sys.stderr)
+            raise SystemExit(STOPPED) from error
         print(f"mgrpo: error: {mistake}", file=sys.stderr)
         raise SystemExit(2) from error
 

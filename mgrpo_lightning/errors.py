@@ -21,6 +21,14 @@ class DataError(MgrpoError, ValueError):
     """A task file, snapshot, journal or checkpoint whose content is not what it should be."""
 
 
+class RunStopped(MgrpoError):
+    """A run that was asked to stop, and can go on from its last checkpoint; ``mgrpo`` exits with ``STOPPED``."""
+
+
+STOPPED = 75
+"""Exit status of a run that has stopped and can go on: EX_TEMPFAIL of sysexits.h."""
+
+
 class ToolError(MgrpoError):
     """A tool or sub-agent that failed: the policy sees the message as an observation and play goes on."""
 

@@ -1,10 +1,12 @@
 """``mgrpo launch``: one process a role on this machine, started, watched and resumed together.
 
     mgrpo launch --config TEAM [--restarts N] [anything that mgrpo fit takes]
+    mgrpo launch --config TEAM --slurm CLUSTER [--write_only] [anything that mgrpo fit takes]
 
 Each process is ``mgrpo fit ... --role ROLE``. Its output goes to ``log.txt`` in the role's folder, and to the terminal
 with the role's name before each line. Where one fails it is started again from its last checkpoint, ``--restarts``
 times in all; after that the others are told to stop. ``--ckpt_path=last`` resumes the roles that have a checkpoint.
+With ``--slurm`` the roles are one job of a cluster instead: see ``slurm.py``.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from typing import IO
 
 from mgrpo_lightning.composition import composed
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.slurm import read_cluster, submit
+from mgrpo_lightning.store.layout import STOP
 
 FIT = (sys.executable, "-m", "mgrpo_lightning", "fit")
 GRACE = 30.0
@@ -42,8 +46,14 @@ def main(args: Sequence[str]) -> None:
         prog="mgrpo launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--restarts", type=int, default=0, help="how often a role that failed is started again, in all")
+    parser.add_argument("--slurm", type=Path, metavar="CLUSTER", help="YAML file that says where each role runs")
+    parser.add_argument("--write_only", action="store_true", help="with --slurm: write the script, submit nothing")
     arguments, rest = parser.parse_known_args(args)
     roles, folder = team_of(rest)
+    if arguments.slurm is not None:
+        submit(read_cluster(arguments.slurm, roles), folder, rest, write_only=arguments.write_only)
+        return
+    (folder / STOP).unlink(missing_ok=True)  # of an attempt before
     failed = Launch(roles, folder, rest).run(arguments.restarts)
     if failed:
         print(f"mgrpo: error: role {failed!r} failed; see {folder / failed / 'log.txt'}.", file=sys.stderr)

@@ -31,8 +31,8 @@ def command(root: Path, name: str, *options: str) -> list[str]:
     ]
 
 
-def adapter(run: Path, role: str) -> dict[str, torch.Tensor]:
-    state = torch.load(run / "checkpoints" / f"step={STEPS:06d}.ckpt", weights_only=True)
+def adapter(run: Path, role: str, steps: int) -> dict[str, torch.Tensor]:
+    state = torch.load(run / "checkpoints" / f"step={steps:06d}.ckpt", weights_only=True)
     assert state["roles"][role]["updates"] > 0, "nothing was learned"
     found = state["roles"][role]["adapter"]
     assert isinstance(found, dict)
@@ -68,9 +68,9 @@ def coupled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def assert_same(decoupled: Path, coupled: Path) -> None:
+def assert_same(decoupled: Path, coupled: Path, steps: int = STEPS) -> None:
     for role in ROLES:
-        one, other = adapter(coupled, role), adapter(decoupled / role, role)
+        one, other = adapter(coupled, role, steps), adapter(decoupled / role, role, steps)
         assert one.keys() == other.keys()
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
         played, expected = trajectories(decoupled / role, role), trajectories(coupled, role)

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.errors import MgrpoError, RunStopped
 from mgrpo_lightning.store.disk import Disk
-from mgrpo_lightning.store.layout import BEAT, incarnation_folder, incarnations, read_alive, writer_name
+from mgrpo_lightning.store.layout import BEAT, STOP, incarnation_folder, incarnations, read_alive, writer_name
 from mgrpo_lightning.store.ledger import Ledger
 from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.tail import Tail
@@ -23,6 +23,9 @@ NOWHERE = Key(-1, -1, -1, -1)
 """Key of a record that is about a member."""
 PAUSES = (0.002, 0.05)
 """Seconds between two looks, at first and after a while."""
+RESTART = 60.0
+"""Seconds between the restarts of two roles of a run at most, or ``lost_after`` if that is less."""
+_GO_ON = "remove the file `stop` if it is there, and go on with --ckpt_path=last."
 
 
 class PeerLost(MgrpoError):
@@ -58,6 +61,7 @@ class Exchange:
         self.role = role
         self.ledger = Ledger()
         self._root = root
+        self._stop = root.parent / STOP
         self._disk = disk or Disk()
         self._writer = StoreWriter(root, role, disk=disk)
         self._tail = Tail(root, disk=disk)
@@ -68,7 +72,11 @@ class Exchange:
         self._state: dict[str, object] = {}
         self._reading = threading.Lock()
         self._ended = threading.Event()
-        self._member("begin", f"incarnation {self._writer.incarnation}")
+        self._member("begin", None)
+        self.refresh()
+        self._earlier = self._members()
+        """What stood there about peers when this process began."""
+        self._opened = time.monotonic()
         self._heart = threading.Thread(target=self._beat, name=f"heart of {role}", daemon=True)
         self._heart.start()
 
@@ -106,6 +114,7 @@ class Exchange:
 
         Raises:
             PeerLost: A peer is gone.
+            RunStopped: The run was asked to stop.
             InterruptedError: ``stop`` was set.
         """
         pause, _ = PAUSES
@@ -151,31 +160,52 @@ class Exchange:
             return
         self._ended.set()
         self._heart.join()
-        self._member("fail" if error else "end", f"{type(error).__name__}: {error}" if error else None)
+        event = "end" if error is None else "stop" if isinstance(error, RunStopped) else "fail"
+        self._member(event, f"{type(error).__name__}: {error}" if error else None)
 
-    def _member(self, event: str, text: str | None) -> None:
+    def _member(self, event: str, reason: str | None) -> None:
+        text = f"incarnation {self._writer.incarnation}" + (f": {reason}" if reason else "")
         self.say([Record("members", "train", NOWHERE, self.role, event=event, text=text)])
+
+    def _members(self) -> dict[str, Record]:
+        return {record.role: record for record in self.ledger.find("members", "train", NOWHERE.step)}
+
+    def _ended_peers(self) -> dict[str, Record]:
+        """How peers have ended; one that had before this process began has some time to begin anew."""
+        restarting = time.monotonic() - self._opened < min(RESTART, self._lost_after)
+        return {
+            name: record
+            for name, record in self._members().items()
+            if name in self._peers
+            and record.event != "begin"
+            and not (restarting and record == self._earlier.get(name))
+        }
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
             self._writer.beat(**self._state)
 
     def check(self, what: str) -> None:
-        """Require that every peer lives, if that is asked for.
+        """Require that the run goes on and, if that is asked for, that every peer lives.
 
         Args:
             what: Is waited for.
 
         Raises:
+            RunStopped: The run, or a peer, was asked to stop.
             PeerLost: A peer is gone.
         """
+        if self._stop.exists():
+            raise RunStopped(f"{self.role!r} stopped while it waited for {what}, as {self._stop} asks.", hint=_GO_ON)
+        ended = self._ended_peers()
+        for name, record in ended.items():
+            if record.event == "stop":
+                raise RunStopped(f"role {name!r} has stopped while {self.role!r} waits for {what}.", hint=_GO_ON)
         if self._on_loss == "wait":
             return
-        members = {record.role: record for record in self.ledger.find("members", "train", NOWHERE.step)}
         for name, peer in self._peers.items():
-            record = members.get(name)
-            if record is not None and record.event in ("fail", "end"):
-                ending = f"failed ({record.text})" if record.event == "fail" else "has ended"
+            if (last := ended.get(name)) is not None:
+                ending = f"failed ({last.text})" if last.event == "fail" else "has ended"
                 raise PeerLost(
                     f"role {name!r} {ending} while {self.role!r} waits for {what}.",
                     hint="mend what stopped it and resume both; nothing that was said is lost.",

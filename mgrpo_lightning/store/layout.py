@@ -23,6 +23,8 @@ VERSION = 2
 """Of the layout."""
 FOLDER = "store"
 """Of a store, in a run folder."""
+STOP = "stop"
+"""A file beside the store that asks every role to stop where it can go on."""
 BEAT = 2.0
 """Seconds between two beats of a writer."""
 _HEAD = "store.json"

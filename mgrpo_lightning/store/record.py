@@ -46,7 +46,7 @@ class Record:
     role: str
     """Whom a delegation is for; otherwise whose record it is."""
     event: str | None = None
-    """Of members: begin, end, fail. Of frontiers: round (of a play), play (is over), step (is closed)."""
+    """Of members: begin, end, stop, fail. Of frontiers: round (of a play), play (is over), step (is closed)."""
     of: str | None = None
     """Hash of the record that this one answers, or stands below: a return's delegation, a sub-call's own call."""
     parent: int | None = None

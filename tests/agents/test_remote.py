@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +17,7 @@ from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
-from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.errors import MgrpoError, RunStopped
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.store.exchange import Exchange, PeerLost
@@ -184,11 +185,50 @@ def test_trajectories_of_superseded_calls_leave_their_group(tmp_path: Path) -> N
 def test_a_peer_that_fails_is_named(tmp_path: Path) -> None:
     root = tmp_path / "store"
     gone = Exchange(root, "searcher", peers=[])
-    gone.close(MgrpoError("no space left on the disk."))
-    with pytest.raises(PeerLost, match=r"role 'searcher' failed \(MgrpoError: no space left on the disk\.\) while"):
+    failing = threading.Timer(0.2, gone.close, [MgrpoError("no space left on the disk.")])
+    failing.start()
+    with pytest.raises(PeerLost, match=r"role 'searcher' failed \(.*MgrpoError: no space left on the disk\.\) while"):
         play(["main", "editor"], root, schedule="rounds")
+    failing.join()
     (last,) = [e.record for e in Tail(root).poll() if e.writer == "main-0" and e.record.event in ("end", "fail")]
     assert last.event == "fail"
+
+
+@pytest.mark.parametrize("ending", [None, MgrpoError("full."), RunStopped("asked to.")])
+def test_what_ended_a_peers_earlier_life_counts_only_if_it_does_not_come_back(
+    tmp_path: Path, ending: MgrpoError | None
+) -> None:
+    root = tmp_path / "store"
+    Exchange(root, "searcher", peers=[]).close(ending)
+    main = Exchange(root, "main", peers=["searcher"])
+    looks = iter([None, None, "there"])
+    assert main.until(lambda: next(looks), "a report") == "there"
+    again = Exchange(root, "searcher", peers=[])
+    main.refresh()
+    again.close(ending)  # the same again, but of the life that counts
+    with pytest.raises(RunStopped if isinstance(ending, RunStopped) else PeerLost):
+        main.until(lambda: None, "a report")
+    main.close()
+    late = Exchange(root, "main", peers=["searcher"], lost_after=0.0)
+    with pytest.raises(MgrpoError, match="searcher"):
+        late.until(lambda: None, "a report")
+    late.close()
+
+
+def test_a_run_that_is_asked_to_stop_does_so_while_it_waits(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    main, searcher = (Exchange(root, role, peers=[], on_loss="wait") for role in ("main", "searcher"))
+    asking = threading.Timer(0.1, (tmp_path / "stop").touch)
+    asking.start()
+    with pytest.raises(
+        RunStopped, match=r"'main' stopped while it waited for a report.*HINT: remove the file"
+    ) as caught:
+        main.until(lambda: None, "a report")
+    main.close(caught.value)
+    (last,) = [e.record for e in Tail(root).poll() if e.writer == "main-0"][-1:]
+    assert last.event == "stop"
+    searcher.close()
+    asking.join()
 
 
 def test_a_silent_peer_is_an_error_or_is_waited_for(tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ class FakeData(LightningDataModule):
         super().__init__()
         self.steps = steps
         self.started_at = 0
+        self.store: Path | None = None
 
     def train_dataloader(self) -> _Stream:
         return _Stream(self, "train", self.steps)

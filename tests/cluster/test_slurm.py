@@ -1,0 +1,115 @@
+"""Roles as one job of a real SLURM of two nodes, on this machine's loopback address.
+
+Left out unless asked for, as it installs SLURM and needs root: MGRPO_TEST_SLURM=1 pytest tests/cluster
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mgrpo_lightning.launch import main as launch
+from tests.test_decoupled import assert_same, command, finish, start
+
+pytestmark = pytest.mark.skipif(os.environ.get("MGRPO_TEST_SLURM") != "1", reason="MGRPO_TEST_SLURM is not 1")
+STEPS = 6
+MINUTES = 5
+
+
+@pytest.fixture(scope="module")
+def slurm(root: Path) -> Iterator[None]:
+    script = str(root / "tests" / "cluster" / "slurm.sh")
+    started = subprocess.run([script, "start", "2"], check=True, capture_output=True, text=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", started.stdout.strip().splitlines()[-1].partition("=")[2])
+        yield
+        subprocess.run(["scancel", "--full", "--user=root"], check=False)
+        subprocess.run([script, "stop"], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    folder = tmp_path_factory.mktemp("straight")
+    finish([start(root, command(folder, "run", f"--trainer.max_steps={STEPS}"))])
+    return folder / "run"
+
+
+def submit(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, job: str = "") -> str:
+    """Submit the same run; the number of the job."""
+    cluster = folder / "cluster.yaml"
+    cluster.write_text(f"job: {{setup: ['export OMP_NUM_THREADS=1']{job}}}\n")
+    monkeypatch.chdir(root)
+    options = command(folder, "run", f"--trainer.max_steps={STEPS}")[4:]
+    launch(["--slurm", str(cluster), *options])
+    return squeue("%A").split()[0].partition("+")[0]
+
+
+def squeue(form: str) -> str:
+    return subprocess.run(["squeue", "-h", "-o", form], check=True, capture_output=True, text=True).stdout
+
+
+def until(found: Callable[[], bool], folder: Path) -> None:
+    give_up = time.monotonic() + MINUTES * 60
+    while not found():
+        assert time.monotonic() < give_up, logs(folder)
+        time.sleep(0.2)
+
+
+def logs(folder: Path) -> str:
+    paths = [*folder.rglob("log.txt"), *folder.rglob("slurm-*.txt")]
+    return "\n".join(f"== {path}\n{path.read_text()[-3000:]}" for path in paths)
+
+
+def ended(job: str) -> str:
+    """How the job has ended, as SLURM says: ``JobState`` and ``ExitCode``."""
+    told = subprocess.run(["scontrol", "show", "job", job], check=True, capture_output=True, text=True).stdout
+    fields = dict(word.partition("=")[::2] for word in told.split())
+    return f"{fields['JobState']} {fields['ExitCode']} after {fields['Restarts']} restarts"
+
+
+@pytest.mark.parametrize("job", ["", ", heterogeneous: true"], ids=["plain", "heterogeneous"])
+def test_a_job_runs_to_the_end_of_the_same_run(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None, straight: Path, job: str
+) -> None:
+    number = submit(tmp_path, root, monkeypatch, job)
+    until(lambda: not squeue("%A"), tmp_path)
+    assert ended(number) == "COMPLETED 0:0 after 0 restarts", logs(tmp_path)
+    assert_same(tmp_path / "run", straight, STEPS)
+
+
+def test_a_job_near_its_time_limit_saves_and_is_requeued_and_goes_on(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None, straight: Path
+) -> None:
+    number = submit(tmp_path, root, monkeypatch)
+    until((tmp_path / "run" / "main" / "checkpoints" / "step=000002.ckpt").exists, tmp_path)
+    subprocess.run(["scancel", "--signal=USR1", "--batch", number], check=True)  # what the time limit sends
+    until(lambda: not squeue("%A"), tmp_path)
+    assert ended(number) == "COMPLETED 0:0 after 1 restarts", logs(tmp_path)
+    for role in ("main", "searcher"):
+        log = (tmp_path / "run" / role / "log.txt").read_text()
+        assert "mgrpo: " in log
+        assert "stop" in log
+    assert_same(tmp_path / "run", straight, STEPS)
+
+
+def test_a_role_that_dies_ends_the_job_and_the_others_can_go_on(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None, straight: Path
+) -> None:
+    number = submit(tmp_path, root, monkeypatch)
+    until((tmp_path / "run" / "main" / "checkpoints" / "step=000002.ckpt").exists, tmp_path)
+    (victim,) = subprocess.run(
+        ["pgrep", "-f", f"fit .*--run.root={tmp_path} .*--role searcher"], check=True, capture_output=True, text=True
+    ).stdout.split()[-1:]
+    os.kill(int(victim), signal.SIGKILL)
+    until(lambda: not squeue("%A"), tmp_path)
+    assert ended(number) == "FAILED 137:0 after 0 restarts", logs(tmp_path)
+    assert "HINT: remove the file" in (tmp_path / "run" / "main" / "log.txt").read_text()
+    subprocess.run(["sbatch", str(tmp_path / "run" / "job.sbatch")], check=True)
+    until(lambda: not squeue("%A"), tmp_path)
+    assert_same(tmp_path / "run", straight, STEPS)

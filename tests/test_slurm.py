@@ -1,0 +1,206 @@
+"""The batch script of a job: what it asks SLURM for, what it starts, and what becomes of signals and failures."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from mgrpo_lightning.errors import ConfigurationError, MgrpoError
+from mgrpo_lightning.launch import main
+from mgrpo_lightning.slurm import ClusterConfig, JobConfig, PlaceConfig, read_cluster, render, submit
+
+ROLES = ["main", "searcher"]
+PLACES = {
+    "main": PlaceConfig(cpus_per_task=8, gpus_per_node=1),
+    "searcher": PlaceConfig(nodes=2, tasks_per_node=4, cpus_per_task=6, gpus_per_node=4, options=["--cpu-bind=cores"]),
+}
+
+
+def asked(script: str) -> list[str]:
+    return [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH ")]
+
+
+def started(script: str) -> list[str]:
+    return [line for line in script.splitlines() if line.startswith("role ")]
+
+
+def test_a_plain_job_has_the_nodes_of_all_roles_and_each_gets_its_own() -> None:
+    job = JobConfig(time="04:00:00", account="lab", partition="gpu", memory="64G", options=["--qos=long"])
+    script = render(ClusterConfig(job, PLACES), Path("/shared/run"), ["--config", "my team.yaml"], ["mgrpo", "fit"])
+    assert asked(script) == [
+        *("--job-name=run", "--time=04:00:00", "--account=lab", "--output=/shared/run/slurm-%j.txt"),
+        *("--open-mode=append", "--signal=B:USR1@300", "--requeue", "--qos=long"),
+        *("--nodes=3", "--ntasks-per-node=4", "--cpus-per-task=8", "--gpus-per-node=4", "--mem=64G", "--partition=gpu"),
+    ]
+    assert started(script) == [
+        "role main 0 --exact --nodes=1 --ntasks-per-node=1 --cpus-per-task=8 --gpus-per-node=1 --ntasks=1 --",
+        "role searcher 1 --exact --nodes=2 --ntasks-per-node=4 --cpus-per-task=6 --gpus-per-node=4 --ntasks=8 "
+        "--cpu-bind=cores -- --trainer.num_nodes=2 --trainer.devices=4",
+    ]
+    assert "mgrpo fit --config 'my team.yaml' --role \"$name\"" in script
+
+
+def test_a_heterogeneous_job_has_a_component_for_each_role() -> None:
+    job = JobConfig(heterogeneous=True, partition="cpu", requeue=False)
+    places = PLACES | {"searcher": PlaceConfig(partition="gpu", memory="32G", gpus_per_node=1)}
+    script = render(ClusterConfig(job, places), Path("/shared/run"), [], ["mgrpo", "fit"])
+    assert asked(script)[4:] == [
+        *("--no-requeue", "--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=8", "--gpus-per-node=1"),
+        "--partition=cpu",
+        "hetjob",
+        *("--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=1", "--mem=32G", "--partition=gpu"),
+    ]
+    assert ["--het-group=0" in line for line in started(script)] == [True, False]
+    assert "--het-group=1" in started(script)[1]
+
+
+FAKE = {
+    "srun": """#!/bin/bash
+while [[ $1 == --* ]]; do [[ $1 == --output=* ]] && log=${1#*=}; shift; done
+echo "index $MGRPO_ROLE_INDEX: $*" >>"$log"
+for last; do :; done
+role=$(sed 's/.*--role \\([a-z]*\\).*/\\1/' <<<"$*")
+while [ ! -e "$FAKE/$role.code" ]; do
+  [ -e "$FAKE/run/stop" ] && exit 75
+  sleep 0.05
+done
+exit "$(cat "$FAKE/$role.code")"
+""",
+    "scontrol": """#!/bin/bash
+echo "$*" >>"$FAKE/scontrol.txt"
+""",
+}
+
+
+class Job:
+    """The script, run by bash with an srun that waits for an exit status or for the file `stop`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name, text in FAKE.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+        script = render(ClusterConfig(roles=PLACES), folder / "run", ["--x=1"], ["mgrpo", "fit"])
+        (folder / "job.sbatch").write_text(script)
+        path = f"{folder}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "FAKE": str(folder), "SLURM_JOB_ID": "7"}
+        self.process = subprocess.Popen(["bash", str(folder / "job.sbatch")], env=environment)
+
+    def logs(self) -> dict[str, str]:
+        give_up = time.monotonic() + 20
+        paths = {role: self.folder / "run" / role / "log.txt" for role in ROLES}
+        while not all(path.exists() and path.read_text().endswith("\n") for path in paths.values()):
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+        return {role: path.read_text() for role, path in paths.items()}
+
+    def end(self, **codes: int) -> int:
+        for role, code in codes.items():
+            (self.folder / f"{role}.new").write_text(str(code))
+            (self.folder / f"{role}.new").rename(self.folder / f"{role}.code")
+        return self.process.wait(timeout=20)
+
+    @property
+    def requeued(self) -> bool:
+        return (self.folder / "scontrol.txt").exists()
+
+
+def test_roles_are_started_and_the_job_ends_well_when_all_have(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    assert job.logs() == {
+        "main": "index 0: mgrpo fit --x=1 --role main\n",
+        "searcher": "index 1: mgrpo fit --x=1 --role searcher --trainer.num_nodes=2 --trainer.devices=4\n",
+    }
+    assert job.end(main=0, searcher=0) == 0
+    assert not job.requeued
+
+
+def test_a_role_with_a_checkpoint_goes_on_from_it_and_an_old_stop_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "run" / "main" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "main" / "checkpoints" / "step=000004.ckpt").touch()
+    (tmp_path / "run" / "stop").touch()
+    job = Job(tmp_path)
+    assert job.logs()["main"].endswith("--role main --ckpt_path=last\n")
+    assert "ckpt_path" not in job.logs()["searcher"]
+    assert job.end(main=0, searcher=0) == 0
+
+
+def test_near_the_time_limit_all_stop_and_the_job_is_requeued_once(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.logs()
+    job.process.send_signal(10)  # SIGUSR1
+    assert job.end() == 0
+    assert (tmp_path / "scontrol.txt").read_text() == "requeue 7\n"
+
+
+def test_a_role_that_ended_before_the_others_stopped_does_not_keep_the_job_from_going_on(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.logs()
+    (tmp_path / "searcher.code").write_text("0")
+    time.sleep(0.3)
+    job.process.send_signal(10)
+    assert job.end() == 0
+    assert job.requeued
+
+
+@pytest.mark.parametrize("limit", [False, True])
+def test_a_failure_stops_the_others_and_nothing_is_requeued(tmp_path: Path, limit: bool) -> None:
+    job = Job(tmp_path)
+    job.logs()
+    if limit:
+        (tmp_path / "searcher.code").write_text("3")
+        job.process.send_signal(10)
+    assert job.end(**({} if limit else {"searcher": 3})) == 3
+    assert (tmp_path / "run" / "stop").exists()
+    assert not job.requeued
+
+
+def test_a_cluster_file_is_read_with_slurms_own_times(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text("job: {time: 04:00:00, setup: [module load cuda]}\nroles: {searcher: {nodes: 2}}\n")
+    assert read_cluster(path, ROLES) == ClusterConfig(
+        JobConfig(time="04:00:00", setup=["module load cuda"]),
+        {"main": PlaceConfig(), "searcher": PlaceConfig(nodes=2)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("jobs: {time: '1'}", "jobs"),
+        ("job: {tim: 1}", "tim"),
+        ("roles: {main: {nodes: many}}", "many"),
+        ("roles: {reader: {}}", "reader"),
+        ("roles: {main: {partition: gpu}}", "shared allocation"),
+        ("job: [", "cluster.yaml"),
+        ("- a\n- b", "cluster.yaml"),
+    ],
+)
+def test_a_cluster_file_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=rf"cluster.yaml.*{named}.*HINT|{named}.*HINT"):
+        read_cluster(path, ROLES)
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        read_cluster(tmp_path / "nowhere.yaml", ROLES)
+
+
+def test_the_script_is_kept_and_a_refusal_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sbatch").write_text("#!/bin/bash\necho 'invalid   partition' >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    (tmp_path / "cluster.yaml").write_text("job: {partition: gpu}\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    team = ["--config", str(root / "configs" / "quickstart.yaml"), f"--run.root={tmp_path}"]
+    main(["--slurm", str(tmp_path / "cluster.yaml"), "--write_only", *team])
+    assert f"written: {tmp_path}/quickstart/job.sbatch" in capsys.readouterr().out
+    with pytest.raises(MgrpoError, match=r"sbatch refuses .*job.sbatch: invalid partition"):
+        main(["--slurm", str(tmp_path / "cluster.yaml"), *team])
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    with pytest.raises(MgrpoError, match="no command `sbatch`"):
+        submit(ClusterConfig(roles=PLACES), tmp_path / "run", [], write_only=False)
