@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 PIP_INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test lint format mutants pocket smollm2 constraints clean
+.PHONY: help env quickstart test test-slurm lint format mutants pocket smollm2 constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ quickstart: env ## Train the pocket team on the Factbook and show what it learne
 
 test: env ## Run the whole test suite
 	$(BIN)/python -m pytest
+
+test-slurm: env ## With MGRPO_TEST_SLURM=1: run roles on a real SLURM of two nodes (Debian, as root)
+	$(BIN)/python -m pytest tests/cluster
 
 lint: env ## Check style, spelling and types
 	$(BIN)/ruff check .

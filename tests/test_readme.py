@@ -46,7 +46,7 @@ def commands(readme: str, program: str) -> list[list[str]]:
 
 def test_the_commands_run_one_after_the_other(readme: str, mgrpo: Callable[..., None], tmp_path: Path) -> None:
     given = commands(readme, "mgrpo")
-    names = ["doctor", "fit", "fit", "validate", "predict", "replay", "launch", "store"]
+    names = ["doctor", "fit", "fit", "validate", "predict", "replay", "launch", "store", "launch"]
     assert [arguments[0] for arguments in given] == names
     doctor, fit, resume, validate, predict, (replay, run), *_ = given
     mgrpo(*doctor)
@@ -60,7 +60,7 @@ def test_the_commands_run_one_after_the_other(readme: str, mgrpo: Callable[..., 
 def test_the_commands_for_roles_of_their_own_run(
     readme: str, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    *_, launch, (store, run) = commands(readme, "mgrpo")
+    *_, launch, (store, run), _ = commands(readme, "mgrpo")
     assert f"--run.name={Path(run).name}" in launch
     monkeypatch.chdir(root)
     for arguments in (
@@ -72,9 +72,20 @@ def test_the_commands_for_roles_of_their_own_run(
     assert "every file is whole" in capfd.readouterr().out
 
 
+def test_the_command_for_a_cluster_writes_a_job(
+    readme: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("sys.argv", ["mgrpo", *commands(readme, "mgrpo")[-1], "--write_only", f"--run.root={tmp_path}"])
+    program()
+    script = (tmp_path / "quickstart" / "job.sbatch").read_text()
+    assert "role main 0 --exact --nodes=1" in script
+    assert "role searcher 1" in script
+
+
 def test_the_make_targets_exist(readme: str, root: Path) -> None:
     makefile = (root / "Makefile").read_text(encoding="utf-8")
-    targets = {arguments[0] for arguments in commands(readme, "make")} | set(re.findall(r"`make ([a-z]+)`", readme))
+    targets = {arguments[0] for arguments in commands(readme, "make")} | set(re.findall(r"`make ([a-z0-9-]+)`", readme))
     assert {"quickstart", "test"} <= targets
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 

@@ -168,6 +168,11 @@ def test_a_cluster_file_is_read_with_slurms_own_times(tmp_path: Path) -> None:
     )
 
 
+def test_the_examples_can_be_read(root: Path) -> None:
+    paths = sorted((root / "configs" / "slurm").glob("*.yaml"))
+    assert [read_cluster(path, ROLES).job.heterogeneous for path in paths] == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
