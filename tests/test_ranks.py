@@ -1,4 +1,7 @@
-"""A run on two ranks: each plays its part of the queries, and together they train what one process would have made."""
+"""A run on two ranks: each plays its part of the queries, and together they train what one process would have made.
+
+Two roles of two ranks each are left out unless asked for: pytest -m slow tests/test_ranks.py
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ import torch
 from mgrpo_lightning.data.streams import part_of
 from mgrpo_lightning.journal import read_groups, training_files
 from mgrpo_lightning.replay import differences, replay
+from tests.test_decoupled import ROLES, adapter, command, finish, start, trajectories
 
 STEPS = 3
+TWO = ("--trainer.accelerator=cpu", "--trainer.devices=2")
 
 
 @pytest.mark.parametrize(("count", "ranks"), [(8, 2), (7, 3), (3, 3), (2, 3), (300, 7)])
@@ -26,15 +31,14 @@ def test_parts_are_all_queries_once(count: int, ranks: int) -> None:
 
 
 def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path, root: Path) -> None:
-    command = [
+    arguments = [
         *(sys.executable, "-m", "mgrpo_lightning", "fit", "--config", "configs/quickstart.yaml"),
         *("--config", "configs/debug/fast.yaml", f"--run.root={tmp_path}", "--run.name=run"),
         *(f"--trainer.max_steps={STEPS}", "--data.queries_per_step=3", "--data.rollouts_per_query=4"),
-        *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=2"),
-        "--trainer.num_sanity_val_steps=0",
+        *("--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0", *TWO),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    done = subprocess.run(arguments, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
     assert "sync_dist" not in done.stderr
@@ -47,3 +51,16 @@ def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path,
     replayed = replay(run, start=None, until=STEPS, settings=["--trainer.devices=1"])
     found = differences(replayed.adapters, {role: values["adapter"] for role, values in state["roles"].items()})
     assert max(found.values()) < 1e-6
+
+
+@pytest.mark.slow
+def test_roles_of_two_ranks_in_processes_of_their_own_are_bitwise_those_in_one(tmp_path: Path, root: Path) -> None:
+    finish([start(root, command(tmp_path / "coupled", "run", *TWO))])
+    finish([start(root, command(tmp_path, "run", "--role", role, *TWO)) for role in ROLES])
+    for role in ROLES:
+        one, other = adapter(tmp_path / "coupled" / "run", role, STEPS), adapter(tmp_path / "run" / role, role, STEPS)
+        assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+        played, expected = trajectories(tmp_path / "run" / role, role), trajectories(tmp_path / "coupled" / "run", role)
+        assert played.keys() == expected.keys()
+        assert all(played[key][0].spans == trajectory.spans for key, (trajectory, _) in expected.items())
+    assert (tmp_path / "run" / "store" / "writers" / "searcher-1").is_dir()

@@ -154,8 +154,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     def exchange(self) -> Exchange | None:
         """This process's end of the store; opened on first use."""
         if self._exchange is None and self.store is not None:
-            num_ranks = self.trainer.world_size if self.trainer else 1
-            self._exchange = open_exchange(self.store, self.module, self.peers, num_ranks=num_ranks)
+            rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+            self._exchange = open_exchange(self.store, self.module, self.peers, rank=rank, num_ranks=num_ranks)
         return self._exchange
 
     @override

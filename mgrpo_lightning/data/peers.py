@@ -23,32 +23,35 @@ class PeersConfig:
     """Seconds without a sign of life after which a role is gone; also for one that has not started yet."""
 
 
-def open_exchange(store: Path, module: TeamModule, peers: PeersConfig, *, num_ranks: int) -> Exchange:
+def open_exchange(store: Path, module: TeamModule, peers: PeersConfig, *, rank: int, num_ranks: int) -> Exchange:
     """This process's end of the store.
 
     Args:
         store: Its folder.
         module: Whose local roles speak.
         peers: What happens when another role is gone.
+        rank: Of this process in its role.
         num_ranks: Of this role.
 
     Raises:
-        ConfigurationError: A sub-agent calls others, or the role has several ranks.
+        ConfigurationError: A sub-agent calls others, or another role has another number of ranks.
     """
-    _refuse_undecoupled(module, num_ranks)
-    elsewhere = [name for name in module.roles if name not in module.local_roles]
-    return Exchange(store, module.local_roles[0], peers=elsewhere, on_loss=peers.on_loss, lost_after=peers.lost_after)
+    _refuse_nested_calls(module)
+    return Exchange(
+        store,
+        module.local_roles[0],
+        rank=rank,
+        num_ranks=num_ranks,
+        peers=[name for name in module.roles if name not in module.local_roles],
+        on_loss=peers.on_loss,
+        lost_after=peers.lost_after,
+    )
 
 
-def _refuse_undecoupled(module: TeamModule, num_ranks: int) -> None:
+def _refuse_nested_calls(module: TeamModule) -> None:
     for name, role in module.roles.items():
         if name != module.main and role.calls:
             raise ConfigurationError(
                 f"role {name!r} calls {role.calls}; in processes of their own only main may call.",
                 hint="play this team in one process: leave run.role out.",
             )
-    if num_ranks > 1:
-        raise ConfigurationError(
-            f"role {module.local_roles[0]!r} has {num_ranks} ranks beside other roles' processes.",
-            hint="set trainer.devices: 1 and trainer.num_nodes: 1.",
-        )

@@ -1,4 +1,7 @@
-"""Exchange: one role's end of the store. It says things, waits for what others say, and notices when one is gone."""
+"""Exchange: one role's end of the store. It says things, waits for what others say, and notices when one is gone.
+
+Where roles have several ranks, all have as many, and rank r of one plays with rank r of the others: the same queries.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from mgrpo_lightning.errors import MgrpoError, RunStopped
+from mgrpo_lightning.errors import ConfigurationError, MgrpoError, RunStopped
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import BEAT, STOP, incarnation_folder, incarnations, read_alive, writer_name
 from mgrpo_lightning.store.ledger import Ledger
@@ -20,7 +23,7 @@ from mgrpo_lightning.trajectory import Key
 
 T = TypeVar("T")
 NOWHERE = Key(-1, -1, -1, -1)
-"""Key of a record that is about a member."""
+"""Key of a record that is about a member, but for its rank, which stands as the query."""
 PAUSES = (0.002, 0.05)
 """Seconds between two looks, at first and after a while."""
 RESTART = 60.0
@@ -38,6 +41,8 @@ class Exchange:
     Args:
         root: The store; made if missing.
         role: Whose end it is.
+        rank: Of this process among those of its role.
+        num_ranks: How many there are.
         peers: The roles that are waited for.
         on_loss: ``error``: a peer that ends, fails or shows no sign of life for ``lost_after`` seconds is an error;
             ``wait``: it is waited for, until it is started again.
@@ -53,6 +58,8 @@ class Exchange:
         root: Path,
         role: str,
         *,
+        rank: int = 0,
+        num_ranks: int = 1,
         peers: Sequence[str],
         on_loss: Literal["error", "wait"] = "error",
         lost_after: float = 300.0,
@@ -63,7 +70,9 @@ class Exchange:
         self._root = root
         self._stop = root.parent / STOP
         self._disk = disk or Disk()
-        self._writer = StoreWriter(root, role, disk=disk)
+        self._rank = rank
+        self._num_ranks = num_ranks
+        self._writer = StoreWriter(root, role, rank, disk=disk)
         self._tail = Tail(root, disk=disk)
         self._said = {record.place: record.hash for record in self._writer.recovered}
         self._peers = {peer: _Peer() for peer in peers}
@@ -74,7 +83,7 @@ class Exchange:
         self._ended = threading.Event()
         self._member("begin", None)
         self.refresh()
-        self._earlier = self._members()
+        self._earlier = self.ledger.find("members", "train", NOWHERE.step)
         """What stood there about peers when this process began."""
         self._opened = time.monotonic()
         self._heart = threading.Thread(target=self._beat, name=f"heart of {role}", daemon=True)
@@ -148,7 +157,9 @@ class Exchange:
         """
         self._writer.close_step(step)
         self.ledger.forget(step)
-        self._said = {place: said for place, said in self._said.items() if place[2].step >= step or place[2] == NOWHERE}
+        self._said = {
+            place: said for place, said in self._said.items() if place[2].step >= step or place[0] == "members"
+        }
 
     def close(self, error: BaseException | None = None) -> None:
         """Say that this role has ended, and why; closing twice is harmless.
@@ -165,20 +176,16 @@ class Exchange:
 
     def _member(self, event: str, reason: str | None) -> None:
         text = f"incarnation {self._writer.incarnation}" + (f": {reason}" if reason else "")
-        self.say([Record("members", "train", NOWHERE, self.role, event=event, text=text)])
+        place = NOWHERE._replace(query=self._rank)
+        self.say([Record("members", "train", place, self.role, event=event, text=text, ranks=self._num_ranks)])
 
-    def _members(self) -> dict[str, Record]:
-        return {record.role: record for record in self.ledger.find("members", "train", NOWHERE.step)}
-
-    def _ended_peers(self) -> dict[str, Record]:
-        """How peers have ended; one that had before this process began has some time to begin anew."""
+    def _told(self, rank: int) -> dict[str, Record]:
+        """By peer, the last word of a rank on itself; on an earlier life only after some time to begin anew."""
         restarting = time.monotonic() - self._opened < min(RESTART, self._lost_after)
         return {
-            name: record
-            for name, record in self._members().items()
-            if name in self._peers
-            and record.event != "begin"
-            and not (restarting and record == self._earlier.get(name))
+            record.role: record
+            for record in self.ledger.find("members", "train", NOWHERE.step)
+            if record.role in self._peers and record.key.query == rank and not (restarting and record in self._earlier)
         }
 
     def _beat(self) -> None:
@@ -194,17 +201,24 @@ class Exchange:
         Raises:
             RunStopped: The run, or a peer, was asked to stop.
             PeerLost: A peer is gone.
+            ConfigurationError: A peer has another number of ranks.
         """
-        if self._stop.exists():
+        if self._num_ranks == 1 and self._stop.exists():  # several stop together, behind a step
             raise RunStopped(f"{self.role!r} stopped while it waited for {what}, as {self._stop} asks.", hint=_GO_ON)
-        ended = self._ended_peers()
-        for name, record in ended.items():
+        for name, record in self._told(0).items():
+            if record.ranks != self._num_ranks:
+                raise ConfigurationError(
+                    f"role {name!r} has {record.ranks} ranks and {self.role!r} has {self._num_ranks}.",
+                    hint="give all roles as many devices and nodes: rank r of one plays with rank r of the others.",
+                )
+        told = self._told(self._rank)
+        for name, record in told.items():
             if record.event == "stop":
                 raise RunStopped(f"role {name!r} has stopped while {self.role!r} waits for {what}.", hint=_GO_ON)
         if self._on_loss == "wait":
             return
         for name, peer in self._peers.items():
-            if (last := ended.get(name)) is not None:
+            if (last := told.get(name)) is not None and last.event in ("fail", "end"):
                 ending = f"failed ({last.text})" if last.event == "fail" else "has ended"
                 raise PeerLost(
                     f"role {name!r} {ending} while {self.role!r} waits for {what}.",
@@ -218,7 +232,7 @@ class Exchange:
                 )
 
     def _sign(self, role: str) -> object:
-        home = self._root / "writers" / writer_name(role, 0)
+        home = self._root / "writers" / writer_name(role, self._rank)
         latest = max(incarnations(self._disk, home), default=0)
         alive = read_alive(self._disk, incarnation_folder(home, latest))
         return latest, alive and alive.beat

@@ -67,6 +67,8 @@ class Record:
     """Of outcomes, in [0, 1]."""
     seconds: float | None = None
     """How long it took; no part of the content."""
+    ranks: int | None = None
+    """Of members: how many processes the role has."""
     calls: tuple[Closed, ...] | None = None
     """Of the frontier of a step: every call that counts."""
     hash: str = field(init=False, compare=False, repr=False)
@@ -89,7 +91,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 _CALLS = pa.list_(pa.struct([(name, pa.string() if name == "hash" else pa.int64()) for name in Closed._fields]))
 _TYPES: dict[str, pa.DataType] = {
-    **dict.fromkeys(("parent", "version", "round"), pa.int64()),
+    **dict.fromkeys(("parent", "version", "round", "ranks"), pa.int64()),
     **dict.fromkeys(("failed", "valid"), pa.bool_()),
     **dict.fromkeys(("correct", "seconds"), pa.float64()),
     "calls": _CALLS,

@@ -17,7 +17,7 @@ from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
-from mgrpo_lightning.errors import MgrpoError, RunStopped
+from mgrpo_lightning.errors import ConfigurationError, MgrpoError, RunStopped
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.store.exchange import Exchange, PeerLost
@@ -213,6 +213,29 @@ def test_what_ended_a_peers_earlier_life_counts_only_if_it_does_not_come_back(
     with pytest.raises(MgrpoError, match="searcher"):
         late.until(lambda: None, "a report")
     late.close()
+
+
+def test_roles_with_different_numbers_of_ranks_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    main = Exchange(root, "main", peers=["searcher"], num_ranks=2)
+    searcher = Exchange(root, "searcher", peers=[])
+    with pytest.raises(ConfigurationError, match=r"role 'searcher' has 1 ranks and 'main' has 2.*HINT: give all roles"):
+        main.until(lambda: None, "a report")
+    main.close()
+    searcher.close()
+
+
+def test_a_rank_hears_its_own_rank_of_a_peer(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    main = [Exchange(root, "main", peers=["searcher"], rank=rank, num_ranks=2) for rank in range(2)]
+    searcher = [Exchange(root, "searcher", peers=["main"], rank=rank, num_ranks=2) for rank in range(2)]
+    searcher[1].close(MgrpoError("full."))
+    looks = iter([None, None, "there"])
+    assert main[0].until(lambda: next(looks), "a report") == "there"
+    with pytest.raises(PeerLost, match="full"):
+        main[1].until(lambda: None, "a report")
+    for exchange in (*main, *searcher):
+        exchange.close()
 
 
 def test_a_run_that_is_asked_to_stop_does_so_while_it_waits(tmp_path: Path) -> None:
