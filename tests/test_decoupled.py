@@ -1,6 +1,6 @@
 """Roles in processes of their own: bitwise what they are in one.
 
-The kill of main takes a minute and is left out unless asked for: pytest -m slow tests/test_decoupled.py
+The kill of main and the frozen role are left out unless asked for: pytest -m slow tests/test_decoupled.py
 """
 
 from __future__ import annotations
@@ -101,3 +101,17 @@ def test_a_killed_role_is_resumed_and_nothing_differs(tmp_path: Path, root: Path
     finish(processes.values())
     assert_same(tmp_path / "run", coupled)
     assert (tmp_path / "run" / "store" / "writers" / f"{victim}-0" / "000002").is_dir()
+
+
+@pytest.mark.slow
+def test_a_role_that_only_serves_is_what_it_is_in_one_process(tmp_path: Path, root: Path) -> None:
+    frozen = "--model.init_args.roles.searcher.trainable=false"
+    finish([start(root, command(tmp_path, "coupled", frozen))])
+    finish([start(root, command(tmp_path, "run", frozen, "--role", role)) for role in ROLES])
+    one, other = adapter(tmp_path / "coupled", "main", STEPS), adapter(tmp_path / "run" / "main", "main", STEPS)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    played, expected = (
+        trajectories(tmp_path / "run" / "searcher", "searcher"),
+        trajectories(tmp_path / "coupled", "searcher"),
+    )
+    assert {key: t.spans for key, (t, _) in played.items()} == {key: t.spans for key, (t, _) in expected.items()}

@@ -72,7 +72,7 @@ class TeamModule(LightningModule):
             )
         self.local_roles = [name for name in roles if local_roles is None or name in local_roles]
         self.trained_roles = [name for name in self.local_roles if roles[name].trainable]
-        if not self.trained_roles:
+        if not any(role.trainable for role in roles.values()):
             raise ConfigurationError("no role is trainable.", hint="set `trainable: true` on at least one role.")
         self.quantization: Literal["nf4", "none"] = quantization
         self.compute_dtype = DTYPES[compute_dtype]
@@ -149,7 +149,8 @@ class TeamModule(LightningModule):
                 "betas": tuple(config.betas),
                 "weight_decay": config.weight_decay,
             }
-            for name in self.trained_roles
+            # a process that only serves counts its steps with an optimizer that nothing has a gradient for
+            for name in self.trained_roles or self.local_roles
         )
 
     @override
@@ -165,6 +166,8 @@ class TeamModule(LightningModule):
         updated = []
         for group in self._optimizer.param_groups:
             name = group["name"]
+            if name not in self.trained_roles:
+                continue
             module, aligned = self.role_module(name), batch.roles[name]
             values = module.update(aligned)
             values["grad_norm"] = module.clip()

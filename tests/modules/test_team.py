@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.roles import AdapterConfig, OptimizerConfig, RoleConfig
 from mgrpo_lightning.tasks.base import Question
@@ -34,7 +35,7 @@ class Prepared(AlignedTrajectoryDataModule):
 
     @override
     def train_batch(self, step: int, questions: Sequence[Question]) -> TeamBatch:
-        self.versions.append(self.module.policies["main"].version)
+        self.versions.append(self.module.policies[self.module.local_roles[0]].version)
         self.states.append(snapshot(self.module))
         roles = {role: self._batch(step, role) for role in self.module.trained_roles}
         return TeamBatch(step, [], roles, roles, {"play": 0.0})
@@ -69,7 +70,9 @@ def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 @pytest.fixture
 def fit(tiny_folder: Path, tmp_path: Path) -> Callable[..., tuple[TeamModule, Prepared]]:
-    def run(data: Prepared, *, steps: int = 4, frozen: Sequence[str] = ()) -> tuple[TeamModule, Prepared]:
+    def run(
+        data: Prepared, *, steps: int = 4, frozen: Sequence[str] = (), local: list[str] | None = None
+    ) -> tuple[TeamModule, Prepared]:
         roles = {
             role: RoleConfig(
                 base_model=str(tiny_folder),
@@ -80,7 +83,7 @@ def fit(tiny_folder: Path, tmp_path: Path) -> Callable[..., tuple[TeamModule, Pr
             )
             for role, rank in (("main", 4), ("searcher", 2))
         }
-        module = TeamModule(roles)
+        module = TeamModule(roles, local_roles=local)
         trainer = Trainer(
             max_steps=steps,
             max_epochs=-1,
@@ -123,6 +126,17 @@ def test_a_frozen_role_and_the_base_never_change(fit: Callable[..., tuple[TeamMo
     assert equal(data.states[0]["searcher"], last["searcher"])
     assert equal(data.states[0]["base"], last["base"])
     assert not equal(data.states[0]["main"], last["main"])
+
+
+def test_a_process_whose_only_role_is_frozen_counts_its_steps_and_moves_nothing(
+    fit: Callable[..., tuple[TeamModule, Prepared]],
+) -> None:
+    module, data = fit(Prepared(), frozen=["searcher"], local=["searcher"])
+    assert (module.num_steps, module.trainer.global_step) == (4, 4)
+    assert data.versions == [0, 0, 0, 0]
+    assert equal(data.states[0]["searcher"], snapshot(module)["searcher"])
+    with pytest.raises(ConfigurationError, match="no role is trainable"):
+        fit(Prepared(), frozen=["main", "searcher"])
 
 
 def test_the_base_is_in_four_bit_and_no_part_of_the_module(fit: Callable[..., tuple[TeamModule, Prepared]]) -> None:
