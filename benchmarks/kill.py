@@ -1,6 +1,6 @@
 """Kill runs with SIGKILL, resume them, and see that nothing is lost, doubled or changed.
 
-    python -m benchmarks.kill [--kills 50] [--schedules rounds eager] [--tmpdir /dev/shm] [--json FILE]
+    python -m benchmarks.kill [--decoupled] [--kills 50] [--schedules rounds eager] [--tmpdir /dev/shm] [--json FILE]
 
 A small quickstart team. A run is killed again and again on its way: at a random time, or inside of one of the named
 points (in the middle of a turn, of a backward pass, of writing a checkpoint, ...), which the child process patches into
@@ -11,13 +11,13 @@ itself. At its end,
 - under ``eager``, every turn that was finished before a kill must stand in the journal of its step, every rollout must
   be there once, and ``mgrpo replay`` must compute bitwise the same adapters.
 
-Prints the hits of every point.
+With ``--decoupled`` every role is a process of its own, and either is killed and resumed while the other goes on: see
+``kill_roles.py``. Prints the hits of every point.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import random
@@ -28,67 +28,10 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from benchmarks.kill_points import EAGER_POINTS, POINTS
-from mgrpo_lightning.journal import read_groups
-from mgrpo_lightning.open_step import whole_lines
-
-Turn = tuple[tuple[int, ...], tuple[float, ...]]
-"""Ids and log-probabilities."""
-STEPS, QUERIES, ROLLOUTS = 6, 2, 4
-EXPECTED = set(itertools.product(range(QUERIES), range(ROLLOUTS)))
-"""Query and rollout of each step's rollouts."""
-BY_TIME = "by time"
-
-FIT = [
-    *("fit", "--config", "configs/quickstart.yaml", "--config", "configs/debug/fast.yaml"),
-    *(f"--trainer.max_steps={STEPS}", "--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=0"),
-    *(f"--data.queries_per_step={QUERIES}", f"--data.rollouts_per_query={ROLLOUTS}"),
-    "--trainer.enable_progress_bar=false",
-]
-
-
-def start(
-    folder: Path, environment: dict[str, str], schedule: str, point: str = "", seed: int = 0
-) -> subprocess.Popen[bytes]:
-    """Start or resume a run.
-
-    Args:
-        folder: Of the run.
-        environment: Of the child.
-        schedule: Of its play.
-        point: Where it is to die.
-        seed: Decides which time it passes there.
-    """
-    resume = ["--ckpt_path=last"] if list(folder.glob("checkpoints/step=*.ckpt")) else []
-    names = [f"--data.schedule={schedule}", f"--run.root={folder.parent}", f"--run.name={folder.name}"]
-    words = [point, str(seed), *FIT, *names, *resume]
-    with open(folder.parent / "log", "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.kill_points", *words], env=environment, stdout=log, stderr=log
-        )
-
-
-def record(folder: Path) -> dict[str, Any]:
-    """All that a finished run must have in common with the straight one, seconds left out."""
-    state = torch.load(folder / "checkpoints" / f"step={STEPS:06d}.ckpt", weights_only=True)
-    steps = {}
-    for path in sorted(folder.glob("journal/step-*.parquet")):
-        rollouts = [rollout for group in read_groups(path) for rollout in group.rollouts]
-        steps[path.name] = [(t.key, t.spans, t.messages, r.scores) for r in rollouts for t in r.trajectories()]
-    return {"roles": state["roles"], "rewards": state["callbacks"]["Results"]["rewards"], "steps": steps}
-
-
-def same(ours: Any, theirs: Any) -> bool:
-    """Equality of nested records, bitwise for tensors."""
-    if isinstance(ours, torch.Tensor):
-        return torch.equal(ours, theirs)
-    if isinstance(ours, dict):
-        return ours.keys() == theirs.keys() and all(same(ours[key], theirs[key]) for key in ours)
-    return bool(ours == theirs)
+from benchmarks.kill_roles import RolesKiller
+from benchmarks.kill_runs import BY_TIME, EXPECTED, STEPS, Turn, finished_turns, record, same, start
 
 
 class Killer:
@@ -174,23 +117,10 @@ class Killer:
                 )
 
 
-def finished_turns(folder: Path) -> dict[int, Counter[Turn]]:
-    """The turns in the open steps of a run that was killed, by step.
-
-    Args:
-        folder: Of the run.
-    """
-    turns = {}
-    for path in folder.glob("open_steps/step-*.jsonl"):
-        values = [line["value"] for line in whole_lines(path)[0][1:]]
-        ids = [(tuple(value["ids"]), tuple(value["logprobs"])) for value in values if "ids" in value]
-        turns[int(path.stem.removeprefix("step-"))] = Counter(ids)
-    return turns
-
-
 def main() -> None:
     """Kill, resume, look, and print the hits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--decoupled", action="store_true", help="each role in a process of its own")
     parser.add_argument("--kills", type=int, default=50, help="of each schedule")
     parser.add_argument("--schedules", nargs="+", choices=["rounds", "eager"], default=["rounds", "eager"])
     parser.add_argument("--seed", type=int, default=0)
@@ -203,13 +133,14 @@ def main() -> None:
     killers = []
     for schedule in arguments.schedules:
         with tempfile.TemporaryDirectory() as root:
-            killer = Killer(Path(root), schedule, environment, random.Random(arguments.seed))
+            kind = RolesKiller if arguments.decoupled else Killer
+            killer = kind(Path(root), schedule, environment, random.Random(arguments.seed))
             killer.kill(arguments.kills)
         killers.append(killer)
     print("\n| point | " + " | ".join(k.schedule for k in killers) + " |\n|---|" + "---|" * len(killers))
-    for name in [BY_TIME, *EAGER_POINTS]:
+    for name in dict.fromkeys(name for killer in killers for name in killer.hits):
         print(f"| {name} | " + " | ".join(str(k.hits.get(name, "-")) for k in killers) + " |")
-    for title in ("runs", "lost", "doubled", "different"):
+    for title in ("runs", *killers[0].faults):
         figures = [k.runs if title == "runs" else k.faults[title] for k in killers]
         print(f"| {title} | " + " | ".join(map(str, figures)) + " |")
     if arguments.json:

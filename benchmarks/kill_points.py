@@ -23,6 +23,7 @@ from mgrpo_lightning.modules.update import Update
 from mgrpo_lightning.open_step import OpenStep
 from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.sampling.turns import Turns
+from mgrpo_lightning.store.disk import Disk
 
 
 def _die(*_: object) -> None:
@@ -76,6 +77,10 @@ def _half_a_line(original: Callable[..., object], memory: OpenStep, record: obje
     memory._file.write(b"00000000 {half")
 
 
+def _half_a_file(_: object, disk: Disk, descriptor: int, data: bytes) -> None:
+    os.write(descriptor, data[: len(data) // 2])
+
+
 def _half_a_table(_: object, table: object, where: Any, **options: object) -> None:
     Path(where).write_bytes(b"PAR1half")
 
@@ -91,11 +96,17 @@ POINTS: dict[str, Callable[[random.Random], None]] = {
     "mid export": lambda chance: _replace(AdapterBank, "save", 1, _through),
 }
 """Where a child kills itself; a point that is not reached in what is left of a run counts no hit."""
+STORE_POINTS: dict[str, Callable[[random.Random], None]] = {
+    "mid segment": lambda chance: _replace(Disk, "fill", chance.randint(1, 80), _half_a_file),
+    "before its rename": lambda chance: _replace(Disk, "rename", chance.randint(1, 80)),
+    "after its rename": lambda chance: _replace(Disk, "rename", chance.randint(1, 80), _through),
+}
+"""Further ones of a role in a process of its own: a beat counts like a segment."""
 EAGER_POINTS = POINTS | {"mid line": lambda chance: _replace(OpenStep, "_append", chance.randint(1, 60), _half_a_line)}
 
 
 if __name__ == "__main__":
     _, place, seed, *words = sys.argv
     if place:
-        EAGER_POINTS[place](random.Random(int(seed)))
+        (EAGER_POINTS | STORE_POINTS)[place](random.Random(int(seed)))
     mgrpo(words)
