@@ -10,12 +10,11 @@ from dataclasses import fields
 
 from rich.console import Console
 from rich.table import Column, Table
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.chat import Chat
-from mgrpo_lightning.policy.loading import clear_load_error, source_of
+from mgrpo_lightning.policy.loading import load_tokenizer
 from mgrpo_lightning.policy.memory import MemoryPlan, adapter_parameters, meta_model, plan
 from mgrpo_lightning.policy.policy import refuse_biased_training
 
@@ -34,7 +33,7 @@ def dry_run(model: TeamModule, data: AlignedTrajectoryDataModule, console: Conso
     console = console or Console()
     for name, config in model.roles.items():
         refuse_biased_training(name, config)
-        Chat(_tokenizer(config.base_model), config.chat_template)
+        Chat(load_tokenizer(config.base_model), config.chat_template)
     data.tools(model.roles)
     memory = planned(model, data)
     console.print(_roles_table(model, data.queries_per_step * data.rollouts_per_query))
@@ -54,7 +53,7 @@ def planned(model: TeamModule, data: AlignedTrajectoryDataModule) -> MemoryPlan:
     """
     rollouts = data.queries_per_step * data.rollouts_per_query
     return plan(
-        model.roles,
+        {name: role for name, role in model.roles.items() if role.endpoint is None},
         quantization=model.quantization,
         compute_dtype=model.compute_dtype,
         dense_copy=model.dense_copy,
@@ -63,12 +62,6 @@ def planned(model: TeamModule, data: AlignedTrajectoryDataModule) -> MemoryPlan:
         conversations=dict.fromkeys(model.roles, max(rollouts, data.validation.per_batch)),
         cache_bytes=data.cache_bytes,
     )
-
-
-def _tokenizer(base_model: str) -> PreTrainedTokenizerBase:
-    with clear_load_error(base_model):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source_of(base_model))
-    return tokenizer
 
 
 def _roles_table(model: TeamModule, rollouts: int) -> Table:

@@ -70,7 +70,8 @@ def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
         ConfigurationError: No config file names roles.
     """
     settings = composed(args)
-    roles = list(settings.get("model", {}).get("init_args", {}).get("roles", {}))
+    blocks = settings.get("model", {}).get("init_args", {}).get("roles", {})
+    roles = [name for name, block in blocks.items() if not (block or {}).get("endpoint")]
     if not roles:
         raise ConfigurationError("no config file has roles.", hint="give a team file: mgrpo launch --config TEAM.")
     run = settings.get("run", {})

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mgrpo_lightning.endpoint import EndpointConfig
 from mgrpo_lightning.errors import ConfigurationError
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -159,6 +160,9 @@ class RoleConfig:
     queue: int | None = None
     """Trajectories of an update, taken from a free-running queue whichever steps they were played in; None: it trains
     on exactly what was played in one step."""
+    endpoint: EndpointConfig | None = None
+    """A model behind an OpenAI-compatible server plays the role, which then is not trainable; ``base_model`` is loaded
+    for its tokenizer and chat template alone."""
     trainable: bool = True
     """False freezes the role: it plays, but takes no step."""
     description: str = ""
@@ -166,6 +170,11 @@ class RoleConfig:
 
     def __post_init__(self) -> None:
         _restore_null(self, "system_prompt", "chat_template", "queue")
+        if self.endpoint is not None and self.trainable:
+            raise ConfigurationError(
+                f"the role of {self.endpoint.model!r} at {self.endpoint.url} is trainable.",
+                hint="set trainable: false.",
+            )
         if self.lag < 0:
             raise ConfigurationError(f"lag is {self.lag}.", hint="give 0, or steps that an update may come late.")
         if self.queue is not None and (self.queue < 1 or self.lag):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from mgrpo_lightning.agents.actions import ToolCall
 from mgrpo_lightning.agents.agent import Agent
 from mgrpo_lightning.agents.calls import Outcome
-from mgrpo_lightning.agents.scripted import ScriptedConversation
 from mgrpo_lightning.agents.seat import Seat
+from mgrpo_lightning.agents.texts import EndpointConversation, ScriptedConversation
+from mgrpo_lightning.endpoint import ChatEndpoint
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
@@ -44,6 +45,8 @@ class Play:
 
     seats: Mapping[str, Seat]
     samplers: Mapping[str, Sampler]
+    endpoints: Mapping[str, ChatEndpoint]
+    """Of roles without a sampler."""
     scheduler: Scheduler
     seed: int
     step: int
@@ -156,16 +159,19 @@ class RolloutPlay:
 
     def _converse(self, trajectory: Trajectory) -> Conversation:
         role, key = trajectory.role, trajectory.key
+        seat, seed, messages = self.play.seats[role], self._stream("script", key, 0), trajectory.messages
+        length, memory = trajectory.num_tokens, self.play.memory
+        if self.play.scripts is None and (endpoint := self.play.endpoints.get(role)) is not None:
+            return EndpointConversation(endpoint, seat.chat, messages, length=length, key=key, memory=memory)
         if self.play.scripts is None:
             return self.play.samplers[role].open(trajectory.ids, (key.query, key.rollout, key.invocation))
-        seat, seed = self.play.seats[role], self._stream("script", key, 0)
         script = self.play.scripts(self.question, role, trajectory.task, seed, callees=seat.config.calls)
         if script is None:
             raise ConfigurationError(
                 f"the task has no demonstration for role {role!r} on question {self.question.id!r}.",
                 hint="demonstrations (a warm start) need a task whose `script` returns one for every role it calls.",
             )
-        return ScriptedConversation(script, seat.chat, trajectory.messages, length=trajectory.num_tokens)
+        return ScriptedConversation(script, seat.chat, messages, length=length)
 
     def _stream(self, purpose: str, key: Key, turn: int) -> int:
         return stream_of(self.play.seed, purpose, self.play.stage, *key, turn)

@@ -9,6 +9,7 @@ from mgrpo_lightning.agents.actions import Dialect, HermesDialect
 from mgrpo_lightning.agents.remote import RemoteCalls
 from mgrpo_lightning.agents.rollout import Play, RolloutPlay, Scripts, Stage
 from mgrpo_lightning.agents.seat import Seat
+from mgrpo_lightning.endpoint import ChatEndpoint
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.open_step import OpenStep
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
@@ -66,6 +67,7 @@ class Team:
         self._roles = roles
         self._exchange = exchange
         self._samplers = samplers
+        self._endpoints = {name: ChatEndpoint(role.endpoint) for name, role in roles.items() if role.endpoint}
         self._scheduler = scheduler
         self._seed = seed
 
@@ -101,7 +103,19 @@ class Team:
         if memory is not None:
             samplers = {name: RememberingSampler(sampler, memory) for name, sampler in samplers.items()}
         remote = self.remote = self._remote(stage, step, range(first_query, first_query + len(questions)))
-        play = Play(self.seats, samplers, self._scheduler, self._seed, step, stage, temperature, script, memory, remote)
+        play = Play(
+            self.seats,
+            samplers,
+            self._endpoints,
+            self._scheduler,
+            self._seed,
+            step,
+            stage,
+            temperature,
+            script,
+            memory,
+            remote,
+        )
         plays = [
             RolloutPlay(play, question, query=query, rollout=k)
             for query, question in enumerate(questions, first_query)
@@ -109,7 +123,7 @@ class Team:
         ]
         if self.main in self.seats:
             conversations: list[Conversation | None] = [None] * len(plays)
-            if script is None:
+            if script is None and self.main not in self._endpoints:
                 conversations = [
                     conversation
                     for query, question in enumerate(questions, first_query)

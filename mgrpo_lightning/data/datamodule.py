@@ -133,7 +133,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             scheduler = Scheduler(self.schedule)
             self._team = Team(
                 self.module.roles,
-                {name: policy.chat for name, policy in policies.items()},
+                self.module.chats,
                 {
                     name: TransformersSampler(policy, scheduler, cache_bytes=self.cache_bytes)
                     for name, policy in policies.items()

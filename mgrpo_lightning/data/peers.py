@@ -39,7 +39,7 @@ def open_exchange(store: Path, module: TeamModule, peers: PeersConfig, *, rank: 
     _refuse_nested_calls(module)
     return Exchange(
         store,
-        module.local_roles[0],
+        next(iter(module.policies)),
         rank=rank,
         num_ranks=num_ranks,
         peers=[name for name in module.roles if name not in module.local_roles],

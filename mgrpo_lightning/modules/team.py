@@ -18,7 +18,8 @@ from mgrpo_lightning.modules.evaluation import Evaluation
 from mgrpo_lightning.modules.rates import observe_play, play_rates
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.modules.state import load_optimizer_state, load_role_states, role_states
-from mgrpo_lightning.policy.loading import Base, load_base
+from mgrpo_lightning.policy.chat import Chat
+from mgrpo_lightning.policy.loading import Base, load_base, load_tokenizer
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.roles import RoleConfig, main_role
 from mgrpo_lightning.trajectory import Group
@@ -70,7 +71,12 @@ class TeamModule(LightningModule):
             raise ConfigurationError(
                 f"role {self.main!r} has a queue.", hint="give it to sub-agents: main's rollouts are whole steps."
             )
-        self.local_roles = [name for name in roles if local_roles is None or name in local_roles]
+        served = {name for name, role in roles.items() if role.endpoint}
+        if local_roles is not None and not set(local_roles) - served:
+            raise ConfigurationError(
+                f"local role {local_roles[0]!r} is played by an endpoint.", hint="it needs no process: leave it out."
+            )
+        self.local_roles = [name for name in roles if local_roles is None or name in {*local_roles, *served}]
         self.trained_roles = [name for name in self.local_roles if roles[name].trainable]
         if not any(role.trainable for role in roles.values()):
             raise ConfigurationError("no role is trainable.", hint="set `trainable: true` on at least one role.")
@@ -81,6 +87,8 @@ class TeamModule(LightningModule):
         self.dense_copy = dense_copy
         self.seed = seed
         self.policies: dict[str, Policy] = {}
+        self.chats: dict[str, Chat] = {}
+        """Of the roles that are played here, those behind an endpoint included; they have no policy."""
         self.num_steps = 0
         """Optimizer steps so far, also where no trainer counts them: after loading a checkpoint for validation."""
         self.validation_results: list[dict[str, Any]] = []
@@ -127,6 +135,9 @@ class TeamModule(LightningModule):
         bases: dict[str, Base] = {}
         for name in self.local_roles:
             config = self.roles[name]
+            if config.endpoint is not None:
+                self.chats[name] = Chat(load_tokenizer(config.base_model), config.chat_template)
+                continue
             if config.base_model not in bases:
                 bases[config.base_model] = load_base(
                     config.base_model,
@@ -136,6 +147,7 @@ class TeamModule(LightningModule):
                     dense_copy=self.dense_copy,
                 )
             self.policies[name] = Policy(name, config, bases[config.base_model], seed=self.seed)
+            self.chats[name] = self.policies[name].chat
         for name in self.trained_roles:
             self.role_module(name).attach(self.policies[name])
 
@@ -150,7 +162,7 @@ class TeamModule(LightningModule):
                 "weight_decay": config.weight_decay,
             }
             # a process that only serves counts its steps with an optimizer that nothing has a gradient for
-            for name in self.trained_roles or self.local_roles
+            for name in self.trained_roles or self.policies
         )
 
     @override

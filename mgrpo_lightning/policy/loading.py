@@ -106,6 +106,20 @@ def load_base(
     return Base(name=name, model=model, tokenizer=tokenizer, dense=DenseCopy(model) if dense_copy else None)
 
 
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base, without its weights.
+
+    Args:
+        name: ``pocket``, a folder, or a hub name.
+
+    Raises:
+        ConfigurationError: There is none, or it cannot be loaded.
+    """
+    with clear_load_error(name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source_of(name))
+    return tokenizer
+
+
 @contextmanager
 def clear_load_error(name: str) -> Iterator[None]:
     """Name the base, and what a base may be, in whatever transformers raises while it loads a part of one.

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import os
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
-
-import httpx2
 
 from mgrpo_lightning.atomic import atomic_path
-from mgrpo_lightning.errors import ConfigurationError, ScoringError
+from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig, EndpointFailed
+from mgrpo_lightning.errors import ScoringError
 from mgrpo_lightning.tasks.verdict import PROMPT_VERSION, read_verdict, verdict_prompt
-
-log = logging.getLogger(__name__)
-RETRIED = (408, 409, 425, 429)
-"""Statuses below 500 that another try may mend."""
 
 
 class Judge:
@@ -53,26 +44,11 @@ class Judge:
         concurrency: int = 16,
         cache: str | None = None,
     ) -> None:
-        for name, value in (("attempts", attempts), ("concurrency", concurrency)):
-            if value < 1:
-                raise ConfigurationError(f"the judge's {name} is {value}.", hint="give at least 1.")
-        if key_variable is not None and not os.environ.get(key_variable):
-            raise ConfigurationError(
-                f"the judge's key is to be in the environment variable {key_variable!r}, which is not set.",
-                hint="export it, or leave key_variable out for an endpoint without keys.",
-            )
-        self.url = url.rstrip("/")
+        self._endpoint = ChatEndpoint(EndpointConfig(url, model, key_variable, timeout, attempts, backoff, concurrency))
         self.model = model
-        self._key_variable = key_variable
-        self._timeout = timeout
-        self._attempts = attempts
-        self._backoff = backoff
-        self._concurrency = concurrency
         self._cache = Path(cache) if cache is not None else None
         self._known: dict[str, bool] = {}
         self._asked: dict[str, asyncio.Task[bool]] = {}
-        # Every step is scored in an event loop of its own.
-        self._limits: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     async def correct(self, question: str, accepted: Sequence[str], answer: str) -> bool:
         """Whether an answer is right; what is asked twice at once is sent once.
@@ -98,40 +74,11 @@ class Judge:
         return verdict
 
     async def _ask(self, prompt: str) -> bool:
-        limit = self._limits.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._concurrency))
-        problem = ""
-        async with limit, httpx2.AsyncClient(timeout=self._timeout) as client:
-            for attempt in range(self._attempts):
-                pause = self._backoff * 2**attempt
-                try:
-                    response = await client.post(
-                        f"{self.url}/chat/completions", json=self._body(prompt), headers=self._headers()
-                    )
-                    if response.is_success:
-                        verdict = read_verdict(_content(response))
-                        if verdict is not None:
-                            return verdict
-                        problem = "its words are no verdict"
-                    elif response.status_code in RETRIED or response.status_code >= 500:
-                        problem = f"status {response.status_code}"
-                        pause = _retry_after(response, pause)
-                    else:
-                        raise ConfigurationError(
-                            f"the judge at {self.url} refuses with status {response.status_code}.",
-                            hint="check its url, model and key.",
-                        )
-                except httpx2.HTTPError as error:
-                    problem = type(error).__name__
-                if attempt + 1 < self._attempts:
-                    await asyncio.sleep(pause)
-        log.warning("the judge at %s gave no verdict in %d tries: %s", self.url, self._attempts, problem)
-        raise ScoringError(f"the judge at {self.url} gave no verdict: {problem}.")
-
-    def _body(self, prompt: str) -> dict[str, Any]:
-        return {"model": self.model, "temperature": 0, "messages": [{"role": "user", "content": prompt}]}
-
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {os.environ[self._key_variable]}"} if self._key_variable else {}
+        messages = [{"role": "user", "content": prompt}]
+        try:
+            return await self._endpoint.ask(messages, lambda found: read_verdict(found.text), temperature=0)
+        except EndpointFailed as error:
+            raise ScoringError(f"the judge gave no verdict: {error}") from error
 
     def _remembered(self, key: str) -> bool | None:
         if key not in self._known and self._cache is not None:
@@ -148,17 +95,3 @@ class Judge:
             with atomic_path(self._cache / f"{key}.json") as temporary:
                 temporary.write_text(json.dumps(verdict))
         self._known[key] = verdict
-
-
-def _content(response: httpx2.Response) -> str:
-    """The message in a completion; empty if it is none."""
-    try:
-        return str(response.json()["choices"][0]["message"]["content"])
-    except (ValueError, LookupError, TypeError):
-        return ""
-
-
-def _retry_after(response: httpx2.Response, otherwise: float) -> float:
-    """Seconds that the server asks to wait, at most a minute."""
-    value = response.headers.get("Retry-After", "")
-    return min(float(value), 60.0) if value.isdigit() else otherwise

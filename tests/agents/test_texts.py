@@ -1,0 +1,129 @@
+"""A role behind an endpoint: what is sent, what comes back as tokens, and what is not asked twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mgrpo_lightning.agents.texts import EndpointConversation
+from mgrpo_lightning.cli import main
+from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig, EndpointFailed
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.journal import read_groups
+from mgrpo_lightning.open_step import OpenStep
+from mgrpo_lightning.policy.chat import Chat
+from mgrpo_lightning.policy.loading import load_tokenizer
+from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
+from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.trajectory import Key, Message
+from tests.chat_server import Server, failed, said
+
+MESSAGES = [
+    Message("system", "You search."),
+    Message("user", "Where is the Danube?"),
+    Message("assistant", "<tool_call>...</tool_call>"),
+    Message("tool", "a river"),
+]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture(scope="module")
+def chat() -> Chat:
+    return Chat(load_tokenizer("pocket"))
+
+
+def sample(
+    server: Server, chat: Chat, memory: OpenStep | None = None, tokens: int = 64, attempts: int = 5
+) -> SampledTurn:
+    endpoint = ChatEndpoint(EndpointConfig(server.url, "reader", backoff=0.01, attempts=attempts))
+    conversation = EndpointConversation(endpoint, chat, MESSAGES, length=100, key=Key(3, 0, 1, 2), memory=memory)
+    turn = asyncio.run(conversation.sample(SamplingParams(tokens, chat.stop_ids, temperature=0.7), 0))
+    assert conversation.length == 100 + len(turn.ids)
+    return turn
+
+
+def test_messages_are_sent_as_text_and_the_answer_comes_back_as_tokens(server: Server, chat: Chat) -> None:
+    server.replies = [said("<answer>in Europe</answer>")]
+    turn = sample(server, chat)
+    assert chat.decode_action(turn.ids) == "<answer>in Europe</answer>"
+    assert turn.stopped
+    (seen,) = server.seen
+    assert (seen["model"], seen["temperature"], seen["max_tokens"]) == ("reader", 0.7, 64)
+    assert [message["role"] for message in seen["messages"]] == ["system", "user", "assistant", "user"]
+    assert seen["messages"][-1]["content"] == "<tool_response>\na river\n</tool_response>"
+
+
+def test_what_is_too_long_is_cut_and_not_taken_for_an_end(server: Server, chat: Chat) -> None:
+    server.replies = [said("a long story about rivers and lakes and seas and oceans")]
+    turn = sample(server, chat, tokens=4)
+    assert (len(turn.ids), turn.stopped) == (4, False)
+    server.replies = [(200, '{"choices": [{"message": {"content": "so"}, "finish_reason": "length"}]}', {})]
+    assert not sample(server, chat).stopped
+
+
+def test_control_tokens_in_an_answer_are_text(server: Server, chat: Chat) -> None:
+    server.replies = [said("well <|im_end|><|im_start|>system")]
+    turn = sample(server, chat)
+    assert not set(chat.stop_ids) & set(turn.ids[:-1])
+
+
+def test_trouble_is_retried_and_then_an_error_of_the_call(server: Server, chat: Chat) -> None:
+    server.replies = [failed(503), (200, "no json", {}), said("<answer>yes</answer>")]
+    assert sample(server, chat, attempts=3).stopped
+    server.replies = [failed(503)]
+    with pytest.raises(EndpointFailed, match=r"reader at .* gave no answer: status 503"):
+        sample(server, chat, attempts=2)
+    server.replies = [failed(404)]
+    with pytest.raises(ConfigurationError, match=r"refuses with status 404.*HINT"):
+        sample(server, chat)
+
+
+def test_a_turn_that_a_killed_play_had_is_not_asked_for_again(server: Server, chat: Chat, tmp_path: Path) -> None:
+    server.replies = [said("<answer>once</answer>"), said("<answer>twice</answer>")]
+    turns = []
+    for _ in range(2):
+        memory = OpenStep(tmp_path / "step-000003.jsonl", "same")
+        turns.append(sample(server, chat, memory))
+        memory.close()
+    assert turns[0] == turns[1]
+    assert len(server.seen) == 1
+
+
+def test_a_role_behind_an_endpoint_cannot_be_trained() -> None:
+    with pytest.raises(ConfigurationError, match=r"'reader'.*HINT: set trainable: false"):
+        RoleConfig("pocket", endpoint=EndpointConfig("http://127.0.0.1:1/v1", "reader"))
+
+
+def test_a_team_trains_beside_a_searcher_behind_an_endpoint(
+    server: Server, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.replies = [said("<answer>the euro</answer>")]
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("sys.argv", ["mgrpo"])
+    searcher = "--model.init_args.roles.searcher"
+    main(
+        [
+            *("fit", "--config", "configs/quickstart.yaml", "--config", "configs/debug/fast.yaml"),
+            *(f"--run.root={tmp_path}", "--run.name=run", "--trainer.max_steps=1", "--trainer.num_sanity_val_steps=0"),
+            f"{searcher}.endpoint={{url: {server.url}, model: reader}}",
+            f"{searcher}.trainable=false",
+        ]
+    )
+    groups = read_groups(tmp_path / "run" / "journal" / "step-000000.parquet")
+    subs = [sub for group in groups for rollout in group.rollouts for sub in rollout.subs]
+    assert subs
+    assert {sub.answer for sub in subs} == {"the euro"}
+    assert all(
+        call.result == "the euro" for g in groups for r in g.rollouts for call in r.main.calls if not call.failed
+    )
+    assert sorted(path.name for path in (tmp_path / "run" / "adapters").iterdir()) == ["main"]
