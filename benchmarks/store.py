@@ -1,11 +1,12 @@
 """The statistics store: records a second, and how long one takes from being said to being seen by another process.
 
-    python -m benchmarks.store [--writers 1 64] [--rate 10000] [--seconds 5] [--million 1000000] [--json FILE]
+    python -m benchmarks.store [--writers 1 64] [--rate 12000] [--seconds 5] [--million 1000000] [--json FILE]
 
 Every writer is a process that says ``rate`` records a second and publishes what has come together every ``BATCH``
 seconds, each batch with two fsyncs; one more process tails the store and compares with the time at which a record was
 said (one machine, one clock). With many writers the rate is shared among them. At the end every record must have been
-seen once, in order. Then a store of a million records: one process opens, tails and verifies it.
+seen once, in order. Then what one training step of the quickstart's size leaves on the disk, and a store of a million
+records: one process opens, tails and verifies it.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo_lightning.store.layout import writer_name
-from mgrpo_lightning.store.record import Record
+from mgrpo_lightning.store.record import Closed, Record
 from mgrpo_lightning.store.status import examine
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import CHUNK, StoreWriter
 from mgrpo_lightning.trajectory import Key
 
-BATCH = 0.01
+BATCH = 0.025
 """Seconds between two publications."""
 POLL = 0.002
 """Seconds between two looks of the reader."""
@@ -130,6 +131,45 @@ def tail_has_more(root: Path, numbers: dict[str, list[str]]) -> bool:
     return any(on_disk.get(name, 0) > len(found) + 1 for name, found in numbers.items())
 
 
+def training_step(rollouts: int = 64, calls: int = 2, rounds: int = 12) -> dict[str, int]:
+    """What one decoupled step leaves, once it is closed: two roles, every call and report, and the marks of all rounds.
+
+    Args:
+        rollouts: Of the step.
+        calls: Of each.
+        rounds: In which they are said, a segment each.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "store"
+        main, searcher = StoreWriter(root, "main"), StoreWriter(root, "searcher")
+        made = [replace(said(n), seconds=None, round=n % rounds) for n in range(rollouts * calls)]
+        for number in range(rounds):
+            mark = Record("frontiers", "train", Key(0, 0, -1, -1), "main", event="round", round=number)
+            mine = [call for call in made if call.round == number]
+            main.publish([*mine, mark])
+            reports = [
+                Record(
+                    "returns", "train", one.key, "searcher", of=one.hash, text=TASK, trajectory=one.hash, failed=False
+                )
+                for one in mine
+            ]
+            searcher.publish([*reports, replace(mark, role="searcher")])
+        outcomes = [
+            Record("outcomes", "train", Key(0, 0, k, 0), "main", text=TASK, valid=True, correct=1.0)
+            for k in range(rollouts)
+        ]
+        closed = tuple(Closed(*call.key[1:], call.hash) for call in made)
+        main.publish([*outcomes, Record("frontiers", "train", Key(0, 0, -1, -1), "main", event="step", calls=closed)])
+        for writer in (main, searcher):
+            writer.close_step(0)
+        statuses = examine(root)
+        return {
+            "records": sum(status.records.total() for status in statuses),
+            "files": sum(status.num_files for status in statuses),
+            "bytes": sum(status.num_bytes for status in statuses),
+        }
+
+
 def million(count: int) -> dict[str, float]:
     """Seconds to open, tail and verify a store of many records.
 
@@ -163,7 +203,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--writers", type=int, nargs="+", default=[1, 64])
-    parser.add_argument("--rate", type=float, default=10_000, help="records a second of all writers")
+    parser.add_argument("--rate", type=float, default=12_000, help="records a second of all writers")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--million", type=int, default=1_000_000, help="records of the large store")
     parser.add_argument("--json", type=Path, help="where to write the figures")
@@ -192,6 +232,8 @@ def main() -> None:
             f"{f['bytes_per_record']:.0f}",
         )
         print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    figures["step"] = training_step()
+    print(f"\na training step: {', '.join(f'{value:,} {name}' for name, value in figures['step'].items())}")
     figures["large"] = million(arguments.million)
     print(f"\n{arguments.million:,} records, seconds: {', '.join(f'{k} {v:.2f}' for k, v in figures['large'].items())}")
     if arguments.json:
