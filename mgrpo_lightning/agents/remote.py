@@ -63,6 +63,7 @@ class RemoteCalls:
         self._said: list[Record] = []
         self._pending: dict[str, asyncio.Future[Record]] = {}
         self._taken: set[str] = set()
+        self._answered: set[str] = set()
         self._over: asyncio.Future[None] | None = None
         self.answer: Callable[[Record], Coroutine[Any, Any, Trajectory]] | None = None
         """Plays the trajectory of a delegation to a role that is played here."""
@@ -158,12 +159,18 @@ class RemoteCalls:
         for record in sorted(ledger.find("returns", stage, step), key=lambda record: record.key):
             if record.round == number and (future := self._pending.pop(record.of or "", None)) and not future.done():
                 future.set_result(record)
-        for record in sorted(ledger.find("delegations", stage, step), key=lambda record: record.key):
-            mine = record.role in self.local and record.key.query in self._queries and record.round == number
-            if mine and record.hash not in self._taken:
+        calls = [
+            record
+            for record in ledger.find("delegations", stage, step)
+            if record.role in self.local and record.key.query in self._queries
+        ]
+        for record in sorted(calls, key=lambda record: record.key):
+            if record.round == number and record.hash not in self._taken:
                 self._taken.add(record.hash)
                 self._scheduler.spawn(self._serve(record))
-        if self._over is not None and not self._over.done() and self._marks("play"):
+        # a process that was restarted may find a play that is over for main, but has still to play its own part of it
+        answered = all(record.hash in self._answered for record in calls)
+        if self._over is not None and not self._over.done() and answered and self._marks("play"):
             self._over.set_result(None)
 
     async def _serve(self, call: Record) -> None:
@@ -181,6 +188,7 @@ class RemoteCalls:
             if self._over is not None and not self._over.done() and not isinstance(error, asyncio.CancelledError):
                 self._over.set_exception(error)
             raise
+        self._answered.add(call.hash)
         self._said.append(
             Record(
                 "returns",

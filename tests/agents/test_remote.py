@@ -122,6 +122,19 @@ def test_what_is_played_apart_is_what_one_process_plays(tmp_path: Path, schedule
             assert other_batches == {role: batches[role] for role in roles}
 
 
+@pytest.mark.parametrize("schedule", ["rounds", "eager"])
+def test_one_that_is_restarted_when_main_is_over_plays_its_whole_part_again(tmp_path: Path, schedule: Any) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        main = pool.submit(play, ["main", "editor"], tmp_path / "store", schedule=schedule)
+        groups, batches = pool.submit(play, ["searcher"], tmp_path / "store", schedule=schedule).result()
+        main.result()
+    again, same_batches = play(["searcher"], tmp_path / "store", schedule=schedule)
+    assert played(again, ["searcher"]).keys() == played(groups, ["searcher"]).keys()
+    if schedule == "rounds":
+        assert played(again, ["searcher"]) == played(groups, ["searcher"])
+        assert same_batches == batches
+
+
 def test_three_processes_meet_too(tmp_path: Path) -> None:
     groups, batches = play(list(team_roles()), None, schedule="rounds")
     with ThreadPoolExecutor(3) as pool:
