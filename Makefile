@@ -36,7 +36,7 @@ quickstart: env ## Train the pocket team on the Factbook and show what it learne
 	$(BIN)/mgrpo fit --config configs/quickstart.yaml
 
 test: env ## Run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slurm: env ## With MGRPO_TEST_SLURM=1: run roles on a real SLURM of two nodes (Debian, as root)
 	$(BIN)/python -m pytest tests/cluster

@@ -101,6 +101,7 @@ class MgrpoCLI(LightningCLI):
         parser.link_arguments(folder, "trainer.default_root_dir", compute_fn=_folder)
         parser.link_arguments(folder, "checkpoint.dirpath", compute_fn=_checkpoints)
         parser.link_arguments(folder, "data.init_args.store", compute_fn=_store)
+        parser.link_arguments((*folder, "rollout_log.dirpath"), "data.init_args.journal", compute_fn=_journal)
         parser.link_arguments("run.role", "model.init_args.local_roles", compute_fn=_local)
         parser.link_arguments("run.seed", "seed_everything")
         parser.link_arguments("run.seed", "model.init_args.seed")
@@ -166,6 +167,10 @@ def _folder(root: str, name: str, role: str | None) -> str:
 
 def _checkpoints(root: str, name: str, role: str | None) -> str:
     return str(Path(_folder(root, name, role)) / "checkpoints")
+
+
+def _journal(root: str, name: str, role: str | None, dirpath: str | None) -> str:
+    return dirpath or str(Path(_folder(root, name, role)) / "journal")
 
 
 def _store(root: str, name: str, role: str | None) -> str | None:

@@ -19,7 +19,6 @@ from mgrpo_lightning.agents.rollout import Stage
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
-from mgrpo_lightning.callbacks.rollout_log import RolloutLog
 from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.data.align import align_role, of_all_ranks
 from mgrpo_lightning.data.backlog import Backlog
@@ -73,6 +72,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             Where it is short, turns wait for each other, and what a conversation forgot is computed again.
         store: Folder of the store through which other processes play the roles that are not local; None: all are.
         peers: What happens when one of these is gone.
+        journal: Folder of the run's journal, from which a role with a lag or a queue goes on after a restart.
         seed: Fixes questions, sampling and alignment.
 
     Raises:
@@ -91,6 +91,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         cache_gib: float | None = None,
         store: str | None = None,
         peers: PeersConfig = PeersConfig(),  # noqa: B008 - as above
+        journal: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -107,6 +108,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
         self.store = None if store is None else Path(store)
         self.peers = peers
+        self.journal = None if journal is None else Path(journal)
         self._exchange: Exchange | None = None
         self.seed = seed
         self.rollouts: list[Group] | None = None
@@ -272,19 +274,14 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     def _played_before(self, step: int) -> list[Group]:
         """This rank's part of an earlier step, from the journal."""
         part = self._part(self.queries_per_step)
-        groups = recorded_groups(self.recorded or self._journal, step, self.module.roles)
+        folder = self.recorded or self.journal
+        if folder is None:
+            raise ConfigurationError(
+                "a role with a lag or a queue goes on from the journal, and the data module knows none.",
+                hint="give its folder as `journal`, or leave lag and queue out.",
+            )
+        groups = recorded_groups(folder, step, self.module.roles)
         return [group for group in groups if group.rollouts[0].main.key.query in part]
-
-    @property
-    def _journal(self) -> Path:
-        assert self.trainer is not None
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, RolloutLog):
-                return callback.folder(self.trainer)
-        raise ConfigurationError(
-            "a role with a lag or a queue goes on from the journal, which this run does not write.",
-            hint="keep the callback RolloutLog, or leave both out.",
-        )
 
     def played_batch(self, questions: Sequence[Question], *, first: int) -> list[Group]:
         """One rollout for each held-out question, at the validation temperature.
