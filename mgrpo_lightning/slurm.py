@@ -40,32 +40,31 @@ rm -f "$run/{STOP}"  # of an attempt before
 stopped=
 trap 'stopped=1; touch "$run/{STOP}"' USR1  # the time limit is near
 
-pids=()
+names=()
 role() {{  # name, index, options of srun, --, options of mgrpo fit
   local name=$1 index=$2 srun=() last=()
   shift 2
   while [ "$1" != -- ]; do srun+=("$1"); shift; done
   shift
   mkdir -p "$run/$name"
+  rm -f "$run/$name/status"
   compgen -G "$run/$name/checkpoints/step=*.ckpt" >/dev/null && last=(--ckpt_path=last)
-  MGRPO_ROLE_INDEX=$index srun "${{srun[@]}}" --kill-on-bad-exit=1 --open-mode=append --output="$run/$name/log.txt" \\
-    @fit@ --role "$name" "$@" "${{last[@]}}" &
-  pids+=($!)
+  (
+    MGRPO_ROLE_INDEX=$index srun "${{srun[@]}}" --kill-on-bad-exit=1 --open-mode=append --output="$run/$name/log.txt" \\
+      @fit@ --role "$name" "$@" "${{last[@]}}"
+    code=$?
+    case $code in 0 | {STOPPED}) ;; *) touch "$run/{STOP}" ;; esac  # it failed: the others save and stop
+    echo "$code" >"$run/$name/status"
+  ) &
+  names+=("$name")
 }}
 @roles@
 
-status=0 again= left=${{#pids[@]}}
-while [ "$left" -gt 0 ]; do
-  wait -n
-  code=$?
-  [ "$code" -gt 128 ] && [ "$(jobs -rp | wc -l)" -eq "$left" ] && continue  # the trap has ended the wait, no role
-  left=$((left - 1))
-  if [ "$code" -eq {STOPPED} ]; then  # it can go on
-    again=1
-  elif [ "$code" -ne 0 ]; then  # the others save and stop
-    status=$code
-    touch "$run/{STOP}"
-  fi
+while [ -n "$(jobs -rp)" ]; do wait; done  # the trap ends a wait
+status=0 again=
+for name in "${{names[@]}}"; do
+  code=$(cat "$run/$name/status" || echo 1)
+  if [ "$code" -eq {STOPPED} ]; then again=1; elif [ "$code" -ne 0 ]; then status=$code; fi
 done
 if [ -n "$requeue" ] && [ -n "$stopped" ] && [ -n "$again" ] && [ "$status" -eq 0 ]; then
   scontrol requeue "$SLURM_JOB_ID"
