@@ -104,17 +104,17 @@ class Team:
             samplers = {name: RememberingSampler(sampler, memory) for name, sampler in samplers.items()}
         remote = self.remote = self._remote(stage, step, range(first_query, first_query + len(questions)))
         play = Play(
-            self.seats,
-            samplers,
-            self._endpoints,
-            self._scheduler,
-            self._seed,
-            step,
-            stage,
-            temperature,
-            script,
-            memory,
-            remote,
+            seats=self.seats,
+            samplers=samplers,
+            endpoints=self._endpoints,
+            scheduler=self._scheduler,
+            seed=self._seed,
+            step=step,
+            stage=stage,
+            temperature=temperature,
+            scripts=script,
+            memory=memory,
+            remote=remote,
         )
         plays = [
             RolloutPlay(play, question, query=query, rollout=k)
