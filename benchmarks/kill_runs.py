@@ -62,7 +62,9 @@ def record(folder: Path, role: str | None = None) -> dict[str, Any]:
     steps = {}
     for path in sorted(folder.glob("journal/step-*.parquet")):
         rollouts = [rollout for group in read_groups(path) for rollout in group.rollouts]
-        steps[path.name] = [(t.key, t.spans, t.messages, r.scores) for r in rollouts for t in r.trajectories(role)]
+        steps[path.name] = [
+            (t.key, t.spans, t.messages, r.scores[t.key.invocation]) for r in rollouts for t in r.trajectories(role)
+        ]
     rewards = state["callbacks"]["Results"]["rewards"]
     if role is None:
         return {"roles": state["roles"], "rewards": rewards, "steps": steps}
