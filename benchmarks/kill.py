@@ -23,7 +23,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -31,11 +30,11 @@ from pathlib import Path
 
 from benchmarks.kill_points import EAGER_POINTS, POINTS
 from benchmarks.kill_roles import RolesKiller
-from benchmarks.kill_runs import BY_TIME, EXPECTED, STEPS, Turn, finished_turns, record, same, start
+from benchmarks.kill_runs import BY_TIME, EXPECTED, STEPS, Kills, Turn, finished_turns, record, start
 
 
-class Killer:
-    """Kills runs of one schedule, each on its way to the end, and counts.
+class Killer(Kills):
+    """Kills runs of one process, each on its way to the end.
 
     Args:
         root: Folder of the runs.
@@ -45,14 +44,8 @@ class Killer:
     """
 
     def __init__(self, root: Path, schedule: str, environment: dict[str, str], chance: random.Random) -> None:
-        self.schedule = schedule
-        self._root = root
-        self._environment = environment
-        self._chance = chance
-        self._points = EAGER_POINTS if schedule == "eager" else POINTS
-        self.hits: Counter[str] = Counter(dict.fromkeys([BY_TIME, *self._points], 0))
-        self.faults: Counter[str] = Counter({"lost": 0, "doubled": 0, "different": 0})
-        self.runs = 0
+        points = EAGER_POINTS if schedule == "eager" else POINTS
+        super().__init__(root, schedule, environment, chance, points=points, faults=("lost", "doubled", "different"))
 
     def kill(self, kills: int) -> None:
         """Kill until there are that many, and look at every run that came to its end.
@@ -61,10 +54,10 @@ class Killer:
             kills: How many.
         """
         started = time.monotonic()
-        self._finish(self._root / "straight")
+        self._finish(self.root / "straight")
         length = time.monotonic() - started
         while self.hits.total() < kills:
-            folder = self._root / f"killed-{self.runs}"
+            folder = self.root / f"killed-{self.runs}"
             self.runs += 1
             finished: dict[int, Counter[Turn]] = {}
             while self.hits.total() < kills and self._attempt(folder, length):
@@ -77,21 +70,18 @@ class Killer:
     def _finish(self, folder: Path) -> None:
         """Let a run come to its end, if it has not."""
         if not (folder / "checkpoints" / f"step={STEPS:06d}.ckpt").exists():
-            assert start(folder, self._environment, self.schedule).wait() == 0, (self._root / "log").read_text()
+            assert start(folder, self.environment, self.schedule).wait() == 0, (self.root / "log").read_text()
 
     def _attempt(self, folder: Path, length: float) -> bool:
         """Start or resume a run that is to die at the point with the fewest hits; whether it did."""
-        rarest = min(self.hits.values())
-        point = self._chance.choice([point for point, count in self.hits.items() if count == rarest])
-        patched = "" if point == BY_TIME else point
-        process = start(folder, self._environment, self.schedule, patched, self._chance.getrandbits(30))
+        process, point = self.start(folder)
         if point == BY_TIME:
             try:
-                process.wait(self._chance.uniform(0, length))
+                process.wait(self.chance.uniform(0, length))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
         code = process.wait()
-        assert code in (0, -signal.SIGKILL), (self._root / "log").read_text()
+        assert code in (0, -signal.SIGKILL), (self.root / "log").read_text()
         self.hits[point] += code != 0
         return code != 0
 
@@ -103,18 +93,8 @@ class Killer:
             mains = {key[1:3] for key in keys if key.invocation == 0}
             self.faults["lost"] += len(EXPECTED - mains)
             self.faults["doubled"] += keys.total() - len(keys)
-        for step, turns in finished.items():
-            spans = [span for _, spans, *_ in steps[f"step-{step:06d}.parquet"] for span in spans]
-            said = Counter((span.ids, span.logprobs) for span in spans if span.kind == "action")
-            self.faults["lost"] += (turns - said).total()
-        if self.schedule == "rounds":
-            self.faults["different"] += not same(record(folder), record(self._root / "straight"))
-        else:
-            command = [sys.executable, "-m", "mgrpo_lightning", "replay", str(folder)]
-            with open(self._root / "log", "ab") as log:
-                self.faults["different"] += bool(
-                    subprocess.call(command, env=self._environment, stdout=log, stderr=log)
-                )
+        self.count_lost(finished, steps)
+        self.count_different(folder)
 
 
 def main() -> None:

@@ -15,14 +15,13 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kill_runs
 from benchmarks.kill_points import EAGER_POINTS, POINTS, STORE_POINTS
+from benchmarks.kill_runs import BY_TIME, EXPECTED, STEPS, Kills, Turn, finished_turns, record, start
 from mgrpo_lightning.journal import read_groups
 from mgrpo_lightning.trajectory import Rollout
 
@@ -31,8 +30,8 @@ LONGEST = 600.0
 """Seconds that a run may take without a kill or an end."""
 
 
-class RolesKiller:
-    """Kills runs of one schedule and counts; see ``Killer``.
+class RolesKiller(Kills):
+    """Kills runs of two processes.
 
     Args:
         root: Folder of the runs.
@@ -42,14 +41,9 @@ class RolesKiller:
     """
 
     def __init__(self, root: Path, schedule: str, environment: dict[str, str], chance: random.Random) -> None:
-        self.schedule = schedule
-        self._root = root
-        self._environment = environment
-        self._chance = chance
-        points = [*(EAGER_POINTS if schedule == "eager" else POINTS), *STORE_POINTS]
-        self.hits: Counter[str] = Counter(dict.fromkeys([kill_runs.BY_TIME, *points], 0))
-        self.faults: Counter[str] = Counter({"lost": 0, "doubled": 0, "mispaired": 0, "different": 0})
-        self.runs = 0
+        points = (EAGER_POINTS if schedule == "eager" else POINTS) | STORE_POINTS
+        faults = ("lost", "doubled", "mispaired", "different")
+        super().__init__(root, schedule, environment, chance, points=points, faults=faults)
 
     def kill(self, kills: int) -> None:
         """Kill until there are that many, and look at every run that came to its end.
@@ -58,17 +52,17 @@ class RolesKiller:
             kills: How many, of both roles together.
         """
         if self.schedule == "rounds":
-            straight = kill_runs.start(self._root / "straight", self._environment, self.schedule)
-            assert straight.wait() == 0, (self._root / "log").read_text()
+            straight = start(self.root / "straight", self.environment, self.schedule)
+            assert straight.wait() == 0, (self.root / "log").read_text()
         while self.hits.total() < kills:
-            folder = self._root / f"killed-{self.runs}"
+            folder = self.root / f"killed-{self.runs}"
             self.runs += 1
             self._look_at(folder, self._run(folder, kills))
 
-    def _run(self, folder: Path, kills: int) -> dict[str, dict[int, Counter[kill_runs.Turn]]]:
+    def _run(self, folder: Path, kills: int) -> dict[str, dict[int, Counter[Turn]]]:
         """Bring a run to its end; the turns that were finished before a kill, by role and step."""
-        finished: dict[str, dict[int, Counter[kill_runs.Turn]]] = {role: {} for role in ROLES}
-        children = {role: _Child(self, folder, role, kills) for role in ROLES}
+        finished: dict[str, dict[int, Counter[Turn]]] = {role: {} for role in ROLES}
+        children = {role: self._child(folder, role, kills) for role in ROLES}
         last = time.monotonic()
         while children:
             for role, child in list(children.items()):
@@ -76,56 +70,36 @@ class RolesKiller:
                 if code is None:
                     continue
                 last = time.monotonic()
-                assert code in (0, -signal.SIGKILL), (self._root / "log").read_text()
+                assert code in (0, -signal.SIGKILL), (self.root / "log").read_text()
                 if code == 0:
                     del children[role]
                     continue
                 self.hits[child.point] += 1
-                for step, turns in kill_runs.finished_turns(folder / role).items():
+                for step, turns in finished_turns(folder / role).items():
                     finished[role][step] = finished[role].get(step, Counter()) | turns
                 print(f"{self.schedule}: {self.hits.total()} kills, {self.runs} runs", end="\r", flush=True)
-                children[role] = _Child(self, folder, role, kills)
-            assert time.monotonic() - last < LONGEST, f"nothing happens: {(self._root / 'log').read_text()[-3000:]}"
+                children[role] = self._child(folder, role, kills)
+            assert time.monotonic() - last < LONGEST, f"nothing happens: {(self.root / 'log').read_text()[-3000:]}"
             time.sleep(0.02)
         return finished
 
-    def start(self, folder: Path, role: str, kills: int) -> tuple[subprocess.Popen[bytes], str, float]:
-        """Start or resume a role that is to die at the point with the fewest hits; that point, and when to kill it.
-
-        Args:
-            folder: Of the run.
-            role: Which.
-            kills: From this number of them on it may live.
-        """
+    def _child(self, folder: Path, role: str, kills: int) -> _Child:
+        """Start or resume a role, which may live if there have been enough kills."""
         if self.hits.total() >= kills:
-            return kill_runs.start(folder, self._environment, self.schedule, role=role), "", float("inf")
-        rarest = min(self.hits.values())
-        point = self._chance.choice([point for point, count in self.hits.items() if count == rarest])
-        patched = "" if point == kill_runs.BY_TIME else point
-        process = kill_runs.start(folder, self._environment, self.schedule, patched, self._chance.getrandbits(30), role)
-        return process, point, self._chance.uniform(2, 30) if point == kill_runs.BY_TIME else float("inf")
+            return _Child(start(folder, self.environment, self.schedule, role=role), "", float("inf"))
+        process, point = self.start(folder, role)
+        return _Child(process, point, self.chance.uniform(2, 30) if point == BY_TIME else float("inf"))
 
-    def _look_at(self, folder: Path, finished: dict[str, dict[int, Counter[kill_runs.Turn]]]) -> None:
-        for step in range(kill_runs.STEPS):
+    def _look_at(self, folder: Path, finished: dict[str, dict[int, Counter[Turn]]]) -> None:
+        for step in range(STEPS):
             self._compare(*(_rollouts(folder / role, step) for role in ROLES))
         for role in ROLES:
-            found = kill_runs.record(folder / role, role)
-            for step, turns in finished[role].items():
-                spans = [span for _, spans, *_ in found["steps"][f"step-{step:06d}.parquet"] for span in spans]
-                said = Counter((span.ids, span.logprobs) for span in spans if span.kind == "action")
-                self.faults["lost"] += (turns - said).total()
-            if self.schedule == "rounds":
-                straight = kill_runs.record(self._root / "straight", role)
-                self.faults["different"] += not kill_runs.same(found, straight)
-            else:
-                command = [sys.executable, "-m", "mgrpo_lightning", "replay", str(folder / role)]
-                with open(self._root / "log", "ab") as log:
-                    different = subprocess.call(command, env=self._environment, stdout=log, stderr=log)
-                self.faults["different"] += bool(different)
+            self.count_lost(finished[role], record(folder / role, role)["steps"])
+            self.count_different(folder / role, role)
 
     def _compare(self, mains: dict[Any, Rollout], searchers: dict[Any, Rollout]) -> None:
         """One step as main's process has it, and as the searcher's has it."""
-        self.faults["lost"] += len(kill_runs.EXPECTED - mains.keys()) + len(kill_runs.EXPECTED - searchers.keys())
+        self.faults["lost"] += len(EXPECTED - mains.keys()) + len(EXPECTED - searchers.keys())
         for place, one in mains.items():
             if place not in searchers:
                 continue
@@ -144,8 +118,9 @@ class RolesKiller:
 class _Child:
     """One life of a role."""
 
-    def __init__(self, killer: RolesKiller, folder: Path, role: str, kills: int) -> None:
-        self._process, self.point, seconds = killer.start(folder, role, kills)
+    def __init__(self, process: subprocess.Popen[bytes], point: str, seconds: float) -> None:
+        self.point = point
+        self._process = process
         self._until = time.monotonic() + seconds
 
     def poll(self) -> int | None:

@@ -1,11 +1,13 @@
-"""Runs of the kill benchmark: how one is started and resumed, and what is compared when it has ended."""
+"""Runs of the kill benchmark: how one is started and resumed, what is compared at its end, and what is counted."""
 
 from __future__ import annotations
 
 import itertools
+import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +94,72 @@ def finished_turns(folder: Path) -> dict[int, Counter[Turn]]:
         ids = [(tuple(value["ids"]), tuple(value["logprobs"])) for value in values if "ids" in value]
         turns[int(path.stem.removeprefix("step-"))] = Counter(ids)
     return turns
+
+
+class Kills:
+    """Kills of runs of one schedule, counted by point, and what was found wrong with the runs.
+
+    Args:
+        root: Folder of the runs.
+        schedule: Of their play.
+        environment: Of the children.
+        chance: Decides where and when.
+        points: Named ones.
+        faults: Names of what is counted.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        schedule: str,
+        environment: dict[str, str],
+        chance: random.Random,
+        *,
+        points: Iterable[str],
+        faults: Iterable[str],
+    ) -> None:
+        self.schedule = schedule
+        self.root = root
+        self.environment = environment
+        self.chance = chance
+        self.hits: Counter[str] = Counter(dict.fromkeys([BY_TIME, *points], 0))
+        self.faults: Counter[str] = Counter(dict.fromkeys(faults, 0))
+        self.runs = 0
+
+    def start(self, folder: Path, role: str | None = None) -> tuple[subprocess.Popen[bytes], str]:
+        """Start or resume a run that is to die at a point with the fewest hits, and that point.
+
+        Args:
+            folder: Of the run.
+            role: The one that it plays, None for all.
+        """
+        rarest = min(self.hits.values())
+        point = self.chance.choice([point for point, count in self.hits.items() if count == rarest])
+        patched = "" if point == BY_TIME else point
+        return start(folder, self.environment, self.schedule, patched, self.chance.getrandbits(30), role), point
+
+    def count_lost(self, finished: Mapping[int, Counter[Turn]], steps: Mapping[str, Any]) -> None:
+        """Count the turns that were finished before a kill and stand in no journal.
+
+        Args:
+            finished: By step.
+            steps: Of ``record``.
+        """
+        for step, turns in finished.items():
+            spans = [span for _, spans, *_ in steps[f"step-{step:06d}.parquet"] for span in spans]
+            said = Counter((span.ids, span.logprobs) for span in spans if span.kind == "action")
+            self.faults["lost"] += (turns - said).total()
+
+    def count_different(self, folder: Path, role: str | None = None) -> None:
+        """Count a run that is not bitwise the straight one, or under ``eager`` not what its journal gives again.
+
+        Args:
+            folder: Of the run, or of a role's part of it.
+            role: Whose part, None for all.
+        """
+        if self.schedule == "rounds":
+            self.faults["different"] += not same(record(folder, role), record(self.root / "straight", role))
+            return
+        command = [sys.executable, "-m", "mgrpo_lightning", "replay", str(folder)]
+        with open(self.root / "log", "ab") as log:
+            self.faults["different"] += bool(subprocess.call(command, env=self.environment, stdout=log, stderr=log))

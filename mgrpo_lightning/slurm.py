@@ -81,7 +81,7 @@ class JobConfig:
     name: str | None = None
     """None: that of the run."""
     time: str | None = None
-    """Limit, as SLURM writes it; quoted, as YAML takes 04:00:00 for a number."""
+    """Limit, as SLURM writes it: 04:00:00."""
     account: str | None = None
     partition: str | None = None
     memory: str | None = None

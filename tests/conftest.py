@@ -101,6 +101,17 @@ def no_leaked_event_loops() -> Iterator[None]:
     assert not leaked, f"the test left {len(leaked)} event loops open"
 
 
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """An OpenAI-compatible server; see ``chat_server.py``."""
+    from tests.chat_server import Server
+
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository root."""

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from mgrpo_lightning.agents.rollout import Stage
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
-from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.data.align import align_role, of_all_ranks
 from mgrpo_lightning.data.backlog import Backlog
 from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
@@ -27,9 +24,10 @@ from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.data.peers import PeersConfig, open_exchange
 from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.data.recorded import recorded_groups
+from mgrpo_lightning.data.resuming import open_step, played_before, remove_closed_steps
 from mgrpo_lightning.data.streams import PlayedStream, TrainStream, part_of
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.open_step import OpenStep, key_of, open_path, remove_closed
+from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.roles import RoleConfig
@@ -204,7 +202,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     @override
     def teardown(self, stage: str) -> None:
         if stage == "fit":
-            self._remove_closed()
+            assert self.trainer is not None
+            remove_closed_steps(self.trainer, self.schedule)
         if self._exchange is not None:
             self._exchange.close()
 
@@ -274,14 +273,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     def _played_before(self, step: int) -> list[Group]:
         """This rank's part of an earlier step, from the journal."""
         part = self._part(self.queries_per_step)
-        folder = self.recorded or self.journal
-        if folder is None:
-            raise ConfigurationError(
-                "a role with a lag or a queue goes on from the journal, and the data module knows none.",
-                hint="give its folder as `journal`, or leave lag and queue out.",
-            )
-        groups = recorded_groups(folder, step, self.module.roles)
-        return [group for group in groups if group.rollouts[0].main.key.query in part]
+        return played_before(self.recorded or self.journal, step, self.module.roles, part)
 
     def played_batch(self, questions: Sequence[Question], *, first: int) -> list[Group]:
         """One rollout for each held-out question, at the validation temperature.
@@ -317,34 +309,13 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return tools
 
     def _open_step(self, step: int) -> OpenStep | None:
-        """Where finished turns of this step are kept, which a run that is killed and resumed says again.
-
-        A run under ``rounds`` needs none, as it plays the same again; a run without checkpoints is never resumed.
-        """
-        if self._open_steps is None:
-            return None
-        self._remove_closed()
+        assert self.trainer is not None
         policies = self.module.policies
-        identity = key_of(self.seed, {name: policy.fingerprint() for name, policy in policies.items()})
-        assert self.trainer is not None
-        memory = OpenStep(open_path(self._open_steps, step, rank=self.trainer.global_rank), identity)
-        if memory.found:
-            rank_zero_info(f"step {step} goes on: {memory.found} finished turns and calls are taken up.")
-        return memory
 
-    @property
-    def _open_steps(self) -> Path | None:
-        """The folder of open steps, None where none are kept."""
-        assert self.trainer is not None
-        kept = self.schedule == "eager" and isinstance(self.trainer.checkpoint_callback, ModelCheckpoint)
-        return Path(self.trainer.default_root_dir) / "open_steps" if kept else None
+        def identity() -> str:
+            return key_of(self.seed, {name: policy.fingerprint() for name, policy in policies.items()})
 
-    def _remove_closed(self) -> None:
-        """Remove the open steps whose update a checkpoint holds."""
-        assert self.trainer is not None
-        saver = self.trainer.checkpoint_callback
-        if self._open_steps is not None and isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:
-            remove_closed(self._open_steps, max(checkpoints(Path(saver.dirpath)), default=0))
+        return open_step(self.trainer, step, schedule=self.schedule, identity=identity)
 
     def _play(
         self,

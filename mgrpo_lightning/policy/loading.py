@@ -96,7 +96,7 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(
             source, quantization_config=config, dtype=compute_dtype, device_map={"": torch.device(device)}
         )
-        tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = load_tokenizer(name)
     model.requires_grad_(False).eval()
     _keep_one_layout(model)
     check_head(model, name)

@@ -61,6 +61,10 @@ def until(found: Callable[[], bool], folder: Path) -> None:
         time.sleep(0.2)
 
 
+def until_it_has_trained(folder: Path) -> None:
+    until((folder / "run" / "main" / "checkpoints" / "step=000002.ckpt").exists, folder)
+
+
 def logs(folder: Path) -> str:
     paths = [*folder.rglob("log.txt"), *folder.rglob("slurm-*.txt")]
     return "\n".join(f"== {path}\n{path.read_text()[-3000:]}" for path in paths)
@@ -87,7 +91,7 @@ def test_a_job_near_its_time_limit_saves_and_is_requeued_and_goes_on(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None, straight: Path
 ) -> None:
     number = submit(tmp_path, root, monkeypatch)
-    until((tmp_path / "run" / "main" / "checkpoints" / "step=000002.ckpt").exists, tmp_path)
+    until_it_has_trained(tmp_path)
     subprocess.run(["scancel", "--signal=USR1", "--batch", number], check=True)  # what the time limit sends
     until(lambda: not squeue("%A"), tmp_path)
     assert ended(number) == "COMPLETED 0:0 after 1 restarts", logs(tmp_path)
@@ -102,7 +106,7 @@ def test_a_role_that_dies_ends_the_job_and_the_others_can_go_on(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None, straight: Path
 ) -> None:
     number = submit(tmp_path, root, monkeypatch)
-    until((tmp_path / "run" / "main" / "checkpoints" / "step=000002.ckpt").exists, tmp_path)
+    until_it_has_trained(tmp_path)
     (victim,) = subprocess.run(
         ["pgrep", "-f", f"fit .*--run.root={tmp_path} .*--role searcher"], check=True, capture_output=True, text=True
     ).stdout.split()[-1:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,6 @@ from mgrpo_lightning.tasks.jsonl import JsonlTask
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.verdict import LONGEST_ANSWER, read_verdict
 from tests.chat_server import Reply, Server, failed, said
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
 
 
 def ask(judge: Judge, answers: Sequence[str] = ("the Danube",)) -> list[bool]:

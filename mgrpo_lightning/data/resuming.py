@@ -1,0 +1,77 @@
+"""What a restarted run takes up: finished turns of the step in play, and steps that were played before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
+
+from mgrpo_lightning.checkpointing import checkpoints
+from mgrpo_lightning.data.recorded import recorded_groups
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.open_step import OpenStep, open_path, remove_closed
+from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.trajectory import Group
+
+
+def open_step(trainer: Trainer, step: int, *, schedule: str, identity: Callable[[], str]) -> OpenStep | None:
+    """Where finished turns of a step are kept, which a run that is killed and resumed says again; None: nowhere.
+
+    A run under ``rounds`` needs none, as it plays the same again; a run without checkpoints is never resumed.
+
+    Args:
+        trainer: The run.
+        step: Training step.
+        schedule: Of its play.
+        identity: Of all that must be the same for old turns to count.
+    """
+    folder = _open_steps(trainer, schedule)
+    if folder is None:
+        return None
+    remove_closed_steps(trainer, schedule)
+    memory = OpenStep(open_path(folder, step, rank=trainer.global_rank), identity())
+    if memory.found:
+        rank_zero_info(f"step {step} goes on: {memory.found} finished turns and calls are taken up.")
+    return memory
+
+
+def remove_closed_steps(trainer: Trainer, schedule: str) -> None:
+    """Remove the open steps whose update a checkpoint holds.
+
+    Args:
+        trainer: The run.
+        schedule: Of its play.
+    """
+    folder, saver = _open_steps(trainer, schedule), trainer.checkpoint_callback
+    if folder is not None and isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:
+        remove_closed(folder, max(checkpoints(Path(saver.dirpath)), default=0))
+
+
+def played_before(folder: Path | None, step: int, roles: Mapping[str, RoleConfig], part: range) -> list[Group]:
+    """A rank's part of an earlier step, for a role that trains on it late.
+
+    Args:
+        folder: The journal, if there is one.
+        step: Training step.
+        roles: The team.
+        part: Indices of the rank's queries.
+
+    Raises:
+        ConfigurationError: No journal is known.
+        DataError: The journal lacks the step.
+    """
+    if folder is None:
+        raise ConfigurationError(
+            "a role with a lag or a queue goes on from the journal, and the data module knows none.",
+            hint="give its folder as `journal`, or leave lag and queue out.",
+        )
+    return [group for group in recorded_groups(folder, step, roles) if group.rollouts[0].main.key.query in part]
+
+
+def _open_steps(trainer: Trainer, schedule: str) -> Path | None:
+    """The folder of open steps, None where none are kept."""
+    kept = schedule == "eager" and isinstance(trainer.checkpoint_callback, ModelCheckpoint)
+    return Path(trainer.default_root_dir) / "open_steps" if kept else None
