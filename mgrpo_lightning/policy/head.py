@@ -13,6 +13,19 @@ from transformers import PreTrainedModel
 
 from mgrpo_lightning.errors import ConfigurationError
 
+PART = 2**18
+"""Logits that a CPU finishes together: what is made of them stays in its cache, and is small enough that the allocator
+does not fetch new memory for it each time."""
+
+
+def rows_of_part(logits: Tensor) -> int:
+    """Rows of N x V logits to be finished together.
+
+    Args:
+        logits: On any device.
+    """
+    return max(1, PART // logits.shape[-1]) if logits.is_cpu else max(1, len(logits))
+
 
 def hidden_states(model: PreTrainedModel, ids: Tensor, **inputs: Any) -> Tensor:
     """Last hidden states, B x T x H, in the base's own compute type.

@@ -11,12 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mgrpo_lightning.policy.head import rows_of_part
 from mgrpo_lightning.policy.sampling.base import SamplingParams
 from mgrpo_lightning.policy.sampling.random import uniforms
-
-LOGITS = 2**18
-"""Logits that are looked at together: what is made of them then stays in the processor's cache, and small enough that
-the allocator does not fetch new memory for it in each decoding step."""
 
 
 def choose(
@@ -38,7 +35,7 @@ def choose(
     Returns:
         ids, int64, B, and their log-probabilities, B (those of temperature 1 if greedy).
     """
-    rows = max(1, LOGITS // logits.shape[-1]) if logits.is_cpu else len(logits)
+    rows = rows_of_part(logits)
     parts = zip(logits.split(rows), streams.split(rows), positions.split(rows), strict=True)
     chosen = [_choose(finish(part) if finish else part, params, *places) for part, *places in parts]
     ids, logprobs = zip(*chosen, strict=True)
