@@ -38,6 +38,11 @@ class Question:
     evidence: tuple[Evidence, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def sealed(self) -> bool:
+        """Whether its text must not leave the machine (metadata ``sealed``): the run's journal has it, and no log."""
+        return "sealed" in self.metadata
+
 
 class Script(Protocol):
     """A demonstrator's behaviour for one trajectory: what it says next, given everything said so far."""
