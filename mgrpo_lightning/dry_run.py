@@ -60,7 +60,7 @@ def planned(model: TeamModule, data: AlignedTrajectoryDataModule) -> MemoryPlan:
         dense_copy=model.dense_copy,
         token_budget=model.token_budget,
         gradient_checkpointing=model.gradient_checkpointing,
-        conversations=dict.fromkeys(model.roles, max(rollouts, data.validation.per_batch)),
+        conversations=dict.fromkeys(model.roles, max(rollouts, data.validation.per_batch * data.validation.repeats)),
         cache_bytes=data.cache_bytes,
     )
 

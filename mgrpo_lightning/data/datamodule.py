@@ -44,6 +44,18 @@ class ValidationConfig:
     """Sampling temperature; 0 is greedy."""
     per_batch: int = 64
     """Questions played together."""
+    repeats: int = 1
+    """Rollouts of each question; with several, results have avg@k (``accuracy``), pass@k and majority@k."""
+
+    def __post_init__(self) -> None:
+        for name in ("questions", "per_batch", "repeats"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigurationError(f"validation.{name} is {value}.", hint="give at least 1.")
+        if self.repeats > 1 and self.temperature == 0:
+            raise ConfigurationError(
+                f"validation.repeats is {self.repeats} at temperature 0, where all of them are the same.",
+                hint="set validation.temperature, for instance to 0.7.",
+            )
 
 
 class AlignedTrajectoryDataModule(LightningDataModule):
@@ -262,7 +274,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return played_before(self.recorded or self.journal, step, self.module.roles, part)
 
     def played_batch(self, questions: Sequence[Question], *, first: int) -> list[Group]:
-        """One rollout for each held-out question, at the validation temperature.
+        """Rollouts of held-out questions, at the validation temperature.
 
         Args:
             questions: What to ask.
@@ -272,7 +284,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return self.playing.play(
             questions,
             step=self.module.num_steps,
-            rollouts=1,
+            rollouts=1 if self.trainer.predicting else self.validation.repeats,
             stage="predict" if self.trainer.predicting else "validate",
             first=first,
             temperature=self.validation.temperature,
