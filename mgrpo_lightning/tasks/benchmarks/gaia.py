@@ -8,6 +8,7 @@ from typing import Literal
 
 from typing_extensions import override
 
+from mgrpo_lightning.agents.tree import render
 from mgrpo_lightning.errors import ScoringError, ToolError
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark, inside
@@ -15,6 +16,7 @@ from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, first_of, located
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.scoring import gaia_rule
 from mgrpo_lightning.tools.base import Tool, function_tool
+from mgrpo_lightning.trajectory import Rollout
 
 SOURCE = Source(
     "GAIA",
@@ -62,6 +64,12 @@ class Gaia(Benchmark):
         if question.answers == (UNKNOWN,):
             raise ScoringError(f"the answer of {question.id} is known to GAIA's leaderboard only.")
         return max(gaia_rule(answer, gold) for gold in question.answers)
+
+    @override
+    def prediction(self, question: Question, rollout: Rollout) -> dict[str, object]:
+        """As GAIA's leaderboard takes it; an answer that is missing is an empty one."""
+        answer = rollout.main.answer or ""
+        return {"task_id": question.id, "model_answer": answer, "reasoning_trace": render(rollout)}
 
 
 def _question(row: Row) -> Question:
