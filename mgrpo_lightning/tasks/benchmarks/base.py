@@ -11,7 +11,8 @@ from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.tasks.base import Question, Split, Task
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.scoring import exact_match
-from mgrpo_lightning.tools.base import Tool, load_tool
+from mgrpo_lightning.tools.base import Tool
+from mgrpo_lightning.tools.sets import ToolSet, collected
 
 
 class Benchmark(Task):
@@ -20,14 +21,16 @@ class Benchmark(Task):
     Args:
         questions: In the order of the file.
         judge: Decides about answers that the rule does not match; None: they are wrong.
-        tools: Dotted paths of tools that the roles may call by their bare names.
+        tools: Dotted paths of functions, or sets of tools, that roles may call by their bare names.
 
     Raises:
         DataError: There is no question, or two have one id.
         ConfigurationError: A tool does not exist.
     """
 
-    def __init__(self, questions: Sequence[Question], *, judge: Judge | None = None, tools: Sequence[str] = ()) -> None:
+    def __init__(
+        self, questions: Sequence[Question], *, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()
+    ) -> None:
         if not questions:
             raise DataError("the benchmark has no question that fits its filters.", hint="give less of them.")
         ids = [question.id for question in questions]
@@ -36,7 +39,7 @@ class Benchmark(Task):
             raise DataError(f"two questions have the id {double!r}.", hint="give the file of one split only.")
         self._questions = list(questions)
         self._judge = judge
-        self._tools: dict[str, Tool] = {tool.name: tool for tool in map(load_tool, tools)}
+        self._tools = collected(tools)
 
     @override
     def questions(self, split: Split) -> Sequence[Question]:

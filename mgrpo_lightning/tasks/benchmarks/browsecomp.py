@@ -10,6 +10,7 @@ from mgrpo_lightning.tasks.benchmarks.base import Benchmark
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, first_of, located, read_rows, text_of
 from mgrpo_lightning.tasks.benchmarks.sealed import unsealed
 from mgrpo_lightning.tasks.judge import Judge
+from mgrpo_lightning.tools.sets import ToolSet
 
 SOURCE = Source(
     "BrowseComp", "openai/simple-evals on GitHub, browse_comp_test_set.csv", "MIT; its plain text is never to go online"
@@ -22,13 +23,13 @@ class BrowseComp(Benchmark):
     Args:
         path: The CSV file, or its folder.
         judge: Decides about answers that do not match; None: they are wrong.
-        tools: Dotted paths of tools.
+        tools: See ``Benchmark``.
 
     Raises:
         DataError: The benchmark is not there, or a row does not open with its own canary.
     """
 
-    def __init__(self, path: str, judge: Judge | None = None, tools: Sequence[str] = ()) -> None:
+    def __init__(self, path: str, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()) -> None:
         file = first_of(located(path, SOURCE), ["browse_comp*.csv"], SOURCE)
         rows = read_rows(file)
         super().__init__([_question(number, row) for number, row in enumerate(rows)], judge=judge, tools=tools)

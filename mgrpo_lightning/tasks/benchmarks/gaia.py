@@ -16,6 +16,7 @@ from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, first_of, located
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.scoring import gaia_rule
 from mgrpo_lightning.tools.base import Tool, function_tool
+from mgrpo_lightning.tools.sets import ToolSet
 from mgrpo_lightning.trajectory import Rollout
 
 SOURCE = Source(
@@ -36,7 +37,7 @@ class Gaia(Benchmark):
         levels: Levels to keep.
         text_only: Keep the questions without a file alone, as most papers do (103 of the validation split).
         judge: Decides about answers that GAIA's rule does not match; None: they are wrong.
-        tools: Dotted paths of tools.
+        tools: See ``Benchmark``.
 
     Raises:
         DataError: The benchmark is not there, or not in one of its layouts.
@@ -49,7 +50,7 @@ class Gaia(Benchmark):
         levels: Sequence[int] = (1, 2, 3),
         text_only: bool = False,
         judge: Judge | None = None,
-        tools: Sequence[str] = (),
+        tools: Sequence[str | ToolSet] = (),
     ) -> None:
         patterns = [f"2023/{part}/metadata.parquet", f"2023/{part}/metadata.jsonl"]
         file = first_of(located(path, SOURCE), patterns, SOURCE)

@@ -8,6 +8,7 @@ from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, first_of, located, read_rows, text_of
 from mgrpo_lightning.tasks.judge import Judge
+from mgrpo_lightning.tools.sets import ToolSet
 
 SOURCE = Source("WebWalkerQA", "callanwu/WebWalkerQA on the Hugging Face hub", "Apache-2.0")
 
@@ -19,14 +20,14 @@ class WebWalkerQA(Benchmark):
         path: A Parquet, JSON or JSON lines file, its folder, or the name of the dataset on the hub.
         judge: Decides about the answers, which are sentences.
         languages: Languages to keep, such as ``en`` and ``zh``; None keeps all.
-        tools: Dotted paths of tools.
+        tools: See ``Benchmark``.
 
     Raises:
         DataError: The benchmark is not there, or a row lacks its question, answer or site.
     """
 
     def __init__(
-        self, path: str, judge: Judge, languages: Sequence[str] | None = None, tools: Sequence[str] = ()
+        self, path: str, judge: Judge, languages: Sequence[str] | None = None, tools: Sequence[str | ToolSet] = ()
     ) -> None:
         patterns = ["**/*.parquet", "**/*.jsonl", "**/*.json"]
         file = first_of(located(path, SOURCE), patterns, SOURCE)

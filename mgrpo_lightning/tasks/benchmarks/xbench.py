@@ -13,6 +13,7 @@ from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, first_of, located
 from mgrpo_lightning.tasks.benchmarks.sealed import unsealed
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.scoring import exact_match
+from mgrpo_lightning.tools.sets import ToolSet
 
 SOURCE = Source("xbench-DeepSearch", "xbench-ai/xbench-evals on GitHub", "MIT; its plain text is never to go online")
 _FINAL = re.compile("最终答案[:\uff1a]")
@@ -25,13 +26,13 @@ class XBench(Benchmark):
     Args:
         path: ``DeepSearch-2505.csv`` or ``-2510.csv``, or the folder of one of them.
         judge: Decides about answers that are not word for word the accepted one; None: they are wrong.
-        tools: Dotted paths of tools.
+        tools: See ``Benchmark``.
 
     Raises:
         DataError: The benchmark is not there, or a row does not open with its own canary.
     """
 
-    def __init__(self, path: str, judge: Judge | None = None, tools: Sequence[str] = ()) -> None:
+    def __init__(self, path: str, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()) -> None:
         file = first_of(located(path, SOURCE), ["DeepSearch-*.csv", "data/DeepSearch-*.csv"], SOURCE)
         super().__init__([_question(row) for row in read_rows(file)], judge=judge, tools=tools)
 
