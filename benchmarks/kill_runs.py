@@ -46,7 +46,8 @@ def start(
     """
     resume = ["--ckpt_path=last"] if list((folder / (role or "")).glob("checkpoints/step=*.ckpt")) else []
     names = [f"--data.schedule={schedule}", f"--run.root={folder.parent}", f"--run.name={folder.name}"]
-    words = [point, str(seed), *FIT, *names, *([f"--role={role}"] if role else []), *resume]
+    roles = [f"--role={role}", "--data.peers.keep_steps=0"] if role else []
+    words = [point, str(seed), *FIT, *names, *roles, *resume]
     with open(folder.parent / "log", "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "benchmarks.kill_points", *words], env=environment, stdout=log, stderr=log

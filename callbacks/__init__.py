@@ -3,8 +3,18 @@
 from mgrpo_lightning.callbacks.adapter_export import AdapterExport
 from mgrpo_lightning.callbacks.collapse_alarm import CollapseAlarm, CollapseWarning
 from mgrpo_lightning.callbacks.graceful_stop import GracefulStop
+from mgrpo_lightning.callbacks.predictions import Predictions
 from mgrpo_lightning.callbacks.progress import TeamProgress
 from mgrpo_lightning.callbacks.results import Results
 from mgrpo_lightning.callbacks.rollout_log import RolloutLog
 
-__all__ = ["AdapterExport", "CollapseAlarm", "CollapseWarning", "GracefulStop", "Results", "RolloutLog", "TeamProgress"]
+__all__ = [
+    "AdapterExport",
+    "CollapseAlarm",
+    "CollapseWarning",
+    "GracefulStop",
+    "Predictions",
+    "Results",
+    "RolloutLog",
+    "TeamProgress",
+]

@@ -99,9 +99,10 @@ class RolloutLog(Callback):
         self.on_validation_end(trainer, pl_module)
 
     def _log_texts(self, trainer: Trainer, groups: Sequence[Group], step: int, tag: str) -> None:
+        shown = [group for group in groups[: self.texts] if not group.question.sealed]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                for number, group in enumerate(groups[: self.texts]):
+                for number, group in enumerate(shown):
                     logger.experiment.add_text(f"{tag}/rollout_{number}", _verbatim(render(group.rollouts[0])), step)
 
 

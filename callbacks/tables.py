@@ -56,9 +56,15 @@ def _add_accuracy(table: Table, level: str, cells: list[Mapping[str, Any] | None
 
 
 def _figures(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in ("accuracy", *(key for key in run if "@" in key)):
+        if run.get(name) is not None:
+            yield name, f"{run[name]:.1%}"
+    if run.get("undecided"):
+        yield "could not be decided", str(run["undecided"])
     yield "token F1", f"{run['f1']:.3f}"
     yield "GAIA rule", f"{run['gaia']:.1%}"
     for role, rate in run["format_rate"].items():
         yield f"format rate, {role}", "-" if rate is None else f"{rate:.1%}"
     yield "calls per rollout", f"{run['calls_per_rollout']:.2f}"
     yield "tokens per rollout", f"{run['tokens_per_rollout']:.0f}"
+    yield "seconds per question", f"{run['seconds_per_question']:.2f}"

@@ -22,7 +22,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
-from mgrpo_lightning.callbacks import AdapterExport, CollapseAlarm, GracefulStop, Results, RolloutLog, TeamProgress
+from mgrpo_lightning.callbacks import (
+    AdapterExport,
+    CollapseAlarm,
+    GracefulStop,
+    Predictions,
+    Results,
+    RolloutLog,
+    TeamProgress,
+)
 from mgrpo_lightning.checkpointing import FILENAME, AtomicCheckpointIO, last_checkpoint
 from mgrpo_lightning.composition import compose
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
@@ -88,6 +96,7 @@ class MgrpoCLI(LightningCLI):
         parser.add_lightning_class_args(RolloutLog, "rollout_log")
         parser.add_lightning_class_args(CollapseAlarm, "alarm")
         parser.add_lightning_class_args(AdapterExport, "export")
+        parser.add_lightning_class_args(Predictions, "predictions")
         parser.add_lightning_class_args(Results, "results")
         parser.add_lightning_class_args(GracefulStop, "stop")
         parser.set_defaults(

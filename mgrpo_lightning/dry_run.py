@@ -17,6 +17,7 @@ from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_tokenizer
 from mgrpo_lightning.policy.memory import MemoryPlan, adapter_parameters, meta_model, plan
 from mgrpo_lightning.policy.policy import refuse_biased_training
+from mgrpo_lightning.tools.base import wanted_tools
 
 
 def dry_run(model: TeamModule, data: AlignedTrajectoryDataModule, console: Console | None = None) -> MemoryPlan:
@@ -34,7 +35,7 @@ def dry_run(model: TeamModule, data: AlignedTrajectoryDataModule, console: Conso
     for name, config in model.roles.items():
         refuse_biased_training(name, config)
         Chat(load_tokenizer(config.base_model), config.chat_template)
-    data.tools(model.roles)
+    wanted_tools(model.roles, data.task.tools())
     memory = planned(model, data)
     console.print(_roles_table(model, data.queries_per_step * data.rollouts_per_query))
     console.print(_memory_table(memory))
@@ -59,7 +60,7 @@ def planned(model: TeamModule, data: AlignedTrajectoryDataModule) -> MemoryPlan:
         dense_copy=model.dense_copy,
         token_budget=model.token_budget,
         gradient_checkpointing=model.gradient_checkpointing,
-        conversations=dict.fromkeys(model.roles, max(rollouts, data.validation.per_batch)),
+        conversations=dict.fromkeys(model.roles, max(rollouts, data.validation.per_batch * data.validation.repeats)),
         cache_bytes=data.cache_bytes,
     )
 

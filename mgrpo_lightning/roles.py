@@ -26,7 +26,7 @@ class AdapterConfig:
     target_modules: list[str] = field(default_factory=lambda: list(LINEAR_LAYERS))
     """Names of the linear layers that carry an adapter; an explicit list, so that routers and heads never do."""
     dropout: float = 0.0
-    """LoRA dropout; must be 0 in reinforcement learning (correctness.md 12)."""
+    """LoRA dropout of a frozen role's adapter, which has no effect; must be 0 in training (correctness.md 12)."""
     path: str | None = None
     """PEFT folder to start from; ``pocket`` names the embedded model's warm-started adapters. None: B = 0."""
 

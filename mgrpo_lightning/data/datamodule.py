@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,27 +13,19 @@ import torch
 from lightning.pytorch import LightningDataModule
 from typing_extensions import override
 
-from mgrpo_lightning.agents.rollout import Stage
-from mgrpo_lightning.agents.scoring import score_groups
-from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.data.align import align_role, of_all_ranks
 from mgrpo_lightning.data.backlog import Backlog
 from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
-from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
-from mgrpo_lightning.data.peers import PeersConfig, open_exchange
+from mgrpo_lightning.data.peers import PeersConfig
+from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.data.recorded import recorded_groups
-from mgrpo_lightning.data.resuming import open_step, played_before, remove_closed_steps
+from mgrpo_lightning.data.resuming import open_step, played_before, remove_closed_steps, saved_steps
 from mgrpo_lightning.data.streams import PlayedStream, TrainStream, part_of
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.open_step import OpenStep, key_of
-from mgrpo_lightning.policy.sampling.scheduler import Scheduler
-from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.roles import RoleConfig
-from mgrpo_lightning.store.exchange import Exchange
 from mgrpo_lightning.tasks.base import Question, Task
-from mgrpo_lightning.tools.base import Tool, load_tool
 from mgrpo_lightning.trajectory import Group
 
 if TYPE_CHECKING:
@@ -52,6 +44,18 @@ class ValidationConfig:
     """Sampling temperature; 0 is greedy."""
     per_batch: int = 64
     """Questions played together."""
+    repeats: int = 1
+    """Rollouts of each question; with several, results have avg@k (``accuracy``), pass@k and majority@k."""
+
+    def __post_init__(self) -> None:
+        for name in ("questions", "per_batch", "repeats"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigurationError(f"validation.{name} is {value}.", hint="give at least 1.")
+        if self.repeats > 1 and self.temperature == 0:
+            raise ConfigurationError(
+                f"validation.repeats is {self.repeats} at temperature 0, where all of them are the same.",
+                hint="set validation.temperature, for instance to 0.7.",
+            )
 
 
 class AlignedTrajectoryDataModule(LightningDataModule):
@@ -107,7 +111,6 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.store = None if store is None else Path(store)
         self.peers = peers
         self.journal = None if journal is None else Path(journal)
-        self._exchange: Exchange | None = None
         self.seed = seed
         self.rollouts: list[Group] | None = None
         """The groups of the current step, for callbacks."""
@@ -115,7 +118,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         """Questions given on the command line, for ``mgrpo predict``."""
         self.recorded: Path | None = None
         """A journal whose groups take the place of playing, for ``mgrpo replay``."""
-        self._team: Team | None = None
+        self._playing: Playing | None = None
         self.first_step = 0
         """Steps that are done: a resumed run begins behind them."""
 
@@ -126,37 +129,25 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return self.trainer.lightning_module  # type: ignore[return-value]
 
     @property
-    def team(self) -> Team:
+    def playing(self) -> Playing:
         """The players; built on first use, when the policies are loaded."""
-        if self._team is None:
-            policies = self.module.policies
-            scheduler = Scheduler(self.schedule)
-            self._team = Team(
-                self.module.roles,
-                self.module.chats,
-                {
-                    name: TransformersSampler(policy, scheduler, cache_bytes=self.cache_bytes)
-                    for name, policy in policies.items()
-                },
-                self.tools(self.module.roles),
-                scheduler=scheduler,
+        if self._playing is None:
+            assert self.trainer is not None
+            self._playing = Playing(
+                self.trainer,
+                self.task,
+                schedule=self.schedule,
+                cache_bytes=self.cache_bytes,
+                store=self.store,
+                peers=self.peers,
                 seed=self.seed,
-                exchange=self.exchange,
             )
-        return self._team
+        return self._playing
 
     @cached_property
     def _backlog(self) -> Backlog:
         trained = {name: self.module.roles[name] for name in self.module.trained_roles}
         return Backlog(trained, self._align, self._played_before)
-
-    @property
-    def exchange(self) -> Exchange | None:
-        """This process's end of the store; opened on first use."""
-        if self._exchange is None and self.store is not None:
-            rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-            self._exchange = open_exchange(self.store, self.module, self.peers, rank=rank, num_ranks=num_ranks)
-        return self._exchange
 
     @override
     def train_dataloader(self) -> TrainStream:
@@ -204,13 +195,13 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         if stage == "fit":
             assert self.trainer is not None
             remove_closed_steps(self.trainer, self.schedule)
-        if self._exchange is not None:
-            self._exchange.close()
+        if self._playing is not None:
+            self._playing.close()
 
     @override
     def on_exception(self, exception: BaseException) -> None:
-        if self._exchange is not None:
-            self._exchange.close(exception)
+        if self._playing is not None:
+            self._playing.close(exception)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -234,36 +225,43 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             questions: Its queries.
         """
         started, idle = time.perf_counter(), 0.0
-        module, part = self.module, self._part(len(questions))
+        module = self.module
         due = self._backlog.due(step)
         module.begin(due)
         if self.recorded is not None:
             groups = recorded_groups(self.recorded, step, module.roles)
         else:
-            scripted = self.source == "demonstrations"
-            memory = None if scripted else self._open_step(step)
-            try:
-                groups = self._play(
-                    questions[part.start : part.stop],
-                    step=step,
-                    rollouts=self.rollouts_per_query,
-                    stage="train",
-                    first=part.start,
-                    scripted=scripted,
-                    memory=memory,
-                    meanwhile=module.advance if due else None,
-                )
-            finally:
-                if memory is not None:
-                    memory.close()
-            idle = self.team.idle
-            if self.exchange is not None:
-                self.exchange.close_step(step)
+            groups = self._play(step, questions, meanwhile=module.advance if due else None)
+            idle = self.playing.idle
         played = {role: self._align(groups, role, step) for role in module.trained_roles}
         self._backlog.add(step, groups)
         self.rollouts = groups
         seconds = {"play": time.perf_counter() - started, "idle": idle}
         return TeamBatch(step, groups, played | due, played, seconds)
+
+    def _play(self, step: int, questions: Sequence[Question], meanwhile: Callable[[], bool] | None) -> list[Group]:
+        """This rank's part of a step; what was finished of it before a restart is taken up."""
+        assert self.trainer is not None
+        part = self._part(len(questions))
+        scripted = self.source == "demonstrations"
+        memory = None if scripted else self._open_step(step)
+        try:
+            groups = self.playing.play(
+                questions[part.start : part.stop],
+                step=step,
+                rollouts=self.rollouts_per_query,
+                stage="train",
+                first=part.start,
+                scripted=scripted,
+                memory=memory,
+                meanwhile=meanwhile,
+            )
+        finally:
+            if memory is not None:
+                memory.close()
+        if self.playing.exchange is not None:
+            self.playing.exchange.close_step(step, saved=saved_steps(self.trainer))
+        return groups
 
     def _align(self, groups: Sequence[Group], role: str, step: int) -> AlignedBatch:
         objective = self.module.roles[role].objective
@@ -276,37 +274,21 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return played_before(self.recorded or self.journal, step, self.module.roles, part)
 
     def played_batch(self, questions: Sequence[Question], *, first: int) -> list[Group]:
-        """One rollout for each held-out question, at the validation temperature.
+        """Rollouts of held-out questions, at the validation temperature.
 
         Args:
             questions: What to ask.
             first: Index of the first of them in the split, so that random numbers do not depend on the batching.
         """
         assert self.trainer is not None
-        step = self.module.num_steps
-        stage: Stage = "predict" if self.trainer.predicting else "validate"
-        return self._play(questions, step=step, rollouts=1, stage=stage, first=first)
-
-    def tools(self, roles: Mapping[str, RoleConfig]) -> dict[str, Tool]:
-        """The tools that the roles use, by name.
-
-        Args:
-            roles: The team.
-
-        Raises:
-            ConfigurationError: The task does not offer one, and it is no dotted path of a function.
-        """
-        offered = dict(self.task.tools())
-        tools: dict[str, Tool] = {}
-        for role, config in roles.items():
-            for name in config.tools:
-                if name not in offered and "." not in name:
-                    raise ConfigurationError(
-                        f"role {role!r} has tool {name!r}, which the task does not offer.",
-                        hint=f"it offers {sorted(offered)}; a tool of your own is a dotted path: package.function.",
-                    )
-                tools[name] = offered[name] if name in offered else load_tool(name)
-        return tools
+        return self.playing.play(
+            questions,
+            step=self.module.num_steps,
+            rollouts=1 if self.trainer.predicting else self.validation.repeats,
+            stage="predict" if self.trainer.predicting else "validate",
+            first=first,
+            temperature=self.validation.temperature,
+        )
 
     def _open_step(self, step: int) -> OpenStep | None:
         assert self.trainer is not None
@@ -316,53 +298,6 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             return key_of(self.seed, {name: policy.fingerprint() for name, policy in policies.items()})
 
         return open_step(self.trainer, step, schedule=self.schedule, identity=identity)
-
-    def _play(
-        self,
-        questions: Sequence[Question],
-        *,
-        step: int,
-        rollouts: int,
-        stage: Stage,
-        first: int = 0,
-        scripted: bool = False,
-        memory: OpenStep | None = None,
-        meanwhile: Callable[[], bool] | None = None,
-    ) -> list[Group]:
-        self._notify("on_play_start", total=len(questions) * rollouts, stage=stage)
-        groups = self.team.play(
-            questions,
-            step=step,
-            rollouts=rollouts,
-            stage=stage,
-            first_query=first,
-            temperature=None if stage == "train" else self.validation.temperature,
-            script=self.task.script if scripted else None,
-            memory=memory,
-            on_done=lambda: self._notify("on_play_advance"),
-            meanwhile=meanwhile,
-        )
-        if stage != "predict":
-            self._score(groups, stage)
-        self._notify("on_play_end", groups=groups, stage=stage, step=step)
-        return groups
-
-    def _score(self, groups: Sequence[Group], stage: Stage) -> None:
-        module, exchange, remote = self.module, self.exchange, self.team.remote
-        if exchange is None or remote is None:
-            score_groups(groups, self.task, module.roles)
-        elif module.main in module.local_roles:
-            score_groups(groups, self.task, module.roles)
-            tell_outcomes(exchange, groups, remote.sent, stage=stage)
-        else:
-            take_outcomes(exchange, groups, remote.served, main=module.main, stage=stage)
-            score_groups(groups, self.task, module.roles)
-
-    def _notify(self, hook: str, **arguments: Any) -> None:
-        assert self.trainer is not None
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if callable(method := getattr(callback, hook, None)):
-                method(**arguments)
 
     def _played(self, questions: Sequence[Question], problem: str) -> PlayedStream:
         if not questions:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lightning.pytorch import Trainer
+
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.store.exchange import Exchange
 
@@ -21,30 +23,40 @@ class PeersConfig:
     """``error``: this process ends and says who is gone; ``wait``: it waits until the role is started again."""
     lost_after: float = 300.0
     """Seconds without a sign of life after which a role is gone; also for one that has not started yet."""
+    keep_steps: int | None = None
+    """What is said of older steps is removed from the store, in steps before the oldest checkpoint from which a role
+    would go on; null: nothing is. The run's journal keeps every call and report."""
+
+    def __post_init__(self) -> None:
+        if self.keep_steps is not None and self.keep_steps < 0:
+            raise ConfigurationError(
+                f"peers.keep_steps is {self.keep_steps}.", hint="give 0 or more steps, or null to keep all."
+            )
 
 
-def open_exchange(store: Path, module: TeamModule, peers: PeersConfig, *, rank: int, num_ranks: int) -> Exchange:
+def open_exchange(store: Path, trainer: Trainer, peers: PeersConfig) -> Exchange:
     """This process's end of the store.
 
     Args:
         store: Its folder.
-        module: Whose local roles speak.
-        peers: What happens when another role is gone.
-        rank: Of this process in its role.
-        num_ranks: Of this role.
+        trainer: Whose root module's local roles speak.
+        peers: What happens when another role is gone, and what is kept.
 
     Raises:
         ConfigurationError: A sub-agent calls others, or another role has another number of ranks.
     """
+    module: TeamModule = trainer.lightning_module  # type: ignore[assignment]
     _refuse_nested_calls(module)
     return Exchange(
         store,
         next(iter(module.policies)),
-        rank=rank,
-        num_ranks=num_ranks,
+        rank=trainer.global_rank,
+        num_ranks=trainer.world_size,
+        first_step=module.num_steps,
         peers=[name for name in module.roles if name not in module.local_roles],
         on_loss=peers.on_loss,
         lost_after=peers.lost_after,
+        keep_steps=peers.keep_steps,
     )
 
 

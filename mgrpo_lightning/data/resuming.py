@@ -38,6 +38,18 @@ def open_step(trainer: Trainer, step: int, *, schedule: str, identity: Callable[
     return memory
 
 
+def saved_steps(trainer: Trainer) -> int:
+    """Steps that the run's last checkpoint holds; 0 if there is none.
+
+    Args:
+        trainer: The run.
+    """
+    saver = trainer.checkpoint_callback
+    if not isinstance(saver, ModelCheckpoint) or saver.dirpath is None:
+        return 0
+    return max(checkpoints(Path(saver.dirpath)), default=0)
+
+
 def remove_closed_steps(trainer: Trainer, schedule: str) -> None:
     """Remove the open steps whose update a checkpoint holds.
 
@@ -45,9 +57,8 @@ def remove_closed_steps(trainer: Trainer, schedule: str) -> None:
         trainer: The run.
         schedule: Of its play.
     """
-    folder, saver = _open_steps(trainer, schedule), trainer.checkpoint_callback
-    if folder is not None and isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:
-        remove_closed(folder, max(checkpoints(Path(saver.dirpath)), default=0))
+    if (folder := _open_steps(trainer, schedule)) is not None:
+        remove_closed(folder, saved_steps(trainer))
 
 
 def played_before(folder: Path | None, step: int, roles: Mapping[str, RoleConfig], part: range) -> list[Group]:

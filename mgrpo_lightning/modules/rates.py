@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 from torchmetrics import MeanMetric
 
+from mgrpo_lightning.agents.scoring import undecided
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.tasks.scoring import exact_match, gaia_rule, token_f1
+from mgrpo_lightning.tasks.scoring import exact_match, fold, gaia_rule, token_f1
 from mgrpo_lightning.trajectory import Group, Rollout, Score, Trajectory
 
 COMPONENTS = ("format", "correct", "correct_main", "expert")
@@ -118,13 +120,18 @@ ANSWER_SCORES: dict[str, Callable[[str | None, Sequence[str]], float]] = {
 """Scores of an answer against the accepted ones, in [0, 1], by the name that tables and results.json use."""
 
 
+QUESTION_SCORES = ("accuracy", "pass", "majority")
+"""Of all rollouts of one question; see ``question_scores``."""
+
+
 def answer_rates(levels: Iterable[str]) -> Rates:
-    """The means that ``observe_answer`` fills.
+    """The means that ``observe_answer`` and ``observe_question`` fill.
 
     Args:
         levels: Levels of the questions, for the table by level.
     """
-    return Rates(f"{name}{suffix}" for name in ANSWER_SCORES for suffix in ("", *(f"/{level}" for level in levels)))
+    names = (*ANSWER_SCORES, *QUESTION_SCORES)
+    return Rates(f"{name}{suffix}" for name in names for suffix in ("", *(f"/{level}" for level in levels)))
 
 
 def observe_answer(rates: Rates, question: Question, rollout: Rollout) -> None:
@@ -139,3 +146,34 @@ def observe_answer(rates: Rates, question: Question, rollout: Rollout) -> None:
         value = score(rollout.main.answer, question.answers)
         rates.add(name, value)
         rates.add(f"{name}/{question.level}", value)
+
+
+def observe_question(rates: Rates, group: Group) -> None:
+    """Add what the task, or its judge, decided about all rollouts of a question.
+
+    Args:
+        rates: From ``answer_rates``.
+        group: Scored.
+    """
+    for name, value in question_scores(group).items():
+        rates.add(name, value)
+        rates.add(f"{name}/{group.question.level}", value)
+
+
+def question_scores(group: Group) -> dict[str, float]:
+    """avg@k, pass@k and majority@k of a question's k rollouts, as ``accuracy``, ``pass`` and ``majority``.
+
+    A rollout counts as the task decided; one with an invalid format is wrong, and one that could not be decided does
+    not count. The majority is the answer that most rollouts gave, of several the first.
+
+    Args:
+        group: Scored.
+    """
+    decided = [rollout for rollout in group.rollouts if not undecided(rollout.scores[0])]
+    if not decided:
+        return {}
+    correct = [rollout.scores[0].correct for rollout in decided]
+    answers = [fold(rollout.main.answer or "") for rollout in decided]
+    votes = Counter(answer for answer in answers if answer)
+    majority = correct[answers.index(votes.most_common(1)[0][0])] if votes else 0.0
+    return {"accuracy": sum(correct) / len(correct), "pass": max(correct), "majority": majority}

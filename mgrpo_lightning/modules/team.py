@@ -203,7 +203,8 @@ class TeamModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         split = "test" if self.trainer.testing else data.validation.split
-        self._evaluation = Evaluation(self.roles, levels={q.level for q in data.task.questions(split)}).to(self.device)
+        levels = {question.level for question in data.task.questions(split)}
+        self._evaluation = Evaluation(self.roles, levels=levels, repeats=data.validation.repeats).to(self.device)
 
     @override
     def validation_step(self, batch: list[Group], batch_idx: int) -> None:

@@ -1,6 +1,6 @@
 """Both ends of a causal LM apart: hidden states without logits, and logits of chosen hidden states only.
 
-Trainer and sampler use these two functions alone, so that they compute the same numbers.
+Trainer and sampler use these functions alone, so that they compute the same numbers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mgrpo_lightning.errors import ConfigurationError
+
+PART = 2**18
+"""Logits that a CPU finishes together: what is made of them stays in its cache, and is small enough that the allocator
+does not fetch new memory for it each time."""
+
+
+def rows_of_part(logits: Tensor) -> int:
+    """Rows of N x V logits to be finished together.
+
+    Args:
+        logits: On any device.
+    """
+    return max(1, PART // logits.shape[-1]) if logits.is_cpu else max(1, len(logits))
 
 
 def hidden_states(model: PreTrainedModel, ids: Tensor, **inputs: Any) -> Tensor:
@@ -28,8 +41,19 @@ def hidden_states(model: PreTrainedModel, ids: Tensor, **inputs: Any) -> Tensor:
 
 def final_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Logits in float32 (float64 for a float64 model), with the model's own scaling and soft cap."""
+    return finished_logits(model, head_product(model, hidden))
+
+
+def head_product(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """What the output embedding makes of hidden states, in its own type: logits that are not finished."""
     with torch.autocast(hidden.device.type, enabled=False):
-        logits = model.get_output_embeddings()(hidden)
+        product = model.get_output_embeddings()(hidden)
+    assert isinstance(product, Tensor)
+    return product
+
+
+def finished_logits(model: PreTrainedModel, logits: Tensor) -> Tensor:
+    """Logits of any rows of a ``head_product``; see ``final_logits``."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     config = model.config.get_text_config()
     if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite

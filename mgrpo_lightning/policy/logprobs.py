@@ -16,11 +16,11 @@ from transformers import PreTrainedModel
 
 from mgrpo_lightning.policy.forest import Forest
 from mgrpo_lightning.policy.forest_attention import forest_states
-from mgrpo_lightning.policy.head import final_logits
+from mgrpo_lightning.policy.head import finished_logits, head_product, rows_of_part
 from mgrpo_lightning.policy.policy import Policy
 
 LOGITS = 2**23
-"""Logits of one chunk, whatever the vocabulary: 32 MiB in float32, and once more for their probabilities."""
+"""Logits of one chunk, whatever the vocabulary: 32 MiB in float32."""
 
 
 def action_logprobs(
@@ -97,8 +97,18 @@ def score(
 
 
 def _score_chunk(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logprobs = torch.log_softmax(_tempered(final_logits(model, hidden), temperature), dim=-1)
-    return logprobs.gather(-1, targets[:, None]).squeeze(-1)
+    product = head_product(model, hidden)
+    rows = rows_of_part(product)
+    return torch.cat(
+        [
+            _logprobs(finished_logits(model, part), temperature).gather(-1, ids[:, None]).squeeze(-1)
+            for part, ids in zip(product.split(rows), targets.split(rows), strict=True)
+        ]
+    )
+
+
+def _logprobs(logits: Tensor, temperature: float) -> Tensor:
+    return torch.log_softmax(_tempered(logits, temperature), dim=-1)
 
 
 def _tempered(values: Tensor, temperature: float) -> Tensor:
@@ -109,7 +119,8 @@ class _Score(torch.autograd.Function):
     """Log-probabilities whose backward pass recomputes nothing.
 
     The head is frozen and a log-probability depends on its own hidden state alone, so the gradient to the hidden states
-    is found together with the logits of each chunk, and only scaled in the backward pass.
+    is found together with the logits of each chunk, and only scaled in the backward pass. Part by part, what the head
+    computed is overwritten with its gradient.
     """
 
     @staticmethod
@@ -120,12 +131,14 @@ class _Score(torch.autograd.Function):
         for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
             with torch.enable_grad():
                 h = h.detach().requires_grad_()
-                logits = final_logits(model, h)
-            every = torch.log_softmax(_tempered(logits.detach(), temperature), dim=-1)
-            logprobs.append(every.gather(-1, t[:, None]).squeeze(-1))
-            # of a log-probability to its logits: 1 at the id itself, less the probabilities; in the place of these
-            slope = every.exp_().neg_().scatter_add_(-1, t[:, None], torch.ones_like(every[:, :1]))
-            gradients += torch.autograd.grad(logits, h, _tempered(slope, temperature))
+                product = head_product(model, h)
+            slope = product.detach()
+            rows = rows_of_part(slope)
+            for part, ids in zip(slope.split(rows), t.split(rows), strict=True):
+                found, gradient = _slope(model, part, ids, temperature)
+                logprobs.append(found)
+                part.copy_(gradient)
+            gradients += torch.autograd.grad(product, h, slope)
         ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(logprobs)
 
@@ -133,3 +146,16 @@ class _Score(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * grads[0][:, None]).to(gradient.dtype), None, None, None, None
+
+
+def _slope(model: PreTrainedModel, product: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of ``targets`` (n), and their gradients to the head's product (n x V)."""
+    with torch.enable_grad():
+        product = product.detach().requires_grad_()
+        logits = finished_logits(model, product)
+    every = _logprobs(logits.detach(), temperature)
+    logprobs = every.gather(-1, targets[:, None]).squeeze(-1)
+    # to the logits: 1 at the id itself, less the probabilities; in the place of these
+    slope = every.exp_().neg_().scatter_add_(-1, targets[:, None], torch.ones_like(every[:, :1]))
+    (gradient,) = torch.autograd.grad(logits, product, _tempered(slope, temperature))
+    return logprobs, gradient

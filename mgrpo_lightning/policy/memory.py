@@ -170,8 +170,8 @@ def _activations(
     attention = int(size * (3 * config.num_attention_heads + 2 * config.num_key_value_heads))
     adapted = len(role.adapter.target_modules) * role.adapter.rank
     layer = (4 * hidden + attention + 4 * inner) * width + adapted * 4
-    # Logits of one chunk, their probabilities, and the gradient by temperature, in float32.
-    logits = 3 * 4 * LOGITS
+    # Logits of one chunk, later their gradients; on a GPU their probabilities and gradients in float32 too.
+    logits = (width + (3 * 4 if torch.cuda.is_available() else 0)) * LOGITS
     layers = int(config.num_hidden_layers)
     kept = layer + layers * hidden * width if gradient_checkpointing else layers * layer
     update = token_budget * kept + logits if role.trainable else 0

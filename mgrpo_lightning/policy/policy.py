@@ -124,17 +124,20 @@ def refuse_biased_training(role: str, config: RoleConfig) -> None:
     """Refuse settings under which the trained log-probabilities are not those that were sampled from.
 
     Raises:
-        ConfigurationError: Dropout (correctness.md 12), top-p, top-k (8) or temperature 0 in reinforcement learning.
+        ConfigurationError: Dropout (correctness.md 12), which no warm start has either; or top-p, top-k (8) or
+            temperature 0 in reinforcement learning.
     """
-    if config.objective.kind != "mgrpo" or not config.trainable:
+    if not config.trainable:
         return
-    sampling = config.sampling
     if config.adapter.dropout > 0:
         raise ConfigurationError(
-            f"role {role!r}: adapter dropout is {config.adapter.dropout} with objective `mgrpo`; "
-            "the ratio would not be 1.",
+            f"role {role!r}: adapter dropout is {config.adapter.dropout}: M-GRPO's ratio would not be 1, and a warm "
+            "start computes without dropout too.",
             hint="set `adapter.dropout: 0`.",
         )
+    if config.objective.kind != "mgrpo":
+        return
+    sampling = config.sampling
     if sampling.top_p < 1 or sampling.top_k > 0:
         raise ConfigurationError(
             f"role {role!r}: training samples with top_p {sampling.top_p} and top_k {sampling.top_k}; "

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from mgrpo_lightning.errors import ConfigurationError, MgrpoError, RunStopped
+from mgrpo_lightning.errors import ConfigurationError, DataError, MgrpoError, RunStopped
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import BEAT, STOP, incarnation_folder, incarnations, read_alive, writer_name
 from mgrpo_lightning.store.ledger import Ledger
@@ -43,10 +43,13 @@ class Exchange:
         role: Whose end it is.
         rank: Of this process among those of its role.
         num_ranks: How many there are.
+        first_step: Of training, at which this process begins.
         peers: The roles that are waited for.
         on_loss: ``error``: a peer that ends, fails or shows no sign of life for ``lost_after`` seconds is an error;
             ``wait``: it is waited for, until it is started again.
         lost_after: Seconds.
+        keep_steps: What was said of older steps is removed, in steps before the first at which any role would begin
+            again; None: nothing is.
         disk: The filesystem.
 
     Raises:
@@ -60,9 +63,11 @@ class Exchange:
         *,
         rank: int = 0,
         num_ranks: int = 1,
+        first_step: int = 0,
         peers: Sequence[str],
         on_loss: Literal["error", "wait"] = "error",
         lost_after: float = 300.0,
+        keep_steps: int | None = None,
         disk: Disk | None = None,
     ) -> None:
         self.role = role
@@ -78,6 +83,12 @@ class Exchange:
         self._peers = {peer: _Peer() for peer in peers}
         self._on_loss = on_loss
         self._lost_after = lost_after
+        self._keep_steps = keep_steps
+        self._saved = first_step
+        """Step at which this role begins if it is started again."""
+        steps = [record.key.step for record in self._writer.recovered if record.stream != "members"]
+        self._oldest = min([first_step, *steps])
+        """First step of which all that was said here is kept."""
         self._state: dict[str, object] = {}
         self._reading = threading.Lock()
         self._ended = threading.Event()
@@ -149,13 +160,21 @@ class Exchange:
         """
         self._state |= state
 
-    def close_step(self, step: int) -> None:
-        """Make one segment of what was said of a step, and forget what was said before it.
+    def close_step(self, step: int, *, saved: int) -> None:
+        """Make one segment of what was said of a step, forget what was said before it, and remove what nobody needs.
 
         Args:
             step: Of training, that is over.
+            saved: Step at which this role begins if it is started again.
         """
-        self._writer.close_step(step)
+        oldest = 0
+        if self._keep_steps is not None:
+            if saved > self._saved:
+                self._saved = saved
+                self._member("save", None)
+            oldest = min(self._saved, self._begin_again()) - self._keep_steps
+        self._writer.close_step(step, drop_before=oldest)
+        self._oldest = max(self._oldest, oldest)
         self.ledger.forget(step)
         self._said = {
             place: said for place, said in self._said.items() if place[2].step >= step or place[0] == "members"
@@ -176,8 +195,16 @@ class Exchange:
 
     def _member(self, event: str, reason: str | None) -> None:
         text = f"incarnation {self._writer.incarnation}" + (f": {reason}" if reason else "")
-        place = NOWHERE._replace(query=self._rank)
-        self.say([Record("members", "train", place, self.role, event=event, text=text, ranks=self._num_ranks)])
+        place, version = NOWHERE._replace(query=self._rank), self._saved
+        record = Record(
+            "members", "train", place, self.role, event=event, text=text, version=version, ranks=self._num_ranks
+        )
+        self.say([record])
+
+    def _begin_again(self) -> int:
+        """First step at which a peer would begin if it were started again; 0 if one has not said it."""
+        told = self._told(self._rank)
+        return min(((told[peer].version or 0) if peer in told else 0 for peer in self._peers), default=self._saved)
 
     def _told(self, rank: int) -> dict[str, Record]:
         """By peer, the last word of a rank on itself; on an earlier life only after some time to begin anew."""
@@ -202,6 +229,7 @@ class Exchange:
             RunStopped: The run, or a peer, was asked to stop.
             PeerLost: A peer is gone.
             ConfigurationError: A peer has another number of ranks.
+            DataError: A peer needs what has been removed.
         """
         if self._num_ranks == 1 and self._stop.exists():  # several stop together, behind a step
             raise RunStopped(f"{self.role!r} stopped while it waited for {what}, as {self._stop} asks.", hint=_GO_ON)
@@ -215,6 +243,12 @@ class Exchange:
         for name, record in told.items():
             if record.event == "stop":
                 raise RunStopped(f"role {name!r} has stopped while {self.role!r} waits for {what}.", hint=_GO_ON)
+            if record.event == "begin" and (record.version or 0) < self._oldest:
+                raise DataError(
+                    f"role {name!r} begins with step {record.version}, and what {self.role!r} said before step "
+                    f"{self._oldest} has been removed.",
+                    hint="resume it with --ckpt_path=last, or all roles from one step; peers.keep_steps keeps more.",
+                )
         if self._on_loss == "wait":
             return
         for name, peer in self._peers.items():

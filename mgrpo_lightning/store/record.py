@@ -46,7 +46,8 @@ class Record:
     role: str
     """Whom a delegation is for; otherwise whose record it is."""
     event: str | None = None
-    """Of members: begin, end, stop, fail. Of frontiers: round (of a play), play (is over), step (is closed)."""
+    """Of members: begin, save (a checkpoint), end, stop, fail. Of frontiers: round (of a play), play (is over), step
+    (is closed)."""
     of: str | None = None
     """Hash of the record that this one answers, or stands below: a return's delegation, a sub-call's own call."""
     parent: int | None = None
@@ -56,7 +57,7 @@ class Record:
     trajectory: str | None = None
     """Of returns: hash of the trajectory behind the report, which stays with its role."""
     version: int | None = None
-    """Updates that the policy had had."""
+    """Updates that the policy had had; of members: with which the role begins if it is started again."""
     round: int | None = None
     """Of the ``rounds`` schedule."""
     failed: bool | None = None

@@ -33,7 +33,6 @@ class StoreWriter:
         root: The store; made if missing.
         role: Whose records they are.
         rank: Within the role.
-        keep: Which records of the incarnation before are carried over; None: all that count.
         disk: The filesystem.
 
     Raises:
@@ -47,7 +46,6 @@ class StoreWriter:
         role: str,
         rank: int = 0,
         *,
-        keep: Callable[[Record], bool] | None = None,
         disk: Disk | None = None,
     ) -> None:
         self._disk = disk or Disk()
@@ -66,7 +64,7 @@ class StoreWriter:
                 self.incarnation += 1
         except OSError as error:
             raise unwritten(error, self._home, KEPT) from error
-        self.recovered = [record for record in self._counting(earlier) if keep is None or keep(record)]
+        self.recovered = self._counting(earlier)
         """What counts of what was published before; in order, one record a place."""
         self.publish(self.recovered)
         self._announce({})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from mgrpo_lightning.tools.base import Tool
-    from mgrpo_lightning.trajectory import Message, Trajectory
+    from mgrpo_lightning.trajectory import Message, Rollout, Trajectory
 
 Split = Literal["train", "validation", "test"]
 
@@ -37,6 +37,11 @@ class Question:
     """What tables are split by, for instance the number of hops."""
     evidence: tuple[Evidence, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether its text must not leave the machine (metadata ``sealed``): the run's journal has it, and no log."""
+        return "sealed" in self.metadata
 
 
 class Script(Protocol):
@@ -69,6 +74,15 @@ class Task(ABC):
             ScoringError: It could not be decided; the sample leaves its group.
         """
         return 0.0
+
+    def prediction(self, question: Question, rollout: Rollout) -> dict[str, object]:
+        """A line of a file of predictions, in the format of whoever scores them.
+
+        Args:
+            question: What was asked.
+            rollout: Main's, played.
+        """
+        return {"id": question.id, "answer": rollout.main.answer}
 
     def tools(self) -> Mapping[str, Tool]:
         """The tools of this task's world, by name."""

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from mgrpo_lightning.errors import ConfigurationError, DataError
+from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.tasks.base import Question, Split, Task
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.scoring import exact_match
-from mgrpo_lightning.tools.base import Tool, load_tool
+from mgrpo_lightning.tools.base import Tool
+from mgrpo_lightning.tools.sets import ToolSet, collected
 
 LAYOUT = 'write {"question": "...", "answer": "..."} on every line.'
 
@@ -30,7 +31,7 @@ class JsonlTask(Task):
         path: File of the training questions.
         validation_path: File of the validation questions; None leaves that split empty.
         test_path: File of the test questions; None leaves that split empty.
-        tools: Dotted paths of the tools this task offers, by which roles may call them by their bare names.
+        tools: Dotted paths of functions, or sets of tools, that roles may call by their bare names.
         judge: Decides about answers that do not match; None: they are wrong.
 
     Raises:
@@ -43,17 +44,13 @@ class JsonlTask(Task):
         path: str,
         validation_path: str | None = None,
         test_path: str | None = None,
-        tools: Sequence[str] = (),
+        tools: Sequence[str | ToolSet] = (),
         judge: Judge | None = None,
     ) -> None:
         paths: dict[Split, str | None] = {"train": path, "validation": validation_path, "test": test_path}
         self._questions = {split: read_questions(Path(file)) for split, file in paths.items() if file is not None}
         self._judge = judge
-        self._tools: dict[str, Tool] = {}
-        for tool in map(load_tool, tools):
-            if tool.name in self._tools:
-                raise ConfigurationError(f"two tools are called {tool.name!r}.", hint="rename one of the functions.")
-            self._tools[tool.name] = tool
+        self._tools = collected(tools)
 
     @override
     def questions(self, split: Split) -> Sequence[Question]:

@@ -1,4 +1,4 @@
-"""The Tool protocol, and ``function_tool``, which makes a tool of one typed Python function."""
+"""The Tool protocol; ``function_tool`` makes a tool of one typed Python function, ``wanted_tools`` finds a team's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import inspect
 import logging
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.roles import RoleConfig
 
 
 class Tool(Protocol):
@@ -119,6 +122,28 @@ def load_tool(path: str) -> Tool:
             f"{path!r} is a {type(found).__name__}, not a function.", hint="name a typed function or a tool object."
         )
     return function_tool(found)
+
+
+def wanted_tools(roles: Mapping[str, RoleConfig], offered: Mapping[str, Tool]) -> dict[str, Tool]:
+    """The tools that a team's roles use, by the names that they use.
+
+    Args:
+        roles: The team.
+        offered: The task's own tools, by name.
+
+    Raises:
+        ConfigurationError: The task does not offer one, and it is no dotted path of a function.
+    """
+    tools: dict[str, Tool] = {}
+    for role, config in roles.items():
+        for name in config.tools:
+            if name not in offered and "." not in name:
+                raise ConfigurationError(
+                    f"role {role!r} has tool {name!r}, which the task does not offer.",
+                    hint=f"it offers {sorted(offered)}; a tool of your own is a dotted path: package.function.",
+                )
+            tools[name] = offered[name] if name in offered else load_tool(name)
+    return tools
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Any]:

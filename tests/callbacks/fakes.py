@@ -56,12 +56,18 @@ def make_record(step: int, exact_match: float) -> dict[str, Any]:
     return {
         "step": step,
         "questions": 300,
+        "repeats": 5,
+        "undecided": 2,
+        "accuracy": exact_match / 2,
+        "pass@5": exact_match,
+        "majority@5": exact_match / 4,
         "exact_match": exact_match,
         "f1": exact_match,
         "gaia": exact_match,
         "format_rate": {"main": 0.9, "searcher": None},
         "calls_per_rollout": 1.5,
         "tokens_per_rollout": 412.4,
+        "seconds_per_question": 2.345,
         "by_level": {
             "1": {"questions": 200, "exact_match": exact_match},
             "2": {"questions": 100, "exact_match": exact_match / 2},

@@ -43,10 +43,15 @@ def test_a_level_that_one_run_lacks_is_a_dash() -> None:
 def test_the_other_figures_name_every_role() -> None:
     assert cells(figures_table({"validate": make_record(36, 0.5)})) == [
         ["figure", "validate"],
+        ["accuracy", "25.0%"],
+        ["pass@5", "50.0%"],
+        ["majority@5", "12.5%"],
+        ["could not be decided", "2"],
         ["token F1", "0.500"],
         ["GAIA rule", "50.0%"],
         ["format rate, main", "90.0%"],
         ["format rate, searcher", "-"],
         ["calls per rollout", "1.50"],
         ["tokens per rollout", "412"],
+        ["seconds per question", "2.35"],
     ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mgrpo_lightning.policy.head import final_logits
+from mgrpo_lightning.policy.head import head_product
 from mgrpo_lightning.policy.logprobs import action_logprobs, score
 from mgrpo_lightning.policy.policy import Policy
 
@@ -108,11 +108,11 @@ def test_no_logits_outlive_their_chunk(make_policy: MakePolicy, monkeypatch: pyt
         return tensor
 
     def logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-        made = final_logits(model, hidden)
+        made = head_product(model, hidden)
         chunks.append(tuple(made.shape))
         return made
 
-    monkeypatch.setattr("mgrpo_lightning.policy.logprobs.final_logits", logits)
+    monkeypatch.setattr("mgrpo_lightning.policy.logprobs.head_product", logits)
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
         values = action_logprobs(policy, ids, lengths, mask, temperature=1.0, chunk=5)
     assert {rows for rows, _ in chunks} == {5, len(values) % 5}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -14,10 +16,12 @@ from mgrpo_lightning.roles import AdapterConfig, ObjectiveConfig, RoleConfig, Sa
 MakeBase = Callable[..., Base]
 
 
-def test_adapter_dropout_is_refused_in_reinforcement_learning(make_base: MakeBase) -> None:
+@pytest.mark.parametrize("kind", ["mgrpo", "supervised"])
+def test_adapter_dropout_is_refused_in_training(make_base: MakeBase, kind: Literal["mgrpo", "supervised"]) -> None:
     base = make_base()
+    config = RoleConfig(base.name, adapter=AdapterConfig(dropout=0.1), objective=ObjectiveConfig(kind=kind))
     with pytest.raises(ConfigurationError, match=r"dropout is 0\.1.*HINT"):
-        Policy("main", RoleConfig(base.name, adapter=AdapterConfig(dropout=0.1)), base, seed=0)
+        Policy("main", config, base, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -31,9 +35,10 @@ def test_biased_sampling_is_refused_in_training(make_base: MakeBase, sampling: S
 
 def test_both_are_fine_where_no_ratio_is_formed(make_base: MakeBase) -> None:
     base = make_base()
-    supervised = ObjectiveConfig(kind="supervised")
-    Policy("first", RoleConfig(base.name, adapter=AdapterConfig(dropout=0.1), objective=supervised), base, seed=0)
-    Policy("second", RoleConfig(base.name, sampling=SamplingConfig(top_p=0.9), trainable=False), base, seed=0)
+    frozen = RoleConfig(base.name, adapter=AdapterConfig(dropout=0.1), trainable=False)
+    Policy("first", replace(frozen, sampling=SamplingConfig(top_k=5)), base, seed=0)
+    supervised = RoleConfig(base.name, objective=ObjectiveConfig(kind="supervised"))
+    Policy("second", replace(supervised, sampling=SamplingConfig(top_p=0.9)), base, seed=0)
 
 
 def test_a_policy_starts_at_version_0_with_the_models_stop_ids(make_base: MakeBase) -> None:

@@ -91,8 +91,6 @@ def test_a_restarted_writer_carries_over_what_counts(tmp_path: Path) -> None:
     expected = [call(1), call(0, "something else"), call(2)]
     assert records(Tail(root).poll()) == expected
     assert records(early.poll()) == expected
-    third = StoreWriter(root, "main", keep=lambda record: record.key.query == 2)
-    assert third.recovered == [call(2)]
 
 
 def test_one_that_was_thought_dead_is_told_and_not_read(tmp_path: Path) -> None:

@@ -6,25 +6,43 @@ only restrict the choice, which is why training refuses them (correctness.md 8).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from mgrpo_lightning.policy.head import rows_of_part
 from mgrpo_lightning.policy.sampling.base import SamplingParams
 from mgrpo_lightning.policy.sampling.random import uniforms
 
 
-def choose(logits: Tensor, params: SamplingParams, streams: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+def choose(
+    logits: Tensor,
+    params: SamplingParams,
+    streams: Tensor,
+    positions: Tensor,
+    finish: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Sample from B x V logits.
 
     Args:
-        logits: float32 or float64, B x V.
+        logits: B x V.
         params: Temperature (0: the first of the largest logits), top_p and top_k.
         streams: int64, B.
         positions: int64, B; index of the id within its turn.
+        finish: Makes float32 or float64 logits of some rows; None: they are that.
 
     Returns:
         ids, int64, B, and their log-probabilities, B (those of temperature 1 if greedy).
     """
+    rows = rows_of_part(logits)
+    parts = zip(logits.split(rows), streams.split(rows), positions.split(rows), strict=True)
+    chosen = [_choose(finish(part) if finish else part, params, *places) for part, *places in parts]
+    ids, logprobs = zip(*chosen, strict=True)
+    return torch.cat(ids), torch.cat(logprobs)
+
+
+def _choose(logits: Tensor, params: SamplingParams, streams: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     greedy = params.temperature == 0
     logprobs = torch.log_softmax(logits if greedy else logits / params.temperature, dim=-1)
     if greedy:

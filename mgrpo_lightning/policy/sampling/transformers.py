@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.policy.head import final_logits, hidden_states
+from mgrpo_lightning.policy.head import finished_logits, head_product, hidden_states
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.admission import admitted, ancestors, room
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
@@ -111,9 +112,8 @@ class TransformersSampler:
             return []
         joining.sort(key=lambda request: request.tokens.order)
         if self._turns is None:
-            self._turns = Turns(
-                joining[0].params, self.policy.device, torch.promote_types(self._model.dtype, torch.float32)
-            )
+            dtype, finish = torch.promote_types(self._model.dtype, torch.float32), partial(finished_logits, self._model)
+            self._turns = Turns(joining[0].params, self.policy.device, dtype, finish)
         self._close_up(force=True)
         self._rows.free_unused()
         running = [request for request in self._turns.requests if request is not None]
@@ -131,7 +131,7 @@ class TransformersSampler:
         start = len(self._turns.requests)
         self._rows.arrange(sequences, start)
         order = sorted(range(len(joining)), key=lambda i: sequences[i].row or 0)
-        logits = final_logits(self._model, hidden[order])
+        logits = head_product(self._model, hidden[order])
         finished = self._turns.join([joining[i] for i in order], logits, self.policy.version)
         self._close_up()
         return finished
@@ -148,7 +148,7 @@ class TransformersSampler:
     def _step(self, turns: Turns) -> Finished:
         rows = range(len(turns.requests))
         hidden = self._forward(rows, turns.last[:, None], turns.positions)
-        return turns.step(final_logits(self._model, hidden[:, 0]), self.policy.version)
+        return turns.step(head_product(self._model, hidden[:, 0]), self.policy.version)
 
     def _close_up(self, *, force: bool = False) -> None:
         turns = self._turns

@@ -6,7 +6,7 @@ a quarter of the rows are idle; then the rest close up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,10 +23,14 @@ class Turns:
         params: Temperature, top_p, top_k and stop ids of all of them.
         device: Where the model is.
         dtype: Type of the log-probabilities.
+        finish: Makes logits of that type of what the head computes.
     """
 
-    def __init__(self, params: SamplingParams, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, params: SamplingParams, device: torch.device, dtype: torch.dtype, finish: Callable[[Tensor], Tensor]
+    ) -> None:
         self.params = params
+        self._finish = finish
         self.requests: list[Request | None] = []
         """By row; None where the turn is finished."""
         self._stop = torch.tensor(params.stop_ids, device=device)
@@ -46,7 +50,7 @@ class Turns:
 
         Args:
             requests: In the order of their rows.
-            logits: At their last tokens, n x V.
+            logits: At their last tokens, n x V, not finished.
             version: Policy version, for turns that end at once.
         """
         self.requests += requests
@@ -73,7 +77,7 @@ class Turns:
 
     def _sample(self, rows: slice, logits: Tensor, version: int) -> list[tuple[Request, SampledTurn]]:
         counts, done = self._counts[rows], self._done[rows]
-        ids, logprobs = choose(logits, self.params, self._streams[rows], counts)
+        ids, logprobs = choose(logits, self.params, self._streams[rows], counts, self._finish)
         ids = torch.where(done, self.last[rows], ids)
         at = counts.clamp(max=self._ids.shape[1] - 1)[:, None]
         # A finished row writes behind its end or, at full width, its own last value again.
@@ -90,10 +94,10 @@ class Turns:
         if not bool(ended.any()):
             return []
         return [
-            self._finish(row + (rows.start or 0), bool(stopped[row]), version) for row in ended.nonzero()[:, 0].tolist()
+            self._end(row + (rows.start or 0), bool(stopped[row]), version) for row in ended.nonzero()[:, 0].tolist()
         ]
 
-    def _finish(self, row: int, stopped: bool, version: int) -> tuple[Request, SampledTurn]:
+    def _end(self, row: int, stopped: bool, version: int) -> tuple[Request, SampledTurn]:
         request = self.requests[row]
         assert request is not None, "a turn ends once"
         self.requests[row] = None

@@ -59,3 +59,24 @@ def test_an_impossible_id_is_never_chosen_even_at_the_ends_of_the_unit_interval(
         logits, SamplingParams(1, (0,)), torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
     )
     assert ids.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"top_p": 0.8}])
+def test_many_logits_are_looked_at_in_parts_and_finished_there(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, float]
+) -> None:
+    product = torch.randn(11, 50, generator=torch.Generator().manual_seed(0)).bfloat16()
+    streams, positions = torch.arange(11) * 7919, torch.arange(11) % 3
+    params = SamplingParams(max_new_tokens=1, stop_ids=(0,), **settings)  # type: ignore[arg-type]
+    ids, logprobs = choose(3 * product.double(), params, streams, positions)
+    monkeypatch.setattr("mgrpo_lightning.policy.head.PART", 150)
+    parts = []
+
+    def finish(part: torch.Tensor) -> torch.Tensor:
+        parts.append(len(part))
+        return 3 * part.double()
+
+    in_parts, logprobs_in_parts = choose(product, params, streams, positions, finish)
+    assert parts == [3, 3, 3, 2]
+    assert torch.equal(in_parts, ids)
+    assert torch.equal(logprobs_in_parts, logprobs)

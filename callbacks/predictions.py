@@ -1,0 +1,88 @@
+"""Predictions: main's answers to a held-out split, as a file that a benchmark takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from typing_extensions import override
+
+from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.tasks.base import Task
+from mgrpo_lightning.trajectory import Group
+
+
+class Predictions(Callback):
+    """Writes a line for each question that ``mgrpo validate`` or ``mgrpo test`` asks, in the task's own format.
+
+    One file a repeat, ``predictions.jsonl`` or ``predictions-0.jsonl`` and so on; each rank writes those of its part.
+
+    Args:
+        dirpath: Where they go; None is the run folder.
+    """
+
+    def __init__(self, dirpath: str | None = None) -> None:
+        self.dirpath = dirpath
+        self._groups: list[Group] = []
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._groups.extend(batch)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        groups, self._groups = self._groups, []
+        if groups:
+            folder = Path(self.dirpath or trainer.default_root_dir)
+            rank = f"-rank-{trainer.global_rank}" if trainer.world_size > 1 else ""
+            write_predictions(folder, groups, trainer.datamodule.task, suffix=rank)  # type: ignore[attr-defined]
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    @override
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_validation_end(trainer, pl_module)
+
+
+def write_predictions(folder: Path, groups: Sequence[Group], task: Task, *, suffix: str = "") -> list[Path]:
+    """The files of some groups, one for each of their rollouts.
+
+    Args:
+        folder: Made if missing.
+        groups: With equally many rollouts.
+        task: Whose format it is.
+        suffix: Of the names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    repeats = len(groups[0].rollouts)
+    paths = []
+    for k in range(repeats):
+        path = folder / f"predictions{f'-{k}' if repeats > 1 else ''}{suffix}.jsonl"
+        lines = [task.prediction(group.question, group.rollouts[k]) for group in groups]
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+        paths.append(path)
+    return paths

@@ -1,0 +1,143 @@
+"""Playing: a run's team, built from the trainer's policies; every play is scored, and told to callbacks and peers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning.pytorch import Trainer
+
+from mgrpo_lightning.agents.rollout import Stage
+from mgrpo_lightning.agents.scoring import score_groups
+from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
+from mgrpo_lightning.data.peers import PeersConfig, open_exchange
+from mgrpo_lightning.open_step import OpenStep
+from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
+from mgrpo_lightning.tasks.base import Question, Task
+from mgrpo_lightning.tools.base import wanted_tools
+from mgrpo_lightning.trajectory import Group
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.modules.team import TeamModule
+
+
+class Playing:
+    """The players of one process, and its end of the store if other processes play other roles.
+
+    Args:
+        trainer: With the root module attached, its policies loaded.
+        task: Questions, tools and scoring.
+        schedule: Of the agents; see ``Scheduler``.
+        cache_bytes: Bound on the keys and values of one role's open conversations; None: all that they take.
+        store: Folder of the store; None: every role is played here.
+        peers: What happens when a role elsewhere is gone.
+        seed: Fixes the random streams.
+
+    Raises:
+        ConfigurationError: A role's tool does not exist, or the team cannot be played in processes of their own.
+        MgrpoError: The store cannot be written.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        task: Task,
+        *,
+        schedule: Literal["rounds", "eager"],
+        cache_bytes: int | None,
+        store: Path | None,
+        peers: PeersConfig,
+        seed: int,
+    ) -> None:
+        module: TeamModule = trainer.lightning_module  # type: ignore[assignment]
+        self._trainer = trainer
+        self._module = module
+        self._task = task
+        self.exchange = None if store is None else open_exchange(store, trainer, peers)
+        """This process's end of the store."""
+        scheduler = Scheduler(schedule)
+        samplers = {
+            name: TransformersSampler(policy, scheduler, cache_bytes=cache_bytes)
+            for name, policy in module.policies.items()
+        }
+        tools = wanted_tools(module.roles, task.tools())
+        self._team = Team(
+            module.roles, module.chats, samplers, tools, scheduler=scheduler, seed=seed, exchange=self.exchange
+        )
+
+    @property
+    def idle(self) -> float:
+        """Seconds of the last play in which nothing was computed."""
+        return self._team.idle
+
+    def play(
+        self,
+        questions: Sequence[Question],
+        *,
+        step: int,
+        rollouts: int,
+        stage: Stage,
+        first: int,
+        temperature: float | None = None,
+        scripted: bool = False,
+        memory: OpenStep | None = None,
+        meanwhile: Callable[[], bool] | None = None,
+    ) -> list[Group]:
+        """Play questions and score their rollouts; a prediction has no score.
+
+        Args:
+            questions: What main is asked.
+            step: Training step.
+            rollouts: Of each question.
+            stage: What is played for.
+            first: Index of the first question, so that random numbers do not depend on batching or ranks.
+            temperature: Overrides the roles' own; 0 is greedy.
+            scripted: The task's demonstrators take the policies' places.
+            memory: What is finished of this step.
+            meanwhile: Other work for moments in which there is nothing to compute.
+        """
+        self._notify("on_play_start", total=len(questions) * rollouts, stage=stage)
+        groups = self._team.play(
+            questions,
+            step=step,
+            rollouts=rollouts,
+            stage=stage,
+            first_query=first,
+            temperature=temperature,
+            script=self._task.script if scripted else None,
+            memory=memory,
+            on_done=lambda: self._notify("on_play_advance"),
+            meanwhile=meanwhile,
+        )
+        if stage != "predict":
+            self._score(groups, stage)
+        self._notify("on_play_end", groups=groups, stage=stage, step=step)
+        return groups
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Tell the others that this process ends.
+
+        Args:
+            error: What ends it; None: it is done.
+        """
+        if self.exchange is not None:
+            self.exchange.close(error)
+
+    def _score(self, groups: Sequence[Group], stage: Stage) -> None:
+        module, exchange, remote = self._module, self.exchange, self._team.remote
+        if exchange is None or remote is None:
+            score_groups(groups, self._task, module.roles)
+        elif module.main in module.local_roles:
+            score_groups(groups, self._task, module.roles)
+            tell_outcomes(exchange, groups, remote.sent, stage=stage)
+        else:
+            take_outcomes(exchange, groups, remote.served, main=module.main, stage=stage)
+            score_groups(groups, self._task, module.roles)
+
+    def _notify(self, hook: str, **arguments: Any) -> None:
+        for callback in self._trainer.callbacks:  # type: ignore[attr-defined]
+            if callable(method := getattr(callback, hook, None)):
+                method(**arguments)

@@ -1,0 +1,85 @@
+"""Benchmark: held-out questions with a rule that is the official one, and a judge where the rule finds no match."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from typing_extensions import override
+
+from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.tasks.base import Question, Split, Task
+from mgrpo_lightning.tasks.judge import Judge
+from mgrpo_lightning.tasks.scoring import exact_match
+from mgrpo_lightning.tools.base import Tool
+from mgrpo_lightning.tools.sets import ToolSet, collected
+
+
+class Benchmark(Task):
+    """Questions to be asked, never to be trained on: validation and test have all of them.
+
+    Args:
+        questions: In the order of the file.
+        judge: Decides about answers that the rule does not match; None: they are wrong.
+        tools: Dotted paths of functions, or sets of tools, that roles may call by their bare names.
+
+    Raises:
+        DataError: There is no question, or two have one id.
+        ConfigurationError: A tool does not exist.
+    """
+
+    def __init__(
+        self, questions: Sequence[Question], *, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()
+    ) -> None:
+        if not questions:
+            raise DataError("the benchmark has no question that fits its filters.", hint="give less of them.")
+        ids = [question.id for question in questions]
+        if len(set(ids)) < len(ids):
+            double = next(name for name in ids if ids.count(name) > 1)
+            raise DataError(f"two questions have the id {double!r}.", hint="give the file of one split only.")
+        self._questions = list(questions)
+        self._judge = judge
+        self._tools = collected(tools)
+
+    @override
+    def questions(self, split: Split) -> Sequence[Question]:
+        return [] if split == "train" else self._questions
+
+    def rule(self, question: Question, answer: str) -> float:
+        """The official score of an answer that is not empty, in [0, 1].
+
+        Args:
+            question: With its accepted answers.
+            answer: Main's.
+        """
+        return exact_match(answer, question.answers)
+
+    @override
+    async def correct(self, question: Question, answer: str | None) -> float:
+        """1.0 if the rule or else the judge says so; an empty answer is wrong."""
+        if answer is None or not answer.strip():
+            return 0.0
+        matched = self.rule(question, answer)
+        if matched or self._judge is None:
+            return matched
+        return float(await self._judge.correct(question.text, question.answers, answer))
+
+    @override
+    def tools(self) -> Mapping[str, Tool]:
+        return self._tools
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file below a folder; what would be elsewhere is refused.
+
+    Args:
+        folder: Of a benchmark.
+        name: Path below it, from one of its rows.
+
+    Raises:
+        DataError: It is no file of the folder.
+    """
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise DataError(f"{folder} has no file {name!r}, which a row names.", hint="get the benchmark as a whole.")
+    return path

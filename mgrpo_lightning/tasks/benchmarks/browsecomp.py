@@ -1,0 +1,42 @@
+"""BrowseComp: questions whose short answers are hard to find and easy to check; published sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.tasks.benchmarks.base import Benchmark
+from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, first_of, located, read_rows, text_of
+from mgrpo_lightning.tasks.benchmarks.sealed import unsealed
+from mgrpo_lightning.tasks.judge import Judge
+from mgrpo_lightning.tools.sets import ToolSet
+
+SOURCE = Source(
+    "BrowseComp", "openai/simple-evals on GitHub, browse_comp_test_set.csv", "MIT; its plain text is never to go online"
+)
+
+
+class BrowseComp(Benchmark):
+    """BrowseComp.
+
+    Args:
+        path: The CSV file, or its folder.
+        judge: Decides about answers that do not match; None: they are wrong.
+        tools: See ``Benchmark``.
+
+    Raises:
+        DataError: The benchmark is not there, or a row does not open with its own canary.
+    """
+
+    def __init__(self, path: str, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()) -> None:
+        file = first_of(located(path, SOURCE), ["browse_comp*.csv"], SOURCE)
+        rows = read_rows(file)
+        super().__init__([_question(number, row) for number, row in enumerate(rows)], judge=judge, tools=tools)
+
+
+def _question(number: int, row: Row) -> Question:
+    key = sha256(text_of(row, "canary").encode()).digest()
+    problem, answer = (unsealed(text_of(row, name), key) for name in ("problem", "answer"))
+    topic = text_of(row, "problem_topic", default="")
+    return Question(f"row {number}", problem, (answer,), level=topic, metadata={"sealed": "yes"})

@@ -1,0 +1,74 @@
+"""HotpotQA, and 2WikiMultihopQA in the same layout: questions over two pages or more, with distractors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.tasks.benchmarks.multihop import Example, Hop, MultiHop
+from mgrpo_lightning.tasks.benchmarks.paragraphs import Paragraph
+from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, text_of
+
+SOURCE = Source(
+    "HotpotQA", "hotpotqa.github.io, or 2WikiMultihopQA from Alab-NII/2wikimultihop on GitHub", "CC BY-SA 4.0"
+)
+
+
+class HotpotQA(MultiHop):
+    """HotpotQA or 2WikiMultihopQA, with search and visit over the paragraphs of the given files.
+
+    Args:
+        path: File of the training questions; None where nothing is trained.
+        validation_path: File of the validation questions; None leaves that split empty.
+        test_path: File of the test questions; None leaves that split empty.
+        backend: Name of the search backend.
+
+    Raises:
+        DataError: A file is not there, or a row is none of these benchmarks'.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        backend: str = "fts5",
+    ) -> None:
+        paths = {"train": path, "validation": validation_path, "test": test_path}
+        super().__init__(paths, _example, SOURCE, backend=backend)  # type: ignore[arg-type]
+
+
+def _example(row: Row) -> Example:
+    name = text_of(row, "_id", "id")
+    question = Question(
+        id=name,
+        text=text_of(row, "question"),
+        answers=(text_of(row, "answer"),),
+        level=" ".join(filter(None, (text_of(row, "type", default=""), text_of(row, "level", default="")))),
+    )
+    paragraphs = [
+        Paragraph(title, " ".join(sentence.strip() for sentence in sentences))
+        for title, sentences in _pairs(row, "context", "sentences", name)
+    ]
+    titles = dict.fromkeys(title for title, _ in _pairs(row, "supporting_facts", "sent_id", name))
+    if unknown := titles.keys() - {paragraph.title for paragraph in paragraphs}:
+        raise DataError(f"question {name} rests on {sorted(unknown)}, which it does not bring along.", hint=_HINT)
+    return Example(question, paragraphs, [Hop(title) for title in titles])
+
+
+_HINT = "take the files of the distractor setting: its context holds the supporting pages."
+
+
+def _pairs(row: Row, column: str, other: str, name: str) -> Sequence[tuple[str, Any]]:
+    """(title, what belongs to it), from pairs as in the original files or columns as on the hub, maybe as JSON."""
+    value = row.get(column)
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+        if isinstance(value, Mapping):
+            value = list(zip(value["title"], value.get(other, value.get("content")), strict=True))
+        return [(str(title), found) for title, found in value or ()]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"question {name} has {column} = {str(value)[:80]!r}.", hint=_HINT) from error

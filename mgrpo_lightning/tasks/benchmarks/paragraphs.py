@@ -1,0 +1,69 @@
+"""A local world of the paragraphs that multi-hop questions bring along: one page a title, with search and visit."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mgrpo_lightning.tools.base import Tool
+from mgrpo_lightning.tools.search import Passage, make_backend, search_tool
+from mgrpo_lightning.tools.visit import Document, visit_tool
+
+SECTION = "Text"
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph and the title of its page."""
+
+    title: str
+    text: str
+
+
+class ParagraphWorld:
+    """Pages of paragraphs; what several questions bring along is there once.
+
+    Args:
+        paragraphs: Of all questions.
+        backend: Name of the search backend.
+
+    Raises:
+        ConfigurationError: There is no such backend.
+    """
+
+    def __init__(self, paragraphs: Iterable[Paragraph], *, backend: str = "fts5") -> None:
+        texts: dict[str, dict[str, None]] = {}
+        for one in paragraphs:
+            texts.setdefault(one.title, {})[one.text] = None
+        self._urls: dict[str, str] = {}
+        for title in texts:
+            self._urls[title] = _free(f"wiki/{_slug(title)}", self._urls.values())
+        passages = {title: self._page(title, list(found)) for title, found in texts.items()}
+        documents = {self._urls[title]: Document(title, page) for title, page in passages.items()}
+        index = make_backend(backend, (passage for page in passages.values() for passage in page))
+        self.tools: dict[str, Tool] = {"search": search_tool(index), "visit": visit_tool(documents)}
+        """``search(query)`` and ``visit(url, section)``."""
+
+    def url(self, title: str) -> str:
+        """Of the page with this title.
+
+        Args:
+            title: Of a paragraph.
+        """
+        return self._urls[title]
+
+    def _page(self, title: str, texts: Sequence[str]) -> list[Passage]:
+        url = self._urls[title]
+        return [Passage(url, title, SECTION, f"Paragraph {number}", text) for number, text in enumerate(texts, start=1)]
+
+
+def _slug(title: str) -> str:
+    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "page"
+
+
+def _free(url: str, taken: Iterable[str]) -> str:
+    used = set(taken)
+    return next(name for n in range(1, len(used) + 2) if (name := url if n == 1 else f"{url}-{n}") not in used)

@@ -1,0 +1,143 @@
+"""Rows of a benchmark's files: found in a folder or on the hub, read from Parquet, CSV, JSON or JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mgrpo_lightning.errors import DataError
+
+Row = Mapping[str, Any]
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a benchmark is to be had, for whoever lacks it."""
+
+    name: str
+    where: str
+    """Repository or address."""
+    terms: str
+    """Under which it may be used."""
+
+    def missing(self, problem: str) -> DataError:
+        """The error of somebody who does not have it.
+
+        Args:
+            problem: What was looked for, and where.
+        """
+        return DataError(f"{self.name}: {problem}.", hint=f"get it from {self.where} ({self.terms}) and give its path.")
+
+
+def located(path: str, source: Source) -> Path:
+    """A file or folder on this machine; the name of a dataset on the hub is downloaded, or taken from its cache.
+
+    Args:
+        path: Path, or ``owner/name``.
+        source: Of the benchmark.
+
+    Raises:
+        DataError: There is no such file or folder, and no such dataset, or it is gated.
+    """
+    local = Path(path)
+    if local.exists():
+        return local
+    if not _HUB_NAME.fullmatch(path):
+        raise source.missing(f"there is no {path}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path, repo_type="dataset"))
+    except (OSError, ValueError) as error:  # not found, gated and offline are all errors of one of these kinds
+        reason = str(error).strip().splitlines()[0]
+        raise source.missing(f"there is no {path} here, and the hub did not give it ({reason})") from error
+
+
+def first_of(folder: Path, patterns: Sequence[str], source: Source) -> Path:
+    """The first file that matches one of some patterns, in their order; a file is itself.
+
+    Args:
+        folder: Of the benchmark, or one of its files.
+        patterns: Below the folder.
+        source: Of the benchmark.
+
+    Raises:
+        DataError: There is none.
+    """
+    if folder.is_file():
+        return folder
+    for pattern in patterns:
+        if found := sorted(folder.glob(pattern)):
+            return found[0]
+    raise source.missing(f"{folder} has no {' or '.join(patterns)}")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a file, by the end of its name.
+
+    Args:
+        path: ``.parquet``, ``.csv``, ``.json`` (a list of rows) or ``.jsonl``.
+
+    Raises:
+        DataError: It cannot be read, holds no rows, or is of another kind.
+    """
+    readers = {".parquet": _parquet, ".csv": _csv, ".json": _json, ".jsonl": _json_lines}
+    reader = readers.get(path.suffix)
+    if reader is None:
+        raise DataError(f"{path} is none of {sorted(readers)}.", hint="give a file of one of these kinds.")
+    try:
+        rows = list(reader(path))
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+        raise DataError(f"cannot read {path}: {error}.", hint="get the file again; it may be cut off.") from error
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{path}, row {number} is {row!r}, not an object.", hint="get the file again.")
+    if not rows:
+        raise DataError(f"{path} holds no rows.", hint="get the file again; it may be cut off.")
+    return rows
+
+
+def text_of(row: Row, *names: str, default: str | None = None) -> str:
+    """A text or number of a row, under the first of its spellings that is there.
+
+    Args:
+        row: Of ``read_rows``.
+        names: Spellings of the column.
+        default: Where there is none of them, or it is null; None: it must be there.
+
+    Raises:
+        DataError: It is missing, or no text.
+    """
+    value = next((row[name] for name in names if row.get(name) is not None), default)
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise DataError(
+        f"a row has {names[0]} = {value!r}; it has {sorted(row)}.", hint="is it the file of this benchmark?"
+    )
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    yield from pq.read_table(path, partitioning=None).to_pylist()
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        yield from csv.DictReader(file, strict=True)
+
+
+def _json(path: Path) -> Iterator[Row]:
+    found = json.loads(path.read_text(encoding="utf-8-sig"))
+    yield from found if isinstance(found, list) else [found]
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    yield from (json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip())

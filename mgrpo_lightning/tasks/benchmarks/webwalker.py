@@ -1,0 +1,50 @@
+"""WebWalkerQA: questions that begin at one web site and are answered by walking through it; a judge decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.tasks.benchmarks.base import Benchmark
+from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, first_of, located, read_rows, text_of
+from mgrpo_lightning.tasks.judge import Judge
+from mgrpo_lightning.tools.sets import ToolSet
+
+SOURCE = Source("WebWalkerQA", "callanwu/WebWalkerQA on the Hugging Face hub", "Apache-2.0")
+
+
+class WebWalkerQA(Benchmark):
+    """WebWalkerQA, in either spelling of its columns.
+
+    Args:
+        path: A Parquet, JSON or JSON lines file, its folder, or the name of the dataset on the hub.
+        judge: Decides about the answers, which are sentences.
+        languages: Languages to keep, such as ``en`` and ``zh``; None keeps all.
+        tools: See ``Benchmark``.
+
+    Raises:
+        DataError: The benchmark is not there, or a row lacks its question, answer or site.
+    """
+
+    def __init__(
+        self, path: str, judge: Judge, languages: Sequence[str] | None = None, tools: Sequence[str | ToolSet] = ()
+    ) -> None:
+        patterns = ["**/*.parquet", "**/*.jsonl", "**/*.json"]
+        file = first_of(located(path, SOURCE), patterns, SOURCE)
+        questions = [_question(number, row) for number, row in enumerate(read_rows(file))]
+        kept = [one for one in questions if languages is None or one.metadata["language"] in languages]
+        super().__init__(kept, judge=judge, tools=tools)
+
+
+def _question(number: int, row: Row) -> Question:
+    info = next((row[name] for name in ("info", "Info") if isinstance(row.get(name), Mapping)), row)
+    kind = text_of(info, "type", "Type", default="")
+    difficulty = text_of(info, "difficulty_level", "Difficulty_Level", default="")
+    site = text_of(row, "root_url", "Root_Url")
+    return Question(
+        id=f"row {number}",
+        text=f"{text_of(row, 'question', 'Question')}\n\nStart at {site}",
+        answers=(text_of(row, "answer", "Answer"),),
+        level=" ".join(filter(None, (kind, difficulty))),
+        metadata={"root_url": site, "language": text_of(info, "lang", "Lang", default="")},
+    )

@@ -1,0 +1,1 @@
+"""Tools on the live web: searching, reading pages, asking servers; nothing here can reach a private address."""

@@ -1,0 +1,90 @@
+"""How each search service is asked, and where its hits stand in what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+EngineName = Literal["searxng", "serper", "brave", "tavily", "retriever"]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result."""
+
+    url: str
+    title: str
+    text: str
+    """A snippet, or a whole passage."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One service."""
+
+    url: str | None
+    """Its address; None where everybody has a server of their own."""
+    method: Literal["GET", "POST"]
+    key: str | None
+    """Header of the key, ``{}`` in its value; None: it takes none."""
+    query: Callable[[str, int], dict[str, Any]]
+    """Parameters of a GET, or the JSON body of a POST, for a query and a number of hits."""
+    hits: Callable[[Any], list[Hit]]
+    """Reads them from the answer; whatever it raises, the answer is none."""
+
+
+def _listed(answer: Any, *path: str, url: str, title: str, text: str) -> list[Hit]:
+    for name in path:
+        answer = answer[name]
+    return [Hit(str(one[url]), str(one.get(title, "")), str(one.get(text) or "")) for one in answer]
+
+
+def _passages(answer: Any) -> list[Hit]:
+    """Search-R1: a document's contents are its quoted title, a line break, and the text."""
+    hits = []
+    for one in answer["result"][0]:
+        document = one.get("document", one)
+        title, _, text = str(document["contents"]).partition("\n")
+        hits.append(Hit(str(document.get("id", "")), title.strip('" '), text))
+    return hits
+
+
+ENGINES: Mapping[EngineName, Engine] = {
+    "searxng": Engine(
+        None,
+        "GET",
+        None,
+        lambda query, k: {"q": query, "format": "json"},
+        lambda answer: _listed(answer, "results", url="url", title="title", text="content"),
+    ),
+    "serper": Engine(
+        "https://google.serper.dev/search",
+        "POST",
+        "X-API-KEY: {}",
+        lambda query, k: {"q": query, "num": k},
+        lambda answer: _listed(answer, "organic", url="link", title="title", text="snippet"),
+    ),
+    "brave": Engine(
+        "https://api.search.brave.com/res/v1/web/search",
+        "GET",
+        "X-Subscription-Token: {}",
+        lambda query, k: {"q": query, "count": k},
+        lambda answer: _listed(answer, "web", "results", url="url", title="title", text="description"),
+    ),
+    "tavily": Engine(
+        "https://api.tavily.com/search",
+        "POST",
+        "Authorization: Bearer {}",
+        lambda query, k: {"query": query, "max_results": k},
+        lambda answer: _listed(answer, "results", url="url", title="title", text="content"),
+    ),
+    "retriever": Engine(
+        None,
+        "POST",
+        None,
+        lambda query, k: {"queries": [query], "topk": k, "return_scores": True},
+        _passages,
+    ),
+}
+"""By the name that a team file gives them; ``retriever`` is a server as Search-R1 has it, without a web behind it."""

@@ -1,0 +1,189 @@
+"""Fetcher: pages of the public web within limits of time, size and kind, politely, and remembered on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import zlib
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import httpx2
+
+from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.tools.web.guard import PublicTransport, check_url
+
+REDIRECTS = 5
+KINDS = ("text/html", "application/xhtml+xml", "text/plain", "text/markdown", "application/json", "text/xml")
+"""Media types that are text to read."""
+AGENT = "mgrpo-lightning (+https://arxiv.org/abs/2511.13288)"
+
+
+@dataclass(frozen=True)
+class FetchConfig:
+    """What a fetch may cost."""
+
+    timeout: float = 20.0
+    """Seconds for a page, redirects and slow bodies included."""
+    max_bytes: int = 4 * 2**20
+    """Of a page, as sent and as unpacked."""
+    per_host: int = 2
+    """Requests to one host at the same time."""
+    cache: str | None = None
+    """Folder of remembered pages, shared by runs; None remembers nothing."""
+    allowed: tuple[str, ...] = ()
+    """``host:port`` pairs that may be private."""
+    blocked: tuple[str, ...] = ()
+    """Patterns (regular expressions, any case): what matches a URL or a page's text is refused, so that a benchmark's
+    own pages do not leak its answers."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What was found under a URL."""
+
+    url: str
+    """Behind the last redirect."""
+    kind: str
+    """Media type."""
+    text: str
+
+
+class Fetcher:
+    """Gets pages.
+
+    Args:
+        config: The limits.
+    """
+
+    def __init__(self, config: FetchConfig = FetchConfig()) -> None:
+        self.config = config
+        self._blocked = [re.compile(pattern, re.IGNORECASE) for pattern in config.blocked]
+        self._hosts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
+
+    async def get(self, url: str) -> Page:
+        """The page under a URL.
+
+        Args:
+            url: As somebody wrote it.
+
+        Raises:
+            ToolError: It may not be asked, is not there, is no text, is too large or too slow.
+        """
+        address = _parsed(url)
+        check_url(address, frozenset(self.config.allowed))
+        self._refuse_blocked(str(address))
+        remembered = self._remembered(str(address))
+        page = remembered or await self._fetch(address)
+        self._refuse_blocked(page.url)
+        self._refuse_blocked(page.text)
+        if remembered is None:
+            self._remember(str(address), page)
+        return page
+
+    def blocks(self, text: str) -> bool:
+        """Whether a pattern of the configuration is in a URL or text.
+
+        Args:
+            text: Any.
+        """
+        return any(pattern.search(text) for pattern in self._blocked)
+
+    def _refuse_blocked(self, text: str) -> None:
+        if self.blocks(text):
+            raise ToolError("this page is not to be read here.", hint="find the answer elsewhere.")
+
+    async def _fetch(self, url: httpx2.URL) -> Page:
+        limits = self._hosts.setdefault(asyncio.get_running_loop(), {})
+        turn = limits.setdefault(url.host, asyncio.Semaphore(self.config.per_host))
+        try:
+            async with turn, asyncio.timeout(self.config.timeout), self._client() as client:
+                request = client.build_request("GET", url)
+                return await self._page(await client.send(request, stream=True))
+        except TimeoutError as error:
+            raise ToolError(f"{url} took longer than {self.config.timeout:g} s.", hint="read another page.") from error
+        except httpx2.TooManyRedirects as error:
+            raise ToolError(f"{url} redirects more than {REDIRECTS} times.", hint="read another page.") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            raise ToolError(f"{url} cannot be read: {type(error).__name__}.", hint="read another page.") from error
+
+    def _client(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
+            transport=PublicTransport(self.config.allowed),
+            trust_env=False,
+            follow_redirects=True,
+            max_redirects=REDIRECTS,
+            timeout=self.config.timeout,
+            headers={"User-Agent": AGENT, "Accept": ", ".join(KINDS), "Accept-Encoding": "gzip"},
+        )
+
+    async def _page(self, response: httpx2.Response) -> Page:
+        url = str(response.url)
+        if not response.is_success:
+            raise ToolError(f"{url} answers with status {response.status_code}.", hint="read another page.")
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind not in KINDS:
+            raise ToolError(f"{url} is {kind or 'of no kind'!r}, not a page of text.", hint="read another page.")
+        body = b""
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) > self.config.max_bytes:
+                raise self._too_large(url)
+        return Page(url, kind, self._decoded(url, body, response))
+
+    def _decoded(self, url: str, body: bytes, response: httpx2.Response) -> str:
+        packing = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if packing == "gzip":
+            body = self._unpacked(url, body)
+        elif packing != "identity":
+            raise ToolError(f"{url} is packed as {packing!r}, which was not asked for.", hint="read another page.")
+        try:
+            return body.decode(response.charset_encoding or "utf-8", errors="replace")
+        except LookupError:
+            return body.decode("utf-8", errors="replace")
+
+    def _unpacked(self, url: str, body: bytes) -> bytes:
+        unpacker = zlib.decompressobj(wbits=31)
+        try:
+            unpacked = unpacker.decompress(body, self.config.max_bytes + 1)
+        except zlib.error as error:
+            raise ToolError(f"{url} cannot be unpacked.", hint="read another page.") from error
+        if len(unpacked) > self.config.max_bytes:
+            raise self._too_large(url)
+        return unpacked
+
+    def _too_large(self, url: str) -> ToolError:
+        return ToolError(f"{url} is larger than {self.config.max_bytes:,} bytes.", hint="read another page.")
+
+    def _remembered(self, url: str) -> Page | None:
+        if self.config.cache is None:
+            return None
+        try:
+            found = json.loads(_place(self.config.cache, url).read_text("utf-8"))
+            return Page(found["url"], found["kind"], found["text"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def _remember(self, url: str, page: Page) -> None:
+        if self.config.cache is not None:
+            path = _place(self.config.cache, url)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(asdict(page), ensure_ascii=False), "utf-8")
+
+
+def _parsed(url: str) -> httpx2.URL:
+    try:
+        return httpx2.URL(url.strip())
+    except (httpx2.InvalidURL, ValueError, TypeError) as error:
+        raise ToolError(
+            f"{url[:200]!r} is no URL.", hint="give a whole URL, such as https://example.org/page."
+        ) from error
+
+
+def _place(cache: str, url: str) -> Path:
+    return Path(cache) / f"{blake2b(url.encode(), digest_size=16).hexdigest()}.json"

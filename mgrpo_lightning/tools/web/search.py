@@ -1,0 +1,164 @@
+"""WebSearch: the search tool of the live web, or of a retrieval server, over one of several services."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.tools.base import Tool, function_tool
+from mgrpo_lightning.tools.web.engines import ENGINES, EngineName, Hit
+
+AGAIN = (408, 429, 500, 502, 503, 504)
+"""Statuses that another try may mend."""
+SNIPPET = 300
+"""Characters shown of a hit's text; a passage is shown as a whole."""
+
+
+class WebSearch:
+    """Asks a service, whose address is the user's own choice.
+
+    Args:
+        engine: Which.
+        url: Of the service; needed where everybody has a server of their own.
+        key_variable: Environment variable with the key; None where there is none.
+        k: Hits shown.
+        timeout: Seconds until one try counts as failed.
+        attempts: Tries in all.
+        cache: Folder of remembered answers, shared by runs; None remembers nothing.
+        blocks: Says of a URL or text that it must not be shown.
+
+    Raises:
+        ConfigurationError: The address or the key is missing.
+    """
+
+    def __init__(
+        self,
+        engine: EngineName,
+        url: str | None = None,
+        key_variable: str | None = None,
+        *,
+        k: int = 5,
+        timeout: float = 20.0,
+        attempts: int = 3,
+        cache: str | None = None,
+        blocks: Callable[[str], bool] = lambda text: False,
+    ) -> None:
+        self._engine = ENGINES[engine]
+        self._name = engine
+        self._url = url or self._engine.url
+        if self._url is None:
+            raise ConfigurationError(f"search engine {engine!r} has no address.", hint="give the url of your server.")
+        if self._engine.key is not None and not os.environ.get(key_variable or ""):
+            raise ConfigurationError(
+                f"the key of search engine {engine!r} is to be in the environment variable {key_variable!r}, which is "
+                "not set.",
+                hint="set key_variable to its name and export it.",
+            )
+        self._key_variable = key_variable
+        self._k = k
+        self._timeout = timeout
+        self._attempts = attempts
+        self._cache = None if cache is None else Path(cache)
+        self._blocks = blocks
+
+    async def find(self, query: str) -> list[Hit]:
+        """The hits for a query, best first, without what is blocked.
+
+        Args:
+            query: Any text.
+
+        Raises:
+            ToolError: The service gave no answer in any try.
+        """
+        path = self._place(query)
+        hits = _remembered(path) if path else None
+        if hits is None:
+            hits = await self._ask(query)
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(path) as temporary:
+                    temporary.write_text(json.dumps([asdict(hit) for hit in hits], ensure_ascii=False), "utf-8")
+        return [hit for hit in hits if not self._blocks(f"{hit.url}\n{hit.title}\n{hit.text}")][: self._k]
+
+    def tool(self) -> Tool:
+        """The tool ``search(query)``: a line a hit, its snippet below."""
+
+        async def search(query: str) -> str:
+            """Find pages by keywords."""
+            hits = await self.find(query)
+            if not hits:
+                raise ToolError(f"nothing found for {query!r}.", hint="search for other words.")
+            whole = self._name == "retriever"
+            return "\n".join(f"{n}. {shown(hit, whole=whole)}" for n, hit in enumerate(hits, start=1))
+
+        return function_tool(search)
+
+    async def _ask(self, query: str) -> list[Hit]:
+        engine, problem = self._engine, ""
+        sent = engine.query(query, self._k)
+        params, body = (sent, None) if engine.method == "GET" else (None, sent)
+        async with httpx2.AsyncClient(timeout=self._timeout) as client:
+            for attempt in range(self._attempts):
+                try:
+                    response = await client.request(
+                        engine.method, str(self._url), headers=self._headers(), params=params, json=body
+                    )
+                except httpx2.HTTPError as error:
+                    problem = type(error).__name__
+                else:
+                    if response.is_success:
+                        return self._read(response)
+                    problem = f"status {response.status_code}"
+                    if response.status_code not in AGAIN:
+                        break
+                if attempt + 1 < self._attempts:
+                    await asyncio.sleep(2**attempt / 2)
+        raise ToolError(f"the search gave no answer ({problem}).", hint="try again later, or with other words.")
+
+    def _read(self, response: httpx2.Response) -> list[Hit]:
+        try:
+            return self._engine.hits(response.json())
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ToolError("the search gave no answer (it cannot be read).", hint="search for other words.") from error
+
+    def _headers(self) -> dict[str, str]:
+        if self._engine.key is None or self._key_variable is None:
+            return {}
+        name, _, value = self._engine.key.partition(": ")
+        return {name: value.format(os.environ[self._key_variable])}
+
+    def _place(self, query: str) -> Path | None:
+        if self._cache is None:
+            return None
+        parts = json.dumps([self._name, self._url, self._k, query])
+        return self._cache / f"{blake2b(parts.encode(), digest_size=16).hexdigest()}.json"
+
+
+def shown(hit: Hit, *, whole: bool) -> str:
+    """A hit as a policy sees it.
+
+    Args:
+        hit: Found.
+        whole: Whether its text is all that there is to read.
+    """
+    head = " | ".join(filter(None, (hit.url if not whole else "", hit.title)))
+    text = " ".join(hit.text.split())
+    return f"{head}\n{text if whole else text[:SNIPPET]}".strip()
+
+
+def _remembered(path: Path) -> list[Hit] | None:
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+        return [Hit(**hit) for hit in found]
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,87 @@
+"""avg@k, pass@k and majority@k: of every way in which k rollouts can answer, and through a whole evaluation."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from mgrpo_lightning.data.datamodule import ValidationConfig
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.modules.evaluation import Evaluation
+from mgrpo_lightning.modules.rates import question_scores
+from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Trajectory
+from tests.callbacks.fakes import ROLES
+
+QUESTION = Question("q", "Which?", ("right",), level="easy")
+
+
+def group(*answers: str | None, question: Question = QUESTION) -> Group:
+    """Rollouts with these answers; ``?`` could not be decided."""
+    rollouts = []
+    for k, answer in enumerate(answers):
+        main = Trajectory("main", Key(0, 0, k, 0), question.text, answer=answer)
+        score = Score(1.0, correct=float(answer == "right"), failed=answer == "?")
+        rollouts.append(Rollout(main, [], {0: score}))
+    return Group(question, rollouts)
+
+
+def test_every_way_of_three_rollouts() -> None:
+    for answers in itertools.product(["right", "wrong", "other", None], repeat=3):
+        found = question_scores(group(*answers))
+        given = [answer for answer in answers if answer]
+        most = max(given, key=lambda answer: (given.count(answer), -given.index(answer)), default=None)
+        assert found == {
+            "accuracy": pytest.approx(answers.count("right") / 3),
+            "pass": float("right" in answers),
+            "majority": float(most == "right"),
+        }
+
+
+def test_what_could_not_be_decided_does_not_count() -> None:
+    assert question_scores(group("?", "right")) == {"accuracy": 1.0, "pass": 1.0, "majority": 1.0}
+    assert question_scores(group("?", "?")) == {}
+
+
+def test_spelling_makes_no_other_vote() -> None:
+    assert question_scores(group("wrong", "right", "Wrong."))["majority"] == 0.0
+
+
+def test_an_evaluation_counts_questions_and_says_how_many_could_not_be_decided() -> None:
+    evaluation = Evaluation(ROLES, levels={"easy", "hard"}, repeats=2)
+    hard = Question("h", "How?", ("right",), level="hard")
+    evaluation.observe([group("right", "wrong"), group("?", "?"), group("wrong", "wrong", question=hard)])
+    _, record = evaluation.finish(3, torch.device("cpu"))
+    assert (record["questions"], record["repeats"], record["undecided"]) == (3, 2, 1)
+    assert (record["accuracy"], record["pass@2"], record["majority@2"]) == (0.25, 0.5, 0.5)
+    assert record["exact_match"] == pytest.approx(1 / 6), "rules know nothing of a judge that failed"
+    assert record["by_level"]["easy"]["questions"] == 2
+    assert record["by_level"]["hard"] == {
+        **{"questions": 1, "exact_match": 0.0, "f1": 0.0, "gaia": 0.0, "accuracy": 0.0, "pass@2": 0.0},
+        "majority@2": 0.0,
+    }
+    assert record["seconds_per_question"] > 0
+
+
+def test_one_rollout_has_an_accuracy_alone() -> None:
+    evaluation = Evaluation(ROLES, levels={"easy"})
+    evaluation.observe([group("?")])
+    _, record = evaluation.finish(0, torch.device("cpu"))
+    assert (record["accuracy"], record["undecided"]) == (None, 1)
+    assert not [name for name in record if "@" in name]
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"repeats": 4}, "repeats is 4 at temperature 0"),
+        ({"repeats": 0}, "repeats is 0"),
+        ({"questions": 0}, "questions is 0"),
+        ({"per_batch": -1}, "per_batch is -1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, int], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        ValidationConfig(**settings)  # type: ignore[arg-type]

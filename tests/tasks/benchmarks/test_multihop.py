@@ -1,0 +1,160 @@
+"""HotpotQA, 2WikiMultihopQA and MuSiQue: their layouts, the world of their paragraphs, and their scoring."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgrpo_lightning.errors import DataError, ToolError
+from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.tasks.benchmarks import HotpotQA, MuSiQue
+from mgrpo_lightning.trajectory import Call, Key, Trajectory
+from tests.tasks.benchmarks.files import write_rows
+
+HOTPOT: dict[str, Any] = {
+    "_id": "h1",
+    "question": "In which land was the maker of the Blue Boat born?",
+    "answer": "The Netherlands",
+    "type": "bridge",
+    "level": "hard",
+    "supporting_facts": [["Blue Boat", 0], ["Ann Brand", 1]],
+    "context": [
+        ["Blue Boat", ["The Blue Boat was made by Ann Brand.", " It sank in 1901."]],
+        ["Ann Brand", ["Ann Brand made boats.", " She was born in the Netherlands."]],
+        ["Blue boat", ["A dish of fish."]],
+    ],
+}
+HUB = {
+    **{key: HOTPOT[key] for key in ("question", "answer", "type", "level")},
+    "id": "h1",
+    "supporting_facts": {"title": ["Blue Boat", "Ann Brand"], "sent_id": [0, 1]},
+    "context": {
+        "title": [title for title, _ in HOTPOT["context"]],
+        "sentences": [sentences for _, sentences in HOTPOT["context"]],
+    },
+}
+AS_TEXT = {**HOTPOT, "context": json.dumps(HOTPOT["context"]), "supporting_facts": json.dumps([["Blue Boat", 0]])}
+
+
+@pytest.mark.parametrize(("name", "row"), [("a.json", HOTPOT), ("a.parquet", HUB), ("a.jsonl", AS_TEXT)])
+def test_every_layout_makes_the_same_world(tmp_path: Path, name: str, row: dict[str, Any]) -> None:
+    task = HotpotQA(validation_path=str(write_rows(tmp_path / name, [row])))
+    (question,) = task.questions("validation")
+    assert (question.id, question.answers, question.level) == ("h1", ("The Netherlands",), "bridge hard")
+    assert question.evidence[0].url == "wiki/blue-boat"
+    tools = task.tools()
+    assert "wiki/ann-brand | Ann Brand | Text: Paragraph 1" in asyncio.run(tools["search"](query="who was born"))
+    page = asyncio.run(tools["visit"](url="wiki/ann-brand", section="Text"))
+    assert page == "Ann Brand | Text\nAnn Brand made boats. She was born in the Netherlands."
+    assert "fish" in asyncio.run(tools["visit"](url="wiki/blue-boat-2", section="Text")), "titles differ by case"
+    with pytest.raises(ToolError, match="no page"):
+        asyncio.run(tools["visit"](url="https://en.wikipedia.org/wiki/Blue_Boat", section="Text"))
+
+
+def test_splits_share_a_world_and_its_pages_are_there_once(tmp_path: Path) -> None:
+    train = write_rows(tmp_path / "train.json", [HOTPOT])
+    other = {**HOTPOT, "_id": "h2", "context": [["Ann Brand", ["Another text."]]], "supporting_facts": []}
+    test = write_rows(tmp_path / "test.json", [other, HOTPOT])
+    task = HotpotQA(str(train), test_path=str(test))
+    assert [len(task.questions(split)) for split in ("train", "validation", "test")] == [1, 0, 2]
+    page = asyncio.run(task.tools()["visit"](url="wiki/ann-brand", section="Text"))
+    assert page.count("\n") == 2, "two different paragraphs, the one that is there twice once"
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"), [("netherlands.", 1.0), ("A Netherlands", 1.0), ("Holland", 0.0), ("", 0.0), (None, 0.0)]
+)
+def test_answers_match_without_articles_and_punctuation(tmp_path: Path, answer: str | None, score: float) -> None:
+    task = HotpotQA(test_path=str(write_rows(tmp_path / "a.json", [HOTPOT])))
+    assert asyncio.run(task.correct(task.questions("test")[0], answer)) == score
+
+
+MUSIQUE: dict[str, Any] = {
+    "id": "2hop__1_2",
+    "question": "Where was the maker of the Blue Boat born?",
+    "answer": "Delft",
+    "answer_aliases": ["City of Delft"],
+    "answerable": True,
+    "paragraphs": [
+        {"idx": 0, "title": "Blue Boat", "paragraph_text": "Made by Ann Brand.", "is_supporting": True},
+        {"idx": 1, "title": "Ann Brand", "paragraph_text": "Born in Delft.", "is_supporting": True},
+        {"idx": 2, "title": "Red Boat", "paragraph_text": "Made by nobody.", "is_supporting": False},
+    ],
+    "question_decomposition": [
+        {"id": 1, "question": "Blue Boat >> maker", "answer": "Ann Brand", "paragraph_support_idx": 0},
+        {"id": 2, "question": "#1 >> birthplace", "answer": "Delft", "paragraph_support_idx": 1},
+    ],
+}
+
+
+def musique(folder: Path) -> tuple[MuSiQue, Question]:
+    task = MuSiQue(str(write_rows(folder / "a.jsonl", [MUSIQUE])))
+    (question,) = task.questions("train")
+    return task, question
+
+
+def test_musique_knows_its_hops_and_accepts_aliases(tmp_path: Path) -> None:
+    task, question = musique(tmp_path)
+    assert question.level == "2 hops"
+    assert [(hop.url, hop.value) for hop in question.evidence] == [
+        ("wiki/blue-boat", "Ann Brand"),
+        ("wiki/ann-brand", "Delft"),
+    ]
+    assert [asyncio.run(task.correct(question, answer)) for answer in ("the city of Delft", "delft", "Boat")] == [
+        1,
+        1,
+        0,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "report", "score"),
+    [
+        ("wiki/blue-boat", "ann brand", 1.0),
+        ("wiki/blue-boat", "Delft", 0.0),
+        ("wiki/red-boat", "Ann Brand", 0.0),
+        ("wiki/ann-brand", None, 0.0),
+    ],
+)
+def test_the_expert_wants_the_hop_read_and_found(tmp_path: Path, url: str, report: str | None, score: float) -> None:
+    task, question = musique(tmp_path)
+    trajectory = Trajectory("searcher", Key(0, 0, 0, 1), "find it", answer=report)
+    trajectory.calls.append(Call(0, "visit", {"url": url, "section": "Text"}, "..."))
+    assert asyncio.run(task.expert(question, trajectory)) == score
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({**HOTPOT, "context": "no JSON"}, r"h1 has context = 'no JSON'"),
+        ({**HOTPOT, "context": {"title": ["a"]}}, "h1 has context"),
+        ({**HOTPOT, "supporting_facts": [["Elsewhere", 0]]}, r"rests on \['Elsewhere'\]"),
+        ({key: value for key, value in HOTPOT.items() if key != "answer"}, "answer = None"),
+    ],
+)
+def test_a_row_of_something_else_is_named(tmp_path: Path, row: dict[str, Any], problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        HotpotQA(str(write_rows(tmp_path / "a.json", [row])))
+
+
+def test_musique_rows_without_paragraphs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="2hop__1_2 has no paragraphs"):
+        MuSiQue(str(write_rows(tmp_path / "a.jsonl", [{**MUSIQUE, "paragraphs": [{"title": "x"}]}])))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[1]", "{", "\xff"])
+def test_a_file_that_is_cut_off_is_one_error(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match=r"a\.json"):
+        HotpotQA(str(path))
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"none of \['\.csv'"):
+        HotpotQA(str(tmp_path / "a.pkl"))

@@ -1,0 +1,125 @@
+"""Pages that are huge, slow, packed or of another kind; politeness, the cache, and what is not to be read."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.tools.web.fetch import FetchConfig, Fetcher, Page
+from tests.tools.web.site import Answer, Site, dripping, moved, said
+
+LIMIT = 100_000
+BOMB = gzip.compress(bytes(200 * LIMIT))
+
+
+def get(site: Site, path: str = "/", **settings: object) -> Page:
+    config = FetchConfig(**{"allowed": (site.host,), "max_bytes": LIMIT, "timeout": 5.0, **settings})  # type: ignore[arg-type]
+    return asyncio.run(Fetcher(config).get(f"http://{site.host}{path}"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (said(bytes(LIMIT + 1)), "larger than 100,000 bytes"),
+        (dripping(bytes(10_000), 0.0), "larger than 100,000 bytes"),
+        (said(BOMB, Content_Encoding="gzip"), "larger than 100,000 bytes"),
+        (said(b"no gzip", Content_Encoding="gzip"), "cannot be unpacked"),
+        (said(b"x", Content_Encoding="br"), "packed as 'br'"),
+        (said(b"%PDF", "application/pdf"), "is 'application/pdf', not a page of text"),
+        (said(b"\x7fELF", "application/octet-stream"), "not a page of text"),
+        (said(b"x", ""), "of no kind"),
+        (said(b"x", status=404), "status 404"),
+        (said(b"x", status=503), "status 503"),
+        (moved("/"), "redirects more than 5 times"),
+        (lambda handler: handler.connection.close(), "cannot be read"),
+    ],
+)
+def test_a_page_that_cannot_be_shown_is_one_error(site: Site, answer: Answer, problem: str) -> None:
+    site.pages["/"] = answer
+    with pytest.raises(ToolError, match=problem):
+        get(site)
+
+
+def test_a_body_that_drips_is_cut_off(site: Site) -> None:
+    site.pages["/"] = dripping(b".", 0.05)
+    started = time.monotonic()
+    with pytest.raises(ToolError, match=r"longer than 0\.4 s"):
+        get(site, timeout=0.4)
+    assert time.monotonic() - started < 4.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (said("Ångström".encode()), "Ångström"),
+        (said("Ångström".encode("latin-1"), "text/html; charset=latin-1"), "Ångström"),
+        (said(b"\xff ok", "text/plain; charset=no-such"), "\ufffd ok"),
+        (said(gzip.compress(b"packed"), Content_Encoding="gzip"), "packed"),
+        (said(b'{"a": 1}', "application/json"), '{"a": 1}'),
+    ],
+)
+def test_texts_are_decoded(site: Site, answer: Answer, text: str) -> None:
+    site.pages["/"] = answer
+    assert get(site).text == text
+
+
+def test_a_redirect_within_the_site_is_followed(site: Site) -> None:
+    site.pages |= {"/": moved("/there"), "/there": said(b"hello")}
+    page = get(site)
+    assert (page.url, page.kind, page.text) == (f"http://{site.host}/there", "text/html", "hello")
+
+
+def test_a_page_is_remembered_and_an_error_is_not(site: Site, tmp_path: Path) -> None:
+    site.pages["/"] = said(b"x", status=500)
+    with pytest.raises(ToolError):
+        get(site, cache=str(tmp_path / "pages"))
+    site.pages["/"] = said(b"first")
+    first = get(site, cache=str(tmp_path / "pages"))
+    site.pages["/"] = said(b"second")
+    assert get(site, cache=str(tmp_path / "pages")) == first
+    (file,) = (tmp_path / "pages").iterdir()
+    file.write_text("cut o")
+    assert get(site, cache=str(tmp_path / "pages")).text == "second"
+
+
+@pytest.mark.parametrize("path", ["/gaia-answers", "/innocent", "/elsewhere"])
+def test_what_matches_a_pattern_is_not_read(site: Site, path: str, tmp_path: Path) -> None:
+    site.pages |= {
+        "/gaia-answers": said(b"x"),
+        "/innocent": said(b"the CANARY string"),
+        "/elsewhere": moved("/gaia-answers"),
+    }
+    for _ in range(2):
+        with pytest.raises(ToolError, match="not to be read"):
+            get(site, path, blocked=("gaia", "canary"), cache=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_host_is_asked_more_often_at_once_than_is_polite(site: Site) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def counted(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+        said(b"ok")(handler)
+
+    site.pages["/"] = counted
+    fetcher = Fetcher(FetchConfig(allowed=(site.host,), per_host=2))
+
+    async def ask() -> list[Page]:
+        return await asyncio.gather(*(fetcher.get(f"http://{site.host}/?{n}") for n in range(8)))
+
+    assert len(asyncio.run(ask())) == 8
+    assert most == 2

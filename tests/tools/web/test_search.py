@@ -1,0 +1,115 @@
+"""Search services on loopback: what each is asked, what is read of its answer, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.tools.web.engines import ENGINES, EngineName
+from mgrpo_lightning.tools.web.search import WebSearch
+from tests.tools.web.site import Answer, Site, said
+
+FOUND: dict[EngineName, Any] = {
+    "searxng": {"results": [{"url": "https://a.example", "title": "A", "content": "about  a"}]},
+    "serper": {"organic": [{"link": "https://a.example", "title": "A", "snippet": "about  a"}]},
+    "brave": {"web": {"results": [{"url": "https://a.example", "title": "A", "description": "about  a"}]}},
+    "tavily": {"results": [{"url": "https://a.example", "title": "A", "content": "about  a", "score": 0.5}]},
+    "retriever": {"result": [[{"document": {"id": "7", "contents": '"A"\nabout  a'}, "score": 0.5}]]},
+}
+KEYS = {"serper": "X-API-KEY", "brave": "X-Subscription-Token", "tavily": "Authorization"}
+
+
+def engine_at(site: Site, engine: EngineName = "searxng", **settings: Any) -> WebSearch:
+    return WebSearch(engine, f"http://{site.host}/search", "SEARCH_KEY", **{"attempts": 1, **settings})
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCH_KEY", "secret")
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_every_service_is_asked_and_read_in_its_own_way(site: Site, engine: EngineName) -> None:
+    seen: dict[str, Any] = {}
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        length = int(handler.headers["Content-Length"] or 0)
+        seen["body"] = json.loads(handler.rfile.read(length) or b"{}")
+        seen["query"] = {name: value for name, (value, *_) in parse_qs(urlsplit(handler.path).query).items()}
+        seen["headers"] = dict(handler.headers)
+        said(json.dumps(FOUND[engine]).encode(), "application/json")(handler)
+
+    site.pages["/search"] = answer
+    shown = asyncio.run(engine_at(site, engine, k=3).tool()(query="who & what"))
+    assert shown == ("1. A\nabout a" if engine == "retriever" else "1. https://a.example | A\nabout a")
+    sent = seen["body"] or seen["query"]
+    assert "who & what" in (sent.get("q"), sent.get("query"), *sent.get("queries", ()))
+    assert engine == "searxng" or {str(value) for value in sent.values()} & {"3"}, "the number of hits"
+    if engine in KEYS:
+        assert seen["headers"][KEYS[engine]].endswith("secret")
+    else:
+        assert "secret" not in str(seen["headers"])
+
+
+def test_blocked_hits_are_left_out_and_the_rest_counts(site: Site) -> None:
+    results = [{"url": f"https://{name}.example", "title": name} for name in ("gaia", "a", "b", "c")]
+    site.pages["/search"] = said(json.dumps({"results": results}).encode(), "application/json")
+    search = engine_at(site, k=2, blocks=lambda text: "gaia" in text)
+    assert [hit.title for hit in asyncio.run(search.find("x"))] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (said(b"no JSON"), "cannot be read"),
+        (said(b"[]"), "cannot be read"),
+        (said(b'{"results": 5}'), "cannot be read"),
+        (said(b'{"results": [{"title": "no url"}]}'), "cannot be read"),
+        (said(b"", status=403), "status 403"),
+        (said(b"", status=429), "status 429"),
+        (said(b'{"results": []}'), "nothing found"),
+        (lambda handler: handler.connection.close(), "no answer"),
+    ],
+)
+def test_trouble_is_told_to_the_policy(site: Site, answer: Answer, problem: str) -> None:
+    site.pages["/search"] = answer
+    with pytest.raises(ToolError, match=problem) as error:
+        asyncio.run(engine_at(site).tool()(query="x"))
+    assert "secret" not in str(error.value)
+
+
+def test_what_may_pass_is_tried_again_and_what_may_not_is_not(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(seconds: float) -> None:
+        pass
+
+    monkeypatch.setattr("mgrpo_lightning.tools.web.search.asyncio.sleep", at_once)
+    answers = [said(b"", status=429), said(b"", status=503), said(json.dumps(FOUND["searxng"]).encode())]
+    site.pages["/search"] = lambda handler: answers.pop(0)(handler)
+    assert len(asyncio.run(engine_at(site, attempts=3).find("x"))) == 1
+    answers += [said(b"", status=403), said(b"", status=403)]
+    with pytest.raises(ToolError, match="403"):
+        asyncio.run(engine_at(site, attempts=2).find("y"))
+    assert len(answers) == 1
+
+
+def test_answers_are_remembered(site: Site, tmp_path: Path) -> None:
+    site.pages["/search"] = said(json.dumps(FOUND["searxng"]).encode())
+    first = asyncio.run(engine_at(site, cache=str(tmp_path / "new")).find("x"))
+    del site.pages["/search"]
+    assert asyncio.run(engine_at(site, cache=str(tmp_path / "new")).find("x")) == first
+    with pytest.raises(ToolError):
+        asyncio.run(engine_at(site, cache=str(tmp_path / "new"), k=9).find("x"))
+
+
+@pytest.mark.parametrize("engine", ["searxng", "retriever", "serper", "brave", "tavily"])
+def test_a_missing_address_or_key_is_told_at_once(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEARCH_KEY")
+    with pytest.raises(ConfigurationError, match="no address" if engine in ("searxng", "retriever") else "SEARCH_KEY"):
+        WebSearch(cast("EngineName", engine), key_variable="SEARCH_KEY")
