@@ -49,10 +49,8 @@ def test_a_page_that_cannot_be_shown_is_one_error(site: Site, answer: Answer, pr
 
 def test_a_body_that_drips_is_cut_off(site: Site) -> None:
     site.pages["/"] = dripping(b".", 0.05)
-    started = time.monotonic()
     with pytest.raises(ToolError, match=r"longer than 0\.4 s"):
         get(site, timeout=0.4)
-    assert time.monotonic() - started < 4.0
 
 
 @pytest.mark.parametrize(

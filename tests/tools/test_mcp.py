@@ -1,0 +1,85 @@
+"""Tools of MCP servers: in this process and as a subprocess, called from any loop; and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.tools.base import Tool
+from mgrpo_lightning.tools.mcp import McpTools
+
+pytest.importorskip("mcp")
+
+SERVERS: dict[str, dict[str, Any]] = {
+    "object": {"server": "tests.tools.mcp_server.server"},
+    "function": {"server": "tests.tools.mcp_server.made"},
+    "subprocess": {"command": [sys.executable, "-m", "tests.tools.mcp_server"]},
+}
+
+
+@contextlib.contextmanager
+def tools(where: str = "object", **settings: Any) -> Iterator[dict[str, Tool]]:
+    with contextlib.closing(McpTools(**SERVERS[where], **settings)) as opened:
+        yield {tool.name: tool for tool in opened.tools()}
+
+
+@pytest.mark.parametrize("where", list(SERVERS))
+def test_a_server_s_tools_are_described_and_called(where: str) -> None:
+    with tools(where) as found:
+        assert set(found) == {"search", "divide", "sleep"}
+        search = found["search"]
+        assert search.description == "Find pages by keywords."
+        assert search.parameters["required"] == ["query"]
+        for _ in range(2):  # each in a loop of its own, as plays are
+            assert asyncio.run(search(query="France", limit=1)) == "1. page 1 about France"
+        assert asyncio.run(found["divide"](numerator=1.0, denominator=4.0)) == "0.25"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("divide", {"numerator": 1.0, "denominator": 0.0}), ("search", {}), ("search", {"query": "x", "limit": "many"})],
+)
+def test_a_call_that_fails_is_told_to_the_policy(name: str, arguments: dict[str, object]) -> None:
+    with tools() as found, pytest.raises(ToolError, match=f"{name} failed"):
+        asyncio.run(found[name](**arguments))
+
+
+def test_calls_run_at_the_same_time_and_are_cut_off() -> None:
+    with tools(timeout=2.0) as found:
+        sleep = found["sleep"]
+
+        async def several() -> list[str]:
+            return await asyncio.gather(*(sleep(seconds=0.3) for _ in range(8)))
+
+        assert asyncio.run(several()) == ["awake"] * 8, "one after the other, the last would be cut off"
+        with pytest.raises(ToolError, match="sleep failed"):
+            asyncio.run(sleep(seconds=30.0))
+
+
+def test_some_of_the_tools_can_be_taken() -> None:
+    with tools(only=["sleep"]) as found:
+        assert list(found) == ["sleep"]
+    with pytest.raises(ConfigurationError, match=r"no tool 'fly'.*'divide'"):
+        McpTools(**SERVERS["object"], only=["fly"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({}, "given by nothing"),
+        ({"url": "http://localhost:1/mcp", "server": "tests.tools.mcp_server.server"}, r"\['server', 'url'\]"),
+        ({"url": "http://127.0.0.1:1/mcp"}, "does not answer"),
+        ({"command": ["no-such-program"]}, "does not answer"),
+        ({"server": "tests.tools.mcp_server.absent"}, "does not answer"),
+        ({"server": "tests.tools.absent.server"}, "cannot be imported"),
+    ],
+)
+def test_a_server_that_is_not_there_is_told_at_once(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        McpTools(**settings, timeout=5.0)
