@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.tools.mcp import McpTools
+from tests.agents.fakes import FakeChat, answer, call, duo, question
+from tests.agents.test_rounds import FakeEngine
 
 pytest.importorskip("mcp")
 
@@ -83,3 +87,24 @@ def test_some_of_the_tools_can_be_taken() -> None:
 def test_a_server_that_is_not_there_is_told_at_once(settings: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         McpTools(**settings, timeout=5.0)
+
+
+def test_a_searcher_uses_them_in_a_rollout() -> None:
+    def main(task: str, results: int) -> str:
+        return call("searcher", task="France") if results == 0 else answer("done")
+
+    def searcher(task: str, results: int) -> str:
+        return call("search", query=task, limit=2) if results == 0 else answer("report")
+
+    scheduler = Scheduler("rounds")
+    engines = {"main": FakeEngine("main", scheduler, main), "searcher": FakeEngine("searcher", scheduler, searcher)}
+    with tools(only=["search"]) as found:
+        chats, samplers = cast("Any", {role: FakeChat() for role in engines}), cast("Any", engines)
+        team = Team(duo(), chats, samplers, found, scheduler=scheduler, seed=0)
+        (group,) = team.play([question()], step=0, rollouts=2)
+    for rollout in group.rollouts:
+        (sub,) = rollout.subs
+        assert [(one.name, one.result, one.failed) for one in sub.calls] == [
+            ("search", "1. page 1 about France\n2. page 2 about France", False)
+        ]
+        assert rollout.main.answer == "done"

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from mgrpo_lightning.cli import make_cli
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tasks.jsonl import JsonlTask
 from mgrpo_lightning.tools.base import Tool
@@ -17,6 +19,8 @@ from mgrpo_lightning.tools.sets import collected
 from mgrpo_lightning.tools.web.fetch import FetchConfig, Fetcher
 from mgrpo_lightning.tools.web.pages import visit_tool
 from mgrpo_lightning.tools.web.tools import Retriever, WebTools
+from tests.team_file import write_team_file
+from tests.tiny import make_tiny_model
 from tests.tools.web.site import Site, said
 
 PARAGRAPH = "The Blue Boat was built by Ann Brand in Delft, where she had learned the trade from her mother. "
@@ -78,6 +82,24 @@ def test_a_task_offers_search_and_visit_of_the_web(site: Site, tmp_path: Path) -
     tools = JsonlTask(str(tmp_path / "q.jsonl"), tools=[web]).tools()
     url = asyncio.run(tools["search"](query="boat")).split()[1]
     assert "Ann Brand" in asyncio.run(tools["visit"](url=url))
+
+
+def convert(amount: float) -> str:
+    """Convert an amount to euros."""
+    return f"{amount / 2:g}"
+
+
+def test_a_team_file_names_sets_of_tools_beside_functions(tmp_path: Path) -> None:
+    team = yaml.safe_load(write_team_file(tmp_path, make_tiny_model(tmp_path / "model")).read_text())
+    (tmp_path / "q.jsonl").write_text('{"question": "Who?", "answer": "me"}\n')
+    served = {"class_path": "mgrpo_lightning.tools.web.tools.Retriever", "init_args": {"url": "http://localhost:1/"}}
+    team["data"]["init_args"]["task"] = {
+        "class_path": "mgrpo_lightning.tasks.JsonlTask",
+        "init_args": {"path": str(tmp_path / "q.jsonl"), "tools": [f"{__name__}.convert", served]},
+    }
+    (tmp_path / "team.yaml").write_text(yaml.safe_dump(team))
+    data = make_cli(["--config", str(tmp_path / "team.yaml")], run=False).datamodule
+    assert list(data.task.tools()) == ["convert", "search"]
 
 
 def test_two_tools_of_one_name_are_refused(site: Site) -> None:
