@@ -1,9 +1,9 @@
 """Composing a run of several config files: ``--config TEAM --config CHANGES`` merges them, the later one wins.
 
 jsonargparse replaces a mapping of free names, such as ``roles``, as a whole; here a file of changes may name one role
-and leave the others. Lists are replaced. ``pkg:NAME`` is the config of that name inside the installed package. A key
-that stands twice in one mapping, for instance a role, is refused: YAML would silently keep the last. ``--role`` is
-short for ``--run.role``.
+and leave the others. Lists are replaced, and so are the arguments of a class in whose place comes another.
+``pkg:NAME`` is the config of that name inside the installed package. A key that stands twice in one mapping, for
+instance a role, is refused: YAML would silently keep the last. ``--role`` is short for ``--run.role``.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ def _load(path: str) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    if changes.get("class_path", base.get("class_path")) != base.get("class_path"):
+        return changes  # another class has arguments of its own
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)

@@ -29,6 +29,22 @@ def test_changes_name_one_role_and_leave_the_others(tmp_path: Path) -> None:
     }
 
 
+def test_another_class_does_not_inherit_arguments(tmp_path: Path) -> None:
+    team = write(tmp_path, "team.yaml", "data: {task: {class_path: A, init_args: {x: 1, y: 2}}, k: 8}")
+    same = write(tmp_path, "same.yaml", "data: {task: {class_path: A, init_args: {x: 3}}}")
+    bare = write(tmp_path, "bare.yaml", "data: {task: {init_args: {y: 4}}}")
+    other = write(tmp_path, "other.yaml", "data: {task: {class_path: B, init_args: {z: 5}}}")
+
+    def task(*paths: str) -> object:
+        argument = compose([f"--config={path}" for path in (team, *paths)])[0]
+        data = yaml.safe_load(argument.removeprefix("--config="))["data"]
+        assert data["k"] == 8
+        return data["task"]
+
+    assert task(same, bare) == {"class_path": "A", "init_args": {"x": 3, "y": 4}}
+    assert task(other, bare) == {"class_path": "B", "init_args": {"z": 5, "y": 4}}
+
+
 def test_a_single_file_stays_a_path_and_none_changes_nothing(tmp_path: Path) -> None:
     team = write(tmp_path, "team.yaml", "run: {name: x}")
     assert compose(["fit", "-c", team, "--help"]) == ["fit", f"--config={team}", "--help"]
