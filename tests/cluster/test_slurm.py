@@ -19,7 +19,9 @@ from tests.test_decoupled import assert_same, command, finish, start
 
 pytestmark = pytest.mark.skipif(os.environ.get("MGRPO_TEST_SLURM") != "1", reason="MGRPO_TEST_SLURM is not 1")
 STEPS = 6
-MINUTES = 5
+LONG = 100
+"""Steps of a run that is longer than the shortest time limit that SLURM has, less the warning before it."""
+MINUTES = 8
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +42,12 @@ def straight(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     return folder / "run"
 
 
-def submit(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, job: str = "") -> str:
+def submit(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, job: str = "", steps: int = STEPS) -> str:
     """Submit the same run; the number of the job."""
     cluster = folder / "cluster.yaml"
     cluster.write_text(f"job: {{setup: ['export OMP_NUM_THREADS=1']{job}}}\n")
     monkeypatch.chdir(root)
-    options = command(folder, "run", f"--trainer.max_steps={STEPS}")[4:]
+    options = command(folder, "run", f"--trainer.max_steps={steps}")[4:]
     launch(["--slurm", str(cluster), *options])
     return squeue("%A").split()[0].partition("+")[0]
 
@@ -100,6 +102,18 @@ def test_a_job_near_its_time_limit_saves_and_is_requeued_and_goes_on(
         assert "mgrpo: " in log
         assert "stop" in log
     assert_same(tmp_path / "run", straight, STEPS)
+
+
+def test_a_real_time_limit_is_no_more_than_a_pause(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None
+) -> None:
+    finish([start(root, command(tmp_path / "straight", "run", f"--trainer.max_steps={LONG}"))])
+    number = submit(tmp_path, root, monkeypatch, ", time: '00:02:00', stop_before: 60", steps=LONG)
+    until(lambda: not squeue("%A"), tmp_path)
+    state, restarts = ended(number).split(" after ")
+    assert state == "COMPLETED 0:0", logs(tmp_path)
+    assert int(restarts.split()[0]) >= 1, "the run was shorter than the limit"
+    assert_same(tmp_path / "run", tmp_path / "straight" / "run", LONG)
 
 
 def test_a_role_that_dies_ends_the_job_and_the_others_can_go_on(
