@@ -16,10 +16,11 @@ from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.tasks.base import Question, Split, Task
-from mgrpo_lightning.tasks.judge import Judge
+from mgrpo_lightning.tasks.judge import Judge, judged_report
 from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.tools.sets import ToolSet, collected
+from mgrpo_lightning.trajectory import Trajectory
 
 LAYOUT = 'write {"question": "...", "answer": "..."} on every line.'
 
@@ -33,6 +34,7 @@ class JsonlTask(Task):
         test_path: File of the test questions; None leaves that split empty.
         tools: Dotted paths of functions, or sets of tools, that roles may call by their bare names.
         judge: Decides about answers that do not match; None: they are wrong.
+        expert: Decides how well sub-agents did their subtasks; None: their expert reward is 0.
 
     Raises:
         DataError: A file is missing, empty or malformed; the message names file, line and column.
@@ -46,10 +48,12 @@ class JsonlTask(Task):
         test_path: str | None = None,
         tools: Sequence[str | ToolSet] = (),
         judge: Judge | None = None,
+        expert: Judge | None = None,
     ) -> None:
         paths: dict[Split, str | None] = {"train": path, "validation": validation_path, "test": test_path}
         self._questions = {split: read_questions(Path(file)) for split, file in paths.items() if file is not None}
         self._judge = judge
+        self._expert = expert
         self._tools = collected(tools)
 
     @override
@@ -62,6 +66,10 @@ class JsonlTask(Task):
         if matched or self._judge is None or answer is None or not answer.strip():
             return matched
         return float(await self._judge.correct(question.text, question.answers, answer))
+
+    @override
+    async def expert(self, question: Question, trajectory: Trajectory) -> float:
+        return await judged_report(self._expert, trajectory)
 
     @override
     def tools(self) -> Mapping[str, Tool]:

@@ -1,17 +1,18 @@
-"""Judge: an LLM behind an OpenAI-compatible endpoint decides whether an answer is right where a rule cannot."""
+"""Judge: an LLM behind an OpenAI-compatible endpoint decides about answers and reports where a rule cannot."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
 from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig, EndpointFailed
 from mgrpo_lightning.errors import ScoringError
-from mgrpo_lightning.tasks.verdict import PROMPT_VERSION, read_verdict, verdict_prompt
+from mgrpo_lightning.tasks.verdict import PROMPT_VERSION, read_rubric, read_verdict, rubric_prompt, verdict_prompt
+from mgrpo_lightning.trajectory import Trajectory
 
 
 class Judge:
@@ -47,8 +48,8 @@ class Judge:
         self._endpoint = ChatEndpoint(EndpointConfig(url, model, key_variable, timeout, attempts, backoff, concurrency))
         self.model = model
         self._cache = Path(cache) if cache is not None else None
-        self._known: dict[str, bool] = {}
-        self._asked: dict[str, asyncio.Task[bool]] = {}
+        self._known: dict[str, float] = {}
+        self._asked: dict[str, asyncio.Task[float]] = {}
 
     async def correct(self, question: str, accepted: Sequence[str], answer: str) -> bool:
         """Whether an answer is right; what is asked twice at once is sent once.
@@ -62,36 +63,74 @@ class Judge:
             ScoringError: The judge gave no verdict in any try.
             ConfigurationError: The endpoint refuses: wrong key, model or address.
         """
-        parts = json.dumps([PROMPT_VERSION, self.model, question, list(accepted), answer])
+        prompt = verdict_prompt(question, accepted, answer)
+        return bool(await self._decide([question, list(accepted), answer], prompt, read_verdict))
+
+    async def expert(self, subtask: str, report: str, findings: Sequence[str]) -> float:
+        """How well a report did its subtask: does it answer it, and is it supported by what the tools returned.
+
+        Args:
+            subtask: What the sub-agent was given.
+            report: What it answered.
+            findings: What its tools returned, in order.
+
+        Returns:
+            0, 0.5 or 1.
+
+        Raises:
+            ScoringError: The judge gave no verdict in any try.
+            ConfigurationError: The endpoint refuses: wrong key, model or address.
+        """
+        prompt = rubric_prompt(subtask, report, findings)
+        return await self._decide(["report", subtask, report, list(findings)], prompt, read_rubric)
+
+    async def _decide(self, about: list[object], prompt: str, read: Callable[[str], float | None]) -> float:
+        parts = json.dumps([PROMPT_VERSION, self.model, *about])
         key = blake2b(parts.encode(), digest_size=16).hexdigest()
         if (known := self._remembered(key)) is not None:
             return known
         if key not in self._asked:
-            self._asked[key] = asyncio.ensure_future(self._ask(verdict_prompt(question, accepted, answer)))
+            self._asked[key] = asyncio.ensure_future(self._ask(prompt, read))
             self._asked[key].add_done_callback(lambda _: self._asked.pop(key))
         verdict = await self._asked[key]
         self._remember(key, verdict)
         return verdict
 
-    async def _ask(self, prompt: str) -> bool:
+    async def _ask(self, prompt: str, read: Callable[[str], float | None]) -> float:
         messages = [{"role": "user", "content": prompt}]
         try:
-            return await self._endpoint.ask(messages, lambda found: read_verdict(found.text), temperature=0)
+            return await self._endpoint.ask(messages, lambda found: read(found.text), temperature=0)
         except EndpointFailed as error:
             raise ScoringError(f"the judge gave no verdict: {error}") from error
 
-    def _remembered(self, key: str) -> bool | None:
+    def _remembered(self, key: str) -> float | None:
         if key not in self._known and self._cache is not None:
             try:
                 verdict = json.loads((self._cache / f"{key}.json").read_text())
             except (OSError, ValueError):
                 return None
-            if isinstance(verdict, bool):
+            if isinstance(verdict, bool | float):
                 self._known[key] = verdict
         return self._known.get(key)
 
-    def _remember(self, key: str, verdict: bool) -> None:
+    def _remember(self, key: str, verdict: float) -> None:
         if self._cache is not None and key not in self._known:
             with atomic_path(self._cache / f"{key}.json") as temporary:
                 temporary.write_text(json.dumps(verdict))
         self._known[key] = verdict
+
+
+async def judged_report(judge: Judge | None, trajectory: Trajectory) -> float:
+    """A sub trajectory's expert score; one without a report, or without a judge, has 0.
+
+    Args:
+        judge: Asked.
+        trajectory: A sub-agent's.
+
+    Raises:
+        ScoringError: The judge gave no verdict in any try.
+    """
+    if judge is None or not (trajectory.answer or "").strip():
+        return 0.0
+    findings = [call.result for call in trajectory.calls if not call.failed]
+    return await judge.expert(trajectory.task, trajectory.answer or "", findings)

@@ -12,7 +12,8 @@ from mgrpo_lightning.errors import ConfigurationError, ScoringError
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.jsonl import JsonlTask
 from mgrpo_lightning.tasks.judge import Judge
-from mgrpo_lightning.tasks.verdict import LONGEST_ANSWER, read_verdict
+from mgrpo_lightning.tasks.verdict import LONGEST_ANSWER, read_rubric, read_verdict
+from mgrpo_lightning.trajectory import Call, Key, Trajectory
 from tests.chat_server import Reply, Server, failed, said
 
 
@@ -47,6 +48,46 @@ def ask(judge: Judge, answers: Sequence[str] = ("the Danube",)) -> list[bool]:
 )
 def test_a_verdict_is_a_line_of_its_own_and_anything_else_is_none(words: str, verdict: bool | None) -> None:
     assert read_verdict(words) is verdict
+
+
+@pytest.mark.parametrize(
+    ("words", "score"),
+    [
+        ("Fine.\nanswers: yes\nsupported: yes", 1.0),
+        ("answers: yes\nsupported: no", 0.5),
+        ("**Answers\uff1a** No.\n- supported: no", 0.0),
+        ("answers: yes", None),
+        ("answers: yes\nsupported: maybe", None),
+        ("answers: yes\nanswers: no\nsupported: yes", None),
+        ("<think>answers: yes\nsupported: yes", None),
+        ("correct: yes", None),
+    ],
+)
+def test_a_rubric_needs_both_of_its_verdicts(words: str, score: float | None) -> None:
+    assert read_rubric(words) == score
+
+
+def test_a_report_is_judged_by_what_the_tools_returned(server: Server, tmp_path: Path) -> None:
+    (path := tmp_path / "q.jsonl").write_text('{"question": "Which river?", "answer": "Danube"}')
+    server.replies = [said("answers: yes\nsupported: no")]
+    question = Question("q", "Which river?", ("Danube",))
+    report = Trajectory("searcher", Key(0, 0, 0, 1), "find the river", answer="It is the Rhine.")
+    report.calls += [Call(0, "visit", {}, "A page on the Danube."), Call(1, "visit", {}, "error: gone", failed=True)]
+    silent = Trajectory("searcher", Key(0, 0, 0, 2), "find the river", answer=None)
+    judge = Judge(server.url, "m", cache=str(tmp_path / "verdicts"))
+    task = JsonlTask(str(path), expert=judge)
+    assert [asyncio.run(task.expert(question, one)) for one in (report, report, silent)] == [0.5, 0.5, 0.0]
+    (body,) = server.seen
+    prompt = body["messages"][0]["content"]
+    assert all(text in prompt for text in ("find the river", "A page on the Danube.", "It is the Rhine."))
+    assert "gone" not in prompt
+    again = JsonlTask(str(path), expert=Judge(server.url, "m", cache=str(tmp_path / "verdicts")))
+    assert asyncio.run(again.expert(question, report)) == 0.5
+    assert len(server.seen) == 1
+    assert asyncio.run(JsonlTask(str(path)).expert(question, report)) == 0.0
+    server.replies = [failed(500)]
+    with pytest.raises(ScoringError, match="gave no verdict"):
+        asyncio.run(JsonlTask(str(path), expert=Judge(server.url, "n", backoff=0)).expert(question, report))
 
 
 @pytest.mark.parametrize(
