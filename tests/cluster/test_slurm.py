@@ -19,7 +19,7 @@ from tests.test_decoupled import assert_same, command, finish, start
 
 pytestmark = pytest.mark.skipif(os.environ.get("MGRPO_TEST_SLURM") != "1", reason="MGRPO_TEST_SLURM is not 1")
 STEPS = 6
-LONG = 100
+LONG = 40
 """Steps of a run that is longer than the shortest time limit that SLURM has, less the warning before it."""
 MINUTES = 8
 
