@@ -1,6 +1,7 @@
 """Roles as one job of a real SLURM of two nodes, on this machine's loopback address.
 
 Left out unless asked for, as it installs SLURM and needs root: MGRPO_TEST_SLURM=1 pytest tests/cluster
+The real time limit takes minutes more: MGRPO_TEST_SLURM=1 pytest -m slow tests/cluster
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ def test_a_job_near_its_time_limit_saves_and_is_requeued_and_goes_on(
     assert_same(tmp_path / "run", straight, STEPS)
 
 
+@pytest.mark.slow
 def test_a_real_time_limit_is_no_more_than_a_pause(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None
 ) -> None:
