@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.callbacks.held_out import HeldOut
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.trajectory import Group
 
 
-class Predictions(Callback):
+class Predictions(HeldOut):
     """Writes a line for each question that ``mgrpo validate`` or ``mgrpo test`` asks, in the task's own format.
 
     One file a repeat, ``predictions.jsonl`` or ``predictions-0.jsonl`` and so on; each rank writes those of its part.
@@ -26,45 +26,16 @@ class Predictions(Callback):
     """
 
     def __init__(self, dirpath: str | None = None) -> None:
+        super().__init__()
         self.dirpath = dirpath
-        self._groups: list[Group] = []
 
     @override
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if trainer.state.fn != TrainerFn.FITTING:
-            self._groups.extend(batch)
-
-    @override
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        groups, self._groups = self._groups, []
-        if groups:
-            folder = Path(self.dirpath or trainer.default_root_dir)
-            rank = f"-rank-{trainer.global_rank}" if trainer.world_size > 1 else ""
-            write_predictions(folder, groups, trainer.datamodule.task, suffix=rank)  # type: ignore[attr-defined]
-
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-
-    @override
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_validation_end(trainer, pl_module)
+    def on_held_out(self, trainer: Trainer, groups: list[Group]) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            return
+        folder = Path(self.dirpath or trainer.default_root_dir)
+        rank = f"-rank-{trainer.global_rank}" if trainer.world_size > 1 else ""
+        write_predictions(folder, groups, trainer.datamodule.task, suffix=rank)  # type: ignore[attr-defined]
 
 
 def write_predictions(folder: Path, groups: Sequence[Group], task: Task, *, suffix: str = "") -> list[Path]:

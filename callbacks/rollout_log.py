@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from mgrpo_lightning.agents.tree import render
+from mgrpo_lightning.callbacks.held_out import HeldOut
 from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.journal import Extra, write_groups
 from mgrpo_lightning.trajectory import Group
 
 
-class RolloutLog(Callback):
+class RolloutLog(HeldOut):
     """Writes the journal of every step before its update, so that a crash loses no finished rollout.
 
     Each rank writes a file for what it has played.
@@ -38,10 +39,10 @@ class RolloutLog(Callback):
     def __init__(self, dirpath: str | None = None, every_n_steps: int = 1, texts: int = 2) -> None:
         if every_n_steps < 1:
             raise ConfigurationError(f"every_n_steps is {every_n_steps}.", hint="give at least 1.")
+        super().__init__()
         self.dirpath = dirpath
         self.every_n_steps = every_n_steps
         self.texts = texts
-        self._held_out: list[Group] = []
 
     def folder(self, trainer: Trainer) -> Path:
         """Where the journal is.
@@ -61,42 +62,12 @@ class RolloutLog(Callback):
             self._log_texts(trainer, batch.groups, batch.step, "train")
 
     @override
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._held_out.extend(batch)
-
-    @override
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        groups, self._held_out = self._held_out, []
-        if groups:
-            step = groups[0].rollouts[0].main.key.step
-            assert trainer.state.fn is not None
-            command = "" if trainer.state.fn == TrainerFn.FITTING else trainer.state.fn.value
-            write_groups(self.folder(trainer) / command, step, groups, "validate")
-            self._log_texts(trainer, groups, step, command or "validate")
-
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-
-    @override
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_validation_end(trainer, pl_module)
+    def on_held_out(self, trainer: Trainer, groups: list[Group]) -> None:
+        step = groups[0].rollouts[0].main.key.step
+        assert trainer.state.fn is not None
+        command = "" if trainer.state.fn == TrainerFn.FITTING else trainer.state.fn.value
+        write_groups(self.folder(trainer) / command, step, groups, "validate")
+        self._log_texts(trainer, groups, step, command or "validate")
 
     def _log_texts(self, trainer: Trainer, groups: Sequence[Group], step: int, tag: str) -> None:
         shown = [group for group in groups[: self.texts] if not group.question.sealed]

@@ -64,12 +64,12 @@ class McpTools(ToolSet):
                 f"the MCP server {where!r} does not answer: {type(error).__name__}: {error}.", hint="is it running?"
             ) from error
         found = {tool.name: tool for tool in listed}
-        self._tools = [_McpTool(found[name], self._connection) for name in (only or found) if name in found]
         if missing := [name for name in only or () if name not in found]:
             self.close()
             raise ConfigurationError(
                 f"the MCP server {where!r} has no tool {missing[0]!r}.", hint=f"it has {sorted(found)}."
             )
+        self._tools = [_McpTool(found[name], self._connection) for name in (only or found)]
 
     def close(self) -> None:
         """End the connection, and a server that was started for it; a process that ends does it too."""

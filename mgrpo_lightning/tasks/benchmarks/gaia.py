@@ -54,10 +54,10 @@ class Gaia(Benchmark):
     ) -> None:
         patterns = [f"2023/{part}/metadata.parquet", f"2023/{part}/metadata.jsonl"]
         file = first_of(located(path, SOURCE), patterns, SOURCE)
-        rows = [row for row in read_rows(file) if text_of(row, "Level") in map(str, levels)]
+        kept = [row for row in read_rows(file) if text_of(row, "Level") in map(str, levels)]
+        rows = [row for row in kept if not (text_only and _file(row))]
         self._files = {name: inside(file.parent, name) for row in rows if (name := _file(row))}
-        questions = [_question(row) for row in rows if not (text_only and _file(row))]
-        super().__init__(questions, judge=judge, tools=tools)
+        super().__init__([_question(row) for row in rows], judge=judge, tools=tools)
         self._tools.setdefault("attachment", attachment_tool(self._files))
 
     @override

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from typing_extensions import override
+
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.benchmarks.multihop import Example, Hop, MultiHop
@@ -18,45 +20,28 @@ SOURCE = Source(
 
 
 class HotpotQA(MultiHop):
-    """HotpotQA or 2WikiMultihopQA, with search and visit over the paragraphs of the given files.
+    """HotpotQA or 2WikiMultihopQA; see ``MultiHop``."""
 
-    Args:
-        path: File of the training questions; None where nothing is trained.
-        validation_path: File of the validation questions; None leaves that split empty.
-        test_path: File of the test questions; None leaves that split empty.
-        backend: Name of the search backend.
+    source = SOURCE
 
-    Raises:
-        DataError: A file is not there, or a row is none of these benchmarks'.
-    """
-
-    def __init__(
-        self,
-        path: str | None = None,
-        validation_path: str | None = None,
-        test_path: str | None = None,
-        backend: str = "fts5",
-    ) -> None:
-        paths = {"train": path, "validation": validation_path, "test": test_path}
-        super().__init__(paths, _example, SOURCE, backend=backend)  # type: ignore[arg-type]
-
-
-def _example(row: Row) -> Example:
-    name = text_of(row, "_id", "id")
-    question = Question(
-        id=name,
-        text=text_of(row, "question"),
-        answers=(text_of(row, "answer"),),
-        level=" ".join(filter(None, (text_of(row, "type", default=""), text_of(row, "level", default="")))),
-    )
-    paragraphs = [
-        Paragraph(title, " ".join(sentence.strip() for sentence in sentences))
-        for title, sentences in _pairs(row, "context", "sentences", name)
-    ]
-    titles = dict.fromkeys(title for title, _ in _pairs(row, "supporting_facts", "sent_id", name))
-    if unknown := titles.keys() - {paragraph.title for paragraph in paragraphs}:
-        raise DataError(f"question {name} rests on {sorted(unknown)}, which it does not bring along.", hint=_HINT)
-    return Example(question, paragraphs, [Hop(title) for title in titles])
+    @override
+    @staticmethod
+    def example(row: Row) -> Example:
+        name = text_of(row, "_id", "id")
+        question = Question(
+            id=name,
+            text=text_of(row, "question"),
+            answers=(text_of(row, "answer"),),
+            level=" ".join(filter(None, (text_of(row, "type", default=""), text_of(row, "level", default="")))),
+        )
+        paragraphs = [
+            Paragraph(title, " ".join(sentence.strip() for sentence in sentences))
+            for title, sentences in _pairs(row, "context", "sentences", name)
+        ]
+        titles = dict.fromkeys(title for title, _ in _pairs(row, "supporting_facts", "sent_id", name))
+        if unknown := titles.keys() - {paragraph.title for paragraph in paragraphs}:
+            raise DataError(f"question {name} rests on {sorted(unknown)}, which it does not bring along.", hint=_HINT)
+        return Example(question, paragraphs, [Hop(title) for title in titles])
 
 
 _HINT = "take the files of the distractor setting: its context holds the supporting pages."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from typing_extensions import override
 
@@ -33,28 +35,47 @@ class Example:
 
 
 class MultiHop(Task):
-    """Questions of up to three files, one a split, over the paragraphs of all of them.
+    """Questions of up to three files, one a split, with search and visit over the paragraphs of all of them.
 
     Args:
-        paths: By split; None leaves it empty.
-        read: Makes an example of a row.
-        source: Of the benchmark.
+        path: File of the training questions; None where nothing is trained.
+        validation_path: File of the validation questions; None leaves that split empty.
+        test_path: File of the test questions; None leaves that split empty.
         backend: Name of the search backend.
 
     Raises:
-        DataError: A file is not there, or not of this benchmark.
+        DataError: A file is not there, or a row is none of this benchmark's.
     """
 
+    source: ClassVar[Source]
+
     def __init__(
-        self, paths: Mapping[Split, str | None], read: Callable[[Row], Example], source: Source, *, backend: str
+        self,
+        path: str | None = None,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        backend: str = "fts5",
     ) -> None:
+        paths: dict[Split, str | None] = {"train": path, "validation": validation_path, "test": test_path}
         examples = {
-            split: [read(row) for row in read_rows(located(path, source))]
-            for split, path in paths.items()
-            if path is not None
+            split: [self.example(row) for row in read_rows(located(file, self.source))]
+            for split, file in paths.items()
+            if file is not None
         }
         self._world = ParagraphWorld(_paragraphs(examples.values()), backend=backend)
         self._questions = {split: [self._linked(one) for one in found] for split, found in examples.items()}
+
+    @staticmethod
+    @abstractmethod
+    def example(row: Row) -> Example:
+        """What a row of a file says.
+
+        Args:
+            row: As read.
+
+        Raises:
+            DataError: It is of another layout.
+        """
 
     @override
     def questions(self, split: Split) -> Sequence[Question]:

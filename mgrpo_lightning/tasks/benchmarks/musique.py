@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.benchmarks.multihop import Example, Hop, MultiHop
@@ -12,51 +14,34 @@ SOURCE = Source("MuSiQue", "StonyBrookNLP/musique on GitHub", "CC BY 4.0")
 
 
 class MuSiQue(MultiHop):
-    """MuSiQue-Answerable, with search and visit over the paragraphs of the given files.
+    """MuSiQue-Answerable; see ``MultiHop``."""
 
-    Args:
-        path: File of the training questions; None where nothing is trained.
-        validation_path: File of the validation questions; None leaves that split empty.
-        test_path: File of the test questions; None leaves that split empty.
-        backend: Name of the search backend.
+    source = SOURCE
 
-    Raises:
-        DataError: A file is not there, or a row is none of this benchmark's.
-    """
-
-    def __init__(
-        self,
-        path: str | None = None,
-        validation_path: str | None = None,
-        test_path: str | None = None,
-        backend: str = "fts5",
-    ) -> None:
-        paths = {"train": path, "validation": validation_path, "test": test_path}
-        super().__init__(paths, _example, SOURCE, backend=backend)  # type: ignore[arg-type]
-
-
-def _example(row: Row) -> Example:
-    name = text_of(row, "id")
-    try:
-        paragraphs = {
-            int(one["idx"]): Paragraph(text_of(one, "title"), text_of(one, "paragraph_text"))
-            for one in row["paragraphs"]
-        }
-        steps = [
-            Hop(paragraphs[int(step["paragraph_support_idx"])].title, text_of(step, "answer"))
-            for step in row.get("question_decomposition") or ()
-            if step.get("paragraph_support_idx") is not None
-        ]
-        aliases = [str(alias) for alias in row.get("answer_aliases") or ()]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"question {name} has no paragraphs or decomposition as MuSiQue has them ({error!r}).",
-            hint="take musique_ans_v1.0_*.jsonl.",
-        ) from error
-    question = Question(
-        id=name,
-        text=text_of(row, "question"),
-        answers=tuple(dict.fromkeys([text_of(row, "answer"), *aliases])),
-        level=f"{len(steps)} hops" if steps else "",
-    )
-    return Example(question, list(paragraphs.values()), steps)
+    @override
+    @staticmethod
+    def example(row: Row) -> Example:
+        name = text_of(row, "id")
+        try:
+            paragraphs = {
+                int(one["idx"]): Paragraph(text_of(one, "title"), text_of(one, "paragraph_text"))
+                for one in row["paragraphs"]
+            }
+            steps = [
+                Hop(paragraphs[int(step["paragraph_support_idx"])].title, text_of(step, "answer"))
+                for step in row.get("question_decomposition") or ()
+                if step.get("paragraph_support_idx") is not None
+            ]
+            aliases = [str(alias) for alias in row.get("answer_aliases") or ()]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"question {name} has no paragraphs or decomposition as MuSiQue has them ({error!r}).",
+                hint="take musique_ans_v1.0_*.jsonl.",
+            ) from error
+        question = Question(
+            id=name,
+            text=text_of(row, "question"),
+            answers=tuple(dict.fromkeys([text_of(row, "answer"), *aliases])),
+            level=f"{len(steps)} hops" if steps else "",
+        )
+        return Example(question, list(paragraphs.values()), steps)

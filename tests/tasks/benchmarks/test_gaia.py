@@ -53,6 +53,8 @@ def test_both_layouts_hold_the_same_questions(folder: Path) -> None:
 def test_levels_and_questions_without_a_file_can_be_picked(folder: Path) -> None:
     assert [q.id for q in Gaia(str(folder), levels=[2, 3]).questions("validation")] == ["b", "c"]
     assert [q.id for q in Gaia(str(folder), text_only=True).questions("validation")] == ["a", "b"]
+    (folder / "2023/validation/c.csv").unlink()
+    assert len(Gaia(str(folder), text_only=True).questions("test")) == 2, "files of questions that are not asked"
     with pytest.raises(DataError, match="no question that fits"):
         Gaia(str(folder), levels=[3], text_only=True)
 
