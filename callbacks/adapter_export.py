@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class AdapterExport(Callback):
     """Writes every role's adapter as a PEFT folder at the end of a fit, and while it runs if asked to.
 
+    Of roles that share an adapter there is one folder, that of the role that has it.
+
     A folder is replaced as a whole: a reader sees the old adapter or the new one, never half of each.
 
     Args:
@@ -58,7 +60,7 @@ class AdapterExport(Callback):
 
     def _export(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and trainer.global_step != self._exported_step:
-            for role, policy in cast("TeamModule", pl_module).policies.items():
+            for role, policy in cast("TeamModule", pl_module).adapters.items():
                 with atomic_folder(self.folder(trainer) / role) as folder:
                     policy.save_peft(folder)
         self._exported_step = trainer.global_step

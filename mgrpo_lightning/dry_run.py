@@ -70,6 +70,7 @@ def _roles_table(model: TeamModule, rollouts: int) -> Table:
     figures = ("trainable parameters", "conversations a step", "tokens a step, at most")
     table = Table("role", "base", *(Column(name, justify="right") for name in figures))
     for name, config in model.roles.items():
+        owner = config.adapter.shared_with
         trainable = adapter_parameters(meta_model(config.base_model), config.adapter) if config.trainable else 0
         callers = [caller for caller in model.roles.values() if name in caller.calls]
         calls = sum(caller.limits.calls for caller in callers) if callers else 1
@@ -77,7 +78,7 @@ def _roles_table(model: TeamModule, rollouts: int) -> Table:
         table.add_row(
             name,
             config.base_model,
-            f"{trainable:,}",
+            f"those of {owner}" if owner else f"{trainable:,}",
             f"{count:,}" if not callers else f"up to {count:,}",
             f"{count * config.limits.context:,}",
         )

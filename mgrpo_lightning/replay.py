@@ -92,7 +92,7 @@ def replay(
     if save is not None:
         trainer.save_checkpoint(save)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return Replayed({role: policy.adapter_state() for role, policy in cli.model.policies.items()}, metrics)
+    return Replayed({role: policy.adapter_state() for role, policy in cli.model.adapters.items()}, metrics)
 
 
 def _config(run: Path) -> dict[str, Any]:

@@ -29,9 +29,11 @@ class AdapterConfig:
     """LoRA dropout of a frozen role's adapter, which has no effect; must be 0 in training (correctness.md 12)."""
     path: str | None = None
     """PEFT folder to start from; ``pocket`` names the embedded model's warm-started adapters. None: B = 0."""
+    shared_with: str | None = None
+    """Another role, whose adapter this one plays with and trains too: one model for both. None: its own."""
 
     def __post_init__(self) -> None:
-        _restore_null(self, "path")
+        _restore_null(self, "path", "shared_with")
         if self.rank < 1:
             raise ConfigurationError(f"adapter rank is {self.rank}.", hint="give a rank of at least 1.")
         if not 0 <= self.dropout < 1:

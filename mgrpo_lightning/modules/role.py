@@ -9,6 +9,7 @@ from mgrpo_lightning.data.batch import AlignedBatch
 from mgrpo_lightning.modules.schedule import learning_rate
 from mgrpo_lightning.modules.update import Update
 from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.ranks import add_up_gradients
 from mgrpo_lightning.roles import RoleConfig
 
 
@@ -68,7 +69,7 @@ class RoleModule(LightningModule):
         return self._begun is not None and self._begun.advance()
 
     def update(self, batch: AlignedBatch) -> dict[str, float]:
-        """Add the gradient of one aligned batch to the role's adapter.
+        """Add this rank's gradient of one aligned batch to the role's adapter.
 
         Args:
             batch: This rank's rows of the role in one optimizer step; coefficients of all ranks' add up to 1.
@@ -82,6 +83,10 @@ class RoleModule(LightningModule):
         assert begun is not None
         assert begun.batch is batch, f"another batch of {self.name} was begun"
         return begun.finish()
+
+    def reduce(self) -> None:
+        """Add up the adapter's gradient over all ranks, when every role that plays with it is computed."""
+        add_up_gradients(list(self.policy.named_parameters().values()))
 
     def clip(self) -> float:
         """Scale this role's gradient to its own bound; the norm before that (correctness.md 36)."""

@@ -22,6 +22,7 @@ from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import Base, load_base, load_tokenizer
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.roles import RoleConfig, main_role
+from mgrpo_lightning.sharing import adapter_owners, refuse_split_adapters
 from mgrpo_lightning.trajectory import Group
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -29,6 +30,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 class TeamModule(LightningModule):
     """All roles of a team on shared bases, one adapter, objective, clip and schedule each (manual optimization).
+
+    Roles that share an adapter are one policy: their losses are added, and it has one clip, schedule and optimizer.
 
     Args:
         roles: The seats, by name; exactly one of them is called by nobody: main.
@@ -45,7 +48,8 @@ class TeamModule(LightningModule):
         seed: Fixes the adapters' initial values.
 
     Raises:
-        ConfigurationError: The calls between roles make no team (see ``main_role``), or a local role does not exist.
+        ConfigurationError: The calls between roles make no team (see ``main_role``), a local role does not exist, or
+            adapters cannot be shared as is said (see ``adapter_owners``).
     """
 
     def __init__(
@@ -78,6 +82,8 @@ class TeamModule(LightningModule):
             )
         self.local_roles = [name for name in roles if local_roles is None or name in {*local_roles, *served}]
         self.trained_roles = [name for name in self.local_roles if roles[name].trainable]
+        self._owners = adapter_owners(roles)
+        refuse_split_adapters(roles, self.local_roles)
         if not any(role.trainable for role in roles.values()):
             raise ConfigurationError("no role is trainable.", hint="set `trainable: true` on at least one role.")
         self.quantization: Literal["nf4", "none"] = quantization
@@ -115,6 +121,11 @@ class TeamModule(LightningModule):
         assert isinstance(module, RoleModule)
         return module
 
+    @property
+    def adapters(self) -> dict[str, Policy]:
+        """The policies that have an adapter of their own, by role; others share one of these."""
+        return {name: policy for name, policy in self.policies.items() if self._owners[name] == name}
+
     def begin(self, batches: Mapping[str, AlignedBatch]) -> None:
         """Take batches of roles with a lag or a queue before the step that trains on them.
 
@@ -133,7 +144,7 @@ class TeamModule(LightningModule):
         if self.policies:
             return
         bases: dict[str, Base] = {}
-        for name in self.local_roles:
+        for name in sorted(self.local_roles, key=lambda role: self._owners[role] != role):  # owners first
             config = self.roles[name]
             if config.endpoint is not None:
                 self.chats[name] = Chat(load_tokenizer(config.base_model), config.chat_template)
@@ -146,7 +157,8 @@ class TeamModule(LightningModule):
                     device=self.device,
                     dense_copy=self.dense_copy,
                 )
-            self.policies[name] = Policy(name, config, bases[config.base_model], seed=self.seed)
+            owner = None if self._owners[name] == name else self.policies[self._owners[name]]
+            self.policies[name] = Policy(name, config, bases[config.base_model], seed=self.seed, owner=owner)
             self.chats[name] = self.policies[name].chat
         for name in self.trained_roles:
             self.role_module(name).attach(self.policies[name])
@@ -162,12 +174,13 @@ class TeamModule(LightningModule):
                 "weight_decay": config.weight_decay,
             }
             # a process that only serves counts its steps with an optimizer that nothing has a gradient for
-            for name in self.trained_roles or self.policies
+            for name in self.adapters
+            if name in self.trained_roles or not self.trained_roles
         )
 
     @override
     def on_fit_start(self) -> None:
-        load_optimizer_state(self._optimizer, self.policies, self._restored)
+        load_optimizer_state(self._optimizer, self.adapters, self._restored)
         self._restored = {}
 
     @override
@@ -176,16 +189,19 @@ class TeamModule(LightningModule):
         self._assert_on_policy(batch)
         metrics: dict[str, float] = {}
         updated = []
+        for name in self.trained_roles:
+            aligned = batch.roles[name]
+            values = self.role_module(name).update(aligned)
+            values["zero_advantage_groups"] = aligned.num_degenerate / max(aligned.num_groups, 1)
+            metrics |= {f"{name}/{key}": value for key, value in values.items()}
         for group in self._optimizer.param_groups:
             name = group["name"]
             if name not in self.trained_roles:
                 continue
-            module, aligned = self.role_module(name), batch.roles[name]
-            values = module.update(aligned)
-            values["grad_norm"] = module.clip()
-            group["lr"] = values["lr"] = module.learning_rate(self.trainer.max_steps)
-            values["zero_advantage_groups"] = aligned.num_degenerate / max(aligned.num_groups, 1)
-            metrics |= {f"{name}/{key}": value for key, value in values.items()}
+            module = self.role_module(name)
+            module.reduce()
+            metrics[f"{name}/grad_norm"] = module.clip()
+            group["lr"] = metrics[f"{name}/lr"] = module.learning_rate(self.trainer.max_steps)
             if any(p.grad is not None for p in self.policies[name].named_parameters().values()):
                 updated.append(name)
         self.optimizers().step()  # type: ignore[union-attr]
@@ -240,13 +256,13 @@ class TeamModule(LightningModule):
         fitting = bool(checkpoint.get("optimizer_states"))
         checkpoint["state_dict"] = {}
         checkpoint["optimizer_states"] = []
-        checkpoint["roles"] = role_states(self.policies, self._optimizer if fitting else None)
+        checkpoint["roles"] = role_states(self.adapters, self._optimizer if fitting else None)
         checkpoint["num_steps"] = self.num_steps
         checkpoint["validation_results"] = self.validation_results
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        load_role_states(self.policies, checkpoint)
+        load_role_states(self.adapters, checkpoint)
         self._restored = checkpoint["roles"]
         self.num_steps = checkpoint["num_steps"]
         self.validation_results = checkpoint["validation_results"]

@@ -15,12 +15,12 @@ from mgrpo_lightning.modules.microbatch import MicroBatch, collate, split
 from mgrpo_lightning.policy.logprobs import forest_logprobs
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.recompute import recomputed_layers
-from mgrpo_lightning.ranks import add_up_gradients, over_ranks
+from mgrpo_lightning.ranks import over_ranks
 from mgrpo_lightning.roles import ObjectiveConfig
 
 
 class Update:
-    """Forward and backward over one aligned batch; adds to the gradients of one role's adapter only.
+    """Forward and backward over one aligned batch; adds this rank's share to the gradients of one role's adapter only.
 
     The loss of every micro-batch is already divided by what the whole step contains, so any split, and any number of
     ranks, gives the same gradient. A role without a trainable token gets no gradient at all: None, not zero, as AdamW
@@ -69,7 +69,7 @@ class Update:
         return True
 
     def finish(self) -> dict[str, float]:
-        """Compute what is left, and add up the gradients of all ranks.
+        """Compute what is left.
 
         Returns:
             Of all ranks: ``loss``, ``trained_tokens``, means over these of ``mismatch`` (abs log rho against the
@@ -77,7 +77,6 @@ class Update:
         """
         while self.advance():
             pass
-        add_up_gradients(list(self._policy.named_parameters().values()))
         names = ("loss", "tokens", "abs_log_ratio", "clipped", "kl")
         loss, tokens, mismatch, clipped, kl = over_ranks([self._sums[name] for name in names], self._policy.device)
         (mismatch_max,) = over_ranks([self._sums["abs_log_ratio_max"]], self._policy.device, largest=True)

@@ -103,7 +103,8 @@ def plan(
     """
     models = {name: meta_model(name) for name in {role.base_model for role in roles.values()}}
     width = compute_dtype.itemsize
-    sizes = {name: adapter_parameters(models[role.base_model], role.adapter) for name, role in roles.items()}
+    owners = [name for name, role in roles.items() if role.adapter.shared_with is None]
+    sizes = {name: adapter_parameters(models[roles[name].base_model], roles[name].adapter) for name in owners}
     trained = sum(size for name, size in sizes.items() if roles[name].trainable)
     return MemoryPlan(
         base=sum(_base_bytes(model, quantization, width) for model in models.values()),

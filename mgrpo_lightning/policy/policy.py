@@ -26,24 +26,38 @@ class Policy:
         config: The role's block of the team file.
         base: The loaded base; this role's adapter is added to it.
         seed: The run's seed: the adapter's start depends on it and the role's name alone.
+        owner: The policy whose adapter this role shares; None: it has its own.
 
     Raises:
         ConfigurationError: The settings would train on other probabilities than were sampled from, the adapter does not
             fit the base, or the chat template cannot be used.
     """
 
-    def __init__(self, role: str, config: RoleConfig, base: Base, *, seed: int) -> None:
+    def __init__(self, role: str, config: RoleConfig, base: Base, *, seed: int, owner: Policy | None = None) -> None:
         refuse_biased_training(role, config)
         self.role = role
         self.config = config
         self.base = base
         self.chat = Chat(base.tokenizer, config.chat_template, eos_ids=base.eos_ids)
-        self.version = 0
-        """Number of updates the adapter has had."""
+        self.adapter: str = role if owner is None else owner.adapter
+        """The adapter's name: that of the role that owns it."""
+        self._owner = owner
+        self._version = 0
         self._seed = seed
-        self._reference = f"{role}__reference"
-        base.adapters.add(role, config.adapter, trainable=config.trainable)
-        base.adapters.load(role, self._start(), source=str(config.adapter.path))
+        self._reference = f"{self.adapter}__reference"
+        if owner is None:
+            base.adapters.add(role, config.adapter, trainable=config.trainable)
+            base.adapters.load(role, self._start(), source=str(config.adapter.path))
+
+    @property
+    def version(self) -> int:
+        """Number of updates the adapter has had."""
+        return self._version if self._owner is None else self._owner.version
+
+    @version.setter
+    def version(self, updates: int) -> None:
+        assert self._owner is None, f"the updates of {self.adapter}'s adapter are counted there"
+        self._version = updates
 
     @property
     def device(self) -> torch.device:
@@ -53,13 +67,13 @@ class Policy:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Make this role's adapter the one that forward passes of the base add; ``requires_grad`` stays as it is."""
-        with self.base.adapters.select(self.role):
+        with self.base.adapters.select(self.adapter):
             yield
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
         """Like ``active``, for a sampler: from the base's dense copy if there is one, and without gradients."""
-        with self.base.dense.select(self.role) if self.base.dense else self.active():
+        with self.base.dense.select(self.adapter) if self.base.dense else self.active():
             yield
 
     @contextmanager
@@ -69,7 +83,7 @@ class Policy:
         In a type shorter than float32 an adapter that is added to the weights loses most of its bits.
         """
         exact = self.base.model.dtype in (torch.float32, torch.float64)
-        with self.base.dense.select(self.role) if self.base.dense and exact else self.active():
+        with self.base.dense.select(self.adapter) if self.base.dense and exact else self.active():
             yield
 
     @contextmanager
@@ -87,8 +101,8 @@ class Policy:
             yield
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
-        """This role's adapter parameters, names sorted and independent of the other roles."""
-        return self.base.adapters.parameters(self.role)
+        """The parameters of this role's adapter, names sorted and independent of the other roles."""
+        return self.base.adapters.parameters(self.adapter)
 
     def adapter_state(self) -> dict[str, Tensor]:
         """A copy of the adapter, whichever adapter is active and whatever requires gradients."""
@@ -100,7 +114,7 @@ class Policy:
         Raises:
             DataError: A name is missing or unexpected, or a shape differs.
         """
-        self.base.adapters.load(self.role, state, source=f"the state given for role {self.role!r}")
+        self.base.adapters.load(self.adapter, state, source=f"the state given for role {self.role!r}")
 
     def fingerprint(self) -> str:
         """A hash of the base's name, the role's settings and the adapter: what its turns are sampled from."""
@@ -112,12 +126,12 @@ class Policy:
 
     def save_peft(self, folder: Path | str) -> None:
         """Write the adapter as a folder that ``PeftModel.from_pretrained`` loads."""
-        self.base.adapters.save(self.role, Path(folder))
+        self.base.adapters.save(self.adapter, Path(folder))
 
     def _start(self) -> Mapping[str, Tensor]:
         if self.config.adapter.path is not None:
-            return read_peft_folder(self.config.adapter, role=self.role)
-        return initial_state(self.named_parameters(), seed=self._seed, role=self.role)
+            return read_peft_folder(self.config.adapter, role=self.adapter)
+        return initial_state(self.named_parameters(), seed=self._seed, role=self.adapter)
 
 
 def refuse_biased_training(role: str, config: RoleConfig) -> None:

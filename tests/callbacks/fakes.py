@@ -96,7 +96,7 @@ class FakeTeam(LightningModule):
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.roles = ROLES
         self.local_roles = list(ROLES)
-        self.policies = {role: FakePolicy(role) for role in ROLES}
+        self.adapters = {role: FakePolicy(role) for role in ROLES}
         self.validation_results: list[dict[str, Any]] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -105,7 +105,7 @@ class FakeTeam(LightningModule):
     def training_step(self, batch: TeamBatch, batch_idx: int) -> None:
         self.weight.grad = torch.ones(1)
         self.optimizers().step()  # type: ignore[union-attr]
-        for policy in self.policies.values():
+        for policy in self.adapters.values():
             policy.version += 1
         figures = {"reward": 0.25 * batch.step, "format_rate": 0.5, "zero_advantage_groups": 0.125}
         metrics = {f"{role}/{name}": value for role in ROLES for name, value in figures.items()}

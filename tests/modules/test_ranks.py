@@ -39,6 +39,7 @@ def _rank(rank: int, folder: str, model: str, reduction: str) -> None:
         found[name] = outcome(main, part(rows, rank))
     idle = build_roles(Path(model), 80, reduction=reduction)["main"]
     idle.update(replace(batch(), rows=[row for row in batch().rows if not row.advantage]))
+    idle.reduce()
     found["idle"] = (None, [gradient for gradient in gradients(idle).values() if gradient is not None])
     torch.save(found, Path(folder, f"{rank}.pt"))
     dist.destroy_process_group()
@@ -46,6 +47,7 @@ def _rank(rank: int, folder: str, model: str, reduction: str) -> None:
 
 def outcome(main: RoleModule, rows: AlignedBatch) -> tuple[dict[str, float] | None, list[torch.Tensor]]:
     metrics = main.update(rows)
+    main.reduce()
     return metrics, [gradient for gradient in gradients(main).values() if gradient is not None]
 
 
