@@ -140,6 +140,9 @@ class RoleConfig:
     """The role's adapter."""
     calls: list[str] = field(default_factory=list)
     """Roles it may delegate to."""
+    discusses_with: list[str] = field(default_factory=list)
+    """Roles that are asked the question together with this one, as its equals: they act in turn, each sees what the
+    others did, and the first answer is that of all (``agents/discussion.py``)."""
     tools: list[str] = field(default_factory=list)
     """Tools it may use: names the task offers, or dotted paths of typed Python functions."""
     system_prompt: str | None = None
@@ -186,28 +189,49 @@ class RoleConfig:
 
 
 def main_role(roles: Mapping[str, RoleConfig]) -> str:
-    """The one role nobody calls: it gets the question and gives the answer.
+    """The one role nobody calls: it gets the question and gives the answer. Of equals, the one that names the others.
 
     Raises:
-        ConfigurationError: A called role does not exist, a role can reach itself through calls, or there is not
-            exactly one role that nobody calls.
+        ConfigurationError: A called role does not exist, a role can reach itself through calls, there is not
+            exactly one role that nobody calls, or equals are called or call.
     """
     for name, role in roles.items():
-        for callee in role.calls:
-            if callee not in roles:
-                raise ConfigurationError(
-                    f"role {name!r} calls {callee!r}, which is no role of this team.",
-                    hint=f"the roles are {sorted(roles)}; add a block for {callee!r} or correct the name.",
-                )
+        for key, others in (("calls", role.calls), ("discusses_with", role.discusses_with)):
+            for other in others:
+                if other not in roles:
+                    raise ConfigurationError(
+                        f"role {name!r} {key.replace('_', ' ')} {other!r}, which is no role of this team.",
+                        hint=f"the roles are {sorted(roles)}; add a block for {other!r} or correct the name.",
+                    )
     called = {callee for role in roles.values() for callee in role.calls}
-    heads = [name for name in roles if name not in called]
+    equals = {equal for role in roles.values() for equal in role.discusses_with}
+    heads = [name for name in roles if name not in called | equals]
     if len(heads) != 1:
         raise ConfigurationError(
             f"{len(heads)} roles are called by nobody: {heads}.",
             hint="exactly one role (main) must stand at the top; give the others a caller in `calls`.",
         )
     _refuse_cycles(roles, heads[0], ())
+    _refuse_unequal(roles, heads[0])
     return heads[0]
+
+
+def _refuse_unequal(roles: Mapping[str, RoleConfig], main: str) -> None:
+    """Refuse a discussion of anybody but main, and calls in it: its transcript is all that its agents share."""
+    members = [main, *roles[main].discusses_with]
+    for name, role in roles.items():
+        if name != main and role.discusses_with:
+            raise ConfigurationError(
+                f"role {name!r} discusses with {role.discusses_with}; only main, here {main!r}, may.",
+                hint=f"name all equals in the block of {main!r}.",
+            )
+    if len(members) > 1 and (called := [callee for name in members for callee in roles[name].calls]):
+        raise ConfigurationError(
+            f"{members} discuss as equals, and {called} are called.",
+            hint="give every equal the tools themselves, and leave `calls` out.",
+        )
+    if len(set(members)) < len(members):
+        raise ConfigurationError(f"{members} discuss, one of them twice.", hint="name each equal once.")
 
 
 def _restore_null(config: AdapterConfig | RoleConfig, *fields: str) -> None:

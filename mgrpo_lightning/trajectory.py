@@ -88,11 +88,11 @@ class Trajectory:
     messages: list[Message] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     answer: str | None = None
-    """Text of the last ``<answer>``; None when it never gave one."""
+    """Text of the last ``<answer>``; None when it never gave one. In a discussion that of the team."""
     violations: list[str] = field(default_factory=list)
     """Names of the format rules it broke; empty means a valid format."""
     parent: int | None = None
-    """Invocation index of the caller, None for main."""
+    """Invocation index of the caller, None for main and its equals."""
 
     @property
     def elsewhere(self) -> bool:
@@ -154,13 +154,18 @@ class Score:
 
 @dataclass(slots=True)
 class Rollout:
-    """One main trajectory with its sub trajectories."""
+    """One main trajectory with its sub trajectories, or those of its equals."""
 
     main: Trajectory
     subs: list[Trajectory] = field(default_factory=list)
     """In order of invocation: ``subs[i].key.invocation == i + 1``."""
     scores: dict[int, Score] = field(default_factory=dict)
     """By invocation index, 0 for main; filled by scoring."""
+
+    @property
+    def heads(self) -> list[Trajectory]:
+        """Main's trajectory, and those of its equals: who was asked the question."""
+        return [self.main, *(t for t in self.subs if t.parent is None)]
 
     def trajectories(self, role: str | None = None) -> Iterator[Trajectory]:
         """Main first, then the sub trajectories; only those of ``role`` if given."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from mgrpo_lightning.agents.actions import Action, Violation
 from mgrpo_lightning.agents.calls import Delegate, run_calls
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
-from mgrpo_lightning.trajectory import Message, Span, Trajectory
+from mgrpo_lightning.trajectory import Call, Message, Span, Trajectory
 
 
 class Agent:
@@ -44,36 +45,52 @@ class Agent:
 
     async def play(self) -> None:
         """Fill the trajectory; what is recorded stays there when this raises."""
+        with self.playing():
+            while (action := await self.turn()) is not None and action.answer is None:
+                self.observe([call.result for call in await self.call(action)])
+
+    @contextmanager
+    def playing(self) -> Iterator[None]:
+        """Play inside of the block; its end frees the conversation."""
         try:
-            while await self._advance():
-                pass
+            yield
         except OSError:
             self._violate(Violation.INTERRUPTED)
             raise
         finally:
             self._conversation.close()
 
-    async def _advance(self) -> bool:
-        """One turn and its observation; whether another turn follows."""
+    async def turn(self) -> Action | None:
+        """Sample the next turn and record it, with its answer if it has one; None if it broke a format rule."""
         limits, record = self.seat.config.limits, self.trajectory
         room = limits.context - self._conversation.length
         if room <= 0:
-            return self._violate(Violation.CONTEXT_EXHAUSTED)
+            self._violate(Violation.CONTEXT_EXHAUSTED)
+            return None
         index = record.num_turns
         turn = await self._conversation.sample(self._params(min(limits.new_tokens, room)), self._stream(index))
         action = self._read(turn)
         if action.violations:
-            return self._violate(*action.violations)
-        if action.answer is not None:
-            record.answer = action.answer
-            return False
-        if self._last:
-            return self._violate(Violation.NO_ANSWER_AT_END)
-        allowed = limits.calls - len(record.calls)
-        calls = await run_calls(self.seat, action.calls, turn=index, allowed=allowed, delegate=self._delegate)
+            self._violate(*action.violations)
+            return None
+        if action.answer is None and self._last:
+            self._violate(Violation.NO_ANSWER_AT_END)
+            return None
+        record.answer = action.answer
+        return action
+
+    async def call(self, action: Action) -> list[Call]:
+        """Run the calls of the turn that was sampled last, and record them.
+
+        Args:
+            action: That turn, which is no answer.
+        """
+        record = self.trajectory
+        allowed = self.seat.config.limits.calls - len(record.calls)
+        turn = record.num_turns - 1
+        calls = await run_calls(self.seat, action.calls, turn=turn, allowed=allowed, delegate=self._delegate)
         record.calls += calls
-        self._observe([call.result for call in calls])
-        return True
+        return calls
 
     def _read(self, turn: SampledTurn) -> Action:
         """Record a turn and parse it; a cut one is a violation whatever its text."""
@@ -85,8 +102,12 @@ class Agent:
             return Action(text, violations=(Violation.TRUNCATED,))
         return self.seat.dialect.parse(text)
 
-    def _observe(self, results: list[str]) -> None:
-        """Put results in front of the policy, cut to what its limits leave room for."""
+    def observe(self, results: Sequence[str]) -> None:
+        """Put texts in front of the policy, cut to what its limits leave room for.
+
+        Args:
+            results: Of its calls, or what other agents did; at least one.
+        """
         chat, limits, length = self.seat.chat, self.seat.config.limits, self._conversation.length
         contents = self.seat.cut(results)
         self._last = self._is_last(length + len(chat.observe(contents, after_cut=False)))
@@ -106,6 +127,5 @@ class Agent:
             max_new_tokens, self.seat.chat.stop_ids, self.trajectory.temperature, sampling.top_p, sampling.top_k
         )
 
-    def _violate(self, *violations: Violation) -> bool:
+    def _violate(self, *violations: Violation) -> None:
         self.trajectory.violations += [str(violation) for violation in violations]
-        return False

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.tools.base import Tool
+from mgrpo_lightning.trajectory import Call, Message
 
 NOTICE = "No more calls: answer now."
 """Ends the observation (or the task) before a turn in which only an answer is legal. Holds no tags: it is encoded
@@ -19,6 +21,10 @@ ROLE_SCHEMA: dict[str, object] = {
     "required": ["task"],
 }
 """Arguments of a delegation."""
+
+
+_HEARD = re.compile(r"^\w+: \w+\(\{.*\}\)\n", re.MULTILINE)
+"""First line of what ``heard`` writes."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +44,23 @@ def signatures(callees: Mapping[str, RoleConfig], tools: Iterable[Tool]) -> list
     return [*delegations, *(Signature(tool.name, tool.description, tool.parameters) for tool in tools)]
 
 
-def system_prompt(name: str, role: RoleConfig, offers: Iterable[Signature]) -> str:
-    """The role's own system prompt, or one written from its description and what it may call.
+def system_prompt(name: str, role: RoleConfig, offers: Iterable[Signature], equals: Sequence[str] = ()) -> str:
+    """The role's own system prompt, or one written from its description, its equals and what it may call.
 
     Args:
         name: Name of the role.
         role: Its configuration; ``system_prompt`` wins.
         offers: What it may call.
+        equals: Roles with whom it discusses.
     """
     if role.system_prompt is not None:
         return role.system_prompt
     purpose = f"You are {name}. {role.description}".strip()
+    if equals:
+        purpose += (
+            f"\n\nYou work on the question together with {', '.join(equals)}, as equals: you act in turn, and each "
+            "sees what the others did. The first answer is the answer of all."
+        )
     functions = "\n".join(
         json.dumps(
             {
@@ -77,6 +89,30 @@ For each function call, return a json object with function name and arguments wi
 </tool_call>
 
 A message holds either one or more calls or the answer, never both. When you know the answer, {ending}"""
+
+
+def heard(name: str, call: Call) -> str:
+    """What an agent is shown of another one's call, in a discussion: who called what, and below it the result.
+
+    Args:
+        name: Of the one who called.
+        call: Finished or failed.
+    """
+    return f"{name}: {call.name}({json.dumps(call.arguments, ensure_ascii=False)})\n{call.result}"
+
+
+def results(messages: Iterable[Message]) -> Iterator[str]:
+    """What came of every call so far, the agent's own and those it has heard of, in their order; for demonstrators.
+
+    Args:
+        messages: Of one trajectory.
+    """
+    for message in messages:
+        text = message.content.removesuffix(NOTICE).rstrip()
+        if message.role == "user":
+            yield from (entry.rstrip() for entry in _HEARD.split(text)[1:])
+        elif message.role == "tool":
+            yield _HEARD.sub("", text, count=1) if _HEARD.match(text) else text
 
 
 def error_text(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from mgrpo_lightning.agents.actions import ToolCall
 from mgrpo_lightning.agents.agent import Agent
 from mgrpo_lightning.agents.calls import Outcome
+from mgrpo_lightning.agents.discussion import discuss
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.agents.texts import EndpointConversation, ScriptedConversation
 from mgrpo_lightning.endpoint import ChatEndpoint
@@ -17,7 +18,7 @@ from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
 from mgrpo_lightning.policy.sampling.random import stream_of
-from mgrpo_lightning.tasks.base import Question, Script
+from mgrpo_lightning.tasks.base import HEAD, Question, Script
 from mgrpo_lightning.trajectory import Key, Message, Rollout, Span, Trajectory
 
 if TYPE_CHECKING:
@@ -83,8 +84,17 @@ class RolloutPlay:
             role: Main's name.
             conversation: Open on main's prompt; None opens one (a script's).
         """
-        trajectory = self.open(role, self.question.text, parent=None)
-        await self._agent(trajectory, conversation).play()
+        equals = self.play.seats[role].equals
+        if not equals:
+            await self._agent(self.open(role, self.question.text, parent=None), conversation).play()
+            return self.rollout()
+
+        def join(name: str) -> Callable[[Sequence[str]], Agent]:
+            return lambda heard: self._agent(
+                self.open(name, self.question.text, parent=None, heard=heard), conversation if name == role else None
+            )
+
+        await discuss([join(name) for name in (role, *equals)])
         return self.rollout()
 
     def rollout(self) -> Rollout:
@@ -92,7 +102,9 @@ class RolloutPlay:
         main, *subs = (self._trajectories[number] for number in sorted(self._trajectories))
         return Rollout(main, subs)
 
-    def open(self, role: str, task: str, *, parent: int | None, number: int | None = None) -> Trajectory:
+    def open(
+        self, role: str, task: str, *, parent: int | None, number: int | None = None, heard: Sequence[str] = ()
+    ) -> Trajectory:
         """A new trajectory, with its prompt if the role is played here.
 
         Args:
@@ -100,6 +112,7 @@ class RolloutPlay:
             task: What it is asked.
             parent: Invocation index of the caller.
             number: Its own invocation index, if another process gave it; None: the next.
+            heard: What its equals have done before it joins them.
         """
         key = Key(self.play.step, *self.place, len(self._trajectories) if number is None else number)
         spans: list[Span] = []
@@ -107,7 +120,7 @@ class RolloutPlay:
         temperature = self.play.temperature
         if role in self.play.seats:
             seat = self.play.seats[role]
-            ids, messages = seat.prompt(task)
+            ids, messages = seat.prompt("\n\n".join([task, *seat.cut(heard)]))
             spans = [Span("observation", tuple(ids))]
             temperature = seat.config.sampling.temperature if temperature is None else temperature
         trajectory = Trajectory(role, key, task, temperature or 0.0, spans, messages, parent=parent)
@@ -159,12 +172,15 @@ class RolloutPlay:
 
     def _converse(self, trajectory: Trajectory) -> Conversation:
         role, key = trajectory.role, trajectory.key
-        seat, seed, messages = self.play.seats[role], self._stream("script", key, 0), trajectory.messages
+        seat, messages = self.play.seats[role], trajectory.messages
         length, memory = trajectory.num_tokens, self.play.memory
         if self.play.scripts is None and (endpoint := self.play.endpoints.get(role)) is not None:
             return EndpointConversation(endpoint, seat.chat, messages, length=length, key=key, memory=memory)
         if self.play.scripts is None:
             return self.play.samplers[role].open(trajectory.ids, (key.query, key.rollout, key.invocation))
+        if trajectory.parent is None:  # equals follow one script: what each does is what main alone would do next
+            role, key = HEAD, key._replace(invocation=0)
+        seed = self._stream("script", key, 0)
         script = self.play.scripts(self.question, role, trajectory.task, seed, callees=seat.config.calls)
         if script is None:
             raise ConfigurationError(

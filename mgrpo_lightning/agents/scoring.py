@@ -59,11 +59,11 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
         *(_expert(question, trajectory, task, roles[trajectory.role]) for trajectory in trajectories),
     )
     for trajectory, expert in zip(trajectories, experts, strict=True):
-        main = trajectory is rollout.main
+        head = trajectory.parent is None
         rollout.scores[trajectory.key.invocation] = _total(
             trajectory,
             roles[trajectory.role],
-            {"correct": correct if main else 0.0, "correct_main": 0.0 if main else correct, "expert": expert},
+            {"correct": correct if head else 0.0, "correct_main": 0.0 if head else correct, "expert": expert},
         )
 
 
@@ -77,14 +77,17 @@ def undecided(score: Score) -> bool:
 
 
 async def _correct(question: Question, rollout: Rollout, task: Task, roles: Mapping[str, RoleConfig]) -> float | None:
-    """Main's correctness, 0 when its format is invalid (mgrpo.md section 2); None when it cannot be decided."""
+    """Main's correctness, 0 when its format (of equals, every one's) is invalid (mgrpo.md section 2).
+
+    None when it cannot be decided.
+    """
     if rollout.main.elsewhere:
         score = rollout.scores[0]
         return None if undecided(score) else score.correct
-    weighed = roles[rollout.main.role].reward.correct or any(
+    weighed = any(roles[head.role].reward.correct for head in rollout.heads) or any(
         roles[sub.role].reward.correct_main for sub in rollout.subs
     )
-    if not weighed or not rollout.main.valid:
+    if not weighed or not any(head.valid for head in rollout.heads):
         return 0.0
     try:
         return await task.correct(question, rollout.main.answer)

@@ -35,6 +35,8 @@ class Seat:
     callees: Mapping[str, RoleConfig]
     """Roles it may delegate to."""
     dialect: Dialect
+    equals: Sequence[str] = ()
+    """Roles with whom it discusses."""
 
     def __post_init__(self) -> None:
         if both := sorted(set(self.tools) & set(self.callees)):
@@ -51,7 +53,7 @@ class Seat:
     @cached_property
     def system(self) -> str:
         """Its system prompt."""
-        return system_prompt(self.role, self.config, self.offers)
+        return system_prompt(self.role, self.config, self.offers, self.equals)
 
     @cached_property
     def notice_tokens(self) -> int:

@@ -57,8 +57,17 @@ class Team:
     ) -> None:
         self.main = main_role(roles)
         dialect = dialect or HermesDialect()
+        equals = [self.main, *roles[self.main].discusses_with]
         self.seats = {
-            name: Seat(name, role, chats[name], _tools(name, role, tools), {c: roles[c] for c in role.calls}, dialect)
+            name: Seat(
+                name,
+                role,
+                chats[name],
+                _tools(name, role, tools),
+                {callee: roles[callee] for callee in role.calls},
+                dialect,
+                equals=[other for other in equals if name in equals and other != name],
+            )
             for name, role in roles.items()
             if name in chats
         }

@@ -18,7 +18,7 @@ def render(rollout: Rollout) -> str:
     Args:
         rollout: What was played.
     """
-    return "\n".join(_trajectory(rollout.main, rollout))
+    return "\n".join(line for head in rollout.heads for line in _trajectory(head, rollout))
 
 
 def _trajectory(trajectory: Trajectory, rollout: Rollout) -> Iterator[str]:

@@ -36,7 +36,7 @@ def align_role(
         step: Training step.
     """
     members = [[list(rollout.trajectories(role)) for rollout in group.rollouts] for group in groups]
-    is_main = any(rollout.main.role == role for group in groups for rollout in group.rollouts)
+    heads = any(t.parent is None for rollouts in members for trajectories in rollouts for t in trajectories)
     credit = assign(
         [
             [
@@ -45,7 +45,7 @@ def align_role(
             ]
             for group, rollouts in zip(groups, members, strict=True)
         ],
-        alignment=replace(alignment, slots=1) if is_main else alignment,
+        alignment=replace(alignment, slots=1) if heads else alignment,
         seeds=[stream_of(seed, "align", step, group.rollouts[0].main.key.query) for group in groups],
         std_floor=objective.std_floor,
     )

@@ -61,6 +61,11 @@ def open_exchange(store: Path, trainer: Trainer, peers: PeersConfig) -> Exchange
 
 
 def _refuse_nested_calls(module: TeamModule) -> None:
+    if equals := module.roles[module.main].discusses_with:
+        raise ConfigurationError(
+            f"role {module.main!r} discusses with {equals}; equals play in one process.",
+            hint="leave run.role out.",
+        )
     for name, role in module.roles.items():
         if name != module.main and role.calls:
             raise ConfigurationError(

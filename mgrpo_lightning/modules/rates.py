@@ -86,7 +86,7 @@ def observe_play(rates: Rates, groups: Sequence[Group], roles: Mapping[str, Role
         roles: The team.
     """
     for rollout in (rollout for group in groups for rollout in group.rollouts):
-        rates.add("calls_per_rollout", len(rollout.subs))
+        rates.add("calls_per_rollout", 1 + len(rollout.subs) - len(rollout.heads))
         rates.add("tokens_per_rollout", sum(t.num_tokens for t in rollout.trajectories()))
         for trajectory in rollout.trajectories():
             if trajectory.elsewhere:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from mgrpo_lightning.tools.base import Tool
     from mgrpo_lightning.trajectory import Message, Rollout, Trajectory
 
+HEAD = "main"
+"""What a script is told for the role of whoever was asked the question."""
+
 Split = Literal["train", "validation", "test"]
 
 
@@ -95,7 +98,7 @@ class Task(ABC):
 
         Args:
             question: What main was asked.
-            role: Who plays the trajectory.
+            role: Who plays the trajectory; ``main`` for main and its equals, whatever the team file calls them.
             subtask: What it is asked.
             seed: Of whatever the demonstrator leaves to chance.
             callees: Whom the role may delegate to, in the team file's order; empty for one that has only tools.

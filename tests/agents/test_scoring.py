@@ -15,6 +15,7 @@ def trajectory(invocation: int, *, answer: str | None = "yes", violation: str = 
     role = "searcher" if invocation else "main"
     violations = [violation] if violation else []
     played = Trajectory(role, Key(0, 0, 0, invocation), "task", answer=answer, violations=violations)
+    played.parent = 0 if invocation else None
     played.spans = [Span("observation", (1,)), *([Span("action", (2,), (-0.5,))] * actions)]
     return played
 

@@ -16,7 +16,7 @@ from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Span, Traject
 
 def trajectory(role: str, key: Key, *, actions: int = 2) -> Trajectory:
     spans = [Span("observation", (1, 2)), Span("action", (3,) * actions, (-0.5,) * actions)]
-    return Trajectory(role, key, "task", spans=spans)
+    return Trajectory(role, key, "task", spans=spans, parent=0 if key.invocation else None)
 
 
 def group(query: int, calls: list[list[float]], main: list[float]) -> Group:

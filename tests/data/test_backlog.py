@@ -18,7 +18,7 @@ CALLS = (3, 0, 5, 2, 4, 1, 6, 3)
 
 
 def trajectory(role: str, key: Key) -> Trajectory:
-    return Trajectory(role, key, "", spans=[Span("action", (1,), (0.0,))])
+    return Trajectory(role, key, "", spans=[Span("action", (1,), (0.0,))], parent=0 if key.invocation else None)
 
 
 def play(step: int) -> list[Group]:

@@ -19,9 +19,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing_extensions import override
 
 from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
-from mgrpo_lightning.agents.prompts import NOTICE
+from mgrpo_lightning.agents.prompts import NOTICE, results
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.tasks.base import Question, Script
+from mgrpo_lightning.tasks.base import HEAD, Question, Script
 from mgrpo_lightning.tasks.factbook.extract import number
 from mgrpo_lightning.tasks.factbook.paths import COMPARISON
 from mgrpo_lightning.tasks.factbook.reading import NOT_FOUND, Finding, Hit, parse_hits, read_fact, read_first_line
@@ -64,7 +64,7 @@ class Demonstrator:
         """The behaviour for one trajectory.
 
         A role with callees decomposes the question and delegates every lookup to the first of them; ``main`` without
-        callees does all lookups itself; any other role does its subtask.
+        callees, or any of its equals, does all lookups itself; any other role does its subtask.
 
         Args:
             question: What main was asked.
@@ -80,7 +80,7 @@ class Demonstrator:
             return _PlannedScript(lambda: _answer(question, made, lambda step: _delegate(callees[0], step.subtask)))
         crossed = any(hop.url in self._closed for hop in question.evidence)
         closed = frozenset[str]() if crossed else self._closed
-        if role == "main":
+        if role == HEAD:
             return _PlannedScript(lambda: _answer(question, made, lambda step: _look_up(step, made, closed)))
         asked = lookup(question.evidence[0]) if subtask == question.text else parse_subtask(subtask)
         return _PlannedScript(lambda: _report(subtask, asked, made, closed))
@@ -100,9 +100,8 @@ class _PlannedScript(Script):
         plan = self._plan()
         try:
             turn = next(plan)
-            for message in messages:
-                if message.role == "tool":
-                    turn = plan.send(message.content.removesuffix(NOTICE).rstrip())
+            for result in results(messages):
+                turn = plan.send(result)
         except StopIteration as found:
             return _say(Action(found.value.quote, answer=found.value.value))
         return _say(Action(answer=NOT_FOUND)) if messages[-1].content.endswith(NOTICE) else turn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 
 from mgrpo_lightning.agents.prompts import NOTICE
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.roles import LimitsConfig, RoleConfig
 from mgrpo_lightning.tasks import Evidence, Factbook, Question
 from mgrpo_lightning.tasks.base import Split
 from mgrpo_lightning.tasks.factbook import held_out
@@ -18,6 +20,7 @@ from mgrpo_lightning.tasks.factbook.demonstrator import Demonstrator
 from mgrpo_lightning.tasks.factbook.reading import NOT_FOUND
 from mgrpo_lightning.tasks.factbook.relations import RELATIONS, lookup, parse_subtask
 from mgrpo_lightning.trajectory import Message
+from tests.agents.fakes import make_team
 from tests.tasks.factbook.player import play
 
 OBSERVATION = 400
@@ -53,6 +56,22 @@ def test_clean_agent_alone_answers_too(clean: Factbook) -> None:
         (alone,) = play(clean, question, callees=())
         assert alone.answer == question.answers[0]
         assert {call.name for call in alone.calls} == {"search", "visit"}
+
+
+def test_equals_answer_together_each_going_on_from_what_the_others_found(clean: Factbook) -> None:
+    limits = LimitsConfig(turns=12, new_tokens=400, calls=12, context=20_000, observation=OBSERVATION)
+    equal = RoleConfig("fake", tools=["search", "visit"], limits=limits)
+    roles = {"ann": replace(equal, discusses_with=["bob"]), "bob": equal}
+    team, _ = make_team(roles, {}, tools=clean.tools())
+    asked = [q for q in clean.questions("test") if q.level in ("1 hop", "2 hops")][:30]
+    groups = team.play(asked, step=0, rollouts=1, script=clean.script)
+    right = [group.rollouts[0].main.answer == group.question.answers[0] for group in groups]
+    assert sum(right) >= 29
+    for group in groups:
+        ann, bob = group.rollouts[0].heads
+        assert abs(len(ann.calls) - len(bob.calls)) <= 1, "in turn"
+        assert ann.valid
+        assert bob.valid
 
 
 def test_a_policy_that_always_opens_the_first_hit_fails_often(clean: Factbook) -> None:
