@@ -159,6 +159,8 @@ class RoleConfig:
     """What its update minimises."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How its adapter moves."""
+    slots: int | None = None
+    """d of this role: how many slots its calls in a rollout fill; None: ``data.init_args.alignment.slots``."""
     lag: int = 0
     """Steps between play and update: step t trains on what was played in step t - lag, and the last ``lag`` steps'
     play is not trained on. The update then fills what time the next play waits for tools or for other processes."""
@@ -174,12 +176,14 @@ class RoleConfig:
     """What callers are told the role is good for."""
 
     def __post_init__(self) -> None:
-        _restore_null(self, "system_prompt", "chat_template", "queue")
+        _restore_null(self, "system_prompt", "chat_template", "slots", "queue")
         if self.endpoint is not None and self.trainable:
             raise ConfigurationError(
                 f"the role of {self.endpoint.model!r} at {self.endpoint.url} is trainable.",
                 hint="set trainable: false.",
             )
+        if self.slots is not None and self.slots < 1:
+            raise ConfigurationError(f"slots is {self.slots}.", hint="give d >= 1; the paper has 8.")
         if self.lag < 0:
             raise ConfigurationError(f"lag is {self.lag}.", hint="give 0, or steps that an update may come late.")
         if self.queue is not None and (self.queue < 1 or self.lag):

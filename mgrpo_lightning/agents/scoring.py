@@ -14,6 +14,7 @@ A component that no role weighs is not asked for and stays 0.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +23,7 @@ from mgrpo_lightning.algorithm.rewards import reward
 from mgrpo_lightning.errors import ScoringError
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.tasks.base import Question, Task
+from mgrpo_lightning.tasks.scoring import fold
 from mgrpo_lightning.trajectory import Group, Rollout, Score, Trajectory
 
 
@@ -74,6 +76,25 @@ def undecided(score: Score) -> bool:
         score: Main's.
     """
     return score.failed and score.format > 0
+
+
+def question_scores(group: Group) -> dict[str, float]:
+    """avg@k, pass@k and majority@k of a question's k rollouts, as ``accuracy``, ``pass`` and ``majority``.
+
+    A rollout counts as the task decided; one with an invalid format is wrong, and one that could not be decided does
+    not count. The majority is the answer that most rollouts gave, of several the first.
+
+    Args:
+        group: Scored.
+    """
+    decided = [rollout for rollout in group.rollouts if not undecided(rollout.scores[0])]
+    if not decided:
+        return {}
+    correct = [rollout.scores[0].correct for rollout in decided]
+    answers = [fold(rollout.main.answer or "") for rollout in decided]
+    votes = Counter(answer for answer in answers if answer)
+    majority = correct[answers.index(votes.most_common(1)[0][0])] if votes else 0.0
+    return {"accuracy": sum(correct) / len(correct), "pass": max(correct), "majority": majority}
 
 
 async def _correct(question: Question, rollout: Rollout, task: Task, roles: Mapping[str, RoleConfig]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.data.recorded import recorded_groups
 from mgrpo_lightning.data.resuming import open_step, played_before, remove_closed_steps, saved_steps
+from mgrpo_lightning.data.selection import SelectionConfig, selected
 from mgrpo_lightning.data.streams import PlayedStream, TrainStream, part_of
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.open_step import OpenStep, key_of
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 class ValidationConfig:
     """How a team is evaluated on held-out questions."""
 
-    split: Literal["validation", "test"] = "validation"
-    """Which held-out split."""
+    split: Literal["validation", "test", "train"] = "validation"
+    """Which split; ``train`` measures what a ``selection`` of training questions needs."""
     questions: int = 300
     """How many of its questions, the first of the split's fixed order."""
     temperature: float = 0.0
@@ -65,11 +66,12 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         task: Questions, tools and scoring.
         queries_per_step: Queries per optimizer step.
         rollouts_per_query: K, the size of a group.
-        alignment: How sub-agent calls fill the K x d slots of a query.
+        alignment: How sub-agent calls fill the K x d slots of a query; a role may have its own d (``slots``).
         schedule: ``rounds`` is bitwise reproducible, ``eager`` batches whatever waits, and keeps finished turns of the
             step in play in the run folder's ``open_steps``, from which a killed run goes on.
         source: ``policy`` plays the team; ``demonstrations`` plays the task's scripts (warm start).
         validation: How held-out questions are evaluated.
+        selection: Which training questions are asked; None: all.
         cache_gib: Bound on the keys and values of one role's open conversations, in GiB; None: all that they take.
             Where it is short, turns wait for each other, and what a conversation forgot is computed again.
         store: Folder of the store through which other processes play the roles that are not local; None: all are.
@@ -90,6 +92,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         schedule: Literal["rounds", "eager"] = "eager",
         source: Literal["policy", "demonstrations"] = "policy",
         validation: ValidationConfig = ValidationConfig(),
+        selection: SelectionConfig | None = None,
         cache_gib: float | None = None,
         store: str | None = None,
         peers: PeersConfig = PeersConfig(),  # noqa: B008 - as above
@@ -107,6 +110,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.schedule: Literal["rounds", "eager"] = schedule
         self.source = source
         self.validation = validation
+        self.selection = selection
         self.cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
         self.store = None if store is None else Path(store)
         self.peers = peers
@@ -160,6 +164,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         questions = self.task.questions("train")
         if not questions:
             raise DataError("the task has no training questions.", hint="check its path and filters.")
+        if self.selection is not None:
+            questions = selected(questions, self.selection)
         if self.source == "policy" and self.rollouts_per_query < 2:
             raise ConfigurationError(
                 f"rollouts_per_query is {self.rollouts_per_query}: a group of one has no relative advantage.",
@@ -264,8 +270,9 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return groups
 
     def _align(self, groups: Sequence[Group], role: str, step: int) -> AlignedBatch:
-        objective = self.module.roles[role].objective
-        aligned = align_role(groups, role, objective, self.alignment, seed=self.seed, step=step)
+        config = self.module.roles[role]
+        alignment = replace(self.alignment, slots=config.slots or self.alignment.slots)
+        aligned = align_role(groups, role, config.objective, alignment, seed=self.seed, step=step)
         return of_all_ranks(aligned, self.module.device)
 
     def _played_before(self, step: int) -> list[Group]:

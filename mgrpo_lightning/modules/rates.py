@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 from torchmetrics import MeanMetric
 
-from mgrpo_lightning.agents.scoring import undecided
+from mgrpo_lightning.agents.scoring import question_scores
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.tasks.scoring import exact_match, fold, gaia_rule, token_f1
+from mgrpo_lightning.tasks.scoring import exact_match, gaia_rule, token_f1
 from mgrpo_lightning.trajectory import Group, Rollout, Score, Trajectory
 
 COMPONENTS = ("format", "correct", "correct_main", "expert")
@@ -158,22 +157,3 @@ def observe_question(rates: Rates, group: Group) -> None:
     for name, value in question_scores(group).items():
         rates.add(name, value)
         rates.add(f"{name}/{group.question.level}", value)
-
-
-def question_scores(group: Group) -> dict[str, float]:
-    """avg@k, pass@k and majority@k of a question's k rollouts, as ``accuracy``, ``pass`` and ``majority``.
-
-    A rollout counts as the task decided; one with an invalid format is wrong, and one that could not be decided does
-    not count. The majority is the answer that most rollouts gave, of several the first.
-
-    Args:
-        group: Scored.
-    """
-    decided = [rollout for rollout in group.rollouts if not undecided(rollout.scores[0])]
-    if not decided:
-        return {}
-    correct = [rollout.scores[0].correct for rollout in decided]
-    answers = [fold(rollout.main.answer or "") for rollout in decided]
-    votes = Counter(answer for answer in answers if answer)
-    majority = correct[answers.index(votes.most_common(1)[0][0])] if votes else 0.0
-    return {"accuracy": sum(correct) / len(correct), "pass": max(correct), "majority": majority}

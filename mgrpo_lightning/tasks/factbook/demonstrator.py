@@ -22,6 +22,7 @@ from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.agents.prompts import NOTICE, results
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.tasks.base import HEAD, Question, Script
+from mgrpo_lightning.tasks.factbook.comparing import comparison_subtask, parse_comparison
 from mgrpo_lightning.tasks.factbook.extract import number
 from mgrpo_lightning.tasks.factbook.paths import COMPARISON
 from mgrpo_lightning.tasks.factbook.reading import NOT_FOUND, Finding, Hit, parse_hits, read_fact, read_first_line
@@ -63,7 +64,8 @@ class Demonstrator:
     def script(self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]) -> Script:
         """The behaviour for one trajectory.
 
-        A role with callees decomposes the question and delegates every lookup to the first of them; ``main`` without
+        A role with callees decomposes the question and delegates every lookup to the first of them, and comparisons
+        to the second, if there is one; ``main`` without
         callees, or any of its equals, does all lookups itself; any other role does its subtask.
 
         Args:
@@ -77,11 +79,16 @@ class Demonstrator:
         if callees and "whole_question" in made:
             return _PlannedScript(lambda: _delegate(callees[0], question.text))
         if callees:
-            return _PlannedScript(lambda: _answer(question, made, lambda step: _delegate(callees[0], step.subtask)))
+            comparer = callees[1] if len(callees) > 1 else None
+            return _PlannedScript(
+                lambda: _answer(question, made, lambda step: _delegate(callees[0], step.subtask), comparer)
+            )
         crossed = any(hop.url in self._closed for hop in question.evidence)
         closed = frozenset[str]() if crossed else self._closed
         if role == HEAD:
             return _PlannedScript(lambda: _answer(question, made, lambda step: _look_up(step, made, closed)))
+        if (values := parse_comparison(subtask)) is not None:
+            return _PlannedScript(lambda: _say_which(values))
         asked = lookup(question.evidence[0]) if subtask == question.text else parse_subtask(subtask)
         return _PlannedScript(lambda: _report(subtask, asked, made, closed))
 
@@ -107,10 +114,10 @@ class _PlannedScript(Script):
         return _say(Action(answer=NOT_FOUND)) if messages[-1].content.endswith(NOTICE) else turn
 
 
-def _answer(question: Question, made: set[str], find: Callable[[Lookup], Plan]) -> Plan:
+def _answer(question: Question, made: set[str], find: Callable[[Lookup], Plan], comparer: str | None = None) -> Plan:
     """One lookup after the other, each about what the one before found."""
     if question.level == COMPARISON:
-        return (yield from _compare(question, find))
+        return (yield from _compare(question, find, comparer))
     found = None
     for step in map(lookup, question.evidence):
         found = yield from find(step.about(found.value) if found else step)
@@ -120,14 +127,24 @@ def _answer(question: Question, made: set[str], find: Callable[[Lookup], Plan]) 
     return found
 
 
-def _compare(question: Question, find: Callable[[Lookup], Plan]) -> Plan:
+def _compare(question: Question, find: Callable[[Lookup], Plan], comparer: str | None) -> Plan:
+    """Look both values up, and leave the comparison to whoever does them; without one, do it."""
     values = {}
     for step in map(lookup, question.evidence):
         found = yield from find(step)
         if not any(character.isdigit() for character in found.value):
             return NOTHING
-        values[step.subject] = number(found.value)
-    return Finding(max(values, key=lambda subject: values[subject]))
+        values[step.subject] = found.value
+    if comparer is not None:
+        return (yield from _delegate(comparer, comparison_subtask(values)))
+    return Finding(max(values, key=lambda subject: number(values[subject])))
+
+
+def _say_which(values: Mapping[str, str]) -> Plan:
+    """A comparer's subtask: let the tool compare, and say whose the quantity is that it named."""
+    first, second = values.values()
+    said = yield _call("larger", first=first, second=second)
+    return next((Finding(name) for name, value in values.items() if said == f"{value} is more."), NOTHING)
 
 
 def _delegate(callee: str, subtask: str) -> Plan:

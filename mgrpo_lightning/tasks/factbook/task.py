@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.tasks.base import Question, Script, Split, Task
+from mgrpo_lightning.tasks.factbook.comparing import parse_comparison, with_more
 from mgrpo_lightning.tasks.factbook.demonstrator import Demonstrator
 from mgrpo_lightning.tasks.factbook.facts import Facts
 from mgrpo_lightning.tasks.factbook.paths import MAX_HOPS
@@ -77,7 +78,14 @@ class Factbook(Task):
 
     @override
     async def expert(self, question: Question, trajectory: Trajectory) -> float:
-        """1.0 if the report is what some hop of the gold path finds and that hop's page was visited, else 0.0."""
+        """1.0 if the subtask was done, else 0.0.
+
+        A searcher's is done if its report is what some hop of the gold path finds and that hop's page was visited; a
+        comparer's if it names who has more, by the numbers that it was given.
+        """
+        if (values := parse_comparison(trajectory.task)) is not None:
+            more = with_more(values)
+            return exact_match(trajectory.answer, [] if more is None else [more])
         visits = [call for call in trajectory.calls if call.name == "visit" and not call.failed]
         visited = {str(call.arguments.get("url", "")).strip() for call in visits}
         return exact_match(trajectory.answer, [hop.value for hop in question.evidence if hop.url in visited])

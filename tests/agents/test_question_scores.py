@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 
+from mgrpo_lightning.agents.scoring import question_scores
 from mgrpo_lightning.data.datamodule import ValidationConfig
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation
-from mgrpo_lightning.modules.rates import question_scores
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Trajectory
 from tests.callbacks.fakes import ROLES

@@ -1,0 +1,74 @@
+"""Selection: training on the questions that a team finds hard, or not too hard, as a validation run has measured.
+
+The second stage of a curriculum (paper, section 5.1): ask the training questions with ``mgrpo validate``
+(``data.init_args.validation.split: train``, several ``repeats``), then fit on those whose success rate is low.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgrpo_lightning.agents.scoring import question_scores
+from mgrpo_lightning.errors import ConfigurationError, DataError
+from mgrpo_lightning.journal import PREFIXES, read_groups
+from mgrpo_lightning.tasks.base import Question
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Which training questions are asked: those of a validation run's journal with a success rate in a range."""
+
+    journal: str
+    """Folder of that journal: ``RUN/journal/validate``. Questions that are not in it are not asked."""
+    at_least: float = 0.0
+    """Smallest share of right rollouts; above 0 leaves out what the team never gets right."""
+    at_most: float = 0.5
+    """Largest share of right rollouts."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at_least <= self.at_most <= 1:
+            raise ConfigurationError(
+                f"selection is from {self.at_least} to {self.at_most}.", hint="give 0 <= at_least <= at_most <= 1."
+            )
+
+
+def selected(questions: Sequence[Question], config: SelectionConfig) -> list[Question]:
+    """The questions in the range, in their order.
+
+    Args:
+        questions: All training questions.
+        config: The journal and the range.
+
+    Raises:
+        DataError: The journal has none of them, or none is in the range.
+    """
+    rates = success_rates(Path(config.journal))
+    known = [question for question in questions if question.id in rates]
+    if not known:
+        raise DataError(
+            f"{config.journal} has answers to none of the {len(questions)} training questions.",
+            hint="validate on them first: mgrpo validate with data.init_args.validation.split=train.",
+        )
+    kept = [question for question in known if config.at_least <= rates[question.id] <= config.at_most]
+    if not kept:
+        raise DataError(
+            f"none of {len(known)} questions has a success rate from {config.at_least} to {config.at_most}: "
+            f"they have {min(rates.values()):.2f} to {max(rates.values()):.2f}.",
+            hint="widen selection.at_least and selection.at_most.",
+        )
+    return kept
+
+
+def success_rates(journal: Path) -> Mapping[str, float]:
+    """Share of right rollouts of every question in a validation run's journal, by its id; undecided ones do not count.
+
+    Args:
+        journal: Folder of the journal; of several validations the one after most steps is read.
+    """
+    files = sorted(journal.glob(f"{PREFIXES['validate']}-*.parquet"))
+    last = [path for path in files if path.stem.split("-")[1] == files[-1].stem.split("-")[1]]
+    groups = [group for path in last for group in read_groups(path)]
+    scores = {group.question.id: question_scores(group) for group in groups}
+    return {name: score["accuracy"] for name, score in scores.items() if score}
