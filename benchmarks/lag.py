@@ -22,7 +22,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.smollm2 import fit
+from benchmarks.runs import fit
 from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.journal import read_groups, training_files
 

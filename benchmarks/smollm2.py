@@ -17,17 +17,15 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
-import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from benchmarks.paired import sign_flip
+from benchmarks.runs import fit
 from mgrpo_lightning.atomic import atomic_path
-from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.journal import read_groups, training_files
 
 TEAM = ("--config", "configs/smollm2_cpu.yaml")
@@ -35,23 +33,6 @@ WARM_START = (*TEAM, "--config", "configs/warm_start.yaml", "--config", "configs
 RUNS = Path("runs")
 """Where the team file looks for the warm start's adapters."""
 RECORDS = Path("docs/smollm2")
-
-
-def fit(options: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Results of a run of ``mgrpo fit``, which is taken to its end: from its last checkpoint if it was cut off.
-
-    Args:
-        options: Its config files and changes.
-        folder: The run folder.
-    """
-    results = folder / "results.json"
-    if not (results.exists() and "after" in json.loads(results.read_text())):
-        resume = ["--ckpt_path=last"] if checkpoints(folder / "checkpoints") else []
-        where = [f"--run.root={folder.parent}", f"--run.name={folder.name}"]
-        subprocess.run([sys.executable, "-m", "mgrpo_lightning", "fit", *options, *where, *resume], check=True)
-    found = json.loads(results.read_text())
-    assert isinstance(found, dict)
-    return found
 
 
 def record(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
@@ -93,23 +74,6 @@ def trained(journal: Path) -> dict[str, int]:
         "trained_tokens": sum(row["num_tokens"] for row in rows),
         "trained_actions": sum(row["num_actions"] for row in rows),
     }
-
-
-def sign_flip(changes: Sequence[int]) -> float:
-    """Two-sided p-value of a sum of changes, exact over every assignment of signs.
-
-    Args:
-        changes: One number a question.
-    """
-    ways = Counter({0: 1})
-    for change in filter(None, changes):
-        flipped = Counter[int]()
-        for total, count in ways.items():
-            flipped[total + change] += count
-            flipped[total - change] += count
-        ways = flipped
-    extreme = sum(count for total, count in ways.items() if abs(total) >= abs(sum(changes)))
-    return extreme / ways.total()
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:

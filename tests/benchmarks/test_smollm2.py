@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from benchmarks import smollm2
+from benchmarks.runs import fit
 from mgrpo_lightning.cli import MgrpoCLI, make_cli
 from mgrpo_lightning.dry_run import dry_run
 from mgrpo_lightning.journal import Extra, write_groups
@@ -95,13 +92,6 @@ def test_pages_are_cut_to_at_most_256_tokens_at_the_border_of_a_sentence(team: M
         assert head[-1] in ".!?;" or text[len(head)] == "\n"
 
 
-@given(st.lists(st.integers(-3, 3), max_size=9))
-def test_the_paired_test_counts_all_assignments_of_signs(changes: list[int]) -> None:
-    sums = [sum(signs) for signs in itertools.product(*((change, -change) for change in changes))]
-    expected = sum(abs(total) >= abs(sum(changes)) for total in sums) / len(sums)
-    assert smollm2.sign_flip(changes) == pytest.approx(expected)
-
-
 def played(step: int, query: int, *, correct: float) -> Group:
     """A group of one: five tokens, two of them sampled."""
     main = Trajectory("main", Key(step, query, 0, 0), "?", spans=[Span("observation", (1, 2, 3))])
@@ -123,31 +113,13 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_record_has_answers_and_costs(run: Path) -> None:
-    found = smollm2.record(run, smollm2.fit([], run))
+    found = smollm2.record(run, fit([], run))
     assert found["right"] == {"q0": [0, 1], "q1": [0, 0]}
     assert (found["hours"], found["trained_tokens"], found["trained_actions"]) == (0.5, 5, 2)
 
 
 def test_the_table_adds_up_the_runs(run: Path) -> None:
-    one = smollm2.record(run, smollm2.fit([], run))
+    one = smollm2.record(run, fit([], run))
     *_, single, both = smollm2.table([one, one]).splitlines()
     assert single == "| run-0 | 2 | 0.0% | 50.0% | 1 | 0 | 1 | 5 | 0.50 |"
     assert both == "| all | 2 | 0.0% | 50.0% | 1 | 0 | 1 | 10 | 1.00 |"
-
-
-@pytest.mark.parametrize("cut_off", [False, True])
-def test_what_was_cut_off_goes_on(cut_off: bool, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "run", lambda words, check: asked.append(words))
-    smollm2.fit(["--x"], run)
-    assert asked == [], "what is finished is not run again"
-    (run / "results.json").write_text("{}", encoding="utf-8")
-    if cut_off:
-        (run / "checkpoints").mkdir()
-        (run / "checkpoints" / "step=000003.ckpt").touch()
-    smollm2.fit(["--x"], run)
-    (words,) = asked
-    assert words[3:] == [
-        *("fit", "--x", f"--run.root={run.parent}", "--run.name=run-0"),
-        *(["--ckpt_path=last"] if cut_off else []),
-    ]
