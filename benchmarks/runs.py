@@ -1,4 +1,4 @@
-"""Runs of ``mgrpo`` that a benchmark is made of: each in a folder of its own, taken to its end, and never done twice."""
+"""Runs of ``mgrpo`` that a benchmark is made of: each in its own folder, taken to its end, and never done twice."""
 
 from __future__ import annotations
 

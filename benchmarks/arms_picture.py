@@ -1,0 +1,58 @@
+"""The arms' curves: training success, and held-out accuracy against rollouts, tokens and wall time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.arms_measures import WINDOW, Record, share, smoothed
+from mgrpo_lightning.atomic import atomic_path
+
+AXES: Mapping[str, Callable[[Record, int], float]] = {
+    "rollouts": lambda one, step: step * one["rollouts_per_step"],
+    "tokens": lambda one, step: sum(one["steps"]["tokens"][:step]) * one["rollouts_per_step"],
+    "seconds of play and update": lambda one, step: sum(one["steps"]["seconds"][:step]),
+}
+"""What was spent until a step."""
+
+
+def draw(found: Mapping[str, Sequence[Record]], path: Path) -> None:
+    """Draw training success, and held-out accuracy against rollouts, tokens and wall time.
+
+    Args:
+        found: From ``load``.
+        path: The picture to write.
+    """
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    training, *held_out = figure.subplots(2, 2).flat
+    for arm, records in found.items():
+        curves = [smoothed(one["steps"]["correct"]) for one in records]
+        x = [(i + WINDOW) * records[0]["rollouts_per_step"] for i in range(min(map(len, curves)))]
+        _line_and_range(training, x, curves, arm)
+        for axes, cost in zip(held_out, AXES.values(), strict=True):
+            costs = [[cost(one, entry["step"]) for entry in one["validations"]] for one in records]
+            middle = [statistics.fmean(values) for values in zip(*costs, strict=True)]
+            accuracies = [[share(one, i) for i in range(len(one["validations"]))] for one in records]
+            _line_and_range(axes, middle, accuracies, arm)
+    _finish(training, "right rollouts in training (mean of 3 steps)", "rollouts")
+    for axes, name in zip(held_out, AXES, strict=True):
+        _finish(axes, "held-out accuracy", name)
+    training.legend(fontsize="small", ncols=2)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+
+
+def _line_and_range(axes: Axes, x: Sequence[float], curves: Sequence[Sequence[float]], name: str) -> None:
+    values = list(zip(*curves, strict=False))
+    (line,) = axes.plot(x, [statistics.fmean(v) for v in values], label=name, linewidth=1.5)
+    axes.fill_between(x, [min(v) for v in values], [max(v) for v in values], alpha=0.1, color=line.get_color())
+
+
+def _finish(axes: Axes, title: str, x: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.grid(alpha=0.3)
