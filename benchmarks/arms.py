@@ -28,7 +28,12 @@ from benchmarks.runs import fit
 from mgrpo_lightning.atomic import atomic_path
 
 RECORDS = Path("docs/arms")
-EVALUATION = ("--data.validation.questions=500", "--data.validation.per_batch=125", "--trainer.val_check_interval=6")
+EVERY = 6
+"""Steps between validations, and between the checkpoints that are kept."""
+EVALUATION = (
+    *("--data.validation.questions=500", "--data.validation.per_batch=125", f"--trainer.val_check_interval={EVERY}"),
+    *("--checkpoint.save_top_k=-1", f"--checkpoint.every_n_train_steps={EVERY}"),
+)
 
 
 def configs(*names: str) -> tuple[str, ...]:

@@ -119,4 +119,5 @@ def for_a_right_answer(records: Sequence[Record], name: str) -> float:
         name: Which of them.
     """
     ends = [one["validations"][-1] for one in records]
-    return float(sum(one[name] for one in ends)) / max(sum(one["right"].count("1") for one in ends), 1)
+    right = sum(str(one["right"]).count("1") for one in ends)
+    return float(sum(one[name] for one in ends)) / max(right, 1)

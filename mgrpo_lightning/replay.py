@@ -24,7 +24,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mgrpo_lightning.checkpointing import checkpoints
-from mgrpo_lightning.cli import make_cli
+from mgrpo_lightning.cli import MgrpoCLI, make_cli
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.journal import training_files
 
@@ -72,9 +72,7 @@ def replay(
         DataError: The journal lacks a step.
     """
     config = _config(run)
-    with tempfile.TemporaryDirectory() as folder:
-        (plain := Path(folder) / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
-        cli = make_cli(["--config", str(plain), *settings], run=False)
+    cli = cli_of(run, settings)
     cli.datamodule.recorded = _journal(run, config)
     trainer = Trainer(
         **{name: config["trainer"][name] for name in _OF_THE_TRAINER},
@@ -93,6 +91,22 @@ def replay(
         trainer.save_checkpoint(save)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return Replayed({role: policy.adapter_state() for role, policy in cli.model.adapters.items()}, metrics)
+
+
+def cli_of(run: Path, settings: Sequence[str] = ()) -> MgrpoCLI:
+    """The model, data module and trainer of a run, from the config that it saved.
+
+    Args:
+        run: Its folder.
+        settings: Changes, as options of ``mgrpo fit``.
+
+    Raises:
+        ConfigurationError: It is no folder of a run, or a setting cannot be used.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config = yaml.safe_dump(_config(run), allow_unicode=True)
+        (plain := Path(folder) / "config.yaml").write_text(config, encoding="utf-8")
+        return make_cli(["--config", str(plain), *settings], run=False)
 
 
 def _config(run: Path) -> dict[str, Any]:
