@@ -12,7 +12,9 @@ Runs = Mapping[str, Mapping[str, Any]]
 
 
 def accuracy_table(runs: Runs) -> Table:
-    """Exact match by level of question, with the gain from the first run to the last where there are several.
+    """Exact match by level of question, and by whatever else the task splits its tables by (``Task.table_by``).
+
+    Where there are several runs, with the gain from the first to the last.
 
     Args:
         runs: At least one validation record.
@@ -22,10 +24,11 @@ def accuracy_table(runs: Runs) -> Table:
     table.add_column("questions", justify="right")
     for head in (*runs, "gain") if len(runs) > 1 else runs:
         table.add_column(head, justify="right")
-    levels = sorted({level for run in runs.values() for level in run["by_level"]})
-    for level in levels:
-        _add_accuracy(table, level, [run["by_level"].get(level) for run in runs.values()])
-    table.add_section()
+    for key in dict.fromkeys(key for run in runs.values() for key in run if key.startswith("by_")):
+        name = "" if key == "by_level" else f"{key.removeprefix('by_')} "
+        for part in sorted({part for run in runs.values() for part in run.get(key, {})}):
+            _add_accuracy(table, f"{name}{part}", [run.get(key, {}).get(part) for run in runs.values()])
+        table.add_section()
     _add_accuracy(table, "all", list(runs.values()))
     return table
 
@@ -61,6 +64,8 @@ def _figures(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, f"{run[name]:.1%}"
     if run.get("undecided"):
         yield "could not be decided", str(run["undecided"])
+    if judge := run.get("judge"):
+        yield "judge and rule agree", f"{judge['agreement']:.1%} of {judge['judged']:.0f}"
     yield "token F1", f"{run['f1']:.3f}"
     yield "GAIA rule", f"{run['gaia']:.1%}"
     for role, rate in run["format_rate"].items():

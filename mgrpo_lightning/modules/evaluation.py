@@ -12,6 +12,7 @@ from torch import nn
 from mgrpo_lightning.modules.rates import (
     ANSWER_SCORES,
     answer_rates,
+    labels,
     observe_answer,
     observe_play,
     observe_question,
@@ -19,7 +20,19 @@ from mgrpo_lightning.modules.rates import (
 )
 from mgrpo_lightning.ranks import over_ranks
 from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.tasks.agreement import Agreement, agreement_figures
+from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.trajectory import Group
+
+
+def judge_figures(agreement: Agreement | None, device: torch.device) -> dict[str, float]:
+    """Agreement of judge and rule since the last time, over all ranks; see ``agreement_figures``.
+
+    Args:
+        agreement: Of the task; None where nothing is judged.
+        device: Where the process group computes.
+    """
+    return {} if agreement is None else agreement_figures(over_ranks(agreement.take(), device))
 
 
 class Evaluation(nn.Module):
@@ -27,18 +40,36 @@ class Evaluation(nn.Module):
 
     Args:
         roles: The team.
-        levels: Levels that questions may have; the table has a line for each that occurs.
+        questions: All that may be asked; the tables have a line for each of their levels that occurs.
+        by: Metadata of questions that have tables too.
         repeats: Rollouts of each question.
+        agreement: Of the task's judge with its rule.
     """
 
-    def __init__(self, roles: Mapping[str, RoleConfig], *, levels: Iterable[str], repeats: int = 1) -> None:
+    def __init__(
+        self,
+        roles: Mapping[str, RoleConfig],
+        questions: Iterable[Question],
+        *,
+        by: Sequence[str] = (),
+        repeats: int = 1,
+        agreement: Agreement | None = None,
+    ) -> None:
         super().__init__()
         self._repeats = repeats
         self._started = time.monotonic()
         self._roles = roles
-        self._levels = sorted(levels)
+        self._by = by
+        found: dict[str, set[str]] = {"level": set(), **{key: set() for key in by}}
+        for question in questions:
+            for key, label in labels(question, by).items():
+                found[key].add(label)
+        self._parts = {key: sorted(values) for key, values in found.items()}
+        self._agreement = agreement
         self.play = play_rates(roles)
-        self.answers = answer_rates(self._levels)
+        self.answers = answer_rates(sorted({label for values in found.values() for label in values}))
+        if agreement is not None:
+            agreement.take()  # what training has asked is no part of this
 
     def observe(self, groups: Sequence[Group]) -> None:
         """Add played and scored groups.
@@ -48,9 +79,9 @@ class Evaluation(nn.Module):
         """
         observe_play(self.play, groups, self._roles)
         for group in groups:
-            observe_question(self.answers, group)
+            observe_question(self.answers, group, self._by)
             for rollout in group.rollouts:
-                observe_answer(self.answers, group.question, rollout)
+                observe_answer(self.answers, group.question, rollout, self._by)
 
     def finish(self, step: int, device: torch.device) -> tuple[dict[str, float], dict[str, Any]]:
         """The means by name, and the record that results.json holds.
@@ -73,16 +104,22 @@ class Evaluation(nn.Module):
             "calls_per_rollout": play["calls_per_rollout"],
             "tokens_per_rollout": play["tokens_per_rollout"],
             "seconds_per_question": (time.monotonic() - self._started) / max(questions, 1),
-            "by_level": {
-                level: {
-                    "questions": counts[f"exact_match/{level}"] // self._repeats,
-                    **self._scores(answers, f"/{level}"),
+            **{
+                f"by_{key}": {
+                    label.removeprefix(f"{key}="): {
+                        "questions": counts[f"exact_match/{label}"] // self._repeats,
+                        **self._scores(answers, f"/{label}"),
+                    }
+                    for label in values
+                    if f"exact_match/{label}" in answers
                 }
-                for level in self._levels
-                if f"exact_match/{level}" in answers
+                for key, values in self._parts.items()
             },
         }
-        return {**answers, **play}, record
+        judge = judge_figures(self._agreement, device)
+        if judge:
+            record["judge"] = judge
+        return {**answers, **play, **{f"judge/{name}": value for name, value in judge.items()}}, record
 
     def _scores(self, answers: Mapping[str, float], level: str) -> dict[str, float | None]:
         """Every score of a level, or of all; None where no answer could be decided."""

@@ -123,37 +123,52 @@ QUESTION_SCORES = ("accuracy", "pass", "majority")
 """Of all rollouts of one question; see ``question_scores``."""
 
 
-def answer_rates(levels: Iterable[str]) -> Rates:
+def labels(question: Question, by: Sequence[str]) -> dict[str, str]:
+    """The parts of the tables to which a question belongs, as the names of their rates end.
+
+    Args:
+        question: Whose.
+        by: Metadata by which tables are split, besides the level.
+
+    Returns:
+        ``{"level": "1", "language": "language=en"}``.
+    """
+    return {"level": question.level, **{key: f"{key}={question.metadata.get(key, '')}" for key in by}}
+
+
+def answer_rates(parts: Iterable[str]) -> Rates:
     """The means that ``observe_answer`` and ``observe_question`` fill.
 
     Args:
-        levels: Levels of the questions, for the table by level.
+        parts: Labels of all questions, for the tables by level and whatever else.
     """
     names = (*ANSWER_SCORES, *QUESTION_SCORES)
-    return Rates(f"{name}{suffix}" for name in names for suffix in ("", *(f"/{level}" for level in levels)))
+    return Rates(f"{name}{suffix}" for name in names for suffix in ("", *(f"/{part}" for part in parts)))
 
 
-def observe_answer(rates: Rates, question: Question, rollout: Rollout) -> None:
+def observe_answer(rates: Rates, question: Question, rollout: Rollout, by: Sequence[str] = ()) -> None:
     """Score main's answer under every rule.
 
     Args:
         rates: From ``answer_rates``.
         question: With its accepted answers.
         rollout: One played rollout; no answer counts as wrong.
+        by: See ``labels``.
     """
     for name, score in ANSWER_SCORES.items():
         value = score(rollout.main.answer, question.answers)
-        rates.add(name, value)
-        rates.add(f"{name}/{question.level}", value)
+        for suffix in ("", *(f"/{part}" for part in labels(question, by).values())):
+            rates.add(f"{name}{suffix}", value)
 
 
-def observe_question(rates: Rates, group: Group) -> None:
+def observe_question(rates: Rates, group: Group, by: Sequence[str] = ()) -> None:
     """Add what the task, or its judge, decided about all rollouts of a question.
 
     Args:
         rates: From ``answer_rates``.
         group: Scored.
+        by: See ``labels``.
     """
     for name, value in question_scores(group).items():
-        rates.add(name, value)
-        rates.add(f"{name}/{group.question.level}", value)
+        for suffix in ("", *(f"/{part}" for part in labels(group.question, by).values())):
+            rates.add(f"{name}{suffix}", value)

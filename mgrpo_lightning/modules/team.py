@@ -14,7 +14,7 @@ from typing_extensions import override
 from mgrpo_lightning.agents.tree import render
 from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.modules.evaluation import Evaluation
+from mgrpo_lightning.modules.evaluation import Evaluation, judge_figures
 from mgrpo_lightning.modules.rates import observe_play, play_rates
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.modules.state import load_optimizer_state, load_role_states, role_states
@@ -211,6 +211,8 @@ class TeamModule(LightningModule):
         self.num_steps += 1
         observe_play(self._play_rates, batch.groups, self.roles)
         metrics |= self._play_rates.compute()
+        agreement = self.trainer.datamodule.task.agreement  # type: ignore[attr-defined]
+        metrics |= {f"judge/{name}": value for name, value in judge_figures(agreement, self.device).items()}
         metrics |= {f"seconds/{phase}": value for phase, value in batch.seconds.items()}
         metrics["seconds/update"] = time.perf_counter() - started
         self.log_dict(metrics, batch_size=1)
@@ -219,8 +221,13 @@ class TeamModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         split = "test" if self.trainer.testing else data.validation.split
-        levels = {question.level for question in data.task.questions(split)}
-        self._evaluation = Evaluation(self.roles, levels=levels, repeats=data.validation.repeats).to(self.device)
+        self._evaluation = Evaluation(
+            self.roles,
+            data.task.questions(split),
+            by=data.task.table_by,
+            repeats=data.validation.repeats,
+            agreement=data.task.agreement,
+        ).to(self.device)
 
     @override
     def validation_step(self, batch: list[Group], batch_idx: int) -> None:

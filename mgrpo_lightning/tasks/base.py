@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from mgrpo_lightning.tasks.agreement import Agreement
     from mgrpo_lightning.tools.base import Tool
     from mgrpo_lightning.trajectory import Message, Rollout, Trajectory
 
@@ -57,6 +58,14 @@ class Script(Protocol):
 
 class Task(ABC):
     """Questions with answers, the tools of their world, and how answers and reports are scored."""
+
+    table_by: Sequence[str] = ()
+    """Metadata of questions by which tables of results are split, besides their level."""
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """Where a judge decides what a rule does not: what both have said so far."""
+        return None
 
     @abstractmethod
     def questions(self, split: Split) -> Sequence[Question]:

@@ -3,7 +3,8 @@
     {"question": "What is the capital of France?", "answer": "Paris"}
     {"question": "Who wrote it?", "answer": ["Mark Twain", "Samuel Clemens"], "id": "q7", "level": "hard"}
 
-``answer`` is the accepted answer or a list of them, the canonical one first; ``id`` and ``level`` are optional.
+``answer`` is the accepted answer or a list of them, the canonical one first; ``id`` and ``level`` are optional, and so
+are the fields by which tables are split (``table_by``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.tasks.agreement import Agreement
 from mgrpo_lightning.tasks.base import Question, Split, Task
 from mgrpo_lightning.tasks.judge import Judge, judged_report
 from mgrpo_lightning.tasks.scoring import exact_match
@@ -35,6 +37,7 @@ class JsonlTask(Task):
         tools: Dotted paths of functions, or sets of tools, that roles may call by their bare names.
         judge: Decides about answers that do not match; None: they are wrong.
         expert: Decides how well sub-agents did their subtasks; None: their expert reward is 0.
+        table_by: Further fields of a line, texts, by which tables of results are split besides the level.
 
     Raises:
         DataError: A file is missing, empty or malformed; the message names file, line and column.
@@ -49,9 +52,13 @@ class JsonlTask(Task):
         tools: Sequence[str | ToolSet] = (),
         judge: Judge | None = None,
         expert: Judge | None = None,
+        table_by: Sequence[str] = (),
     ) -> None:
+        self.table_by = tuple(table_by)
         paths: dict[Split, str | None] = {"train": path, "validation": validation_path, "test": test_path}
-        self._questions = {split: read_questions(Path(file)) for split, file in paths.items() if file is not None}
+        self._questions = {
+            split: read_questions(Path(file), self.table_by) for split, file in paths.items() if file is not None
+        }
         self._judge = judge
         self._expert = expert
         self._tools = collected(tools)
@@ -63,9 +70,14 @@ class JsonlTask(Task):
     @override
     async def correct(self, question: Question, answer: str | None) -> float:
         matched = exact_match(answer, question.answers)
-        if matched or self._judge is None or answer is None or not answer.strip():
+        if self._judge is None or answer is None or not answer.strip():
             return matched
-        return float(await self._judge.correct(question.text, question.answers, answer))
+        return float(await self._judge.decide(question.text, question.answers, answer, matched=matched > 0))
+
+    @property
+    @override
+    def agreement(self) -> Agreement | None:
+        return None if self._judge is None else self._judge.agreement
 
     @override
     async def expert(self, question: Question, trajectory: Trajectory) -> float:
@@ -76,11 +88,12 @@ class JsonlTask(Task):
         return self._tools
 
 
-def read_questions(path: Path) -> list[Question]:
+def read_questions(path: Path, metadata: Sequence[str] = ()) -> list[Question]:
     """The questions of a JSONL file, in its order; blank lines do not count.
 
     Args:
         path: A UTF-8 file.
+        metadata: Further fields that are kept, as texts; a line without one has an empty text.
 
     Raises:
         DataError: It is missing, holds no question, or has a malformed line.
@@ -92,7 +105,7 @@ def read_questions(path: Path) -> list[Question]:
     questions: dict[str, Question] = {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            question = _question(line, path, number)
+            question = _question(line, path, number, metadata)
             if question.id in questions:
                 raise _malformed(path, number, 1, f"the id {question.id!r} stands on an earlier line too")
             questions[question.id] = question
@@ -101,7 +114,7 @@ def read_questions(path: Path) -> list[Question]:
     return list(questions.values())
 
 
-def _question(line: bytes, path: Path, number: int) -> Question:
+def _question(line: bytes, path: Path, number: int, metadata: Sequence[str]) -> Question:
     try:
         record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
@@ -116,14 +129,16 @@ def _question(line: bytes, path: Path, number: int) -> Question:
         "question": record.get("question"),
         "id": record.get("id", f"line {number}"),
         "level": record.get("level", ""),
+        **{key: record.get(key, "") for key in metadata},
     }
     for key, value in fields.items():
-        if not isinstance(value, str) or (key != "level" and not value.strip()):
+        if not isinstance(value, str) or (key in ("question", "id") and not value.strip()):
             raise _malformed(path, number, _column(line, key), f"{key!r} is {value!r}, not a text")
     if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and a.strip() for a in answers):
         wrong = record.get("answer")
         raise _malformed(path, number, _column(line, "answer"), f"'answer' is {wrong!r}, not a text or a list of texts")
-    return Question(fields["id"], fields["question"], tuple(answers), fields["level"])
+    kept = {key: fields[key] for key in metadata}
+    return Question(fields["id"], fields["question"], tuple(answers), fields["level"], metadata=kept)
 
 
 def _column(line: bytes, key: str) -> int:

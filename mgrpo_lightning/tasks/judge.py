@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig, EndpointFailed
-from mgrpo_lightning.errors import ScoringError
+from mgrpo_lightning.errors import ConfigurationError, ScoringError
+from mgrpo_lightning.tasks.agreement import Agreement
 from mgrpo_lightning.tasks.verdict import PROMPT_VERSION, read_rubric, read_verdict, rubric_prompt, verdict_prompt
 from mgrpo_lightning.trajectory import Trajectory
 
@@ -29,9 +30,11 @@ class Judge:
         backoff: Seconds before the second try; doubled for each further one. ``Retry-After`` goes before it.
         concurrency: Requests in flight at most.
         cache: Folder of remembered verdicts, shared by runs; None remembers for the life of the process.
+        audit: Share of the answers that a rule calls right about which the judge is asked too: the rule's word counts,
+            and the agreement of both is logged.
 
     Raises:
-        ConfigurationError: The environment variable is not set, or a size is below 1.
+        ConfigurationError: The environment variable is not set, a size is below 1, or a share outside 0 to 1.
     """
 
     def __init__(
@@ -44,10 +47,16 @@ class Judge:
         backoff: float = 1.0,
         concurrency: int = 16,
         cache: str | None = None,
+        audit: float = 0.0,
     ) -> None:
+        if not 0 <= audit <= 1:
+            raise ConfigurationError(f"the judge's audit is {audit}.", hint="give a share from 0 to 1.")
         self._endpoint = ChatEndpoint(EndpointConfig(url, model, key_variable, timeout, attempts, backoff, concurrency))
         self.model = model
         self._cache = Path(cache) if cache is not None else None
+        self.agreement = Agreement()
+        """Of what it was asked about answers, with the rule that had decided before."""
+        self._audit = audit
         self._known: dict[str, float] = {}
         self._asked: dict[str, asyncio.Task[float]] = {}
 
@@ -83,6 +92,35 @@ class Judge:
         """
         prompt = rubric_prompt(subtask, report, findings)
         return await self._decide(["report", subtask, report, list(findings)], prompt, read_rubric)
+
+    async def decide(self, question: str, accepted: Sequence[str], answer: str, *, matched: bool) -> bool:
+        """Whether an answer is right: a rule's match is, and about any other the judge is asked.
+
+        Args:
+            question: Its text.
+            accepted: Accepted answers.
+            answer: What was answered, not empty.
+            matched: What the rule said.
+
+        Raises:
+            ScoringError: The judge gave no verdict in any try, on an answer that does not match.
+            ConfigurationError: The endpoint refuses: wrong key, model or address.
+        """
+        if matched and not self._audits(question, answer):
+            return True
+        try:
+            verdict = await self.correct(question, accepted, answer)
+        except ScoringError:
+            if matched:
+                return True
+            raise
+        self.agreement.add(matched, verdict)
+        return matched or verdict
+
+    def _audits(self, question: str, answer: str) -> bool:
+        """By a hash, so that a repeated run asks about the same answers."""
+        digest = blake2b(json.dumps(["audit", question, answer]).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") < self._audit * 2**64
 
     async def _decide(self, about: list[object], prompt: str, read: Callable[[str], float | None]) -> float:
         parts = json.dumps([PROMPT_VERSION, self.model, *about])

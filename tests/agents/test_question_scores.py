@@ -50,8 +50,8 @@ def test_spelling_makes_no_other_vote() -> None:
 
 
 def test_an_evaluation_counts_questions_and_says_how_many_could_not_be_decided() -> None:
-    evaluation = Evaluation(ROLES, levels={"easy", "hard"}, repeats=2)
     hard = Question("h", "How?", ("right",), level="hard")
+    evaluation = Evaluation(ROLES, [QUESTION, hard], repeats=2)
     evaluation.observe([group("right", "wrong"), group("?", "?"), group("wrong", "wrong", question=hard)])
     _, record = evaluation.finish(3, torch.device("cpu"))
     assert (record["questions"], record["repeats"], record["undecided"]) == (3, 2, 1)
@@ -66,11 +66,24 @@ def test_an_evaluation_counts_questions_and_says_how_many_could_not_be_decided()
 
 
 def test_one_rollout_has_an_accuracy_alone() -> None:
-    evaluation = Evaluation(ROLES, levels={"easy"})
+    evaluation = Evaluation(ROLES, [QUESTION])
     evaluation.observe([group("?")])
     _, record = evaluation.finish(0, torch.device("cpu"))
     assert (record["accuracy"], record["undecided"]) == (None, 1)
     assert not [name for name in record if "@" in name]
+
+
+def test_tables_are_split_by_whatever_the_task_says() -> None:
+    german, none = (Question(f"q {lang}", "?", ("right",), "easy", metadata=lang) for lang in ({"language": "de"}, {}))
+    evaluation = Evaluation(ROLES, [german, none, QUESTION], by=["language"])
+    evaluation.observe(
+        [group("right", question=german), group("wrong", question=german), group("right", question=none)]
+    )
+    rates, record = evaluation.finish(0, torch.device("cpu"))
+    assert {key: part["accuracy"] for key, part in record["by_language"].items()} == {"de": 0.5, "": 1.0}
+    assert record["by_language"]["de"]["questions"] == 2
+    assert list(record["by_level"]) == ["easy"]
+    assert rates["exact_match/language=de"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,13 @@ def test_a_level_that_one_run_lacks_is_a_dash() -> None:
     ]
 
 
+def test_other_parts_follow_the_levels_and_a_judge_says_how_often_it_agrees() -> None:
+    record = make_record(36, 0.5) | {"by_language": {"en": {"questions": 300, "exact_match": 0.5}}}
+    assert [row[0] for row in cells(accuracy_table({"validate": record}))] == ["level", "1", "2", "language en", "all"]
+    judged = make_record(36, 0.5) | {"judge": {"judged": 40.0, "agreement": 0.9}}
+    assert ["judge and rule agree", "90.0% of 40"] in cells(figures_table({"validate": judged}))
+
+
 def test_the_other_figures_name_every_role() -> None:
     assert cells(figures_table({"validate": make_record(36, 0.5)})) == [
         ["figure", "validate"],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.tasks.agreement import Agreement
 from mgrpo_lightning.tasks.base import Question, Split, Task
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.scoring import exact_match
@@ -60,9 +61,14 @@ class Benchmark(Task):
         if answer is None or not answer.strip():
             return 0.0
         matched = self.rule(question, answer)
-        if matched or self._judge is None:
+        if self._judge is None:
             return matched
-        return float(await self._judge.correct(question.text, question.answers, answer))
+        return float(await self._judge.decide(question.text, question.answers, answer, matched=matched > 0))
+
+    @property
+    @override
+    def agreement(self) -> Agreement | None:
+        return None if self._judge is None else self._judge.agreement
 
     @override
     def tools(self) -> Mapping[str, Tool]:

@@ -26,6 +26,8 @@ class WebWalkerQA(Benchmark):
         DataError: The benchmark is not there, or a row lacks its question, answer or site.
     """
 
+    table_by = ("language",)
+
     def __init__(
         self, path: str, judge: Judge, languages: Sequence[str] | None = None, tools: Sequence[str | ToolSet] = ()
     ) -> None:
