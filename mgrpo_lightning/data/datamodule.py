@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,7 @@ from mgrpo_lightning.data.recorded import recorded_groups
 from mgrpo_lightning.data.resuming import open_step, played_before, remove_closed_steps, saved_steps
 from mgrpo_lightning.data.selection import SelectionConfig, selected
 from mgrpo_lightning.data.streams import PlayedStream, TrainStream, part_of
+from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.tasks.base import Question, Task
@@ -31,32 +32,6 @@ from mgrpo_lightning.trajectory import Group
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
-
-
-@dataclass(frozen=True)
-class ValidationConfig:
-    """How a team is evaluated on held-out questions."""
-
-    split: Literal["validation", "test", "train"] = "validation"
-    """Which split; ``train`` measures what a ``selection`` of training questions needs."""
-    questions: int = 300
-    """How many of its questions, the first of the split's fixed order."""
-    temperature: float = 0.0
-    """Sampling temperature; 0 is greedy."""
-    per_batch: int = 64
-    """Questions played together."""
-    repeats: int = 1
-    """Rollouts of each question; with several, results have avg@k (``accuracy``), pass@k and majority@k."""
-
-    def __post_init__(self) -> None:
-        for name in ("questions", "per_batch", "repeats"):
-            if (value := getattr(self, name)) < 1:
-                raise ConfigurationError(f"validation.{name} is {value}.", hint="give at least 1.")
-        if self.repeats > 1 and self.temperature == 0:
-            raise ConfigurationError(
-                f"validation.repeats is {self.repeats} at temperature 0, where all of them are the same.",
-                hint="set validation.temperature, for instance to 0.7.",
-            )
 
 
 class AlignedTrajectoryDataModule(LightningDataModule):
@@ -91,7 +66,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         alignment: AlignmentConfig = AlignmentConfig(),  # noqa: B008 - frozen, and --help shows its fields
         schedule: Literal["rounds", "eager"] = "eager",
         source: Literal["policy", "demonstrations"] = "policy",
-        validation: ValidationConfig = ValidationConfig(),
+        validation: ValidationConfig = ValidationConfig(),  # noqa: B008 - as above
         selection: SelectionConfig | None = None,
         cache_gib: float | None = None,
         store: str | None = None,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mgrpo_lightning.agents.scoring import question_scores
-from mgrpo_lightning.data.datamodule import ValidationConfig
+from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation
 from mgrpo_lightning.tasks.base import Question

@@ -1,0 +1,34 @@
+"""How a team is evaluated: which held-out questions, how often each, at which temperature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mgrpo_lightning.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """How a team is evaluated on held-out questions."""
+
+    split: Literal["validation", "test", "train"] = "validation"
+    """Which split; ``train`` measures what a ``selection`` of training questions needs."""
+    questions: int = 300
+    """How many of its questions, the first of the split's fixed order."""
+    temperature: float = 0.0
+    """Sampling temperature; 0 is greedy."""
+    per_batch: int = 64
+    """Questions played together."""
+    repeats: int = 1
+    """Rollouts of each question; with several, results have avg@k (``accuracy``), pass@k and majority@k."""
+
+    def __post_init__(self) -> None:
+        for name in ("questions", "per_batch", "repeats"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigurationError(f"validation.{name} is {value}.", hint="give at least 1.")
+        if self.repeats > 1 and self.temperature == 0:
+            raise ConfigurationError(
+                f"validation.repeats is {self.repeats} at temperature 0, where all of them are the same.",
+                hint="set validation.temperature, for instance to 0.7.",
+            )
