@@ -8,10 +8,12 @@ from mgrpo_lightning.errors import MgrpoError
 
 def main() -> None:
     """Entry point of the console script."""
-    if sys.argv[1:2] in (["store"], ["launch"]):  # these import no torch
+    if sys.argv[1:2] in (["store"], ["launch"], ["view"]):  # these import no torch before they have answered
         try:
             if sys.argv[1] == "store":
                 from mgrpo_lightning.store.status import main as tool
+            elif sys.argv[1] == "view":
+                from mgrpo_lightning.viewer.command import main as tool
             else:
                 from mgrpo_lightning.launch import main as tool
             tool(sys.argv[2:])

@@ -1,7 +1,7 @@
 """The command ``mgrpo``: fit, validate, test and predict through LightningCLI, with one folder for all a run writes.
 
-``mgrpo replay``, ``doctor``, ``launch`` and ``store`` have parsers of their own: see ``replay.py``, ``doctor.py``,
-``launch.py`` and ``store/status.py``.
+``mgrpo replay``, ``doctor``, ``launch``, ``store`` and ``view`` have parsers of their own: see ``replay.py``,
+``doctor.py``, ``launch.py``, ``store/status.py`` and ``viewer/command.py``.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI
         trainer_defaults=TRAINER_DEFAULTS,
         parser_kwargs={
             "parser_mode": "omegaconf+",
-            "epilog": "Also, each with its own --help: mgrpo replay RUN, mgrpo doctor, mgrpo launch, mgrpo store RUN.",
+            "epilog": "Also, each with its own --help: mgrpo replay, doctor, launch, store and view.",
         },
         run=run,
     )

@@ -1,0 +1,49 @@
+"""``mgrpo view RUN [RUN ...]``: look at what a team did, in a browser."""
+
+from __future__ import annotations
+
+import argparse
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mgrpo_lightning.viewer.export import export
+from mgrpo_lightning.viewer.server import Server
+from mgrpo_lightning.viewer.site import Site
+from mgrpo_lightning.viewer.sources import Source
+
+
+def main(args: Sequence[str]) -> None:
+    """The command.
+
+    Args:
+        args: Command line behind ``mgrpo view``.
+
+    Raises:
+        MgrpoError: A run has no journal, the port is taken, or the folder cannot be written.
+    """
+    parser = argparse.ArgumentParser("mgrpo view", description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs; of one that goes on, new steps appear")
+    parser.add_argument("--out", type=Path, help="write the page into this folder instead of serving it")
+    parser.add_argument("--port", type=int, default=0, help="on loopback; 0, the default, takes a free one")
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    arguments = parser.parse_args(args)
+    sources = [Source.of(run) for run in arguments.runs]
+    console = Console()
+    if arguments.out is not None:
+        with console.status("writing ...") as status:
+            page = export(
+                Site(sources, live=False), arguments.out, lambda count: status.update(f"writing, {count} groups ...")
+            )
+        console.print(f"open {page}", soft_wrap=True)
+        return
+    with Server(Site(sources, live=True), arguments.port) as server:
+        console.print(f"{server.url} (Ctrl-C ends it)", soft_wrap=True)
+        if not arguments.no_browser:
+            webbrowser.open(server.url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            console.print("ended")

@@ -1,0 +1,55 @@
+"""A page as one folder of files that opens without a server, on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from mgrpo_lightning.atomic import atomic_folder
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.viewer.site import Site, static
+
+MARK = Path("data", "index.js")
+"""What a folder of ours has."""
+
+
+def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count: None) -> Path:
+    """Write the folder, whole or not at all; an older page of ours is replaced, anything else is left alone.
+
+    Args:
+        site: What is shown.
+        folder: Where to.
+        done: Told the number of groups written so far.
+
+    Returns:
+        The page to open.
+
+    Raises:
+        ConfigurationError: Something else stands there.
+        MgrpoError: It cannot be written.
+    """
+    if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigurationError(
+            f"{folder} is there and no page of mgrpo view.", hint="give a new folder, or an empty one."
+        )
+    with atomic_folder(folder) as temporary:
+        _copy(static(), temporary)
+        data = temporary / "data"
+        data.mkdir()
+        (data / "index.js").write_text(site.index(), encoding="ascii")
+        for count, (run, slug, query) in enumerate(site.places(), start=1):
+            path = data / str(run) / slug / f"{query}.js"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(site.group(run, slug, query) or "", encoding="ascii")
+            done(count)
+    return folder / "index.html"
+
+
+def _copy(source: Traversable, target: Path) -> None:
+    for entry in source.iterdir():
+        if entry.is_dir():
+            (target / entry.name).mkdir()
+            _copy(entry, target / entry.name)
+        else:
+            (target / entry.name).write_bytes(entry.read_bytes())

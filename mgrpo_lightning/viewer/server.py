@@ -1,0 +1,102 @@
+"""A page on loopback: static files, and data made as it is asked for, so that a run that goes on can be watched."""
+
+from __future__ import annotations
+
+import re
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+from typing_extensions import override
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.viewer.site import Site, static
+
+HOST = "127.0.0.1"
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "md": "text/plain", "LICENSE": "text/plain"}
+_STATIC = re.compile(r"(?:js/|vendor/)?[\w.]+")
+_GROUP = re.compile(r"data/(\d{1,6})/([\w-]{1,60})/(\d{1,9})\.js")
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one site to this machine alone.
+
+    Args:
+        site: What is shown.
+        port: On loopback; 0 takes a free one.
+
+    Raises:
+        ConfigurationError: The port is taken.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, site: Site, port: int = 0) -> None:
+        self.site = site
+        self.lock = threading.Lock()
+        try:
+            super().__init__((HOST, port), _Handler)
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {port} cannot be served on: {error.strerror}.", hint="give another --port, or 0 for a free one."
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """Of the page."""
+        return f"http://{HOST}:{self.server_address[1]}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        # A page from elsewhere whose name was made to lead here would ask with its own name.
+        if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for this machine alone")
+            return
+        path = urlsplit(self.path).path.lstrip("/") or "index.html"
+        found = self._data(path) if path.startswith("data/") else self._static(path)
+        if found is None:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"there is no such thing")
+        else:
+            kind = _TYPES.get(path.rpartition(".")[2], "application/octet-stream")
+            self._send(HTTPStatus.OK, kind, found)
+
+    def _data(self, path: str) -> bytes | None:
+        site = self.server.site
+        with self.server.lock:  # a site keeps what it has read, and is no place for two at once
+            if path == "data/state.js":
+                return site.state().encode()
+            if path == "data/index.js":
+                return site.index().encode()
+            match = _GROUP.fullmatch(path)
+            found = site.group(int(match[1]), match[2], int(match[3])) if match else None
+            return None if found is None else found.encode()
+
+    def _static(self, path: str) -> bytes | None:
+        if not _STATIC.fullmatch(path) or ".." in path:
+            return None
+        found = static().joinpath(*path.split("/"))
+        return found.read_bytes() if found.is_file() else None
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        for name, value in {
+            "Content-Type": f"{kind}; charset=utf-8",
+            "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        pass  # a line for each file of the page would hide what matters

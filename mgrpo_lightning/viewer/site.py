@@ -1,0 +1,136 @@
+"""The data of a page, by the names under which it asks for them: the index, the state, and the group of a query."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from mgrpo_lightning.trajectory import Group, Key
+from mgrpo_lightning.viewer.detail import Decoders, group_data, read_play
+from mgrpo_lightning.viewer.index import Index
+from mgrpo_lightning.viewer.rows import Row, read_rows
+from mgrpo_lightning.viewer.scalars import phase_curves
+from mgrpo_lightning.viewer.sources import Play, Source
+from mgrpo_lightning.viewer.tokens import decoder_of
+
+KEPT = 8
+"""Plays whose groups stay in memory."""
+Stamps = tuple[tuple[str, int, int], ...]
+
+
+class Site:
+    """Everything that a page of some runs may ask for.
+
+    Args:
+        sources: The runs.
+        live: Whether the page is to look for new steps.
+    """
+
+    def __init__(self, sources: Sequence[Source], *, live: bool) -> None:
+        self._sources = sources
+        self._live = live
+        self._rows: dict[tuple[int, Play], tuple[Stamps, list[Row]]] = {}
+        self._groups: OrderedDict[tuple[int, str], tuple[Stamps, dict[int, Group], dict[Key, Row]]] = OrderedDict()
+        self._decoders: list[Decoders | None] = [None] * len(sources)
+
+    def version(self) -> str:
+        """Changes whenever a file of a journal does."""
+        stamps = [_stamps(paths) for source in self._sources for paths in source.files().values()]
+        return blake2b(repr(stamps).encode(), digest_size=8).hexdigest()
+
+    def state(self) -> str:
+        """A script that tells the page its version."""
+        return _script("state", {"version": self.version()})
+
+    def index(self) -> str:
+        """A script with all rollouts, curves and tables; what has not changed since the last time is not read again."""
+        version = self.version()
+        index = Index([source.name for source in self._sources])
+        for number, source in enumerate(self._sources):
+            for play, paths in source.files().items():
+                index.add(number, play, self._read(number, play, paths))
+            for name, points in phase_curves(source.tensorboards()).items():
+                index.add_curve(number, name, points)
+        return _script("index", {**index.data(), "live": self._live, "version": version})
+
+    def group(self, run: int, slug: str, query: int) -> str | None:
+        """A script with one query's rollouts, None if there is no such query.
+
+        Args:
+            run: Index of the run.
+            slug: Of the play.
+            query: Index of the query in its step.
+        """
+        found = self._play(run, slug)
+        if found is None or query not in found[0]:
+            return None
+        groups, extras = found
+        return _script(f"{run}/{slug}/{query}", group_data(groups[query], extras, self._decoders_of(run)))
+
+    def places(self) -> Iterator[tuple[int, str, int]]:
+        """Every run, play and query that there is."""
+        for run, source in enumerate(self._sources):
+            for play in source.files():
+                found = self._play(run, play.slug)
+                yield from ((run, play.slug, query) for query in (found[0] if found else ()))
+
+    def _read(self, run: int, play: Play, paths: Sequence[Path]) -> list[Row]:
+        stamps = _stamps(paths)
+        known = self._rows.get((run, play))
+        if known is None or known[0] != stamps:
+            known = self._rows[run, play] = (stamps, read_rows(paths))
+        return known[1]
+
+    def _play(self, run: int, slug: str) -> tuple[dict[int, Group], dict[Key, Row]] | None:
+        if not 0 <= run < len(self._sources):
+            return None
+        named = {play.slug: (play, paths) for play, paths in self._sources[run].files().items()}
+        if slug not in named:
+            return None
+        play, paths = named[slug]
+        stamps = _stamps(paths)
+        known = self._groups.pop((run, slug), None)
+        if known is None or known[0] != stamps:
+            groups = {group.rollouts[0].main.key.query: group for group in read_play(paths)}
+            extras = {Key(*(row[name] for name in Key._fields)): row for row in self._read(run, play, paths)}
+            known = (stamps, groups, extras)
+        self._groups[run, slug] = known
+        while len(self._groups) > KEPT:
+            self._groups.popitem(last=False)
+        return known[1:]
+
+    def _decoders_of(self, run: int) -> Decoders:
+        found = self._decoders[run]
+        if found is None:
+            bases = {role: block.get("base_model") for role, block in self._sources[run].roles.items()}
+            loaded = {base: decoder_of(base) for base in set(bases.values())}
+            found = self._decoders[run] = {role: loaded[base] for role, base in bases.items()}
+        return found
+
+
+def static() -> Traversable:
+    """The folder of the page's own files."""
+    return files("mgrpo_lightning.viewer") / "static"
+
+
+def _stamps(paths: Sequence[Path]) -> Stamps:
+    found = []
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError:  # replaced or removed at this moment
+            continue
+        found.append((str(path), stat.st_mtime_ns, stat.st_size))
+    return tuple(found)
+
+
+def _script(name: str, value: Mapping[str, Any]) -> str:
+    """A call of the page's own function: all ASCII, so that no text can end the script or hide in it."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return f"mgrpo.receive({json.dumps(name)},{text});\n"
