@@ -39,8 +39,10 @@ class Index:
         Args:
             run: Index of its run.
             play: Which.
-            rows: From ``read_rows``.
+            rows: From ``read_rows``; without any, as of a damaged file, there is nothing to add.
         """
+        if not rows:
+            return
         roles: list[str] = self._runs[run]["roles"]  # type: ignore[assignment]
         for role in dict.fromkeys(row["role"] for row in rows):
             if role not in roles:

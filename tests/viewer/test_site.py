@@ -1,0 +1,170 @@
+"""The data behind the page: every rollout once, curves and tables that add up, roles in processes as one tree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.journal import write_groups
+from mgrpo_lightning.viewer.command import main
+from mgrpo_lightning.viewer.detail import read_play
+from mgrpo_lightning.viewer.index import FAILED, INVALID, TRUNCATED
+from mgrpo_lightning.viewer.rows import Row, read_rows
+from mgrpo_lightning.viewer.site import Site
+from mgrpo_lightning.viewer.sources import Source
+from mgrpo_lightning.viewer.tokens import Decoder
+from tests.tiny import make_tiny_tokenizer
+from tests.viewer.runs import make_group, write_run
+
+
+def received(script: str | None) -> Any:
+    """What a script hands to the page."""
+    assert script is not None
+    head, _, rest = script.partition(",")
+    assert head.startswith('mgrpo.receive("')
+    return json.loads(rest.removesuffix(");\n"))
+
+
+def test_every_rollout_stands_in_the_index_once_with_its_figures(tmp_path: Path) -> None:
+    index = received(Site([Source.of(write_run(tmp_path / "run"))], live=True).index())
+    columns = index["columns"]
+    assert {len(values) for values in columns.values()} == {2 * 2 * 2 + 3}
+    assert [play["slug"] for play in index["plays"]] == ["step-000000", "validation-000000", "step-000001"]
+    assert columns["reward"][:4] == [0.0, 1.0, 0.1, 0.1]
+    assert columns["marks"][:2] == [TRUNCATED | INVALID, 0]
+    assert columns["calls"] == [1] * 11
+    assert columns["tokens"][0] == 14
+    assert columns["reward/searcher"] == columns["reward"]
+    assert [question["level"] for question in index["questions"]] == ["1 hop"] * 3
+    curves = {curve["name"]: curve["points"] for curve in index["curves"]}
+    assert curves["main/reward"] == [[0, pytest.approx(0.3)], [1, pytest.approx(0.3)]]
+    assert curves["main/zero-advantage groups"] == [[0, 0.5], [1, 0.5]]
+    assert curves["searcher/expert"] == [[0, pytest.approx(0.3)], [1, pytest.approx(0.3)]]
+    assert "searcher/correct" not in curves, "what a role is not rewarded for has no curve"
+    (held_out,) = index["held_out"]
+    assert held_out["levels"] == {"1 hop": {"rollouts": 3, "right": 1.0, "undecided": 0}}
+    assert index["live"]
+
+
+def test_a_group_has_everything_about_its_rollouts(tmp_path: Path) -> None:
+    site = Site([Source.of(write_run(tmp_path / "run"))], live=False)
+    group = received(site.group(0, "step-000001", 0))
+    bad, good = group["rollouts"]
+    assert [t["role"] for t in good] == ["main", "searcher"]
+    assert (good[0]["advantage"], bad[0]["advantage"], good[1]["parent"]) == (1.0, -1.0, 0)
+    assert [reason["holds"] for reason in bad[0]["reasons"]] == [False, False]
+    assert [reason["name"] for reason in bad[0]["reasons"]] == ["format", "correct"]
+    assert good[0]["reasons"][1]["text"] == "'Mont Blanc' matches Mont Blanc"
+    assert good[1]["reasons"][1] == {
+        "name": "evidence",
+        "holds": True,
+        "text": "opened factbook/france (Geography: Elevation), reported 'Mont Blanc'",
+    }
+    seen, turn, shown, last = good[0]["spans"]
+    assert (seen["text"], turn["text"], shown["text"]) == ("be good\n\nWhich peak?", "call: Which peak?", "Which peak?")
+    assert turn["logprobs"] == [-0.5, -2.0]
+    assert (last["version"], bad[0]["spans"][3]["truncated"]) == (1, True)
+    assert good[0]["calls"][0]["invocation"] == 1
+    assert site.group(0, "step-000001", 9) is site.group(0, "step-9", 0) is site.group(1, "step-000001", 0) is None
+
+
+def test_roles_of_several_processes_are_one_tree(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for role, played in (("main", ["main"]), ("searcher", ["sub"])):
+        write_groups(run / role / "journal", 0, [make_group(0, 0, (1.0, 0.1), played=played)], "train")
+    source = Source.of(run)
+    ((play, paths),) = source.files().items()
+    assert (play.slug, len(paths)) == ("step-000000", 2)
+    (group,) = read_play(paths)
+    for rollout in group.rollouts:
+        assert not any(t.elsewhere for t in rollout.trajectories())
+    site = Site([source], live=False)
+    assert received(site.index())["columns"]["tokens"] == [14, 14]
+    rollout = received(site.group(0, "step-000000", 0))["rollouts"][0]
+    assert [t["elsewhere"] for t in rollout] == [False, False]
+
+
+def test_ranks_queries_and_later_validations_are_found(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", steps=1, validation=False)
+    write_groups(run / "journal", 0, [make_group(0, 7, (0.1,))], "train")
+    write_groups(run / "journal" / "validate", 5, [make_group(5, 0, (1.0,))], "validate")
+    index = received(Site([Source.of(run)], live=False).index())
+    assert [play["slug"] for play in index["plays"]] == ["step-000000", "validate-validation-000005"]
+    assert index["columns"]["query"] == [0, 0, 1, 1, 7, 0]
+
+
+def test_new_steps_change_the_version_and_nothing_else_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "run", steps=1)
+    site = Site([Source.of(run)], live=True)
+    before = received(site.index())
+    assert received(site.state()) == {"version": before["version"]}
+    read: list[int] = []
+
+    def counted(paths: Sequence[Path]) -> list[Row]:
+        read.append(len(paths))
+        return read_rows(paths)
+
+    monkeypatch.setattr("mgrpo_lightning.viewer.site.read_rows", counted)
+    write_groups(run / "journal", 1, [make_group(1, 0, (1.0,))], "train")
+    assert received(site.state())["version"] != before["version"]
+    assert len(received(site.index())["columns"]["run"]) == len(before["columns"]["run"]) + 1
+    assert read == [1]
+
+
+def test_what_is_damaged_or_half_there_hides_nothing_else(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "journal" / "step-000009.parquet").write_bytes(b"PAR1 torn")
+    (run / "journal" / ".step-000010.parquet.tmp").write_bytes(b"")
+    (run / "config.yaml").write_text("model: [unclosed", encoding="utf-8")
+    site = Site([Source.of(run)], live=True)
+    assert len(received(site.index())["columns"]["run"]) == 11
+    assert site.group(0, "step-000009", 0) is None
+
+
+def test_a_folder_without_a_journal_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="has no journal"):
+        Source.of(tmp_path)
+
+
+def test_an_export_replaces_a_page_of_ours_and_nothing_else(tmp_path: Path) -> None:
+    run, out = write_run(tmp_path / "run"), tmp_path / "page"
+    for _ in range(2):
+        main(["--out", str(out), str(run)])
+    assert (out / "index.html").is_file()
+    assert received((out / "data" / "0" / "step-000001" / "1.js").read_text(encoding="ascii"))["rollouts"]
+    (mine := tmp_path / "mine").mkdir()
+    (mine / "thesis.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="no page of mgrpo view"):
+        main(["--out", str(mine), str(run)])
+    assert (mine / "thesis.txt").read_text(encoding="utf-8") == "years of work"
+
+
+@given(st.text(max_size=40))
+def test_pieces_of_a_turn_are_its_text(text: str) -> None:
+    tokenizer = make_tiny_tokenizer()
+    decoder = Decoder(tokenizer.backend_tokenizer)
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    pieces = decoder.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == decoder.text(ids)
+    cut = decoder.pieces(ids[:-1])
+    assert "".join(cut) == decoder.text(ids[:-1]), "a character that a limit cut in two"
+
+
+def test_marks_are_of_any_trajectory(tmp_path: Path) -> None:
+    group = make_group(0, 0, (1.0,))
+    rollout = group.rollouts[0]
+    rollout.subs[0].violations = ["no action"]
+    score = rollout.scores[1]
+    rollout.scores[1] = type(score)(score.format, failed=True)
+    write_groups(tmp_path / "journal", 0, [group], "train")
+    assert received(Site([Source.of(tmp_path)], live=False).index())["columns"]["marks"] == [INVALID | FAILED]
