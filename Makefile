@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 PIP_INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test test-slurm lint format mutants pocket smollm2 constraints clean
+.PHONY: help env quickstart test test-slurm test-browser lint format mutants pocket smollm2 constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ test: env ## Run the whole test suite
 
 test-slurm: env ## With MGRPO_TEST_SLURM=1: run roles on a real SLURM of two nodes (Debian, as root)
 	$(BIN)/python -m pytest tests/cluster
+
+test-browser: env ## With MGRPO_TEST_BROWSER=1: the viewer in a headless Chromium (Debian, as root where it is missing)
+	$(BIN)/python $(PIP_INSTALL) --constraint $(VENV)/constraints.txt playwright==1.65.2
+	$(BIN)/python -m pytest tests/viewer/test_browser.py
 
 lint: env ## Check style, spelling and types
 	$(BIN)/ruff check .
