@@ -2,6 +2,7 @@
 
 from mgrpo_lightning.callbacks.adapter_export import AdapterExport
 from mgrpo_lightning.callbacks.collapse_alarm import CollapseAlarm, CollapseWarning
+from mgrpo_lightning.callbacks.distributions import Distributions
 from mgrpo_lightning.callbacks.graceful_stop import GracefulStop
 from mgrpo_lightning.callbacks.predictions import Predictions
 from mgrpo_lightning.callbacks.progress import TeamProgress
@@ -12,6 +13,7 @@ __all__ = [
     "AdapterExport",
     "CollapseAlarm",
     "CollapseWarning",
+    "Distributions",
     "GracefulStop",
     "Predictions",
     "Results",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -16,7 +16,11 @@ from mgrpo_lightning.callbacks.held_out import HeldOut
 from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.journal import Extra, write_groups
+from mgrpo_lightning.ratios import write_ratios
 from mgrpo_lightning.trajectory import Group
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.modules.team import TeamModule
 
 
 class RolloutLog(HeldOut):
@@ -29,7 +33,8 @@ class RolloutLog(HeldOut):
 
     Args:
         dirpath: Folder of the journal; None is ``journal`` in the run folder.
-        every_n_steps: Which training steps are written; an update can be recomputed for these only.
+        every_n_steps: Which training steps are written; an update can be recomputed for these only. With each goes
+            what its update made of the tokens (``mgrpo_lightning.ratios``).
         texts: Rollouts a step or validation run that go to TensorBoard as text, one of each of the first groups.
 
     Raises:
@@ -60,6 +65,15 @@ class RolloutLog(HeldOut):
             extras = {row.key: Extra(row.advantage, row.coefficient) for row in rows}
             write_groups(self.folder(trainer), batch.step, batch.groups, "train", extras)
             self._log_texts(trainer, batch.groups, batch.step, "train")
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch.step % self.every_n_steps == 0:
+            module = cast("TeamModule", pl_module)
+            ratios = {name: module.role_module(name).log_ratios for name in module.trained_roles}
+            write_ratios(self.folder(trainer), batch.step, ratios, rank=trainer.global_rank)
 
     @override
     def on_held_out(self, trainer: Trainer, groups: list[Group]) -> None:

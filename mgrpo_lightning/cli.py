@@ -25,6 +25,7 @@ from typing_extensions import override
 from mgrpo_lightning.callbacks import (
     AdapterExport,
     CollapseAlarm,
+    Distributions,
     GracefulStop,
     Predictions,
     Results,
@@ -95,6 +96,7 @@ class MgrpoCLI(LightningCLI):
         parser.add_lightning_class_args(TeamProgress, "progress")
         parser.add_lightning_class_args(RolloutLog, "rollout_log")
         parser.add_lightning_class_args(CollapseAlarm, "alarm")
+        parser.add_lightning_class_args(Distributions, "distributions")
         parser.add_lightning_class_args(AdapterExport, "export")
         parser.add_lightning_class_args(Predictions, "predictions")
         parser.add_lightning_class_args(Results, "results")

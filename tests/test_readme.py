@@ -44,15 +44,20 @@ def commands(readme: str, program: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
-def test_the_commands_run_one_after_the_other(readme: str, mgrpo: Callable[..., None], tmp_path: Path) -> None:
+def test_the_commands_run_one_after_the_other(
+    readme: str, mgrpo: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = commands(readme, "mgrpo")
-    names = ["doctor", "fit", "fit", "validate", "predict", "replay", "launch", "store", "launch"]
+    names = ["doctor", "fit", "fit", "validate", "predict", "replay", "view", "launch", "store", "launch"]
     assert [arguments[0] for arguments in given] == names
-    doctor, fit, resume, validate, predict, (replay, run), *_ = given
+    doctor, fit, resume, validate, predict, (replay, run), (view, viewed), *_ = given
     mgrpo(*doctor)
     mgrpo(*fit, *SMALL, "--run.name=readme")
-    assert run == "runs/quickstart"
+    assert run == viewed == "runs/quickstart"
     mgrpo(replay, str(tmp_path / "readme"))
+    monkeypatch.setattr("sys.argv", ["mgrpo", view, str(tmp_path / "readme"), "--out", str(tmp_path / "page")])
+    program()
+    assert (tmp_path / "page" / "index.html").is_file()
     for number, arguments in enumerate((resume, validate, predict), 3):
         mgrpo(*arguments, *SMALL, f"--trainer.max_steps={number}", "--run.name=readme")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from mgrpo_lightning.data.batch import AlignedBatch
 from mgrpo_lightning.modules.schedule import learning_rate
@@ -11,6 +14,7 @@ from mgrpo_lightning.modules.update import Update
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.ranks import add_up_gradients
 from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.trajectory import Key
 
 
 class RoleModule(LightningModule):
@@ -35,6 +39,8 @@ class RoleModule(LightningModule):
             Policy
         ] = []  # in a list, so that the base is no submodule: it is never moved, saved or wrapped
         self._begun: Update | None = None
+        self.log_ratios: Mapping[Key, Tensor] = {}
+        """Of the last update; see ``Update``."""
 
     @property
     def policy(self) -> Policy:
@@ -82,7 +88,9 @@ class RoleModule(LightningModule):
         begun, self._begun = self._begun, None
         assert begun is not None
         assert begun.batch is batch, f"another batch of {self.name} was begun"
-        return begun.finish()
+        figures = begun.finish()
+        self.log_ratios = begun.log_ratios
+        return figures
 
     def reduce(self) -> None:
         """Add up the adapter's gradient over all ranks, when every role that plays with it is computed."""

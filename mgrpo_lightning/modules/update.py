@@ -17,6 +17,7 @@ from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.recompute import recomputed_layers
 from mgrpo_lightning.ranks import over_ranks
 from mgrpo_lightning.roles import ObjectiveConfig
+from mgrpo_lightning.trajectory import Key
 
 
 class Update:
@@ -46,6 +47,9 @@ class Update:
         gradient_checkpointing: bool,
     ) -> None:
         self.batch = batch
+        self.log_ratios: dict[Key, Tensor] = {}
+        """Of the trajectories that this rank has computed: log-probability of each sampled id under the adapter before
+        the step, less that with which it was sampled; float32 on the CPU, shape (n,). Empty in a warm start."""
         self._policy = policy
         self._objective = objective
         self._gradient_checkpointing = gradient_checkpointing
@@ -61,7 +65,7 @@ class Update:
             return False
         model = self._policy.base.model
         with self._policy.updating(), recomputed_layers(model) if self._gradient_checkpointing else nullcontext():
-            output = self._loss(collate(rows, self._policy.device))
+            output = self._loss(collate(rows, self._policy.device), rows)
             output.loss.backward()
         self._sums["loss"] += float(output.loss.detach())
         for name, value in output.sums.items():
@@ -96,10 +100,13 @@ class Update:
             return list(rows)
         return [row for row in rows if row.advantage != 0]
 
-    def _loss(self, micro: MicroBatch) -> LossOutput:
+    def _loss(self, micro: MicroBatch, rows: Sequence[Row]) -> LossOutput:
         # first, as the backward pass of checkpointed layers needs the role's own adapter to be the selected one
         reference = self._reference_logprobs(micro)
         logprobs = self._logprobs(micro)
+        if self._objective.kind == "mgrpo":
+            ratios = (logprobs.detach() - micro.behaviour).float().cpu().split([len(row.behaviour) for row in rows])
+            self.log_ratios |= {row.key: ratio for row, ratio in zip(rows, ratios, strict=True)}
         correction = self._objective.correction
         return surrogate_loss(
             logprobs,

@@ -50,13 +50,16 @@ def _join(known: Group, other: Group) -> None:
         }
 
 
-def group_data(group: Group, extras: Mapping[Key, Row], decoders: Decoders) -> dict[str, Any]:
+def group_data(
+    group: Group, extras: Mapping[Key, Row], decoders: Decoders, ratios: Mapping[Key, Sequence[float]]
+) -> dict[str, Any]:
     """One query.
 
     Args:
         group: Its rollouts.
         extras: The journal's rows, with advantages and coefficients.
         decoders: By role.
+        ratios: Log ratios of the sampled ids of trajectories that moved an adapter.
     """
     question = group.question
     return {
@@ -67,32 +70,37 @@ def group_data(group: Group, extras: Mapping[Key, Row], decoders: Decoders) -> d
             "level": question.level,
             "metadata": question.metadata,
         },
-        "rollouts": [_rollout(question, rollout, extras, decoders) for rollout in group.rollouts],
+        "rollouts": [
+            [_trajectory(question, rollout, t, extras, decoders, ratios) for t in rollout.trajectories()]
+            for rollout in group.rollouts
+        ],
     }
 
 
-def _rollout(
-    question: Question, rollout: Rollout, extras: Mapping[Key, Row], decoders: Decoders
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "role": t.role,
-            "invocation": t.key.invocation,
-            "parent": t.parent,
-            "task": t.task,
-            "answer": t.answer,
-            "violations": t.violations,
-            "temperature": t.temperature,
-            "elsewhere": t.elsewhere,
-            "advantage": _extra(extras, t, "advantage"),
-            "coefficient": _extra(extras, t, "coefficient"),
-            "score": _score(rollout.scores.get(t.key.invocation)),
-            "reasons": reasons(question, t),
-            "spans": _spans(t, decoders.get(t.role)),
-            "calls": [_call(call) for call in t.calls],
-        }
-        for t in rollout.trajectories()
-    ]
+def _trajectory(
+    question: Question,
+    rollout: Rollout,
+    t: Trajectory,
+    extras: Mapping[Key, Row],
+    decoders: Decoders,
+    ratios: Mapping[Key, Sequence[float]],
+) -> dict[str, Any]:
+    return {
+        "role": t.role,
+        "invocation": t.key.invocation,
+        "parent": t.parent,
+        "task": t.task,
+        "answer": t.answer,
+        "violations": t.violations,
+        "temperature": t.temperature,
+        "elsewhere": t.elsewhere,
+        "advantage": _extra(extras, t, "advantage"),
+        "coefficient": _extra(extras, t, "coefficient"),
+        "score": _score(rollout.scores.get(t.key.invocation)),
+        "reasons": reasons(question, t),
+        "spans": _with_ratios(_spans(t, decoders.get(t.role)), ratios.get(t.key)),
+        "calls": [_call(call) for call in t.calls],
+    }
 
 
 def reasons(question: Question, trajectory: Trajectory) -> list[dict[str, Any]]:
@@ -139,6 +147,21 @@ def _spans(t: Trajectory, decoder: Decoder | None) -> list[dict[str, Any]]:
     return [{**_facts(span), "text": next(said if span.kind == "action" else seen, "")} for span in t.spans]
 
 
+def _with_ratios(spans: list[dict[str, Any]], ratios: Sequence[float] | None) -> list[dict[str, Any]]:
+    """The spans with the log ratios of their ids, where an update has computed them."""
+    place = 0
+    for span in spans:
+        if span["action"]:
+            if ratios is not None:
+                span["ratios"] = [_rounded(value) for value in ratios[place : place + span["count"]]]
+            place += span["count"]
+    return spans
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
+
+
 def _between(messages: Sequence[tuple[bool, str]]) -> list[str]:
     """What stands before each turn."""
     texts, current = [], list[str]()
@@ -160,7 +183,7 @@ def _span(span: Span, decoder: Decoder) -> dict[str, Any]:
 def _facts(span: Span) -> dict[str, Any]:
     if span.kind == "observation":
         return {"action": False, "count": len(span.ids)}
-    logprobs = [round(value, 4) if math.isfinite(value) else None for value in span.logprobs]
+    logprobs = [_rounded(value) for value in span.logprobs]
     return {
         "action": True,
         "count": len(span.ids),

@@ -11,6 +11,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from mgrpo_lightning.ratios import read_ratios, read_steps
 from mgrpo_lightning.trajectory import Group, Key
 from mgrpo_lightning.viewer.detail import Decoders, group_data, read_play
 from mgrpo_lightning.viewer.index import Index
@@ -37,6 +40,7 @@ class Site:
         self._live = live
         self._rows: dict[tuple[int, Play], tuple[Stamps, list[Row]]] = {}
         self._groups: OrderedDict[tuple[int, str], tuple[Stamps, dict[int, Group], dict[Key, Row]]] = OrderedDict()
+        self._steps: dict[Path, tuple[Stamps, set[int]]] = {}
         self._decoders: list[Decoders | None] = [None] * len(sources)
 
     def version(self) -> str:
@@ -71,7 +75,8 @@ class Site:
         if found is None or query not in found[0]:
             return None
         groups, extras = found
-        return _script(f"{run}/{slug}/{query}", group_data(groups[query], extras, self._decoders_of(run)))
+        ratios = self._ratios(run, groups[query].rollouts[0].main.key.step) if slug.startswith("step-") else {}
+        return _script(f"{run}/{slug}/{query}", group_data(groups[query], extras, self._decoders_of(run), ratios))
 
     def places(self) -> Iterator[tuple[int, str, int]]:
         """Every run, play and query that there is."""
@@ -104,6 +109,20 @@ class Site:
         while len(self._groups) > KEPT:
             self._groups.popitem(last=False)
         return known[1:]
+
+    def _ratios(self, run: int, step: int) -> dict[Key, list[float]]:
+        """What updates made of the tokens of one step's play, whenever they trained on them."""
+        found: dict[Key, list[float]] = {}
+        for path in self._sources[run].ratios():
+            try:
+                stamps = _stamps([path])
+                if self._steps.get(path, ((), set[int]()))[0] != stamps:
+                    self._steps[path] = (stamps, read_steps(path))
+                if step in self._steps[path][1]:
+                    found |= read_ratios(path, step)
+            except (OSError, pa.ArrowException):  # damaged, or replaced at this moment
+                continue
+        return found
 
     def _decoders_of(self, run: int) -> Decoders:
         found = self._decoders[run]

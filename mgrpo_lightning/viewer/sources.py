@@ -13,6 +13,7 @@ import yaml
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.journal import PREFIXES
+from mgrpo_lightning.ratios import PREFIX as RATIOS
 
 _FILE = re.compile(rf"({'|'.join(PREFIXES.values())})-(\d{{6}})(?:-\d{{6}})?\.parquet")
 JOURNAL = "journal"
@@ -72,6 +73,10 @@ class Source:
                 if match and match[1] != PREFIXES["predict"]:
                     found.setdefault(Play(match[1], command, int(match[2])), []).append(path)
         return dict(sorted(found.items(), key=lambda item: (item[0].command, item[0].step, item[0].stage)))
+
+    def ratios(self) -> list[Path]:
+        """The files of what updates made of tokens, of all roles and ranks."""
+        return [path for folder in self._folders for path in sorted((folder / JOURNAL).glob(f"{RATIOS}-*.parquet"))]
 
     def tensorboards(self) -> list[Path]:
         """Folders with TensorBoard's files."""

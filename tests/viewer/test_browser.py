@@ -64,7 +64,12 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Show]:
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+
+    def dismissed(dialog: Any) -> None:
+        wrong.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismissed)
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
 
     def opened(address: str, wait_for: str = ".cards") -> Page:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.journal import write_groups
+from mgrpo_lightning.ratios import write_ratios
+from mgrpo_lightning.trajectory import Key
 from mgrpo_lightning.viewer.command import main
 from mgrpo_lightning.viewer.detail import read_play
 from mgrpo_lightning.viewer.index import FAILED, INVALID, TRUNCATED
@@ -73,6 +76,17 @@ def test_a_group_has_everything_about_its_rollouts(tmp_path: Path) -> None:
     assert (last["version"], bad[0]["spans"][3]["truncated"]) == (1, True)
     assert good[0]["calls"][0]["invocation"] == 1
     assert site.group(0, "step-000001", 9) is site.group(0, "step-9", 0) is site.group(1, "step-000001", 0) is None
+
+
+def test_ratios_of_an_update_stand_at_their_tokens(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    write_ratios(run / "journal", 1, {"main": {Key(0, 0, 1, 0): torch.tensor([0.125, -0.5, 2.0])}})
+    (run / "journal" / "ratios-000007.parquet").write_bytes(b"torn")
+    site = Site([Source.of(run)], live=False)
+    bad, good = received(site.group(0, "step-000000", 0))["rollouts"]
+    assert [span.get("ratios") for span in good[0]["spans"]] == [None, [0.125, -0.5], None, [2.0]]
+    assert not any("ratios" in span for t in (good[1], *bad) for span in t["spans"]), "of what moved no adapter"
+    assert "ratios" not in received(site.group(0, "step-000001", 0))["rollouts"][1][0]["spans"][1]
 
 
 def test_roles_of_several_processes_are_one_tree(tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 // One rollout as the tree it is: main's turns, each invocation folded in where it happened, every token to be coloured.
 "use strict";
 
-const MODES = ["kind", "log-prob", "advantage"];
+const MODES = ["kind", "log-prob", "ratio", "advantage"];
 
-// A colour for a token: how surprising it was, or which way its trajectory's advantage pushes it.
-const colourOf = (mode, trajectory, logprob) => {
+// A colour for a token: how surprising it was, how far the adapter had moved from the one that sampled it, or which way
+// its trajectory's advantage pushes it.
+const colourOf = (mode, trajectory, logprob, ratio) => {
+  if (mode === "ratio") {
+    if (ratio === null || ratio === undefined) return "";
+    return `hsl(${ratio > 0 ? 210 : 30} 75% 50% / ${Math.min(0.6, Math.abs(ratio) * 2)})`;
+  }
   if (mode === "log-prob") {
     if (logprob === null) return "";
     const surprise = Math.min(1, -logprob / 5);
@@ -20,8 +25,8 @@ const colourOf = (mode, trajectory, logprob) => {
 function Tokens({ span, trajectory, mode }) {
   if (!span.tokens) return html`<${Text} text=${span.text} />`;
   return html`<span class="text" dir="auto">${span.tokens.map((token, i) => html`<span class="token"
-    style=${{ background: colourOf(mode, trajectory, span.logprobs[i]) }}
-    title=${`log-prob ${number(span.logprobs[i], 3)}`}>${visible(token)}</span>`)}</span>`;
+    style=${{ background: colourOf(mode, trajectory, span.logprobs[i], span.ratios && span.ratios[i]) }}
+    title=${`log-prob ${number(span.logprobs[i], 3)}${span.ratios ? `, log ratio ${number(span.ratios[i], 4)}` : ""}`}>${visible(token)}</span>`)}</span>`;
 }
 
 function Score({ trajectory }) {

@@ -1,0 +1,83 @@
+"""Distributions: in TensorBoard, what averages hide, and what made a run what it is beside what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+    from mgrpo_lightning.modules.team import TeamModule
+
+OUTCOMES = ("exact_match", "f1", "accuracy", "calls_per_rollout", "tokens_per_rollout")
+"""Of the last validation, what the table of hyperparameters ends with."""
+
+
+class Distributions(Callback):
+    """Histograms of advantages and log ratios by role, and the run's settings with its outcomes, for runs to compare.
+
+    Args:
+        every_n_steps: Steps between histograms.
+    """
+
+    def __init__(self, every_n_steps: int = 1) -> None:
+        self.every_n_steps = max(every_n_steps, 1)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch.step % self.every_n_steps:
+            return
+        module = cast("TeamModule", pl_module)
+        for logger in _loggers(trainer):
+            for role, aligned in batch.played.items():
+                if aligned.rows:
+                    values = torch.tensor([row.advantage for row in aligned.rows])
+                    logger.experiment.add_histogram(f"{role}/advantages", values, batch.step)
+                if ratios := list(module.role_module(role).log_ratios.values()):
+                    logger.experiment.add_histogram(f"{role}/log_ratios", torch.cat(ratios), batch.step)
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = cast("TeamModule", pl_module)
+        if not module.validation_results:
+            return
+        last = module.validation_results[-1]
+        outcomes = {f"outcome/{name}": float(last[name]) for name in OUTCOMES if last.get(name) is not None}
+        data: AlignedTrajectoryDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        for logger in _loggers(trainer):
+            logger.log_hyperparams(settings(module, data), outcomes)
+
+
+def settings(module: TeamModule, data: AlignedTrajectoryDataModule) -> dict[str, Any]:
+    """What distinguishes a run from others, flat: ``main/optimizer/lr``, ``rollouts_per_query``.
+
+    Args:
+        module: The root module.
+        data: The data module.
+    """
+    run = {name: getattr(module, name) for name in ("quantization", "dense_copy", "token_budget", "seed")}
+    play = {name: getattr(data, name) for name in ("queries_per_step", "rollouts_per_query", "schedule", "source")}
+    roles = {name: asdict(role) for name, role in module.roles.items()}
+    return dict(_flat({**run, **play, "alignment": asdict(data.alignment), **roles}))
+
+
+def _flat(values: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{head}{name}/")
+        else:
+            yield f"{head}{name}", value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def _loggers(trainer: Trainer) -> list[TensorBoardLogger]:
+    if not trainer.is_global_zero:
+        return []
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
