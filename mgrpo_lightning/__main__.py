@@ -1,5 +1,6 @@
 """The command ``mgrpo``, also as ``python -m mgrpo_lightning``."""
 
+import os
 import sys
 
 from mgrpo_lightning.allocator import give_back_large_blocks
@@ -8,6 +9,8 @@ from mgrpo_lightning.errors import MgrpoError
 
 def main() -> None:
     """Entry point of the console script."""
+    if os.getcwd() not in sys.path:  # `python -m` has it: an own tool or task beside the team file is found
+        sys.path.append(os.getcwd())
     if sys.argv[1:2] in (["store"], ["launch"], ["view"]):  # these import no torch before they have answered
         try:
             if sys.argv[1] == "store":

@@ -32,6 +32,7 @@ ENVIRONMENT_OF_LIBRARIES = (
     "KMP_",  # OpenMP, on import of torch
     "NVIDIA_TF32_OVERRIDE",
     "PL_GLOBAL_SEED",  # lightning.seed_everything
+    "_RJEM_MALLOC_CONF",  # polars, on import
     "PL_SEED_WORKERS",
     "POSSIBLE_USER_WARNINGS",
     "PYTEST_",

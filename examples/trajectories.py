@@ -1,0 +1,49 @@
+"""Questions to a journal in five lines each, with pandas, DuckDB and Polars: it is plain Parquet, one row a trajectory.
+
+    python examples/trajectories.py runs/quickstart
+
+Each asks the same: by step and role, how many trajectories there were, their mean reward, and how many broke a rule.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def with_pandas(run: str) -> Any:
+    """A pandas DataFrame."""
+    from pathlib import Path
+
+    import pandas as pd
+
+    files = sorted(Path(run, "journal").glob("step-*.parquet"))
+    rows = pd.concat(pd.read_parquet(file, columns=["step", "role", "score_total", "valid"]) for file in files)
+    return rows.groupby(["step", "role"]).agg(
+        count=("valid", "size"), reward=("score_total", "mean"), broken=("valid", lambda valid: (~valid).sum())
+    )
+
+
+def with_duckdb(run: str) -> Any:
+    """A DuckDB relation."""
+    import duckdb
+
+    return duckdb.sql(f"""
+        select step, role, count(*) as count, avg(score_total) as reward, count(*) filter (not valid) as broken
+        from read_parquet('{run}/journal/step-*.parquet') group by all order by all
+    """)
+
+
+def with_polars(run: str) -> Any:
+    """A Polars DataFrame."""
+    import polars as pl
+
+    valid, reward = pl.col("valid"), pl.col("score_total")
+    rows = pl.scan_parquet(f"{run}/journal/step-*.parquet").group_by("step", "role")
+    found = rows.agg(count=pl.len(), reward=reward.mean(), broken=(~valid).sum())
+    return found.sort("step", "role").collect()
+
+
+if __name__ == "__main__":
+    for ask in (with_pandas, with_duckdb, with_polars):
+        print(ask(sys.argv[1]))
