@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 PIP_INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test test-slurm test-browser lint format mutants pocket smollm2 constraints clean
+.PHONY: help env quickstart test test-slurm test-browser lint format docs mutants pocket smollm2 constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ lint: env ## Check style, spelling and types
 format: env ## Apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: env ## Build the documentation site, strictly, into build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
 
 mutants: env ## Put each known bug back into a copy and require its test to fail
 	$(BIN)/python tests/mutants/run.py $(if $(ROWS),--rows $(ROWS))

@@ -158,7 +158,7 @@ class Rollout:
 
     main: Trajectory
     subs: list[Trajectory] = field(default_factory=list)
-    """In order of invocation: ``subs[i].key.invocation == i + 1``."""
+    """Sorted by invocation index, ``subs[i].key.invocation == i + 1``."""
     scores: dict[int, Score] = field(default_factory=dict)
     """By invocation index, 0 for main; filled by scoring."""
 

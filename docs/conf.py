@@ -1,0 +1,62 @@
+"""The documentation site: ``make docs`` builds it with Sphinx, strictly, into build/docs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.errors import SphinxError
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+from team_file_reference import reference  # noqa: E402 - needs the path above
+
+project = "mgrpo_lightning"
+copyright = "the authors of mgrpo_lightning"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme = "furo"
+html_title = project
+exclude_patterns = ["conf.py"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+autodoc_class_signature = "separated"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_inherit_docstrings = False
+napoleon_google_docstring = True
+
+_LINK = re.compile(r"\[([^\]]+)\]\(((?:\.\./|\w)[^)#:]*)\)")
+
+
+def _written(app: Sphinx, name: str, source: list[str]) -> None:
+    """Fill pages that are made of other files, and see that every link into the repository leads somewhere."""
+    if name == "quickstart":
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        text = text.replace("# mgrpo_lightning", "# Quickstart", 1)
+        source[0] = re.sub(r"\]\((?!https?:|#)(?:(docs/)|)", lambda m: "](" if m[1] else "](../", text)
+    elif name == "team_file":
+        source[0] = source[0] + reference()
+    source[0] = _LINK.sub(lambda match: _checked(match, name), source[0])
+
+
+def _checked(match: re.Match[str], name: str) -> str:
+    text, target = match[1], match[2]
+    path = (ROOT / "docs" / name).parent.joinpath(target).resolve()
+    if not path.exists():
+        raise SphinxError(f"{name}.md has a dead link: {target}")
+    # A folder cannot be linked to, nor a text that is no page of the site; any other file becomes a download.
+    elsewhere = path.suffix == ".md" and not path.is_relative_to(ROOT / "docs")
+    return f"{text} (`{path.relative_to(ROOT)}`)" if path.is_dir() or elsewhere else match[0]
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx.
+
+    Args:
+        app: Of this build.
+    """
+    app.connect("source-read", _written)

@@ -1,0 +1,72 @@
+"""The documentation: it builds without a warning, its commands exist, its error messages are ones that the code has."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mgrpo_lightning
+from mgrpo_lightning import callbacks, tasks
+
+COMMANDS = {"fit", "validate", "test", "predict", "replay", "doctor", "launch", "store", "view"}
+
+
+@pytest.fixture(scope="module")
+def pages(root: Path) -> dict[str, str]:
+    folder = root / "docs"
+    found = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in folder.rglob("*.md")}
+    return found | {name: (root / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
+
+
+def test_the_site_builds_without_a_warning(root: Path, tmp_path: Path) -> None:
+    words = [
+        "--fail-on-warning",
+        "--keep-going",
+        "--quiet",
+        "-d",
+        str(tmp_path / "trees"),
+        "docs",
+        str(tmp_path / "site"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", *words], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    site = tmp_path / "site"
+    reference = (site / "team_file.html").read_text(encoding="utf-8")
+    for key in ("rollouts_per_query", "shared_with", "discusses_with", "clip_high", "on_loss"):
+        assert key in reference
+    api = (site / "api.html").read_text(encoding="utf-8")
+    public = [*mgrpo_lightning.__all__, *callbacks.__all__, *tasks.__all__]
+    assert [name for name in public if name not in api] == []
+
+
+def test_every_page_is_in_the_table_of_contents(root: Path, pages: dict[str, str]) -> None:
+    listed = set(
+        re.findall(r"^[\w/]+$", "\n".join(re.findall(r"```{toctree}\n(.*?)```", pages["docs/index.md"], re.S)), re.M)
+    )
+    names = {name.removeprefix("docs/").removesuffix(".md") for name in pages if name.startswith("docs/")}
+    assert listed == names - {"index"}
+
+
+def test_messages_of_the_troubleshooting_page_are_in_the_code(root: Path, pages: dict[str, str]) -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (root / "mgrpo_lightning").rglob("*.py"))
+    told = re.findall(r"^\| `([^`]+)` \|", pages["docs/troubleshooting.md"], re.MULTILINE)
+    assert len(told) >= 12
+    assert [message for message in told if message not in code] == []
+
+
+def test_commands_configs_and_targets_in_the_documentation_exist(root: Path, pages: dict[str, str]) -> None:
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    for name, text in pages.items():
+        assert set(re.findall(r"^ {4}mgrpo (\w+) ", text, re.MULTILINE)) <= COMMANDS, name
+        for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+            assert (root / f"{module.replace('.', '/')}.py").exists(), (name, module)
+        for path in re.findall(r"--config[= ]((?:configs|examples)/[\w/.]+\.yaml)", text):
+            assert (root / path).exists(), (name, path)
+        for target in re.findall(r"`make ([a-z][a-z0-9-]*)", text):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), (name, target)
