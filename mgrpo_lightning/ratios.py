@@ -1,8 +1,8 @@
 """What updates made of sampled tokens: the log of the importance ratio of each, beside the journal of what was played.
 
-One Parquet file an update, ``ratios-000012.parquet``, one row a trajectory that moved its adapter: key, role, and
-log(current / behaviour) of its sampled ids before the step. It is 0 but for numerics where a step trains on what it has
-played; where a role is behind (``lag``, ``queue``) the rows are of earlier steps.
+One Parquet file an update, ``ratios/000012.parquet`` in the journal's folder, one row a trajectory that moved its
+adapter: key, role, and log(current / behaviour) of its sampled ids before the step. It is 0 but for numerics where a
+step trains on what it has played; where a role is behind (``lag``, ``queue``) the rows are of earlier steps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mgrpo_lightning.trajectory import Key
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREFIX = "ratios"
+FOLDER = "ratios"
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     *((name, pa.int64()) for name in Key._fields),
     ("role", pa.string()),
@@ -48,7 +48,7 @@ def write_ratios(folder: Path, step: int, ratios: Mapping[str, Mapping[Key, Tens
     ]
     if not rows:
         return None
-    path = folder / f"{PREFIX}-{step:06d}{f'-{rank}' if rank else ''}.parquet"
+    path = folder / FOLDER / f"{step:06d}{f'-{rank}' if rank else ''}.parquet"
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
     return path

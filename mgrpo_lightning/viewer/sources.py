@@ -13,7 +13,7 @@ import yaml
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.journal import PREFIXES
-from mgrpo_lightning.ratios import PREFIX as RATIOS
+from mgrpo_lightning.ratios import FOLDER as RATIOS
 
 _FILE = re.compile(rf"({'|'.join(PREFIXES.values())})-(\d{{6}})(?:-\d{{6}})?\.parquet")
 JOURNAL = "journal"
@@ -76,7 +76,7 @@ class Source:
 
     def ratios(self) -> list[Path]:
         """The files of what updates made of tokens, of all roles and ranks."""
-        return [path for folder in self._folders for path in sorted((folder / JOURNAL).glob(f"{RATIOS}-*.parquet"))]
+        return [path for folder in self._folders for path in sorted((folder / JOURNAL / RATIOS).glob("*.parquet"))]
 
     def tensorboards(self) -> list[Path]:
         """Folders with TensorBoard's files."""

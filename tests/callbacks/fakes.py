@@ -96,6 +96,7 @@ class FakeTeam(LightningModule):
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.roles = ROLES
         self.local_roles = list(ROLES)
+        self.trained_roles: list[str] = []
         self.adapters = {role: FakePolicy(role) for role in ROLES}
         self.validation_results: list[dict[str, Any]] = []
 

@@ -59,7 +59,7 @@ def test_every_step_has_its_histograms_and_its_ratios(tmp_path: Path) -> None:
         for figure in ("advantages", "log_ratios"):
             assert [event.step for event in found.Histograms(f"{name}/{figure}")] == steps
     assert found.Histograms("main/advantages")[0].histogram_value.num == 3
-    ratios = read_ratios(tmp_path / "journal" / "ratios-000000.parquet", 0)
+    ratios = read_ratios(tmp_path / "journal" / "ratios" / "000000.parquet", 0)
     assert len(ratios) == 3
     batch = random_batch("main", rows=3, seed=0)
     assert [len(ratios[row.key]) for row in batch.rows] == [len(row.behaviour) for row in batch.rows]
@@ -100,8 +100,8 @@ def test_a_warm_start_has_no_ratios(make_roles: MakeRoles) -> None:
 def test_ratios_of_several_steps_are_found_by_the_step_they_were_played_in(tmp_path: Path) -> None:
     played = {Key(3, 0, 0, 0): torch.tensor([0.25, -1.5]), Key(4, 1, 0, 1): torch.tensor([0.5])}
     path = write_ratios(tmp_path, 5, {"main": played, "searcher": {}})
-    assert path == tmp_path / "ratios-000005.parquet"
+    assert path == tmp_path / "ratios" / "000005.parquet"
     assert read_steps(path) == {3, 4}
     assert read_ratios(path, 3) == {Key(3, 0, 0, 0): [0.25, -1.5]}
     assert write_ratios(tmp_path, 6, {"main": {}}) is None
-    assert write_ratios(tmp_path, 6, {"main": played}, rank=1) == tmp_path / "ratios-000006-1.parquet"
+    assert write_ratios(tmp_path, 6, {"main": played}, rank=1) == tmp_path / "ratios" / "000006-1.parquet"

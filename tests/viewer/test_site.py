@@ -81,7 +81,7 @@ def test_a_group_has_everything_about_its_rollouts(tmp_path: Path) -> None:
 def test_ratios_of_an_update_stand_at_their_tokens(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     write_ratios(run / "journal", 1, {"main": {Key(0, 0, 1, 0): torch.tensor([0.125, -0.5, 2.0])}})
-    (run / "journal" / "ratios-000007.parquet").write_bytes(b"torn")
+    (run / "journal" / "ratios" / "000007.parquet").write_bytes(b"torn")
     site = Site([Source.of(run)], live=False)
     bad, good = received(site.group(0, "step-000000", 0))["rollouts"]
     assert [span.get("ratios") for span in good[0]["spans"]] == [None, [0.125, -0.5], None, [2.0]]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.tasks.benchmarks import WebWalkerQA
@@ -37,17 +39,19 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
-class FakeJudge:
+class FakeJudge(Judge):
     def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9/v1", "nobody")
         self.asked: list[str] = []
 
-    async def correct(self, question: str, accepted: tuple[str, ...], answer: str) -> bool:
+    @override
+    async def correct(self, question: str, accepted: Sequence[str], answer: str) -> bool:
         self.asked.append(answer)
         return "May" in answer
 
 
 def judge() -> Judge:
-    return cast("Judge", FakeJudge())
+    return FakeJudge()
 
 
 @pytest.mark.parametrize("name", list(LAYOUTS))
@@ -70,7 +74,7 @@ def test_a_language_can_be_picked(tmp_path: Path) -> None:
 def test_the_judge_is_asked_only_where_nothing_else_decides(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", [LAYOUTS["flat.parquet"]])
     fake = FakeJudge()
-    task = WebWalkerQA(str(tmp_path), cast("Judge", fake))
+    task = WebWalkerQA(str(tmp_path), fake)
     (question,) = task.questions("test")
     answers = ("", "it was in may", "May", "June")
     assert [asyncio.run(task.correct(question, answer)) for answer in answers] == [0.0, 1.0, 1.0, 0.0]
