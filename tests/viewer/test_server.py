@@ -28,9 +28,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
         thread.join()
 
 
-def get(server: Server, path: str, host: str | None = None) -> tuple[int, bytes, dict[str, str]]:
+def get(server: Server, path: str, host: str | None = None, **more: str) -> tuple[int, bytes, dict[str, str]]:
+    headers = {name.replace("_", "-"): value for name, value in more.items()} | ({"Host": host} if host else {})
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
-    connection.request("GET", path, headers={"Host": host} if host else {})
+    connection.request("GET", path, headers=headers)
     response = connection.getresponse()
     found = response.status, response.read(), {key.lower(): value for key, value in response.getheaders()}
     connection.close()
@@ -81,6 +82,13 @@ def test_nothing_else_is_there(server: Server, path: str) -> None:
 def test_a_name_that_was_made_to_lead_here_gets_nothing(server: Server, host: str) -> None:
     assert get(server, "/data/index.js", host=host or " ")[0] == 403
     assert get(server, "/data/index.js", host=f"localhost:{server.server_address[1]}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("site", "status"), [("same-origin", 200), ("none", 200), ("cross-site", 403), ("same-site", 403)]
+)
+def test_a_page_from_elsewhere_cannot_read_scripts_from_here(server: Server, site: str, status: int) -> None:
+    assert get(server, "/data/index.js", Sec_Fetch_Site=site)[0] == status
 
 
 def test_data_is_ascii_and_holds_no_tag(server: Server) -> None:

@@ -3,7 +3,7 @@
 
 const mgrpo = { waiting: new Map(), groups: new Map(), index: null };
 const html = htm.bind(preact.h);
-const { useEffect, useRef, useState } = preactHooks;
+const { useEffect, useMemo, useRef, useState } = preactHooks;
 
 const TRUNCATED = 1, INVALID = 2, FAILED = 4;
 

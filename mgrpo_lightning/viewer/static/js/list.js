@@ -41,8 +41,8 @@ function List({ index, filter, setFilter, setListed }) {
   const box = useRef(null);
   const generation = useRef(0);
   useEffect(() => { generation.current += 1; setFound(null); setProgress(""); }, [filter.text, index]);
-  const rows = mgrpo.filtered(filter, found);
-  useEffect(() => setListed(rows), [rows.length, filter, found, index]);
+  const rows = useMemo(() => mgrpo.filtered(filter, found), [filter, found, index]);
+  useEffect(() => setListed(rows), [rows]);
   const deepSearch = async () => {
     const mine = ++generation.current, seen = new Set();
     const among = mgrpo.filtered({ ...filter, text: "" }, null);

@@ -33,6 +33,7 @@ function HeldOut({ index }) {
 }
 
 function Overview({ index, theme }) {
+  const charts = useMemo(() => chartsOf(index), [index]);
   const steps = index.plays.filter((play) => play.stage === "step").length;
   const marked = (mark) => index.columns.marks.filter((marks) => marks & mark).length;
   const cards = [
@@ -46,6 +47,6 @@ function Overview({ index, theme }) {
       <b>${value.toLocaleString()}</b><span>${name}</span></a>`)}</section>
     <h2>Held out</h2><${HeldOut} index=${index} />
     <h2>Training</h2>
-    <section class="charts">${chartsOf(index).map(([title, lines]) => html`<${Chart} key=${title} title=${title} lines=${lines} theme=${theme} />`)}</section>
+    <section class="charts">${charts.map(([title, lines]) => html`<${Chart} key=${title} title=${title} lines=${lines} theme=${theme} />`)}</section>
   </main>`;
 }
