@@ -2,6 +2,7 @@
 
     pip install playwright && apt-get install chromium
     python -m benchmarks.viewer RUN [--rollouts 10000] [--repeats 3]
+    python -m benchmarks.viewer runs/quickstart --picture docs/viewer.png     # only the picture of the README
 
 The rollouts are those of a real run (its training journal), written again and again as further steps until there are
 enough. Server and browser share the machine; times are the browser's own, from an address being opened or a control
@@ -112,6 +113,23 @@ def measure(url: str, browser: Any, count: int) -> dict[str, float]:
     return found
 
 
+def picture(url: str, browser: Any, path: Path) -> None:
+    """Write a picture of a rollout with two calls, its tokens coloured by log-probability.
+
+    Args:
+        url: Of the page.
+        browser: Started.
+        path: The picture to write.
+    """
+    page = browser.new_page(viewport={"width": 1200, "height": 860}, device_scale_factor=1.5)
+    page.goto(f"{url}#/list?stage=train&calls=2&level=2+hops&sort=reward&down=1")
+    page.locator(".rows .row").last.click()
+    page.wait_for_selector(".trajectory.sub .turn")
+    page.keyboard.press("c")
+    page.screenshot(path=str(path))
+    page.close()
+
+
 def served(run: Path) -> Iterator[str]:
     """Serve a run until the iterator is closed.
 
@@ -132,7 +150,15 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--picture", type=Path, help="take a picture of one rollout instead")
     arguments = parser.parse_args()
+    if arguments.picture is not None:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            serving = served(arguments.run)
+            picture(next(serving), browser, arguments.picture)
+            next(serving, None)
+        return
     every: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         count = multiply(arguments.run, Path(folder), arguments.rollouts)

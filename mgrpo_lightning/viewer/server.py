@@ -54,8 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        # A page from elsewhere whose name was made to lead here would ask with its own name; one that wants a script from
-        # here, to read it, is told apart by its browser, and kept from it by the header of the resource policy.
+        # A page from elsewhere whose name was made to lead here would ask with its own name; one that wants a script
+        # from here, to read it, is told apart by its browser, and kept from it by the header of the resource policy.
         named = self.headers.get("Host", "").rpartition(":")[0] in (HOST, "localhost")
         if not named or self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for this machine alone")

@@ -5,8 +5,10 @@ const POLL = 2000;
 const KEYS = [["j or \u2192", "next rollout"], ["k or \u2190", "previous rollout"], ["g", "its group"], ["l", "list"], ["o", "overview"],
   ["/", "search"], ["c", "colour of tokens"], ["t", "light or dark"], ["?", "these keys"]];
 
+const decoded = (text) => { try { return decodeURI(text); } catch { return text; } };
+
 const parseAddress = () => {
-  const [path, query = ""] = decodeURI(location.hash.replace(/^#\/?/, "")).split("?");
+  const [path, query = ""] = decoded(location.hash.replace(/^#\/?/, "")).split("?");
   const [kind = "", ...place] = path.split("/");
   return { kind, place, filter: { ...NO_FILTER, ...Object.fromEntries([...new URLSearchParams(query)].filter(([key]) => key in NO_FILTER)) } };
 };
