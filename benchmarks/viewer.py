@@ -123,7 +123,7 @@ def picture(url: str, browser: Any, path: Path) -> None:
     """
     page = browser.new_page(viewport={"width": 1200, "height": 860}, device_scale_factor=1.5)
     page.goto(f"{url}#/list?stage=train&calls=2&level=2+hops&sort=reward&down=1")
-    page.locator(".rows .row").last.click()
+    page.locator(".rows .row").first.click()
     page.wait_for_selector(".trajectory.sub .turn")
     page.keyboard.press("c")
     page.screenshot(path=str(path))
