@@ -24,7 +24,11 @@ from mgrpo_lightning.viewer.site import Site
 from mgrpo_lightning.viewer.sources import Source
 from tests.viewer.runs import make_group, write_run
 
-pytestmark = pytest.mark.skipif(os.environ.get("MGRPO_TEST_BROWSER") != "1", reason="MGRPO_TEST_BROWSER is not 1")
+if os.environ.get("MGRPO_TEST_BROWSER") != "1":
+    pytest.skip("MGRPO_TEST_BROWSER is not 1", allow_module_level=True)
+
+from playwright.sync_api import expect, sync_playwright
+
 Page = Any
 Show = Callable[..., Page]
 HOSTILE = [
@@ -47,8 +51,6 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
     if shutil.which("chromium") is None:
         subprocess.run(["apt-get", "update", "--quiet"], check=True)
         subprocess.run(["apt-get", "install", "--yes", "--quiet", "chromium"], check=True)
@@ -133,7 +135,7 @@ def test_a_person_reads_a_real_run(
     assert page.locator(".rows .row").count() == 32
     page.select_option("select[name=stage]", "train")
     page.select_option("select[name=level]", "1 hop")
-    page.wait_for_function("document.querySelectorAll('.rows .row').length < 16")
+    expect(page.locator(".rows .row")).not_to_have_count(32)
     kept = page.locator(".rows .row").count()
     assert set(page.locator(".rows .c-level").all_inner_texts()) == {"1 hop"}
     page.click(".head button:has-text('reward')")
@@ -145,11 +147,11 @@ def test_a_person_reads_a_real_run(
     page.wait_for_selector(".trajectory.sub .turn")
     assert f"1 of {kept} listed" in page.inner_text(".place")
     page.keyboard.press("j")
-    page.wait_for_function("document.querySelector('.place').innerText.includes('2 of')")
+    expect(page.locator(".place")).to_contain_text(f"2 of {kept} listed")
     page.keyboard.press("k")
-    page.wait_for_function("document.querySelector('.place').innerText.includes('1 of')")
+    expect(page.locator(".place")).to_contain_text(f"1 of {kept} listed")
     page.keyboard.press("c")
-    page.wait_for_function("[...document.querySelectorAll('.token')].some((token) => token.style.background)")
+    expect(page.locator(".token[style*=background]").first).to_be_visible()
     shot(page, f"rollout-{kind}")
     rollout = page.url
     page.keyboard.press("t")
@@ -172,9 +174,9 @@ def test_the_search_looks_into_every_text(tmp_path: Path, show: Show) -> None:
     page = show(export(Site([Source.of(run)], live=False), tmp_path / "page").as_uri())
     page.keyboard.press("/")
     page.fill("#search", "call: the NEEDLE")
-    page.wait_for_function("document.querySelectorAll('.rows .row').length === 0")
+    expect(page.locator(".rows .row")).to_have_count(0)
     page.press("#search", "Enter")
-    page.wait_for_function("document.querySelectorAll('.rows .row').length === 2")
+    expect(page.locator(".rows .row")).to_have_count(2)
     assert set(page.locator(".rows .c-step").all_inner_texts()) == {"7"}
 
 
@@ -183,8 +185,7 @@ def test_new_steps_of_a_run_appear(tmp_path: Path, show: Show, serve: Callable[[
     page = show(serve(run))
     before = page.locator(".card b").first.inner_text()
     write_groups(run / "journal", 1, [make_group(1, 0, (1.0, 0.0))], "train")
-    page.wait_for_function(f"document.querySelector('.card b').innerText !== '{before}'", timeout=15_000)
-    assert page.locator(".card b").first.inner_text() == str(int(before) + 2)
+    expect(page.locator(".card b").first).to_have_text(str(int(before) + 2), timeout=15_000)
 
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)))

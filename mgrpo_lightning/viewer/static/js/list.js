@@ -29,8 +29,9 @@ function Filters({ index, filter, setFilter, progress, deepSearch }) {
     ${field("low", "reward from", 4)}${field("high", "to", 4)}${field("calls", "calls", 3)}
     <${Choice} name="marked" value=${filter.mark} change=${set("mark")}
       options=${[["truncated", "truncated"], ["invalid", "broken rule"], ["undecided", "not decided"]]} />
-    <label class="search">text<input name="text" type="search" id="search" value=${filter.text} placeholder="question or answer; Enter: all texts"
+    <label class="search">text<input name="text" type="search" id="search" value=${filter.text} placeholder="in questions and answers"
       onInput=${(event) => set("text")(event.target.value)} /></label>
+    <button type="submit" title="in what agents said and saw">search all texts</button>
     <span class="quiet">${progress}</span></form>`;
 }
 
