@@ -114,7 +114,8 @@ def main() -> None:
         results = fit([*TEAM, *base, f"--run.seed={seed}"], folder)
         with atomic_path(RECORDS / f"seed-{seed}.json") as temporary:
             temporary.write_text(json.dumps(record(folder, results), indent=1) + "\n")
-        shutil.copy(folder / "learning_curve.png", RECORDS / f"seed-{seed}.png")
+        with atomic_path(RECORDS / f"seed-{seed}.png") as temporary:
+            shutil.copy(folder / "learning_curve.png", temporary)
         records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("seed-*.json"))]
         print(f"warm start: {warm_start['seconds']['fit'] / 3600:.2f} hours\n\n{table(records)}", flush=True)
 
