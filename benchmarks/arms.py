@@ -5,8 +5,8 @@
 Each seed has a curriculum: a first stage on simple questions, a probe of how often the team is right on each training
 question, a second stage on those on which it seldom is. All arms of one team start the second stage from the same
 adapters. An arm that is another kind of team (``unified``, ``single_agent``, ``horizontal``) has a warm start and a
-first stage of its own, from the same imperfect demonstrator. Every arm is evaluated on the same 500 held-out
-questions, greedily, before the second stage, every 6 steps, and at its end.
+first stage of its own, from the same imperfect demonstrator. Every arm is evaluated on the same 500 questions of the
+test split, on which no setting was chosen, greedily: before the second stage, every 6 steps, and at its end.
 
 Each run has a folder of its own; what is finished is not run again, and what was cut off goes on. As a run ends its
 figures are in docs/arms, to be committed. ``python -m benchmarks.arms_report`` makes the tables and pictures of all
@@ -31,7 +31,8 @@ RECORDS = Path("docs/arms")
 EVERY = 6
 """Steps between validations, and between the checkpoints that are kept."""
 EVALUATION = (
-    *("--data.validation.questions=500", "--data.validation.per_batch=125", f"--trainer.val_check_interval={EVERY}"),
+    *("--data.validation.split=test", "--data.validation.questions=500", "--data.validation.per_batch=125"),
+    f"--trainer.val_check_interval={EVERY}",
     *("--checkpoint.save_top_k=-1", f"--checkpoint.every_n_train_steps={EVERY}"),
 )
 

@@ -134,7 +134,7 @@ def main() -> None:
     """Print the tables and draw the picture of all that is recorded."""
     found = load(RECORDS)
     count = len(next(iter(found.values()))[0]["validations"][-1]["right"])
-    questions = Factbook(hops=[1, 2]).questions("validation")[:count]
+    questions = Factbook(hops=[1, 2]).questions("test")[:count]
     print(accuracy_table(found), parts_table(found, questions), stability_table(found), sep="\n\n")
     draw(found, RECORDS / "arms.png")
 

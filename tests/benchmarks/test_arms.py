@@ -38,7 +38,8 @@ def test_an_arm_is_a_second_stage_of_its_team(arm: str, parse: Parse) -> None:
     cli = parse(*start.team, *arms.ARMS[arm].changes, *stage_2, *arms.EVALUATION, *adapters)
     owners = adapter_owners(cli.model.roles)
     assert {role: c.adapter.path for role, c in cli.model.roles.items()} == {r: f"given/{o}" for r, o in owners.items()}
-    assert (cli.datamodule.validation.questions, cli.trainer.val_check_interval) == (500, 6)
+    validation = cli.datamodule.validation
+    assert (validation.split, validation.questions, cli.trainer.val_check_interval) == ("test", 500, 6)
     assert cli.datamodule.selection.at_most == 0.5
     windows = {role.limits.context for role in cli.model.roles.values()}
     assert windows == {512}, "every policy of every arm has the same window"
