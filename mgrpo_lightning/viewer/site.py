@@ -18,7 +18,7 @@ from mgrpo_lightning.trajectory import Group, Key
 from mgrpo_lightning.viewer.detail import Decoders, group_data, read_play
 from mgrpo_lightning.viewer.index import Index
 from mgrpo_lightning.viewer.rows import Row, read_rows
-from mgrpo_lightning.viewer.scalars import phase_curves
+from mgrpo_lightning.viewer.scalars import Curves, phase_curves
 from mgrpo_lightning.viewer.sources import Play, Source
 from mgrpo_lightning.viewer.tokens import decoder_of
 
@@ -40,6 +40,7 @@ class Site:
         self._live = live
         self._rows: dict[tuple[int, Play], tuple[Stamps, list[Row]]] = {}
         self._groups: OrderedDict[tuple[int, str], tuple[Stamps, dict[int, Group], dict[Key, Row]]] = OrderedDict()
+        self._curves: dict[int, tuple[Stamps, Curves]] = {}
         self._steps: dict[Path, tuple[Stamps, set[int]]] = {}
         self._decoders: list[Decoders | None] = [None] * len(sources)
 
@@ -59,7 +60,7 @@ class Site:
         for number, source in enumerate(self._sources):
             for play, paths in source.files().items():
                 index.add(number, play, self._read(number, play, paths))
-            for name, points in phase_curves(source.tensorboards()).items():
+            for name, points in self._scalars(number).items():
                 index.add_curve(number, name, points)
         return _script("index", {**index.data(), "live": self._live, "version": version})
 
@@ -90,6 +91,14 @@ class Site:
         known = self._rows.get((run, play))
         if known is None or known[0] != stamps:
             known = self._rows[run, play] = (stamps, read_rows(paths))
+        return known[1]
+
+    def _scalars(self, run: int) -> Curves:
+        folders = self._sources[run].tensorboards()
+        stamps = _stamps([path for folder in folders for path in sorted(folder.iterdir())])
+        known = self._curves.get(run)
+        if known is None or known[0] != stamps:
+            known = self._curves[run] = (stamps, phase_curves(folders))
         return known[1]
 
     def _play(self, run: int, slug: str) -> tuple[dict[int, Group], dict[Key, Row]] | None:
