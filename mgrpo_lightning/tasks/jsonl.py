@@ -10,24 +10,22 @@ are the fields by which tables are split (``table_by``).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.tasks.agreement import Agreement
-from mgrpo_lightning.tasks.base import Question, Split, Task
+from mgrpo_lightning.tasks.base import Question, Split
 from mgrpo_lightning.tasks.judge import Judge, judged_report
-from mgrpo_lightning.tasks.scoring import exact_match
-from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.tools.sets import ToolSet, collected
+from mgrpo_lightning.tasks.judged import JudgedTask
+from mgrpo_lightning.tools.sets import ToolSet
 from mgrpo_lightning.trajectory import Trajectory
 
 LAYOUT = 'write {"question": "...", "answer": "..."} on every line.'
 
 
-class JsonlTask(Task):
+class JsonlTask(JudgedTask):
     """Questions from JSONL files, scored by exact match up to case, space and trailing punctuation, or by a judge.
 
     Args:
@@ -54,38 +52,21 @@ class JsonlTask(Task):
         expert: Judge | None = None,
         table_by: Sequence[str] = (),
     ) -> None:
+        super().__init__(judge, tools)
         self.table_by = tuple(table_by)
         paths: dict[Split, str | None] = {"train": path, "validation": validation_path, "test": test_path}
         self._questions = {
             split: read_questions(Path(file), self.table_by) for split, file in paths.items() if file is not None
         }
-        self._judge = judge
         self._expert = expert
-        self._tools = collected(tools)
 
     @override
     def questions(self, split: Split) -> Sequence[Question]:
         return self._questions.get(split, [])
 
     @override
-    async def correct(self, question: Question, answer: str | None) -> float:
-        matched = exact_match(answer, question.answers)
-        if self._judge is None or answer is None or not answer.strip():
-            return matched
-        return float(await self._judge.decide(question.text, question.answers, answer, matched=matched > 0))
-
-    @property
-    @override
-    def agreement(self) -> Agreement | None:
-        return None if self._judge is None else self._judge.agreement
-
-    @override
     async def expert(self, question: Question, trajectory: Trajectory) -> float:
         return await judged_report(self._expert, trajectory)
-
-    @override
-    def tools(self) -> Mapping[str, Tool]:
-        return self._tools
 
 
 def read_questions(path: Path, metadata: Sequence[str] = ()) -> list[Question]:

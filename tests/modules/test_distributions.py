@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -17,7 +16,7 @@ from mgrpo_lightning.ratios import read_ratios, read_steps, write_ratios
 from mgrpo_lightning.roles import AdapterConfig, OptimizerConfig, RoleConfig
 from mgrpo_lightning.trajectory import Key
 from tests.modules.conftest import MakeRoles, random_batch
-from tests.modules.test_team import Prepared
+from tests.modules.test_team import Prepared, plain_trainer
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
 
@@ -41,18 +40,8 @@ def test_every_step_has_its_histograms_and_its_ratios(tmp_path: Path) -> None:
         role: RoleConfig(model, AdapterConfig(rank=4), calls=calls, optimizer=OptimizerConfig(lr=1e-2))
         for role, calls in (("main", ["searcher"]), ("searcher", []))
     }
-    trainer = Trainer(
-        max_steps=2,
-        max_epochs=-1,
-        logger=TensorBoardLogger(tmp_path, name="", version="tensorboard"),
-        callbacks=[Distributions(), OnlyRatios()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-    )
+    logger = TensorBoardLogger(tmp_path, name="", version="tensorboard")
+    trainer = plain_trainer(tmp_path, 2, logger=logger, callbacks=[Distributions(), OnlyRatios()])
     trainer.fit(TeamModule(roles), datamodule=Prepared(idle=[(1, "searcher")]))
     found = events(tmp_path / "tensorboard")
     for name, steps in (("main", [0, 1]), ("searcher", [0])):

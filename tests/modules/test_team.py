@@ -46,6 +46,20 @@ class Prepared(AlignedTrajectoryDataModule):
         return replace(batch, rows=[replace(row, versions=(version,)) for row in batch.rows])
 
 
+def plain_trainer(folder: Path, steps: int, **options: Any) -> Trainer:
+    """A trainer that fits and does nothing else, unless told to."""
+    defaults: dict[str, Any] = {
+        "max_epochs": -1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "limit_val_batches": 0,
+        "accelerator": "cpu",
+    }
+    return Trainer(max_steps=steps, default_root_dir=folder, **{**defaults, **options})
+
+
 def snapshot(module: TeamModule) -> State:
     """Adapter and moments of each role, and the base."""
     optimizer = module.optimizers(use_pl_optimizer=False)
@@ -84,17 +98,7 @@ def fit(tiny_folder: Path, tmp_path: Path) -> Callable[..., tuple[TeamModule, Pr
             for role, rank in (("main", 4), ("searcher", 2))
         }
         module = TeamModule(roles, local_roles=local)
-        trainer = Trainer(
-            max_steps=steps,
-            max_epochs=-1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            limit_val_batches=0,
-            accelerator="cpu",
-            default_root_dir=tmp_path,
-        )
+        trainer = plain_trainer(tmp_path, steps)
         trainer.fit(module, datamodule=data)
         return module, data
 

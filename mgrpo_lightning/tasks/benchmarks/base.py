@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.tasks.agreement import Agreement
-from mgrpo_lightning.tasks.base import Question, Split, Task
+from mgrpo_lightning.tasks.base import Question, Split
 from mgrpo_lightning.tasks.judge import Judge
-from mgrpo_lightning.tasks.scoring import exact_match
-from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.tools.sets import ToolSet, collected
+from mgrpo_lightning.tasks.judged import JudgedTask
+from mgrpo_lightning.tools.sets import ToolSet
 
 
-class Benchmark(Task):
+class Benchmark(JudgedTask):
     """Questions to be asked, never to be trained on: validation and test have all of them.
 
     Args:
@@ -32,6 +30,7 @@ class Benchmark(Task):
     def __init__(
         self, questions: Sequence[Question], *, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()
     ) -> None:
+        super().__init__(judge, tools)
         if not questions:
             raise DataError("the benchmark has no question that fits its filters.", hint="give less of them.")
         ids = [question.id for question in questions]
@@ -39,40 +38,10 @@ class Benchmark(Task):
             double = next(name for name in ids if ids.count(name) > 1)
             raise DataError(f"two questions have the id {double!r}.", hint="give the file of one split only.")
         self._questions = list(questions)
-        self._judge = judge
-        self._tools = collected(tools)
 
     @override
     def questions(self, split: Split) -> Sequence[Question]:
         return [] if split == "train" else self._questions
-
-    def rule(self, question: Question, answer: str) -> float:
-        """The official score of an answer that is not empty, in [0, 1].
-
-        Args:
-            question: With its accepted answers.
-            answer: Main's.
-        """
-        return exact_match(answer, question.answers)
-
-    @override
-    async def correct(self, question: Question, answer: str | None) -> float:
-        """1.0 if the rule or else the judge says so; an empty answer is wrong."""
-        if answer is None or not answer.strip():
-            return 0.0
-        matched = self.rule(question, answer)
-        if self._judge is None:
-            return matched
-        return float(await self._judge.decide(question.text, question.answers, answer, matched=matched > 0))
-
-    @property
-    @override
-    def agreement(self) -> Agreement | None:
-        return None if self._judge is None else self._judge.agreement
-
-    @override
-    def tools(self) -> Mapping[str, Tool]:
-        return self._tools
 
 
 def inside(folder: Path, name: str) -> Path:
