@@ -25,26 +25,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from mgrpo_lightning.policy.packed import packed, packed_product
+from mgrpo_lightning.policy.onednn import packed, packed_product, product
 
 
-class _AddedIn(torch.autograd.Function):
-    """y = W' x + bias, with gradients to x (T x inputs) and to the A (r x inputs) and B (outputs x r) inside of W'."""
+class _Product(torch.autograd.Function):
+    """y = W' x + bias, with gradients to x (T x inputs) and, where an adapter is inside of W', to its A and B.
+
+    A is r x inputs, B outputs x r, both None for a weight without one.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor | None, b: Tensor | None, scaling: float
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, a, b)
+        ctx.save_for_backward(x if a is not None else None, weight, a, b)
         ctx.scaling = scaling
-        return F.linear(x, weight, bias)
+        return product(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, Tensor | None, Tensor | None, None]:
         x, weight, a, b = ctx.saved_tensors
         (dy,) = grads
+        dx = product(dy, weight.T, None) if ctx.needs_input_grad[0] else None
+        if x is None:
+            return dx, None, None, None, None, None
         narrow = (dy @ b).mul_(ctx.scaling)
-        return dy @ weight, None, None, narrow.T @ x, dy.T @ (x @ a.T).mul_(ctx.scaling), None
+        return dx, None, None, narrow.T @ x, dy.T @ (x @ a.T).mul_(ctx.scaling), None
 
 
 class _DenseLinear(nn.Module):
@@ -61,9 +67,8 @@ class _DenseLinear(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Of any number of tokens, ... x inputs."""
         if torch.is_grad_enabled():
-            if self.adapter is None:
-                return F.linear(input, self.weight, self.bias)
-            flat: Tensor = _AddedIn.apply(input.flatten(0, -2), self.weight, self.bias, *self.adapter)  # type: ignore[no-untyped-call]
+            a, b, scaling = self.adapter or (None, None, 1.0)
+            flat: Tensor = _Product.apply(input.flatten(0, -2), self.weight, self.bias, a, b, scaling)  # type: ignore[no-untyped-call]
             return flat.view(*input.shape[:-1], -1)
         if self.packed is None:
             self.packed = packed(self.weight)

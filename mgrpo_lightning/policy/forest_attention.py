@@ -64,11 +64,16 @@ def _attend(
         result, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
         return result
     # With a mask, transformers copies the keys for each head that shares them; the kernel of CPUs need not.
-    shared = query.shape[1] > key.shape[1]
+    heads, num_queries = query.shape[1:3]
+    shared = heads > key.shape[1]
+    if shared and num_queries == 1 and mask.shape[1] == 1:
+        # heads that share keys are as many queries of one head: the kernel then reads the keys once, not for each
+        query = query.unflatten(1, (key.shape[1], -1)).squeeze(3)
+        shared = False
     result = scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=options.get("scaling"), enable_gqa=shared
     )
-    return result.transpose(1, 2).contiguous()
+    return result.reshape(len(result), heads, num_queries, -1).transpose(1, 2).contiguous()
 
 
 def _take(states: Tensor, places: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from mgrpo_lightning.policy.loading import Quantization, clear_load_error, source_of
 from mgrpo_lightning.policy.logprobs import LOGITS
-from mgrpo_lightning.policy.packed import packs
+from mgrpo_lightning.policy.onednn import multiplies
 from mgrpo_lightning.policy.sampling.slots import bytes_per_token
 from mgrpo_lightning.policy.sampling.transformers import PREFILL_TOKENS
 from mgrpo_lightning.roles import AdapterConfig, RoleConfig
@@ -31,7 +31,7 @@ class MemoryPlan:
     base: int
     """Frozen weights, 4-bit ones with their scales."""
     dense_copy: int
-    """What ``dense_copy`` keeps besides; without a GPU, with the packed weights of a CPU (``policy/packed.py``)."""
+    """What ``dense_copy`` keeps besides; without a GPU, with the packed weights of a CPU (``policy/onednn.py``)."""
     adapters: int
     """LoRA matrices in float32, frozen roles' too."""
     optimizer: int
@@ -142,7 +142,7 @@ def _base_bytes(model: PreTrainedModel, quantization: Quantization, width: int) 
 
 def _copy_bytes(model: PreTrainedModel, dtype: torch.dtype) -> int:
     linear = sum(layer.weight.numel() for _, layer in _linear_layers(model))
-    packing = packs(dtype) and not torch.cuda.is_available()
+    packing = multiplies(dtype) and not torch.cuda.is_available()
     packed = linear + model.get_output_embeddings().weight.numel() if packing else 0
     return (linear + packed) * dtype.itemsize
 

@@ -16,7 +16,7 @@ from mgrpo_lightning.policy.adapters import WEIGHTS_NAME
 from mgrpo_lightning.policy.dense import DenseCopy, _DenseLinear
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.logprobs import action_logprobs
-from mgrpo_lightning.policy.packed import packed, packed_product
+from mgrpo_lightning.policy.onednn import packed, packed_product, product
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
@@ -169,23 +169,30 @@ def test_gradients_of_the_copy_are_those_of_the_products_beside_each_layer(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 8, 33, 200])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_packed_product_is_the_plain_one(dtype: torch.dtype, rows: int, *, bias: bool) -> None:
+def test_products_by_onednn_are_the_plain_one(dtype: torch.dtype, rows: int, *, bias: bool) -> None:
     generator = torch.Generator().manual_seed(rows)
     x, weight, shift = (torch.randn(shape, generator=generator).to(dtype) for shape in ((2, rows, 48), (70, 48), (70,)))
     copy = packed(weight)
     if copy is None:
         assert dtype == torch.bfloat16
         pytest.skip("this CPU's oneDNN does not multiply in bfloat16")
-    found = packed_product(x, copy, shift if bias else None)
     exact = x.double() @ weight.double().T + (shift.double() if bias else 0)
-    assert found.dtype == dtype
-    assert torch.allclose(found.double(), exact, atol=1e-5 if dtype == torch.float32 else 0.05, rtol=1e-2)
+    transposed = weight.T.contiguous().T
+    for found in (
+        packed_product(x, copy, shift if bias else None),
+        product(x, weight, shift if bias else None),
+        product(x, transposed, shift if bias else None),
+    ):
+        assert found.dtype == dtype
+        assert torch.allclose(found.double(), exact, atol=1e-5 if dtype == torch.float32 else 0.05, rtol=1e-2)
 
 
 def test_a_type_that_onednn_does_not_multiply_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert packed(torch.ones(4, 4, dtype=torch.float64)) is None
+    assert product(torch.ones(1, 4, dtype=torch.float64), torch.ones(4, 4, dtype=torch.float64), None).sum() == 16
     monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
     assert packed(torch.ones(4, 4)) is None
+    assert product(torch.ones(1, 4), torch.ones(4, 4), None).sum() == 16
 
 
 def test_the_head_keeps_its_weight(team: dict[str, Policy]) -> None:
