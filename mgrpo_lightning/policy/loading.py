@@ -103,6 +103,7 @@ def load_base(
     attend_by_forest(model, name)
     if quantization == "nf4":
         refuse_unquantised(model, name)
+        _let_go_of_the_file(model)
     return Base(name=name, model=model, tokenizer=tokenizer, dense=DenseCopy(model) if dense_copy else None)
 
 
@@ -168,3 +169,11 @@ def _keep_one_layout(model: PreTrainedModel) -> None:
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             vars(module)["support_avx512bf16_for_cpu"] = False
+
+
+@torch.no_grad()
+def _let_go_of_the_file(model: PreTrainedModel) -> None:
+    """Copy what is not 4-bit: on a CPU it is part of the mapped file, all of which would stay in memory."""
+    for parameter in model.parameters():
+        if parameter.is_cpu and parameter.is_floating_point():
+            parameter.data = parameter.data.clone()

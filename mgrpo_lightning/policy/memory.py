@@ -22,6 +22,8 @@ from mgrpo_lightning.roles import AdapterConfig, RoleConfig
 
 BLOCK = 64
 """Weights that share a quantisation scale; double quantisation stores it in one byte, and a float32 for 256 of them."""
+HOLES = 0.1
+"""Of the activations, what the holes between blocks of a CPU's heap add (measured by ``benchmarks.memory``)."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class MemoryPlan:
     """Keys and values of all conversations of a step at their full context, or their bound."""
     activations: int
     """What the backward pass of the largest micro-batch needs, logits of one chunk included, or a prefill if larger.
-    Keys of a shared prefix, of which attention has a copy for each row, are counted once."""
+    Keys of a shared prefix, of which attention has a copy for each row, are counted once. Without a GPU, with HOLES."""
 
     @property
     def total(self) -> int:
@@ -176,4 +178,5 @@ def _activations(
     layers = int(config.num_hidden_layers)
     kept = layer + layers * hidden * width if gradient_checkpointing else layers * layer
     update = token_budget * kept + logits if role.trainable else 0
-    return max(update, PREFILL_TOKENS * layer)
+    needed = max(update, PREFILL_TOKENS * layer)
+    return needed if torch.cuda.is_available() else int((1 + HOLES) * needed)

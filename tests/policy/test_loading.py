@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers import (
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.head import check_head
-from mgrpo_lightning.policy.loading import Base, load_base
+from mgrpo_lightning.policy.loading import Base, Quantization, load_base
 from mgrpo_lightning.policy.quantised import unquantised
 from tests.tiny import make_tiny_tokenizer
 
@@ -43,6 +44,17 @@ def test_nf4_quantises_every_linear_layer_but_the_head(make_base: Callable[..., 
     assert len(kinds) == 14
     assert set(kinds.values()) == {"Linear4bit"}
     assert model.get_submodule("model.layers.0.mlp.up_proj").weight.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(("quantization", "stays"), [("none", True), ("nf4", False)])
+def test_the_file_of_a_quantised_base_does_not_stay_in_memory(
+    tiny_dir: Path, tmp_path: Path, quantization: Quantization, *, stays: bool
+) -> None:
+    """Of a mapped file everything that was read stays, for as long as one tensor is a part of it."""
+    folder = str(shutil.copytree(tiny_dir, tmp_path / "base"))
+    base = load_base(folder, quantization=quantization, compute_dtype=torch.float32)
+    assert base.name == folder
+    assert (folder in Path("/proc/self/maps").read_text()) is stays
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
