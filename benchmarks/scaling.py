@@ -117,7 +117,8 @@ class Step:
         role = self._subs[(key.invocation - 1) % len(self._subs)] if key.invocation else "main"
         # main's task is the query's; every invocation has one of its own
         prompt = _ids(ROLE_PROMPT, role) + _ids(TASK, *(key if key.invocation else key[:2]))
-        trajectory = Trajectory(role, key, "", spans=[Span("observation", tuple(prompt))])
+        caller = 0 if key.invocation else None
+        trajectory = Trajectory(role, key, "", spans=[Span("observation", tuple(prompt))], parent=caller)
         conversation = self._samplers[role].open(prompt, key)
         for number in range(self._work.turns):
             await asyncio.sleep(0)
