@@ -1,6 +1,6 @@
 """Roles in processes of their own: bitwise what they are in one.
 
-The kill of main and the frozen role are left out unless asked for: pytest -m slow tests/test_decoupled.py
+Three slow ones are left out unless asked for: pytest -m slow tests/test_decoupled.py
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -49,6 +50,18 @@ def trajectories(run: Path, role: str) -> dict[Key, tuple[Trajectory, object]]:
     }
 
 
+def advantages(run: Path, role: str) -> list[dict[str, object]]:
+    columns = ["step", "query", "rollout", "invocation", "advantage", "coefficient"]
+    rows = [
+        row
+        for path in sorted((run / "journal").glob("*.parquet"))
+        for row in pq.read_table(path, columns=["role", *columns]).to_pylist()
+    ]
+    return sorted(
+        ({c: row[c] for c in columns} for row in rows if row["role"] == role), key=lambda row: [*row.values()][:4]
+    )
+
+
 def start(root: Path, arguments: list[str]) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe, both = subprocess.PIPE, subprocess.STDOUT
@@ -57,7 +70,7 @@ def start(root: Path, arguments: list[str]) -> subprocess.Popen[str]:
 
 def finish(processes: Iterable[subprocess.Popen[str]]) -> None:
     for process in processes:
-        output = process.communicate(timeout=300)[0]
+        output = process.communicate(timeout=900)[0]
         assert process.returncode == 0, output
 
 
@@ -79,6 +92,9 @@ def assert_same(decoupled: Path, coupled: Path, steps: int = STEPS) -> None:
             assert played[key][0].spans == trajectory.spans
             assert played[key][0].messages == trajectory.messages
             assert played[key][1] == score
+        of_role = advantages(coupled, role)
+        assert advantages(decoupled / role, role) == of_role
+        assert any(row["advantage"] for row in of_role)
 
 
 def test_decoupled_is_bitwise_coupled(tmp_path: Path, root: Path, coupled: Path) -> None:
@@ -101,6 +117,17 @@ def test_a_killed_role_is_resumed_and_nothing_differs(tmp_path: Path, root: Path
     finish(processes.values())
     assert_same(tmp_path / "run", coupled)
     assert (tmp_path / "run" / "store" / "writers" / f"{victim}-0" / "000002").is_dir()
+
+
+@pytest.mark.slow
+def test_twenty_steps_of_the_quickstart_are_the_same(tmp_path: Path, root: Path) -> None:
+    """As large as its configuration says, without its validation: about five minutes."""
+    steps = 20
+    whole = [f"--trainer.max_steps={steps}", "--data.queries_per_step=8", "--data.rollouts_per_query=8"]
+    whole.append("--trainer.limit_val_batches=0")
+    finish([start(root, command(tmp_path, "coupled", *whole))])
+    finish([start(root, command(tmp_path, "run", *whole, "--role", role)) for role in ROLES])
+    assert_same(tmp_path / "run", tmp_path / "coupled", steps)
 
 
 @pytest.mark.slow
