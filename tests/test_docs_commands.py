@@ -1,0 +1,73 @@
+"""Every command that the documentation gives is read by the program it is for; README's run whole in test_readme.
+
+Of a training or an evaluation, the team is composed and its class built from it; of a benchmark, the arguments are
+parsed: what they take is minutes to hours, and their figures say when they ran. What is not even read says why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mgrpo_lightning.cli import main
+
+ROOT = Path(__file__).parents[1]
+COMPOSED = ("fit", "validate", "test", "predict")
+ELSEWHERE = {
+    "doctor": "test_readme and test_doctor",
+    "replay": "test_readme and test_replay",
+    "view": "test_readme and tests/viewer",
+    "store": "test_readme and tests/store",
+    "launch": "test_readme and test_launch",
+}
+"""Commands that need a run or a cluster, and the tests that have one."""
+PLACEHOLDERS = {"TEAM": "configs/quickstart.yaml", "PATH": "."}
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands(program: str) -> list[list[str]]:
+    """Arguments of each command once: of an indented line, or of words between backticks, with more than a name."""
+    found: list[list[str]] = []
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        for indented, quoted in re.findall(rf"^ {{4}}{program}(.+)$|`{program}([^`]+)`", text, re.MULTILINE):
+            words = [PLACEHOLDERS.get(word, word) for word in shlex.split(indented or quoted, comments=True)]
+            if words not in found:
+                found.append(words)
+    return found
+
+
+def composed() -> list[list[str]]:
+    return [words for words in commands("mgrpo ") if words[0] in COMPOSED and not {"...", "--help"} & set(words)]
+
+
+@pytest.mark.parametrize("arguments", composed(), ids=" ".join)
+def test_a_command_composes(arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["mgrpo"])
+    words = [word for word in arguments if word not in ("--dry_run", "--print_config")]
+    if not any(word.startswith("--config") for word in words):
+        words += ["--config", PLACEHOLDERS["TEAM"]]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, f"--run.root={tmp_path}", "--print_config"])
+    assert stopped.value.code == 0
+
+
+def test_every_other_command_has_its_tests() -> None:
+    assert {words[0] for words in commands("mgrpo ")} - set(COMPOSED) == set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("arguments", commands("python -m "), ids=" ".join)
+def test_the_arguments_of_a_module_are_read(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    module, *words = arguments
+    monkeypatch.setattr("sys.argv", [module, *words, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(module).main()
+    assert stopped.value.code == 0
