@@ -43,7 +43,7 @@ test-slurm: env ## With MGRPO_TEST_SLURM=1: run roles on a real SLURM of two nod
 
 test-browser: env ## With MGRPO_TEST_BROWSER=1: the viewer in a headless Chromium (Debian, as root where it is missing)
 	$(BIN)/python $(PIP_INSTALL) --constraint $(VENV)/constraints.txt playwright==1.65.2
-	$(BIN)/python -m pytest tests/viewer/test_browser.py
+	MGRPO_SCREENSHOTS=$${MGRPO_SCREENSHOTS:-build/screenshots} $(BIN)/python -m pytest tests/viewer/test_browser.py
 
 lint: env ## Check style, spelling and types
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,6 +114,16 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     return folder / "quickstart"
 
 
+@pytest.fixture(scope="module")
+def decoupled(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """A step of the real thing, each role in a process and a folder of its own."""
+    folder = tmp_path_factory.mktemp("runs")
+    configs = ["--config", "configs/quickstart.yaml", "--config", "configs/debug/fast.yaml"]
+    options = ["--run.name=decoupled", f"--run.root={folder}", "--trainer.max_steps=1"]
+    subprocess.run([sys.executable, "-m", "mgrpo_lightning", "launch", *configs, *options], check=True, cwd=root)
+    return folder / "decoupled"
+
+
 def shot(page: Page, name: str) -> None:
     if folder := os.environ.get("MGRPO_SCREENSHOTS"):
         page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
@@ -166,6 +177,17 @@ def test_a_person_reads_a_real_run(
     page.goto(address)
     page.wait_for_selector(".rows .row")
     assert page.locator(".rows .row").count() == kept, "a filter is part of the address"
+
+
+def test_roles_in_folders_of_their_own_are_one_tree(decoupled: Path, show: Show, serve: Callable[[Path], str]) -> None:
+    page = show(serve(decoupled))
+    page.keyboard.press("l")
+    page.select_option("select[name=stage]", "train")
+    page.wait_for_selector(".rows .row")
+    page.locator(".rows .row", has_text="train").first.click()
+    page.wait_for_selector(".trajectory.sub .turn")
+    assert page.locator(".trajectory.sub .turn").count() >= page.locator(".trajectory.sub").count() >= 1
+    shot(page, "rollout-decoupled")
 
 
 def test_the_search_looks_into_every_text(tmp_path: Path, show: Show) -> None:
