@@ -1,6 +1,6 @@
 """The arms of the paper and more, on the pocket team: what co-training is worth beside everything it is compared with.
 
-    python -m benchmarks.arms [--seeds 0 1 2] [--arms ...] [--out runs/arms]
+    python -m benchmarks.arms [--seeds 0 1 2] [--arms ...] [--jobs 1] [--out runs/arms]
 
 Each seed has a curriculum: a first stage on simple questions, a probe of how often the team is right on each training
 question, a second stage on those on which it seldom is. All arms of one team start the second stage from the same
@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.arms_record import record
-from benchmarks.runs import fit
+from benchmarks.runs import fit, mgrpo, side_by_side
 from mgrpo_lightning.atomic import atomic_path
 
 RECORDS = Path("docs/arms")
@@ -102,6 +102,23 @@ ARMS = {
     "horizontal": Arm("horizontal"),
 }
 """What is untrained is each arm's own beginning, before the second stage."""
+_probing = threading.Lock()
+
+
+def recorded(arm: str, seed: int, out: Path) -> None:
+    """Have the record of an arm and seed in docs/arms.
+
+    Args:
+        arm: A key of ``ARMS``.
+        seed: Run seed.
+        out: Folder of all runs.
+    """
+    path = RECORDS / f"{arm}-{seed}.json"
+    if not path.exists():
+        found = {"arm": arm, "seed": seed, **record(run(arm, seed, out))}
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"{path} is there", flush=True)
 
 
 def run(arm: str, seed: int, out: Path) -> Path:
@@ -136,10 +153,10 @@ def stage_1(name: str, seed: int, out: Path) -> tuple[Path, Path]:
     fit([*start.team, *configs("arms/stage_1"), *warm, f"--run.seed={seed}"], folder)
     adapters = folder / "adapters"
     probe = out / f"probe-{name}-{seed}"
-    if not (probe / "results.json").exists():
-        options = [*start.team, *configs("arms/probe"), *starting_from(start, adapters), f"--run.seed={seed}"]
-        where = [f"--run.root={out}", f"--run.name={probe.name}"]
-        subprocess.run([sys.executable, "-m", "mgrpo_lightning", "validate", *options, *where], check=True)
+    with _probing:
+        if not (probe / "results.json").exists():
+            options = [*start.team, *configs("arms/probe"), *starting_from(start, adapters), f"--run.seed={seed}"]
+            mgrpo("validate", options, probe)
     return adapters, probe / "journal" / "validate"
 
 
@@ -158,16 +175,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with its share of the cores")
     parser.add_argument("--out", type=Path, default=Path("runs/arms"))
     arguments = parser.parse_args()
-    for seed in arguments.seeds:
-        for arm in arguments.arms:
-            path = RECORDS / f"{arm}-{seed}.json"
-            if not path.exists():
-                found = {"arm": arm, "seed": seed, **record(run(arm, seed, arguments.out))}
-                with atomic_path(path) as temporary:
-                    temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            print(f"{path} is there", flush=True)
+    pairs = [(arm, seed) for seed in arguments.seeds for arm in arguments.arms]
+    side_by_side([partial(recorded, arm, seed, arguments.out) for arm, seed in pairs], arguments.jobs)
 
 
 if __name__ == "__main__":

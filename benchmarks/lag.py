@@ -1,6 +1,6 @@
 """What stale data cost: a sub-agent that trains some steps late, or from a queue, beside one that does not (Fig. 8).
 
-    python -m benchmarks.lag [--seeds 0 1 2] [--arms ...] [--steps 16] [--out runs/lag]
+    python -m benchmarks.lag [--seeds 0 1 2] [--arms ...] [--steps 16] [--jobs 1] [--out runs/lag]
 
 Every arm and seed is the quickstart with one setting of the searcher changed, in a run folder of its own; what is
 finished is not run again, and what was cut off goes on. Arms: ``lag N`` trains on exactly the calls of N steps ago (0
@@ -17,12 +17,13 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.runs import fit
+from benchmarks.runs import fit, side_by_side
 from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.journal import read_groups, training_files
 
@@ -110,25 +111,36 @@ def _smooth(values: Sequence[float]) -> list[float]:
     return [statistics.fmean(values[i : i + WINDOW]) for i in range(len(values) - WINDOW + 1)]
 
 
+def recorded(arm: str, seed: int, steps: int, out: Path) -> None:
+    """Have the record of an arm and seed in docs/lag.
+
+    Args:
+        arm: A key of ``ARMS``.
+        seed: Run seed.
+        steps: Of the run.
+        out: Folder of all runs.
+    """
+    name = f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
+    path = RECORDS / f"{name}.json"
+    if path.exists():
+        return
+    results = fit([*TEAM, f"--run.seed={seed}", f"--trainer.max_steps={steps}", *ARMS[arm]], out / name)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({"arm": arm, "seed": seed, **record(out / name, results)}, indent=1) + "\n")
+    print(f"{path} is there", flush=True)
+
+
 def main() -> None:
     """Run what is missing, record each run as it ends, and show all records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with its share of the cores")
     parser.add_argument("--out", type=Path, default=Path("runs/lag"))
     arguments = parser.parse_args()
-    for seed in arguments.seeds:
-        for arm in arguments.arms:
-            name = f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
-            path = RECORDS / f"{name}.json"
-            if path.exists():
-                continue
-            options = [*TEAM, f"--run.seed={seed}", f"--trainer.max_steps={arguments.steps}", *ARMS[arm]]
-            folder = arguments.out / name
-            results = fit(options, folder)
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps({"arm": arm, "seed": seed, **record(folder, results)}, indent=1) + "\n")
+    pairs = [(arm, seed) for seed in arguments.seeds for arm in arguments.arms]
+    side_by_side([partial(recorded, arm, seed, arguments.steps, arguments.out) for arm, seed in pairs], arguments.jobs)
     found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(RECORDS.glob("*.json")):
         one = json.loads(path.read_text())

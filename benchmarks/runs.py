@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from mgrpo_lightning.checkpointing import checkpoints
+
+_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+"""By run folder: of several that need a run, one does it and the others wait."""
 
 
 def fit(options: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -20,10 +27,49 @@ def fit(options: Sequence[str], folder: Path) -> dict[str, Any]:
         folder: The run folder.
     """
     results = folder / "results.json"
-    if not (results.exists() and "after" in json.loads(results.read_text())):
-        resume = ["--ckpt_path=last"] if checkpoints(folder / "checkpoints") else []
-        where = [f"--run.root={folder.parent}", f"--run.name={folder.name}"]
-        subprocess.run([sys.executable, "-m", "mgrpo_lightning", "fit", *options, *where, *resume], check=True)
+    with _locks[folder]:
+        if not (results.exists() and "after" in json.loads(results.read_text())):
+            resume = ["--ckpt_path=last"] if checkpoints(folder / "checkpoints") else []
+            mgrpo("fit", [*options, *resume], folder)
     found = json.loads(results.read_text())
     assert isinstance(found, dict)
     return found
+
+
+def mgrpo(command: str, options: Sequence[str], folder: Path) -> None:
+    """Run a command with a run folder of its own. From ``side_by_side`` what it says goes to a file beside the folder.
+
+    Args:
+        command: ``fit`` or ``validate``.
+        options: Its config files and changes.
+        folder: The run folder.
+    """
+    where = [f"--run.root={folder.parent}", f"--run.name={folder.name}"]
+    words = [sys.executable, "-m", "mgrpo_lightning", command, *options, *where]
+    if threading.current_thread() is threading.main_thread():
+        subprocess.run(words, check=True)
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / f"{folder.name}.log", "ab") as log:
+        subprocess.run(words, check=True, stdout=log, stderr=log)
+
+
+def side_by_side(work: Sequence[Callable[[], object]], jobs: int) -> None:
+    """Do all pieces of work, so many at a time, each with its share of the cores; the first failure ends it.
+
+    Args:
+        work: What starts runs.
+        jobs: 1: one after the other, in this thread and with all cores.
+    """
+    if jobs == 1:
+        for piece in work:
+            piece()
+        return
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for done in as_completed([pool.submit(piece) for piece in work]):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.paired import sign_flip
-from benchmarks.runs import fit
+from benchmarks.runs import fit, side_by_side
 
 
 @given(st.lists(st.integers(-3, 3), max_size=9))
@@ -38,6 +39,29 @@ def test_what_was_cut_off_goes_on(cut_off: bool, tmp_path: Path, monkeypatch: py
     fit(["--x"], run)
     (words,) = asked
     assert words[3:] == [
-        *("fit", "--x", f"--run.root={run.parent}", "--run.name=run-0"),
-        *(["--ckpt_path=last"] if cut_off else []),
+        *("fit", "--x", *(["--ckpt_path=last"] if cut_off else [])),
+        *(f"--run.root={run.parent}", "--run.name=run-0"),
     ]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_several_need_is_run_once(jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def run(words: list[str], **options: object) -> None:
+        folder = tmp_path / words[-1].removeprefix("--run.name=")
+        asked.append(folder.name)
+        assert ("stdout" in options) is (jobs > 1), "the words of runs beside each other would be mixed"
+        folder.mkdir()
+        (folder / "results.json").write_text(json.dumps({"after": {}}), encoding="utf-8")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    side_by_side([partial(fit, [], tmp_path / name) for name in ("a", "b", "a", "c", "b", "a")], jobs)
+    assert sorted(asked) == ["a", "b", "c"]
+
+
+def test_a_failure_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(ZeroDivisionError):
+        side_by_side([lambda: 1 / 0, lambda: 1], 2)
