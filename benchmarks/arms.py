@@ -103,6 +103,7 @@ ARMS = {
 }
 """What is untrained is each arm's own beginning, before the second stage."""
 _probing = threading.Lock()
+"""Held by whoever probes: arms of one start need the same probe."""
 
 
 def recorded(arm: str, seed: int, out: Path) -> None:

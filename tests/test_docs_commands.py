@@ -67,6 +67,8 @@ def test_every_other_command_has_its_tests() -> None:
 @pytest.mark.parametrize("arguments", commands("python -m "), ids=" ".join)
 def test_the_arguments_of_a_module_are_read(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     module, *words = arguments
+    if module == "benchmarks.viewer":
+        pytest.importorskip("playwright", reason="only `make test-browser` installs it")
     monkeypatch.setattr("sys.argv", [module, *words, "--help"])
     with pytest.raises(SystemExit) as stopped:
         importlib.import_module(module).main()

@@ -58,7 +58,7 @@ def packed_product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
 
     Args:
         input: ... x inputs.
-        weight: From ``packed``.
+        weight: outputs x inputs, from ``packed`` or a plain one that ``multiplies``.
         bias: outputs, or None.
     """
     found = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
