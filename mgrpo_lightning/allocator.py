@@ -2,8 +2,7 @@
 
 glibc raises the size from which a block is mapped by itself with every such block that is freed. After a few steps all
 tensors come from one heap that never shrinks, and whose holes seldom fit. With the size held, every large tensor is
-mapped and unmapped: less memory at the peak, for an update that takes longer on small models (docs/performance.md has
-both).
+mapped and unmapped: less memory at the peak, for an update that takes longer (``benchmarks.trl`` has an arm for each).
 """
 
 from __future__ import annotations
