@@ -16,16 +16,14 @@ that is there.
 from __future__ import annotations
 
 import argparse
-import json
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.arms_record import record
-from benchmarks.runs import fit, mgrpo, side_by_side
-from mgrpo_lightning.atomic import atomic_path
+from benchmarks.runs import fit, recorded, side_by_side, validate
 
 RECORDS = Path("docs/arms")
 EVERY = 6
@@ -102,24 +100,6 @@ ARMS = {
     "horizontal": Arm("horizontal"),
 }
 """What is untrained is each arm's own beginning, before the second stage."""
-_probing = threading.Lock()
-"""Held by whoever probes: arms of one start need the same probe."""
-
-
-def recorded(arm: str, seed: int, out: Path) -> None:
-    """Have the record of an arm and seed in docs/arms.
-
-    Args:
-        arm: A key of ``ARMS``.
-        seed: Run seed.
-        out: Folder of all runs.
-    """
-    path = RECORDS / f"{arm}-{seed}.json"
-    if not path.exists():
-        found = {"arm": arm, "seed": seed, **record(run(arm, seed, out))}
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"{path} is there", flush=True)
 
 
 def run(arm: str, seed: int, out: Path) -> Path:
@@ -154,10 +134,7 @@ def stage_1(name: str, seed: int, out: Path) -> tuple[Path, Path]:
     fit([*start.team, *configs("arms/stage_1"), *warm, f"--run.seed={seed}"], folder)
     adapters = folder / "adapters"
     probe = out / f"probe-{name}-{seed}"
-    with _probing:
-        if not (probe / "results.json").exists():
-            options = [*start.team, *configs("arms/probe"), *starting_from(start, adapters), f"--run.seed={seed}"]
-            mgrpo("validate", options, probe)
+    validate([*start.team, *configs("arms/probe"), *starting_from(start, adapters), f"--run.seed={seed}"], probe)
     return adapters, probe / "journal" / "validate"
 
 
@@ -179,8 +156,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with its share of the cores")
     parser.add_argument("--out", type=Path, default=Path("runs/arms"))
     arguments = parser.parse_args()
+
+    def made(arm: str, seed: int) -> dict[str, Any]:
+        return {"arm": arm, "seed": seed, **record(run(arm, seed, arguments.out))}
+
     pairs = [(arm, seed) for seed in arguments.seeds for arm in arguments.arms]
-    side_by_side([partial(recorded, arm, seed, arguments.out) for arm, seed in pairs], arguments.jobs)
+    side_by_side(
+        [partial(recorded, RECORDS / f"{arm}-{seed}.json", partial(made, arm, seed)) for arm, seed in pairs],
+        arguments.jobs,
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.runs import fit, side_by_side
+from benchmarks.runs import fit, recorded, side_by_side
 from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.journal import read_groups, training_files
 
@@ -111,23 +111,17 @@ def _smooth(values: Sequence[float]) -> list[float]:
     return [statistics.fmean(values[i : i + WINDOW]) for i in range(len(values) - WINDOW + 1)]
 
 
-def recorded(arm: str, seed: int, steps: int, out: Path) -> None:
-    """Have the record of an arm and seed in docs/lag.
+def made(arm: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
+    """The record of an arm and seed.
 
     Args:
         arm: A key of ``ARMS``.
         seed: Run seed.
         steps: Of the run.
-        out: Folder of all runs.
+        folder: The run folder.
     """
-    name = f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
-    path = RECORDS / f"{name}.json"
-    if path.exists():
-        return
-    results = fit([*TEAM, f"--run.seed={seed}", f"--trainer.max_steps={steps}", *ARMS[arm]], out / name)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"arm": arm, "seed": seed, **record(out / name, results)}, indent=1) + "\n")
-    print(f"{path} is there", flush=True)
+    results = fit([*TEAM, f"--run.seed={seed}", f"--trainer.max_steps={steps}", *ARMS[arm]], folder)
+    return {"arm": arm, "seed": seed, **record(folder, results)}
 
 
 def main() -> None:
@@ -139,8 +133,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with its share of the cores")
     parser.add_argument("--out", type=Path, default=Path("runs/lag"))
     arguments = parser.parse_args()
-    pairs = [(arm, seed) for seed in arguments.seeds for arm in arguments.arms]
-    side_by_side([partial(recorded, arm, seed, arguments.steps, arguments.out) for arm, seed in pairs], arguments.jobs)
+    work = []
+    for seed in arguments.seeds:
+        for arm in arguments.arms:
+            name = f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
+            make = partial(made, arm, seed, arguments.steps, arguments.out / name)
+            work.append(partial(recorded, RECORDS / f"{name}.json", make))
+    side_by_side(work, arguments.jobs)
     found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(RECORDS.glob("*.json")):
         one = json.loads(path.read_text())

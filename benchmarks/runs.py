@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.checkpointing import checkpoints
 
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -30,20 +31,40 @@ def fit(options: Sequence[str], folder: Path) -> dict[str, Any]:
     with _locks[folder]:
         if not (results.exists() and "after" in json.loads(results.read_text())):
             resume = ["--ckpt_path=last"] if checkpoints(folder / "checkpoints") else []
-            mgrpo("fit", [*options, *resume], folder)
+            _mgrpo("fit", [*options, *resume], folder)
     found = json.loads(results.read_text())
     assert isinstance(found, dict)
     return found
 
 
-def mgrpo(command: str, options: Sequence[str], folder: Path) -> None:
-    """Run a command with a run folder of its own. From ``side_by_side`` what it says goes to a file beside the folder.
+def validate(options: Sequence[str], folder: Path) -> None:
+    """Have a run of ``mgrpo validate``.
 
     Args:
-        command: ``fit`` or ``validate``.
         options: Its config files and changes.
         folder: The run folder.
     """
+    with _locks[folder]:
+        if not (folder / "results.json").exists():
+            _mgrpo("validate", options, folder)
+
+
+def recorded(path: Path, make: Callable[[], Mapping[str, Any]]) -> None:
+    """Have a record, written whole or not at all.
+
+    Args:
+        path: The record's, in JSON.
+        make: Makes it, if it is not there.
+    """
+    if not path.exists():
+        found = make()
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"{path} is there", flush=True)
+
+
+def _mgrpo(command: str, options: Sequence[str], folder: Path) -> None:
+    """Run a command with a run folder of its own; from ``side_by_side`` what it says goes to a file beside that."""
     where = [f"--run.root={folder.parent}", f"--run.name={folder.name}"]
     words = [sys.executable, "-m", "mgrpo_lightning", command, *options, *where]
     if threading.current_thread() is threading.main_thread():

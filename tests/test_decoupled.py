@@ -1,6 +1,7 @@
 """Roles in processes of their own: bitwise what they are in one.
 
-Three slow ones are left out unless asked for: pytest -m slow tests/test_decoupled.py
+The kill of main, the frozen role and twenty whole steps are left out unless asked for:
+pytest -m slow tests/test_decoupled.py
 """
 
 from __future__ import annotations
