@@ -1,8 +1,8 @@
 """Tables and pictures of the arms that ``benchmarks.arms`` has recorded.
 
-    python -m benchmarks.arms_report
+    python -m benchmarks.arms_report [--beside co_training]
 
-All arms answer the same held-out questions. The paired test is of an arm beside ``co_training``: exact, two-sided, a
+All arms answer the same held-out questions. The paired test is of an arm beside one of them: exact, two-sided, a
 question being one unit with the sum of its differences over the seeds that both arms have.
 
 - Rollouts to main-only's end: training rollouts after which the mean held-out accuracy of the seeds has first reached
@@ -14,10 +14,11 @@ question being one unit with the sum of its differences over the seeds that both
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks.arms import RECORDS
+from benchmarks.arms import ARMS, RECORDS
 from benchmarks.arms_measures import (
     Record,
     deepest_drop,
@@ -34,28 +35,30 @@ from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.factbook.world import load_world
 from mgrpo_lightning.tools.visit import Document
 
-REFERENCE, BAR = "co_training", "main_only"
+BAR = "main_only"
+"""Whose end the others' rollouts are counted to."""
 FEW = 3
 """Parts of the questions by the length of what has to be read."""
 COSTS = {"turns": 1, "tokens": 0, "seconds": 2}
 """Digits shown."""
 
 
-def accuracy_table(found: Mapping[str, Sequence[Record]]) -> str:
+def accuracy_table(found: Mapping[str, Sequence[Record]], beside: str) -> str:
     """Held-out accuracy before and after the second stage, with the paired test.
 
     Args:
         found: From ``load``.
+        beside: The arm that the others are tested against; nothing is tested before it is recorded.
     """
 
     def line(arm: str, records: Sequence[Record]) -> Sequence[str]:
         after = [share(one, -1) for one in records]
-        p = f"{p_value(records, found[REFERENCE]):.2g}" if arm != REFERENCE and REFERENCE in found else "-"
+        p = f"{p_value(records, found[beside]):.2g}" if arm != beside and beside in found else "-"
         before = statistics.fmean(share(one, 0) for one in records)
         middle, ends = statistics.fmean(after), f"{min(after):.1%} to {max(after):.1%}"
         return str(len(records)), f"{before:.1%}", f"{middle:.1%}", ends, p
 
-    return _table(("arm", "seeds", "before", "after", "of the seeds", f"p beside {REFERENCE}"), found, line)
+    return _table(("arm", "seeds", "before", "after", "of the seeds", f"p beside {beside}"), found, line)
 
 
 def parts_table(found: Mapping[str, Sequence[Record]], questions: Sequence[Question]) -> str:
@@ -132,10 +135,13 @@ def _table(
 
 def main() -> None:
     """Print the tables and draw the picture of all that is recorded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--beside", choices=list(ARMS), default="co_training", help="the other arm of the paired tests")
+    arguments = parser.parse_args()
     found = load(RECORDS)
     count = len(next(iter(found.values()))[0]["validations"][-1]["right"])
     questions = Factbook(hops=[1, 2]).questions("test")[:count]
-    print(accuracy_table(found), parts_table(found, questions), stability_table(found), sep="\n\n")
+    print(accuracy_table(found, arguments.beside), parts_table(found, questions), stability_table(found), sep="\n\n")
     draw(found, RECORDS / "arms.png")
 
 

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.checkpointing import FILENAME
 from mgrpo_lightning.errors import RunStopped
+from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import STOP
 
 
@@ -23,10 +24,11 @@ class GracefulStop(Callback):
 
     def __init__(self, path: str | None = None) -> None:
         self.path = path
+        self._disk = Disk()
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if (path := self._file(trainer)).exists():
+        if self._disk.exists(path := self._file(trainer)):
             raise RunStopped(f"{path} asks this run to stop before it begins.", hint="remove the file to go on.")
 
     @override
@@ -34,7 +36,7 @@ class GracefulStop(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # any rank that sees the file stops all, as the file may reach them at different times
-        if not trainer.strategy.reduce_boolean_decision(self._file(trainer).exists(), all=False):
+        if not trainer.strategy.reduce_boolean_decision(self._disk.exists(self._file(trainer)), all=False):
             return
         saver = trainer.checkpoint_callback
         if isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:

@@ -64,6 +64,17 @@ class Disk:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def exists(self, path: Path) -> bool:
+        """Whether there is a file; none as long as the filesystem cannot say.
+
+        Args:
+            path: The file.
+        """
+        try:
+            return _tried(lambda: self._exists(path))
+        except OSError:
+            return False
+
     def make(self, folder: Path) -> bool:
         """Make a folder; whether this call made it.
 
@@ -153,6 +164,9 @@ class Disk:
             with suppress(OSError):
                 temporary.unlink()
             raise
+
+    def _exists(self, path: Path) -> bool:
+        return path.exists()
 
     def _names(self, folder: Path) -> list[str]:
         _refuse_link(folder)

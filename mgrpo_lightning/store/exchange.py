@@ -231,7 +231,7 @@ class Exchange:
             ConfigurationError: A peer has another number of ranks.
             DataError: A peer needs what has been removed.
         """
-        if self._num_ranks == 1 and self._stop.exists():  # several stop together, behind a step
+        if self._num_ranks == 1 and self._disk.exists(self._stop):  # several stop together, behind a step
             raise RunStopped(f"{self.role!r} stopped while it waited for {what}, as {self._stop} asks.", hint=_GO_ON)
         for name, record in self._told(0).items():
             if record.ranks != self._num_ranks:

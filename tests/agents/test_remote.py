@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 import threading
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from typing_extensions import override
 
 from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.agents.scoring import score_groups
@@ -20,6 +23,7 @@ from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError, RunStopped
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.store.disk import TRIES, Disk
 from mgrpo_lightning.store.exchange import Exchange, PeerLost
 from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.tail import Tail
@@ -251,9 +255,22 @@ def test_a_rank_hears_its_own_rank_of_a_peer(tmp_path: Path) -> None:
         exchange.close()
 
 
+class SometimesBlind(Disk):
+    """Cannot say at first whether a file is there: stale handles, more than are tried, and an I/O error."""
+
+    def __init__(self) -> None:
+        self.errors = [errno.EIO, *[errno.ESTALE] * (TRIES + 1)]
+
+    @override
+    def _exists(self, path: Path) -> bool:
+        if self.errors:
+            raise OSError(self.errors[-1], os.strerror(self.errors.pop()), str(path))
+        return super()._exists(path)
+
+
 def test_a_run_that_is_asked_to_stop_does_so_while_it_waits(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    main, searcher = (Exchange(root, role, peers=[], on_loss="wait") for role in ("main", "searcher"))
+    root, disk = tmp_path / "store", SometimesBlind()
+    main, searcher = (Exchange(root, role, peers=[], on_loss="wait", disk=disk) for role in ("main", "searcher"))
     asking = threading.Timer(0.1, (tmp_path / "stop").touch)
     asking.start()
     with pytest.raises(
@@ -263,6 +280,7 @@ def test_a_run_that_is_asked_to_stop_does_so_while_it_waits(tmp_path: Path) -> N
     main.close(caught.value)
     (last,) = [e.record for e in Tail(root).poll() if e.writer == "main-0"][-1:]
     assert last.event == "stop"
+    assert not disk.errors
     searcher.close()
     asking.join()
 

@@ -147,7 +147,7 @@ def test_tables_and_picture(tmp_path: Path) -> None:
     }
     hop = Evidence("factbook/france", "Geography: Elevation", "Mont Blanc", "France", "highest_point")
     questions = [Question(f"q{i}", "?", ("a",), f"{1 + i // 2} hop", (hop,) * (1 + i // 2)) for i in range(4)]
-    assert accuracy_table(found).splitlines()[2:] == [
+    assert accuracy_table(found, "co_training").splitlines()[2:] == [
         "| co_training | 2 | 0.0% | 100.0% | 100.0% to 100.0% | - |",
         "| main_only | 1 | 0.0% | 50.0% | 50.0% to 50.0% | 0.5 |",
     ]
