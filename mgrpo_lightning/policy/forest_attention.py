@@ -19,6 +19,7 @@ from transformers.masking_utils import sdpa_mask
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.forest import SHORTEST, Forest, additive
 from mgrpo_lightning.policy.head import hidden_states
+from mgrpo_lightning.policy.shared_prefix import SharedPrefix, attend_shared
 
 NAME = "mgrpo_forest"
 
@@ -30,6 +31,7 @@ def forest_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     forest: Forest | None = None,
+    shared_prefix: SharedPrefix | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer.
@@ -41,13 +43,14 @@ def forest_attention(
         value: Like ``key``.
         attention_mask: Not read if there is a forest.
         forest: The layout of the T tokens.
+        shared_prefix: Of the rows, if each has one token, on a CPU and without gradients.
         options: Of the layer, for the kernel.
 
     Returns:
         1 x T x heads x head size, and no attention weights.
     """
     if forest is None:
-        return _attend(module, query, key, value, attention_mask, options), None
+        return _attend(module, query, key, value, attention_mask, options, shared_prefix), None
     results = []
     for rectangle in forest.rectangles:
         inputs = (_take(query, rectangle.queries), _take(key, rectangle.keys), _take(value, rectangle.keys))
@@ -57,7 +60,13 @@ def forest_attention(
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict[str, Any]
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    options: dict[str, Any],
+    shared_prefix: SharedPrefix | None = None,
 ) -> Tensor:
     """B x heads x R x D over the keys of B x key/value heads x S x D, as B x R x heads x D."""
     if mask is None or not query.is_cpu:
@@ -65,14 +74,17 @@ def _attend(
         return result
     # With a mask, transformers copies the keys for each head that shares them; the kernel of CPUs need not.
     heads, num_queries = query.shape[1:3]
-    shared = heads > key.shape[1]
-    if shared and num_queries == 1 and mask.shape[1] == 1:
+    scale = options.get("scaling")
+    if num_queries == 1 and mask.shape[1] == 1:
         # heads that share keys are as many queries of one head: the kernel then reads the keys once, not for each
-        query = query.unflatten(1, (key.shape[1], -1)).squeeze(3)
-        shared = False
-    result = scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=options.get("scaling"), enable_gqa=shared
-    )
+        grouped = query.unflatten(1, (key.shape[1], -1)).squeeze(3)
+        if shared_prefix is not None and key.shape[-1] == value.shape[-1]:  # the kernel takes no others
+            result = attend_shared(grouped, key, value, mask, shared_prefix, scale)
+        else:
+            result = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
+    else:
+        shared = heads > key.shape[1]
+        result = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=shared)
     return result.reshape(len(result), heads, num_queries, -1).transpose(1, 2).contiguous()
 
 

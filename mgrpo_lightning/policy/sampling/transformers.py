@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.forest_attention import NAME
 from mgrpo_lightning.policy.head import finished_logits, head_product, hidden_states
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.admission import admitted, ancestors, room
@@ -25,6 +26,7 @@ from mgrpo_lightning.policy.sampling.rows import Rows
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.slots import SlotCache, bytes_per_token, padded
 from mgrpo_lightning.policy.sampling.turns import Turns
+from mgrpo_lightning.policy.shared_prefix import SharedPrefix
 
 PREFILL_TOKENS = 4096
 """Padded tokens of one prefill pass: bounds its activations."""
@@ -65,6 +67,9 @@ class TransformersSampler:
         self._batches = 0
         self._waiting: list[Request] = []
         self._turns: Turns | None = None
+        self._shares = policy.device.type == "cpu" and self._model.config._attn_implementation == NAME
+        self._shared: SharedPrefix | None = None
+        """Of the rows of the batch as they stand now."""
 
     def open(self, ids: Sequence[int], order: tuple[int, ...]) -> Conversation:
         """A conversation on a prompt; nothing is computed until it is sampled."""
@@ -133,6 +138,7 @@ class TransformersSampler:
         order = sorted(range(len(joining)), key=lambda i: sequences[i].row or 0)
         logits = head_product(self._model, hidden[order])
         finished = self._turns.join([joining[i] for i in order], logits, self.policy.version)
+        self._share(self._turns.requests)
         self._close_up()
         return finished
 
@@ -147,7 +153,7 @@ class TransformersSampler:
 
     def _step(self, turns: Turns) -> Finished:
         rows = range(len(turns.requests))
-        hidden = self._forward(rows, turns.last[:, None], turns.positions)
+        hidden = self._forward(rows, turns.last[:, None], turns.positions, self._shared)
         return turns.step(head_product(self._model, hidden[:, 0]), self.policy.version)
 
     def _close_up(self, *, force: bool = False) -> None:
@@ -159,6 +165,12 @@ class TransformersSampler:
             self._turns = None
         elif active < size and (force or active <= 0.75 * size):
             self._rows.arrange([request.tokens for request in turns.close_up()], 0)
+            self._share(turns.requests)
+
+    def _share(self, requests: Sequence[Request | None]) -> None:
+        """Find what the rows of the batch begin with alike; a finished one among them has no ids to look at."""
+        rows = [request.tokens.ids for request in requests if request is not None]
+        self._shared = SharedPrefix.of(rows) if self._shares and len(rows) == len(requests) else None
 
     def _prefill(self, sequences: Sequence[Tokens], *, keep_last: bool) -> Tensor:
         """Compute what is not cached; return the hidden state of each sequence's last computed token, n x H.
@@ -192,10 +204,19 @@ class TransformersSampler:
             sequences[i].cached, sequences[i].version = ends[i], self.policy.version
         return torch.stack(hidden) if keep_last else torch.empty(0)
 
-    def _forward(self, rows: range | list[int], ids: Tensor, offsets: Tensor) -> Tensor:
+    def _forward(
+        self, rows: range | list[int], ids: Tensor, offsets: Tensor, shared: SharedPrefix | None = None
+    ) -> Tensor:
         positions, mask = self._cache.begin(rows, offsets, ids.shape[1])
+        options = {} if shared is None else {"shared_prefix": shared}
         return hidden_states(
-            self._model, ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache, use_cache=True
+            self._model,
+            ids,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            **options,
         )
 
     def _tokens_of(self, cache_bytes: int | None) -> int | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy import forest_attention, shared_prefix
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
@@ -19,6 +20,7 @@ from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
+from mgrpo_lightning.policy.shared_prefix import SharedPrefix, attend_shared
 from mgrpo_lightning.roles import AdapterConfig, RoleConfig
 from tests.policy.sampling.player import MakePolicy, Spans, play
 
@@ -79,6 +81,28 @@ def test_a_conversation_does_not_depend_on_the_batch(make_policy: MakePolicy, na
         assert [ids for _, ids, _ in spans] == [ids for _, ids, _ in together[name]]
         for (_, _, ours), (_, _, oracle) in zip(spans, together[name], strict=True):
             assert ours == pytest.approx(oracle, abs=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["rounds", "eager"])
+def test_what_rows_share_is_read_once_and_nothing_changes(
+    make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch, schedule: Literal["rounds", "eager"]
+) -> None:
+    policy = make_policy(dtype=torch.float64)
+    apart = play(policy, schedule)  # too little is shared to be worth it
+    prefixes: list[SharedPrefix] = []
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, prefix: SharedPrefix, scale: float) -> Tensor:
+        prefixes.append(prefix)
+        return attend_shared(query, key, value, mask, prefix, scale)
+
+    monkeypatch.setattr(shared_prefix, "CALL", 0)
+    monkeypatch.setattr(forest_attention, "attend_shared", attend)
+    for ours, oracle in zip(play(policy, schedule), apart, strict=True):
+        for (_, ids, values), (_, other, others) in zip(ours, oracle, strict=True):
+            assert ids == other
+            assert values == pytest.approx(others, abs=1e-9)
+    assert {len(prefix.starts) for prefix in prefixes} >= {1, 2}
+    assert len({prefix.length for prefix in prefixes}) > 1
 
 
 def test_a_fork_is_as_if_opened_anew(make_policy: MakePolicy) -> None:
