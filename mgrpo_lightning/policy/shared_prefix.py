@@ -38,7 +38,7 @@ class SharedPrefix:
             rows: Ids of each row that are in the cache.
         """
         shortest = min(map(len, rows), default=0)
-        alike = [min(shortest, _alike(one, other)) for one, other in pairwise(rows)]
+        alike = [min(shortest, _num_shared(one, other)) for one, other in pairwise(rows)]
         best, most = None, 0
         for length in set(alike):
             starts = (0, *(row for row, count in enumerate(alike, start=1) if count < length))
@@ -77,7 +77,7 @@ def attend_shared(
 
 
 def _together(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
-    """M x h x g x D queries over the keys of one row, h x P x D: what ``_kernel`` gives."""
+    """What ``_kernel`` gives for the queries of m rows, m x h x g x D, over the keys of one of them, h x P x D."""
     rows, heads, group, size = query.shape
     one = query.transpose(0, 1).reshape(1, heads, rows * group, size)
     result, weight = _kernel(one, key[None], value[None], None, scale)
@@ -95,8 +95,8 @@ def _kernel(
     return result, weight
 
 
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """Ids that both begin with."""
+def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common prefix of lists, which takes less than to make the tensors that a forest compares."""
     end = min(len(one), len(other))
     at = 0
     while at < end and one[at : at + STRIDE] == other[at : at + STRIDE]:
