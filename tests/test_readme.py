@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mgrpo_lightning.__main__ import main as program
 from mgrpo_lightning.cli import main
@@ -48,7 +49,7 @@ def test_the_commands_run_one_after_the_other(
     readme: str, mgrpo: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = commands(readme, "mgrpo")
-    names = ["doctor", "fit", "fit", "validate", "predict", "replay", "view", "launch", "store", "launch"]
+    names = ["doctor", "fit", "fit", "validate", "predict", "replay", "view", "launch", "store", "fit", "fit", "launch"]
     assert [arguments[0] for arguments in given] == names
     doctor, fit, resume, validate, predict, (replay, run), (view, viewed), *_ = given
     mgrpo(*doctor)
@@ -65,8 +66,10 @@ def test_the_commands_run_one_after_the_other(
 def test_the_commands_for_roles_of_their_own_run(
     readme: str, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    *_, launch, (store, run), _ = commands(readme, "mgrpo")
-    assert f"--run.name={Path(run).name}" in launch
+    *_, launch, (store, run), main, searcher, _ = commands(readme, "mgrpo")
+    assert Path(run).name == yaml.safe_load((root / launch[-1]).read_text(encoding="utf-8"))["run"]["name"]
+    for role, own in {"main": main, "searcher": searcher}.items():
+        assert own == ["fit", *launch[1:], "--role", role], "what launch runs for each role"
     monkeypatch.chdir(root)
     for arguments in (
         [*launch, *SMALL, f"--run.root={tmp_path}", "--run.name=decoupled"],
