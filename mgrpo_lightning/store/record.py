@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
@@ -82,12 +83,11 @@ class Record:
         return (self.stream, self.stage, self.key, self.role, event, turn)
 
     def __post_init__(self) -> None:
-        content = [getattr(self, name) for name in _CONTENT]
-        digest = blake2b(_encode(content).encode("utf-8", "surrogatepass"), digest_size=16)
+        digest = blake2b(_encode(_content(self)).encode("utf-8", "surrogatepass"), digest_size=16)
         object.__setattr__(self, "hash", digest.hexdigest())
 
 
-_CONTENT = [field.name for field in fields(Record) if field.name not in ("seconds", "hash")]
+_content = attrgetter(*(field.name for field in fields(Record) if field.name not in ("seconds", "hash")))
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 _CALLS = pa.list_(pa.struct([(name, pa.string() if name == "hash" else pa.int64()) for name in Closed._fields]))
