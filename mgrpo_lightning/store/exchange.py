@@ -16,6 +16,7 @@ from mgrpo_lightning.errors import ConfigurationError, DataError, MgrpoError, Ru
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import BEAT, STOP, incarnation_folder, incarnations, read_alive, writer_name
 from mgrpo_lightning.store.ledger import Ledger
+from mgrpo_lightning.store.peer import QUIET, Peer
 from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import StoreWriter
@@ -80,7 +81,7 @@ class Exchange:
         self._writer = StoreWriter(root, role, rank, disk=disk)
         self._tail = Tail(root, disk=disk)
         self._said = {record.place: record.hash for record in self._writer.recovered}
-        self._peers = {peer: _Peer() for peer in peers}
+        self._peers = {peer: Peer(peer) for peer in peers}
         self._on_loss = on_loss
         self._lost_after = lost_after
         self._keep_steps = keep_steps
@@ -249,41 +250,21 @@ class Exchange:
                     f"{self._oldest} has been removed.",
                     hint="resume it with --ckpt_path=last, or all roles from one step; peers.keep_steps keeps more.",
                 )
-        if self._on_loss == "wait":
-            return
         for name, peer in self._peers.items():
-            if (last := told.get(name)) is not None and last.event in ("fail", "end"):
-                ending = f"failed ({last.text})" if last.event == "fail" else "has ended"
-                raise PeerLost(
-                    f"role {name!r} {ending} while {self.role!r} waits for {what}.",
-                    hint="mend what stopped it and resume both; nothing that was said is lost.",
-                )
             silent = peer.silence(partial(self._sign, name))
-            if silent > self._lost_after:
-                raise PeerLost(
-                    f"role {name!r} has shown no sign of life for {silent:.0f} s while {self.role!r} waits for {what}.",
-                    hint="start or resume it (see `mgrpo store RUN`); nothing that was said is lost.",
-                )
+            gone, lost, hint = None, False, ""
+            if (last := told.get(name)) is not None and last.event in ("fail", "end"):
+                gone, lost = f"failed ({last.text})" if last.event == "fail" else "has ended", True
+                hint = "mend what stopped it and resume both; nothing that was said is lost."
+            elif silent > min(QUIET, self._lost_after):
+                gone, lost = f"has shown no sign of life for {silent:.0f} s", silent > self._lost_after
+                hint = "start or resume it (see `mgrpo store RUN`); nothing that was said is lost."
+            if lost and self._on_loss == "error":
+                raise PeerLost(f"role {name!r} {gone} while {self.role!r} waits for {what}.", hint=hint)
+            peer.tell(gone, what)
 
     def _sign(self, role: str) -> object:
         home = self._root / "writers" / writer_name(role, self._rank)
         latest = max(incarnations(self._disk, home), default=0)
         alive = read_alive(self._disk, incarnation_folder(home, latest))
         return latest, alive and alive.beat
-
-
-class _Peer:
-    """When a peer last showed a new sign of life, by this process's clock."""
-
-    def __init__(self) -> None:
-        self._sign: object = None
-        self._seen = self._looked = time.monotonic()
-
-    def silence(self, sign: Callable[[], object]) -> float:
-        """Seconds without a new sign; it is looked for once a beat at most."""
-        now = time.monotonic()
-        if now - self._looked >= BEAT:
-            self._looked = now
-            if (found := sign()) != self._sign:
-                self._sign, self._seen = found, now
-        return now - self._seen

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import random
 import threading
 from collections.abc import Sequence
@@ -14,16 +12,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from typing_extensions import override
 
 from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
-from mgrpo_lightning.errors import ConfigurationError, MgrpoError, RunStopped
+from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.roles import RoleConfig
-from mgrpo_lightning.store.disk import TRIES, Disk
 from mgrpo_lightning.store.exchange import Exchange, PeerLost
 from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.tail import Tail
@@ -209,88 +205,3 @@ def test_a_peer_that_fails_is_named(tmp_path: Path) -> None:
     failing.join()
     (last,) = [e.record for e in Tail(root).poll() if e.writer == "main-0" and e.record.event in ("end", "fail")]
     assert last.event == "fail"
-
-
-@pytest.mark.parametrize("ending", [None, MgrpoError("full."), RunStopped("asked to.")])
-def test_what_ended_a_peers_earlier_life_counts_only_if_it_does_not_come_back(
-    tmp_path: Path, ending: MgrpoError | None
-) -> None:
-    root = tmp_path / "store"
-    Exchange(root, "searcher", peers=[]).close(ending)
-    main = Exchange(root, "main", peers=["searcher"])
-    looks = iter([None, None, "there"])
-    assert main.until(lambda: next(looks), "a report") == "there"
-    again = Exchange(root, "searcher", peers=[])
-    main.refresh()
-    again.close(ending)  # the same again, but of the life that counts
-    with pytest.raises(RunStopped if isinstance(ending, RunStopped) else PeerLost):
-        main.until(lambda: None, "a report")
-    main.close()
-    late = Exchange(root, "main", peers=["searcher"], lost_after=0.0)
-    with pytest.raises(MgrpoError, match="searcher"):
-        late.until(lambda: None, "a report")
-    late.close()
-
-
-def test_roles_with_different_numbers_of_ranks_are_refused(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    main = Exchange(root, "main", peers=["searcher"], num_ranks=2)
-    searcher = Exchange(root, "searcher", peers=[])
-    with pytest.raises(ConfigurationError, match=r"role 'searcher' has 1 ranks and 'main' has 2.*HINT: give all roles"):
-        main.until(lambda: None, "a report")
-    main.close()
-    searcher.close()
-
-
-def test_a_rank_hears_its_own_rank_of_a_peer(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    main = [Exchange(root, "main", peers=["searcher"], rank=rank, num_ranks=2) for rank in range(2)]
-    searcher = [Exchange(root, "searcher", peers=["main"], rank=rank, num_ranks=2) for rank in range(2)]
-    searcher[1].close(MgrpoError("full."))
-    looks = iter([None, None, "there"])
-    assert main[0].until(lambda: next(looks), "a report") == "there"
-    with pytest.raises(PeerLost, match="full"):
-        main[1].until(lambda: None, "a report")
-    for exchange in (*main, *searcher):
-        exchange.close()
-
-
-class SometimesBlind(Disk):
-    """Cannot say at first whether a file is there: stale handles, more than are tried, and an I/O error."""
-
-    def __init__(self) -> None:
-        self.errors = [errno.EIO, *[errno.ESTALE] * (TRIES + 1)]
-
-    @override
-    def _exists(self, path: Path) -> bool:
-        if self.errors:
-            raise OSError(self.errors[-1], os.strerror(self.errors.pop()), str(path))
-        return super()._exists(path)
-
-
-def test_a_run_that_is_asked_to_stop_does_so_while_it_waits(tmp_path: Path) -> None:
-    root, disk = tmp_path / "store", SometimesBlind()
-    main, searcher = (Exchange(root, role, peers=[], on_loss="wait", disk=disk) for role in ("main", "searcher"))
-    asking = threading.Timer(0.1, (tmp_path / "stop").touch)
-    asking.start()
-    with pytest.raises(
-        RunStopped, match=r"'main' stopped while it waited for a report.*HINT: remove the file"
-    ) as caught:
-        main.until(lambda: None, "a report")
-    main.close(caught.value)
-    (last,) = [e.record for e in Tail(root).poll() if e.writer == "main-0"][-1:]
-    assert last.event == "stop"
-    assert not disk.errors
-    searcher.close()
-    asking.join()
-
-
-def test_a_silent_peer_is_an_error_or_is_waited_for(tmp_path: Path) -> None:
-    waiting = Exchange(tmp_path / "store", "main", peers=["searcher"], lost_after=0.0, on_loss="error")
-    with pytest.raises(PeerLost, match="no sign of life"):
-        waiting.until(lambda: None, "a report")
-    waiting.close()
-    patient = Exchange(tmp_path / "store", "main", peers=["searcher"], lost_after=0.0, on_loss="wait")
-    looks = iter([None, None, "there"])
-    assert patient.until(lambda: next(looks), "a report") == "there"
-    patient.close()
