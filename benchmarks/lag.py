@@ -81,28 +81,50 @@ def table(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def differences(found: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """Main's rewards minus those of another arm, step by step.
+
+    At the same step arms play the same questions and seeds other ones: so differences are within a seed.
+
+    Args:
+        found: Records of an arm.
+        others: Of the other arm; a seed that it lacks is left out.
+    """
+    rewards = {one["seed"]: one["rewards"] for one in others}
+    return [
+        [a - b for a, b in zip(one["rewards"], rewards[one["seed"]], strict=True)]
+        for one in found
+        if one["seed"] in rewards
+    ]
+
+
 def draw(records: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Draw main's training reward, with and without the correction.
+    """Draw main's training reward, with and without the correction, and its difference to that of ``lag 0``.
 
     Args:
         records: Of each arm's seeds.
         path: The picture to write.
     """
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    for axes, corrected in zip(figure.subplots(1, 2, sharey=True), (True, False), strict=True):
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    columns = figure.subplots(2, 2, sharex=True, sharey="row").T
+    for (above, below), corrected in zip(columns, (True, False), strict=True):
         for arm, found in records.items():
             if arm != "lag 0" and ("uncorrected" in arm) == corrected:
                 continue
             curves = [_smooth(one["rewards"]) for one in found]
-            x = [(i + WINDOW) * found[0]["rollouts_per_step"] for i in range(min(map(len, curves)))]
-            values = list(zip(*curves, strict=False))
-            (line,) = axes.plot(x, [statistics.fmean(v) for v in values], label=arm.removesuffix(", uncorrected"))
-            axes.fill_between(x, [min(v) for v in values], [max(v) for v in values], alpha=0.12, color=line.get_color())
-        axes.set_title("ratio clipped around the older policy" if corrected else "taken for the current policy's")
-        axes.set_xlabel("rollouts")
-        axes.grid(alpha=0.3)
-        axes.legend()
-        axes.set_ylabel("main's training reward")
+            apart = list(map(_smooth, differences(found, records.get("lag 0", ()))))
+            label = arm.removesuffix(", uncorrected")
+            for axes, lines in ((above, curves), (below, apart)):
+                values = list(zip(*lines, strict=False))
+                x = [(i + WINDOW) * found[0]["rollouts_per_step"] for i in range(len(values))]
+                (line,) = axes.plot(x, [statistics.fmean(v) for v in values], label=label)
+                axes.fill_between(x, list(map(min, values)), list(map(max, values)), alpha=0.1, color=line.get_color())
+        above.set_title("ratio clipped around the older policy" if corrected else "taken for the current policy's")
+        below.set_xlabel("rollouts")
+        above.legend()
+        for axes, title in ((above, "main's training reward"), (below, "minus that of lag 0")):
+            axes.set_ylabel(title)
+            axes.grid(alpha=0.3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 

@@ -45,10 +45,16 @@ def test_a_record_has_the_mean_reward_of_every_step(tmp_path: Path) -> None:
 
 def test_the_table_and_the_picture_are_of_all_seeds(tmp_path: Path) -> None:
     seeds = [
-        {"rewards": [0.1, 0.2, value, value, value], "rollouts_per_step": 64, "before": 0.4, "after": value}
-        for value in (0.5, 0.7)
+        {"seed": seed, "rewards": [0.1, 0.2, *[value] * 3], "rollouts_per_step": 64, "before": 0.4, "after": value}
+        for seed, value in enumerate((0.5, 0.7))
     ]
     (line,) = lag.table({"lag 2": seeds}).splitlines()[2:]
     assert line == "| lag 2 | 2 | 40.0% | 60.0% | 50.0% to 70.0% | 0.600 | 0.500 to 0.700 |"
     lag.draw({"lag 0": seeds, "lag 2": seeds, "queue, uncorrected": seeds}, tmp_path / "reward.png")
     assert (tmp_path / "reward.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_differences_are_within_a_seed() -> None:
+    ours = [{"seed": seed, "rewards": [0.5 + seed, 0.75 + seed]} for seed in (0, 1, 2)]
+    theirs = [{"seed": seed, "rewards": [0.25 + seed, 1.0 + seed]} for seed in (2, 0)]
+    assert lag.differences(ours, theirs) == [[0.25, -0.25]] * 2
