@@ -8,8 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+from benchmarks.runs import read_scalars
 from mgrpo_lightning.journal import read_groups, training_files
 from mgrpo_lightning.trajectory import Group
 
@@ -66,23 +65,6 @@ def validation(groups: Sequence[Group]) -> dict[str, Any]:
         "tokens": sum(t.num_tokens for t in trajectories),
         "turns": sum(t.num_turns for t in trajectories),
     }
-
-
-def read_scalars(folder: Path) -> dict[str, list[float]]:
-    """The figures of every training step, by name, those of validations left out.
-
-    Of a step that was logged twice, in a resumed run, the last is taken.
-
-    Args:
-        folder: Of TensorBoard.
-    """
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    found = {}
-    for name in (name for name in events.Tags()["scalars"] if not name.startswith("val/")):
-        values = {event.step: event.value for event in events.Scalars(name)}
-        found[name] = [values[step] for step in sorted(values)]
-    return found
 
 
 def _seconds(entry: Mapping[str, Any]) -> float:

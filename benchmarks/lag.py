@@ -7,7 +7,8 @@ finished is not run again, and what was cut off goes on. Arms: ``lag N`` trains 
 is synchronised), ``queue`` on whichever calls have come, ``QUEUE`` at a time; ``uncorrected`` takes what an older
 adapter sampled for the current one's, where the others clip the ratio around it. As a run ends its figures are in
 docs/lag, to be committed; the table and the picture are of all that is there: main's training reward against rollouts,
-the mean of the seeds and their range, and held-out exact match before and after.
+the mean of the seeds and their range, held-out exact match before and after, and how far the searcher's adapter was
+from the one that had sampled what it learned from.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.runs import fit, recorded, side_by_side
+from benchmarks.runs import fit, read_scalars, recorded, side_by_side
 from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.journal import read_groups, training_files
 
@@ -60,7 +61,9 @@ def record(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
         scores = [rollout.scores[0] for path in paths for group in read_groups(path) for rollout in group.rollouts]
         rewards.append(statistics.fmean(score.total for score in scores))
     held_out = {moment: results[moment]["exact_match"] for moment in ("before", "after")}
-    return {"rewards": rewards, "rollouts_per_step": len(scores), "seconds": results["seconds"]["fit"], **held_out}
+    mismatch = statistics.fmean(read_scalars(folder / "tensorboard")["searcher/mismatch"])
+    figures = {"mismatch": mismatch, "rollouts_per_step": len(scores), "seconds": results["seconds"]["fit"]}
+    return {"rewards": rewards, **figures, **held_out}
 
 
 def table(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -69,7 +72,7 @@ def table(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     Args:
         records: Of each arm's seeds.
     """
-    columns = ("searcher", "seeds", "before", "after", "range", "reward of the last steps", "range")
+    columns = ("searcher", "seeds", "before", "after", "range", "reward of the last steps", "range", "mean abs log rho")
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for arm, found in records.items():
         after = [one["after"] for one in found]
@@ -77,7 +80,8 @@ def table(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         before = statistics.fmean(one["before"] for one in found)
         shown = (f"{before:.1%}", f"{statistics.fmean(after):.1%}", f"{min(after):.1%} to {max(after):.1%}")
         ends = (f"{statistics.fmean(last):.3f}", f"{min(last):.3f} to {max(last):.3f}")
-        lines.append(f"| {' | '.join((arm, str(len(found)), *shown, *ends))} |")
+        stale = f"{statistics.fmean(one['mismatch'] for one in found):.4f}"
+        lines.append(f"| {' | '.join((arm, str(len(found)), *shown, *ends, stale))} |")
     return "\n".join(lines)
 
 

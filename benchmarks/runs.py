@@ -1,4 +1,4 @@
-"""Runs of ``mgrpo`` that a benchmark is made of: each in its own folder, taken to its end, and never done twice."""
+"""Runs that a benchmark is made of: each in its own folder, taken to its end, never done twice; and their figures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.checkpointing import checkpoints
@@ -61,6 +63,23 @@ def recorded(path: Path, make: Callable[[], Mapping[str, Any]]) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{path} is there", flush=True)
+
+
+def read_scalars(folder: Path) -> dict[str, list[float]]:
+    """The figures of every training step, by name, those of validations left out.
+
+    Of a step that was logged twice, in a resumed run, the last is taken.
+
+    Args:
+        folder: Of TensorBoard.
+    """
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    found = {}
+    for name in (name for name in events.Tags()["scalars"] if not name.startswith("val/")):
+        values = {event.step: event.value for event in events.Scalars(name)}
+        found[name] = [values[step] for step in sorted(values)]
+    return found
 
 
 def _mgrpo(command: str, options: Sequence[str], folder: Path) -> None:

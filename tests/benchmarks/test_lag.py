@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from benchmarks import lag
 from mgrpo_lightning.cli import make_cli
@@ -32,10 +33,14 @@ def test_a_record_has_the_mean_reward_of_every_step(tmp_path: Path) -> None:
             for k, reward in enumerate(rewards)
         ]
         write_groups(tmp_path / "journal", step, [Group(Question("q", "", ()), rollouts)], "train")
+    with SummaryWriter(tmp_path / "tensorboard") as writer:
+        for step, value in enumerate((0.25, 0.75)):
+            writer.add_scalar("searcher/mismatch", value, step)
     results = {"before": {"exact_match": 0.25}, "after": {"exact_match": 0.5}, "seconds": {"fit": 9.0}}
     found = lag.record(tmp_path, results)
     assert found == {
         "rewards": pytest.approx([0.5, 0.6]),
+        "mismatch": 0.5,
         "rollouts_per_step": 2,
         "seconds": 9.0,
         "before": 0.25,
@@ -44,12 +49,13 @@ def test_a_record_has_the_mean_reward_of_every_step(tmp_path: Path) -> None:
 
 
 def test_the_table_and_the_picture_are_of_all_seeds(tmp_path: Path) -> None:
+    same = {"rollouts_per_step": 64, "before": 0.4, "mismatch": 0.002}
     seeds = [
-        {"seed": seed, "rewards": [0.1, 0.2, *[value] * 3], "rollouts_per_step": 64, "before": 0.4, "after": value}
+        {"seed": seed, "rewards": [0.1, 0.2, *[value] * 3], **same, "after": value}
         for seed, value in enumerate((0.5, 0.7))
     ]
     (line,) = lag.table({"lag 2": seeds}).splitlines()[2:]
-    assert line == "| lag 2 | 2 | 40.0% | 60.0% | 50.0% to 70.0% | 0.600 | 0.500 to 0.700 |"
+    assert line == "| lag 2 | 2 | 40.0% | 60.0% | 50.0% to 70.0% | 0.600 | 0.500 to 0.700 | 0.0020 |"
     lag.draw({"lag 0": seeds, "lag 2": seeds, "queue, uncorrected": seeds}, tmp_path / "reward.png")
     assert (tmp_path / "reward.png").read_bytes().startswith(b"\x89PNG")
 
