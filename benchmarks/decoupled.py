@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from benchmarks.runs import read_scalars
 
 ROLES = ("main", "searcher")
 LAG = "--model.init_args.roles.{}.lag=1"
@@ -62,13 +62,8 @@ def run(folder: Path, steps: int, *, decoupled: bool, options: tuple[str, ...]) 
 
 
 def _seconds(folder: Path) -> dict[str, float]:
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    phases = ("play", "idle", "update")
-    return {
-        phase: statistics.median(event.value for event in events.Scalars(f"seconds/{phase}")[SKIPPED:])
-        for phase in phases
-    }
+    found = read_scalars(folder / "tensorboard")
+    return {phase: statistics.median(found[f"seconds/{phase}"][SKIPPED:]) for phase in ("play", "idle", "update")}
 
 
 def main() -> None:

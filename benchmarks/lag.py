@@ -61,27 +61,43 @@ def record(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
         scores = [rollout.scores[0] for path in paths for group in read_groups(path) for rollout in group.rollouts]
         rewards.append(statistics.fmean(score.total for score in scores))
     held_out = {moment: results[moment]["exact_match"] for moment in ("before", "after")}
-    mismatch = statistics.fmean(read_scalars(folder / "tensorboard")["searcher/mismatch"])
-    figures = {"mismatch": mismatch, "rollouts_per_step": len(scores), "seconds": results["seconds"]["fit"]}
-    return {"rewards": rewards, **figures, **held_out}
+    scalars = read_scalars(folder / "tensorboard")
+    stale = {name: statistics.fmean(scalars[f"searcher/{name}"]) for name in ("mismatch", "clip_fraction")}
+    figures = {"rollouts_per_step": len(scores), "seconds": results["seconds"]["fit"]}
+    return {"rewards": rewards, **stale, **figures, **held_out}
 
 
 def table(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """The table in Markdown, a line an arm.
 
     Args:
-        records: Of each arm's seeds.
+        records: Of each arm's seeds. Means are of the seeds, and of the steps where there are some.
     """
-    columns = ("searcher", "seeds", "before", "after", "range", "reward of the last steps", "range", "mean abs log rho")
+    columns = (
+        "searcher",
+        "seeds",
+        "before",
+        "after",
+        "range",
+        "reward minus lag 0's",
+        "range",
+        "abs log rho",
+        "clipped",
+    )
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for arm, found in records.items():
         after = [one["after"] for one in found]
-        last = [statistics.fmean(one["rewards"][-WINDOW:]) for one in found]
-        before = statistics.fmean(one["before"] for one in found)
-        shown = (f"{before:.1%}", f"{statistics.fmean(after):.1%}", f"{min(after):.1%} to {max(after):.1%}")
-        ends = (f"{statistics.fmean(last):.3f}", f"{min(last):.3f} to {max(last):.3f}")
-        stale = f"{statistics.fmean(one['mismatch'] for one in found):.4f}"
-        lines.append(f"| {' | '.join((arm, str(len(found)), *shown, *ends, stale))} |")
+        apart = list(map(statistics.fmean, differences(found, records.get("lag 0", ()))))
+        cells = (
+            str(len(found)),
+            f"{statistics.fmean(one['before'] for one in found):.1%}",
+            f"{statistics.fmean(after):.1%}",
+            f"{min(after):.1%} to {max(after):.1%}",
+            *((f"{statistics.fmean(apart):.3f}", f"{min(apart):.3f} to {max(apart):.3f}") if apart else ("-", "-")),
+            f"{statistics.fmean(one['mismatch'] for one in found):.4f}",
+            f"{statistics.fmean(one['clip_fraction'] for one in found):.2%}",
+        )
+        lines.append(f"| {' | '.join((arm, *cells))} |")
     return "\n".join(lines)
 
 

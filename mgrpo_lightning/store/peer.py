@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -30,13 +31,14 @@ class Peer:
         """Seconds without a new sign of life.
 
         Args:
-            sign: Finds the latest one; it is asked once a beat at most.
+            sign: Finds the latest one; it is asked once a beat at most. Where the filesystem cannot say, there is none.
         """
         now = time.monotonic()
         if now - self._looked >= BEAT:
             self._looked = now
-            if (found := sign()) != self._sign:
-                self._sign, self._seen = found, now
+            with suppress(OSError):
+                if (found := sign()) != self._sign:
+                    self._sign, self._seen = found, now
         return now - self._seen
 
     def tell(self, gone: str | None, what: str) -> None:

@@ -36,11 +36,13 @@ def test_a_record_has_the_mean_reward_of_every_step(tmp_path: Path) -> None:
     with SummaryWriter(tmp_path / "tensorboard") as writer:
         for step, value in enumerate((0.25, 0.75)):
             writer.add_scalar("searcher/mismatch", value, step)
+            writer.add_scalar("searcher/clip_fraction", value / 2, step)
     results = {"before": {"exact_match": 0.25}, "after": {"exact_match": 0.5}, "seconds": {"fit": 9.0}}
     found = lag.record(tmp_path, results)
     assert found == {
         "rewards": pytest.approx([0.5, 0.6]),
         "mismatch": 0.5,
+        "clip_fraction": 0.25,
         "rollouts_per_step": 2,
         "seconds": 9.0,
         "before": 0.25,
@@ -49,13 +51,15 @@ def test_a_record_has_the_mean_reward_of_every_step(tmp_path: Path) -> None:
 
 
 def test_the_table_and_the_picture_are_of_all_seeds(tmp_path: Path) -> None:
-    same = {"rollouts_per_step": 64, "before": 0.4, "mismatch": 0.002}
+    same = {"rollouts_per_step": 64, "before": 0.4, "mismatch": 0.002, "clip_fraction": 0.01}
     seeds = [
         {"seed": seed, "rewards": [0.1, 0.2, *[value] * 3], **same, "after": value}
         for seed, value in enumerate((0.5, 0.7))
     ]
-    (line,) = lag.table({"lag 2": seeds}).splitlines()[2:]
-    assert line == "| lag 2 | 2 | 40.0% | 60.0% | 50.0% to 70.0% | 0.600 | 0.500 to 0.700 | 0.0020 |"
+    synchronised = [{**one, "rewards": [0.2, 0.3, *[0.75] * 3]} for one in seeds]
+    *_, line = lag.table({"lag 0": synchronised, "lag 2": seeds}).splitlines()
+    apart = "-0.130 | -0.190 to -0.070"
+    assert line == f"| lag 2 | 2 | 40.0% | 60.0% | 50.0% to 70.0% | {apart} | 0.0020 | 1.00% |"
     lag.draw({"lag 0": seeds, "lag 2": seeds, "queue, uncorrected": seeds}, tmp_path / "reward.png")
     assert (tmp_path / "reward.png").read_bytes().startswith(b"\x89PNG")
 

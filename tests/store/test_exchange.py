@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,33 @@ def test_the_terminal_is_told_once_who_is_waited_for_and_once_that_it_is_back(
     )
     assert back == "role 'searcher' is back."
     assert "failed (incarnation 1: MgrpoError: no space left on the disk.)" in failed
+
+
+class CannotList(Disk):
+    """Says that listing a writer's folder failed, from some time on."""
+
+    listing = True
+
+    @override
+    def _names(self, folder: Path) -> list[str]:
+        if not self.listing and folder.name == "searcher-0":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+        return super()._names(folder)
+
+
+def test_a_disk_that_cannot_say_who_lives_is_no_sign_of_life_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mgrpo_lightning.store.peer.BEAT", 0.0)
+    root, disk = tmp_path / "store", CannotList()
+    searcher = Exchange(root, "searcher", peers=[])
+    main = Exchange(root, "main", peers=["searcher"], disk=disk, lost_after=0.5)
+    main.check("a report")
+    disk.listing = False
+    main.check("a report")
+    time.sleep(0.6)
+    with pytest.raises(PeerLost, match="no sign of life"):
+        main.check("a report")
+    disk.listing = True
+    main.close()
+    searcher.close()
