@@ -137,7 +137,7 @@ def served(run: Path) -> Iterator[str]:
     Args:
         run: Its folder.
     """
-    server = Server(Site([Source.of(run)], live=True))
+    server = Server(Site([Source(run)], live=True))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.url
     server.shutdown()

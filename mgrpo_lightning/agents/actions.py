@@ -13,6 +13,7 @@ calls and no answer, only the names of the rules it broke: the format reward pay
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -196,9 +197,15 @@ def _pieces(text: str) -> Iterator[tuple[str | Violation, str, int]]:
     yield "text", text[position:], position
 
 
+def _finite(text: str) -> float:
+    if math.isfinite(value := float(text)):
+        return value
+    raise ValueError(f"{text} is too large")
+
+
 def _read_call(body: str) -> ToolCall | Violation:
     try:
-        content = json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse)
+        content = json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
         # Lone surrogates survive json.loads but no tokenizer, tool or file.
         json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError):

@@ -25,12 +25,14 @@ def main(args: Sequence[str]) -> None:
         MgrpoError: A run has no journal, the port is taken, or the folder cannot be written.
     """
     parser = argparse.ArgumentParser("mgrpo view", description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs; of one that goes on, new steps appear")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", help="folders of a run or of many; new steps of one that goes on appear"
+    )
     parser.add_argument("--out", type=Path, help="write the page into this folder instead of serving it")
     parser.add_argument("--port", type=int, default=0, help="on loopback; 0, the default, takes a free one")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     arguments = parser.parse_args(args)
-    sources = [Source.of(run) for run in arguments.runs]
+    sources = [source for run in arguments.runs for source in Source.found(run)]
     console = Console()
     if arguments.out is not None:
         with console.status("writing ...") as status:

@@ -13,6 +13,7 @@ from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.trajectory import Call, Group, Key, Rollout, Score, Span, Trajectory
 from mgrpo_lightning.viewer.rows import Row
+from mgrpo_lightning.viewer.sources import COMPONENTS
 from mgrpo_lightning.viewer.tokens import Decoder
 
 Decoders = Mapping[str, Decoder | None]
@@ -51,7 +52,11 @@ def _join(known: Group, other: Group) -> None:
 
 
 def group_data(
-    group: Group, extras: Mapping[Key, Row], decoders: Decoders, ratios: Mapping[Key, Sequence[float]]
+    group: Group,
+    extras: Mapping[Key, Row],
+    decoders: Decoders,
+    ratios: Mapping[Key, Sequence[float]],
+    weighed: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     """One query.
 
@@ -60,6 +65,7 @@ def group_data(
         extras: The journal's rows, with advantages and coefficients.
         decoders: By role.
         ratios: Log ratios of the sampled ids of trajectories that moved an adapter.
+        weighed: The components of each role's reward.
     """
     question = group.question
     return {
@@ -71,7 +77,7 @@ def group_data(
             "metadata": question.metadata,
         },
         "rollouts": [
-            [_trajectory(question, rollout, t, extras, decoders, ratios) for t in rollout.trajectories()]
+            [_trajectory(question, rollout, t, extras, decoders, ratios, weighed) for t in rollout.trajectories()]
             for rollout in group.rollouts
         ],
     }
@@ -84,7 +90,10 @@ def _trajectory(
     extras: Mapping[Key, Row],
     decoders: Decoders,
     ratios: Mapping[Key, Sequence[float]],
+    weighed: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
+    score = rollout.scores.get(t.key.invocation)
+    versions = sorted({span.version for span in t.spans if span.kind == "action"})
     return {
         "role": t.role,
         "invocation": t.key.invocation,
@@ -96,26 +105,46 @@ def _trajectory(
         "elsewhere": t.elsewhere,
         "advantage": _extra(extras, t, "advantage"),
         "coefficient": _extra(extras, t, "coefficient"),
-        "score": _score(rollout.scores.get(t.key.invocation)),
-        "reasons": reasons(question, t),
+        "versions": [] if versions == [t.key.step] else versions,
+        "score": _score(score, weighed.get(t.role, COMPONENTS)),
+        "reasons": reasons(question, t, score),
         "spans": _with_ratios(_spans(t, decoders.get(t.role)), ratios.get(t.key)),
         "calls": [_call(call) for call in t.calls],
     }
 
 
-def reasons(question: Question, trajectory: Trajectory) -> list[dict[str, Any]]:
+def reasons(question: Question, trajectory: Trajectory, score: Score | None) -> list[dict[str, Any]]:
     """What decided a trajectory's reward, as far as the record says: each a thing, whether it holds, and the words.
 
     Args:
         question: With accepted answers and the gold path.
         trajectory: Whose answer and calls are looked at.
+        score: What the task, or its judge, made of them.
     """
     found = [{"name": "format", "holds": False, "text": rule} for rule in trajectory.violations]
     found = found or [{"name": "format", "holds": True, "text": "followed the protocol"}]
     if trajectory.parent is None:
-        right = bool(exact_match(trajectory.answer, question.answers)) if question.answers else False
-        text = f"{trajectory.answer!r} {'matches' if right else 'is none of'} {' / '.join(question.answers)}"
-        return [*found, {"name": "correct", "holds": right, "text": text}]
+        return [*found, _correct(question, trajectory, score)]
+    return [*found, *_evidence(question, trajectory, score)]
+
+
+def _correct(question: Question, trajectory: Trajectory, score: Score | None) -> dict[str, Any]:
+    answer, golds = repr(trajectory.answer), " / ".join(question.answers)
+    if score is not None and score.failed:
+        return {"name": "correct", "holds": None, "text": f"{answer} could not be decided, beside {golds}"}
+    matches = bool(exact_match(trajectory.answer, question.answers))
+    # a task may be stricter or milder than a match, and a broken rule makes any answer count nothing
+    decided = score.correct if score is not None else float(matches)
+    if bool(decided) == matches:
+        text = f"{answer} {'matches' if matches else 'is none of'} {golds}"
+        return {"name": "correct", "holds": matches, "text": text}
+    text = f"{answer} {'matches' if matches else 'does not match'} {golds}, and counts {decided:g}"
+    return {"name": "correct", "holds": bool(decided), "text": text}
+
+
+def _evidence(question: Question, trajectory: Trajectory, score: Score | None) -> list[dict[str, Any]]:
+    """What a sub-agent found of the gold path; nothing where that is not what decided."""
+    found = []
     for hop in question.evidence:
         visited = any(hop.url in map(str, call.arguments.values()) for call in trajectory.calls if not call.failed)
         reported = bool(exact_match(trajectory.answer, [hop.value]))
@@ -123,14 +152,16 @@ def reasons(question: Question, trajectory: Trajectory) -> list[dict[str, Any]]:
             words = f"{'opened' if visited else 'did not open'} {hop.url} ({hop.section}), "
             words += f"{'reported' if reported else 'did not report'} {hop.value!r}"
             found.append({"name": "evidence", "holds": visited and reported, "text": words})
-    if question.evidence and len(found) == max(len(trajectory.violations), 1):
+    if question.evidence and not found:
         found.append({"name": "evidence", "holds": False, "text": "no page of the gold path was opened"})
-    return found
+    agrees = score is None or bool(score.expert) == any(one["holds"] for one in found)
+    return found if agrees and trajectory.valid else []
 
 
-def _score(score: Score | None) -> dict[str, Any] | None:
-    names = ("format", "correct", "correct_main", "expert", "total", "failed")
-    return None if score is None else {name: getattr(score, name) for name in names}
+def _score(score: Score | None, weighed: Sequence[str]) -> dict[str, Any] | None:
+    if score is None:
+        return None
+    return {"total": score.total, "failed": score.failed, "parts": {name: getattr(score, name) for name in weighed}}
 
 
 def _extra(extras: Mapping[Key, Row], t: Trajectory, name: str) -> float | None:

@@ -11,7 +11,8 @@ from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.viewer.site import Site, static
 
 MARK = Path("data", "index.js")
-"""What a folder of ours has."""
+HEAD = 'mgrpo.receive("index",'
+"""How that file begins in a folder of ours."""
 
 
 def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count: None) -> Path:
@@ -29,7 +30,7 @@ def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count:
         ConfigurationError: Something else stands there.
         MgrpoError: It cannot be written.
     """
-    if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not _is_ours(folder):
         raise ConfigurationError(
             f"{folder} is there and no page of mgrpo view.", hint="give a new folder, or an empty one."
         )
@@ -44,6 +45,19 @@ def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count:
             path.write_text(site.group(run, slug, query) or "", encoding="ascii")
             done(count)
     return folder / "index.html"
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nothing is lost where a folder is replaced: it is empty, or has a page and nothing that was put to it."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    ours = {MARK.parts[0], *(entry.name for entry in static().iterdir())}
+    try:
+        with open(folder / MARK, encoding="utf-8") as file:
+            return names <= ours and file.read(len(HEAD)) == HEAD
+    except (OSError, UnicodeDecodeError):
+        return not names
 
 
 def _copy(source: Traversable, target: Path) -> None:

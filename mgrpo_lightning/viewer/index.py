@@ -8,22 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mgrpo_lightning.viewer.rows import Row, rollouts
-from mgrpo_lightning.viewer.sources import Play
+from mgrpo_lightning.viewer.sources import COMPONENTS, Play
 
 TRUNCATED, INVALID, FAILED = 1, 2, 4
 """Marks of a rollout: a turn was cut, a trajectory broke a rule, a reward could not be decided."""
-COMPONENTS = ("format", "correct", "correct_main", "expert")
 
 
 class Index:
     """Grows by one play after the other.
 
     Args:
-        runs: Names of the runs.
+        runs: Names of the runs, and of the components of each role's reward.
     """
 
-    def __init__(self, runs: Sequence[str]) -> None:
-        self._runs = [{"name": name, "roles": list[str]()} for name in runs]
+    def __init__(self, runs: Sequence[tuple[str, Mapping[str, Sequence[str]]]]) -> None:
+        self._runs = [{"name": name, "roles": list[str]()} for name, _ in runs]
+        self._weighed = [weighed for _, weighed in runs]
         self._questions: dict[tuple[str, str], int] = {}
         self._texts: list[dict[str, Any]] = []
         names = ("run", "play", "query", "k", "question", "reward", "correct", "calls", "tokens", "marks", "answer")
@@ -52,20 +52,21 @@ class Index:
         for rollout in played:
             self._add_rollout(run, rollout)
         if play.stage == "step":
-            for name, value in _figures(rows, played).items():
+            for name, value in _figures(rows, played, self._weighed[run]).items():
                 self._curves[run, name].append((play.step, value))
         else:
             self._held_out.append({"run": run, "play": len(self._plays) - 1, "levels": _levels(played)})
 
     def add_curve(self, run: int, name: str, points: Sequence[tuple[int, float]]) -> None:
-        """Add a figure that the journal does not have.
+        """Add a figure that the journal does not have, unless it is always 0, as waiting is in one process.
 
         Args:
             run: Index of its run.
             name: Of the figure.
             points: Step and value.
         """
-        self._curves[run, name] = list(points)
+        if any(value for _, value in points):
+            self._curves[run, name] = list(points)
 
     def data(self) -> dict[str, Any]:
         """All of it, as the page takes it."""
@@ -74,11 +75,7 @@ class Index:
             "plays": self._plays,
             "questions": self._texts,
             "columns": {**self._columns, **{f"reward/{role}": values for role, values in self._of_roles.items()}},
-            "curves": [
-                {"run": run, "name": name, "points": points}
-                for (run, name), points in self._curves.items()
-                if any(value for _, value in points)  # a component that a role does not weigh is always 0
-            ],
+            "curves": [{"run": run, "name": name, "points": points} for (run, name), points in self._curves.items()],
             "held_out": self._held_out,
         }
 
@@ -126,7 +123,9 @@ def _marks(rollout: Iterable[Row]) -> int:
     return marks
 
 
-def _figures(rows: Sequence[Row], played: Sequence[Sequence[Row]]) -> dict[str, float]:
+def _figures(
+    rows: Sequence[Row], played: Sequence[Sequence[Row]], weighed: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
     """A training step's figures by name: of the team, or ``ROLE/name``."""
     found: dict[str, float] = {
         "calls per rollout": statistics.fmean(sum(row["parent"] is not None for row in one) for one in played),
@@ -139,8 +138,9 @@ def _figures(rows: Sequence[Row], played: Sequence[Sequence[Row]]) -> dict[str, 
     for role, own in by_role.items():
         found[f"{role}/reward"] = statistics.fmean(row["score_total"] for row in own)
         found[f"{role}/format rate"] = statistics.fmean(float(row["valid"]) for row in own)
-        for name in COMPONENTS[1:]:
-            found[f"{role}/{name}"] = statistics.fmean(row[f"score_{name}"] for row in own)
+        for name in weighed.get(role, COMPONENTS):
+            if name != "format":  # its rate is there already
+                found[f"{role}/{name}"] = statistics.fmean(row[f"score_{name}"] for row in own)
         groups: defaultdict[int, list[float]] = defaultdict(list)
         for row in own:
             if row["advantage"] is not None:
@@ -157,5 +157,5 @@ def _levels(played: Sequence[Sequence[Row]]) -> Mapping[str, dict[str, float]]:
         entry = found[main["level"]]
         entry["rollouts"] += 1
         entry["right"] += main["score_correct"] or 0.0
-        entry["undecided"] += bool(main["score_failed"])
+        entry["undecided"] += bool(main["score_failed"] and main["score_format"])  # else it was played wrongly
     return dict(sorted(found.items()))

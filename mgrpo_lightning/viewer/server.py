@@ -56,11 +56,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         # A page from elsewhere whose name was made to lead here would ask with its own name; one that wants a script
         # from here, to read it, is told apart by its browser, and kept from it by the header of the resource policy.
+        # A link to a rollout that is clicked elsewhere opens the page, which then asks for its data itself.
+        path = urlsplit(self.path).path.lstrip("/") or "index.html"
         named = self.headers.get("Host", "").rpartition(":")[0] in (HOST, "localhost")
-        if not named or self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        clicked = self.headers.get("Sec-Fetch-Dest") == "document" and not path.startswith("data/")
+        if not named or not (clicked or self.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")):
             self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for this machine alone")
             return
-        path = urlsplit(self.path).path.lstrip("/") or "index.html"
         found = self._data(path) if path.startswith("data/") else self._static(path)
         if found is None:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"there is no such thing")

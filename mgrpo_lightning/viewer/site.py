@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
@@ -45,8 +46,11 @@ class Site:
         self._decoders: list[Decoders | None] = [None] * len(sources)
 
     def version(self) -> str:
-        """Changes whenever a file of a journal does."""
-        stamps = [_stamps(paths) for source in self._sources for paths in source.files().values()]
+        """Changes whenever a file of a journal does, or what updates have logged."""
+        stamps = []
+        for source in self._sources:
+            stamps += [_stamps(paths) for paths in source.files().values()]
+            stamps += [_stamps(source.ratios()), _stamps(source.scalars())]
         return blake2b(repr(stamps).encode(), digest_size=8).hexdigest()
 
     def state(self) -> str:
@@ -56,7 +60,7 @@ class Site:
     def index(self) -> str:
         """A script with all rollouts, curves and tables; what has not changed since the last time is not read again."""
         version = self.version()
-        index = Index([source.name for source in self._sources])
+        index = Index([(source.name, source.weighed) for source in self._sources])
         for number, source in enumerate(self._sources):
             for play, paths in source.files().items():
                 index.add(number, play, self._read(number, play, paths))
@@ -77,7 +81,8 @@ class Site:
             return None
         groups, extras = found
         ratios = self._ratios(run, groups[query].rollouts[0].main.key.step) if slug.startswith("step-") else {}
-        return _script(f"{run}/{slug}/{query}", group_data(groups[query], extras, self._decoders_of(run), ratios))
+        shown = group_data(groups[query], extras, self._decoders_of(run), ratios, self._sources[run].weighed)
+        return _script(f"{run}/{slug}/{query}", shown)
 
     def places(self) -> Iterator[tuple[int, str, int]]:
         """Every run, play and query that there is."""
@@ -94,11 +99,10 @@ class Site:
         return known[1]
 
     def _scalars(self, run: int) -> Curves:
-        folders = self._sources[run].tensorboards()
-        stamps = _stamps([path for folder in folders for path in sorted(folder.iterdir())])
+        stamps = _stamps(self._sources[run].scalars())
         known = self._curves.get(run)
         if known is None or known[0] != stamps:
-            known = self._curves[run] = (stamps, phase_curves(folders))
+            known = self._curves[run] = (stamps, phase_curves(self._sources[run].tensorboards()))
         return known[1]
 
     def _play(self, run: int, slug: str) -> tuple[dict[int, Group], dict[Key, Row]] | None:
@@ -160,5 +164,18 @@ def _stamps(paths: Sequence[Path]) -> Stamps:
 
 def _script(name: str, value: Mapping[str, Any]) -> str:
     """A call of the page's own function: all ASCII, so that no text can end the script or hide in it."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    try:
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except ValueError:  # a run that diverged has figures that are no numbers
+        text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+    text = text.replace("<", "\\u003c")
     return f"mgrpo.receive({json.dumps(name)},{text});\n"
+
+
+def _finite(value: Any) -> Any:
+    """A value of JSON with nothing in the place of every number that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +14,12 @@ import yaml
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.journal import PREFIXES
 from mgrpo_lightning.ratios import FOLDER as RATIOS
+from mgrpo_lightning.store.layout import FOLDER as STORE
 
 _FILE = re.compile(rf"({'|'.join(PREFIXES.values())})-(\d{{6}})(?:-\d{{6}})?\.parquet")
 JOURNAL = "journal"
+COMPONENTS = ("format", "correct", "correct_main", "expert")
+"""Of a reward."""
 FIT = "fit"
 """Name of a fit's own validations among the folders of a journal; a later ``mgrpo validate`` has one of its name."""
 
@@ -42,26 +45,35 @@ class Source:
     """One run."""
 
     folder: Path
-    name: str
-    _folders: list[Path] = field(default_factory=list)
 
     @classmethod
-    def of(cls, folder: Path) -> Source:
-        """The run in a folder.
+    def found(cls, folder: Path) -> list[Source]:
+        """The run in a folder, or all runs in a folder of runs.
 
         Args:
-            folder: Of the run; it has a journal, or folders of roles that have.
+            folder: Of the run; it has a journal, or a store and folders of roles that have.
 
         Raises:
             ConfigurationError: There is no journal.
         """
-        found = [path for path in (folder, *sorted(folder.glob("*/"))) if (path / JOURNAL).is_dir()]
+        found = [source for path in (folder, *sorted(folder.glob("*/"))) if (source := cls(path))._folders]
         if not found:
             raise ConfigurationError(
-                f"{folder} has no journal, and neither has a folder of a role in it.",
+                f"{folder} has no journal, and neither has a folder in it.",
                 hint="give the folder of a run that has begun to play: runs/NAME.",
             )
-        return cls(folder, folder.resolve().name, found)
+        return found[:1] if found[0].folder == folder else found
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return self.folder.resolve().name
+
+    @property
+    def _folders(self) -> list[Path]:
+        """Those with a journal: the run's own, or of roles in processes of their own, which meet in its store."""
+        roles = sorted(self.folder.glob("*/")) if (self.folder / STORE).is_dir() else []
+        return [path for path in (self.folder, *roles) if (path / JOURNAL).is_dir()]
 
     def files(self) -> dict[Play, list[Path]]:
         """The files of every play, those of several ranks and roles together; read anew at every call."""
@@ -82,6 +94,10 @@ class Source:
         """Folders with TensorBoard's files."""
         return [path for folder in self._folders if (path := folder / "tensorboard").is_dir()]
 
+    def scalars(self) -> list[Path]:
+        """TensorBoard's files."""
+        return [path for folder in self.tensorboards() for path in sorted(folder.iterdir())]
+
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """The resolved config of the run, empty where there is none yet."""
@@ -100,3 +116,9 @@ class Source:
         model = self.config.get("model") or {}
         found = (model.get("init_args") or {}).get("roles") or {}
         return found if isinstance(found, dict) else {}
+
+    @property
+    def weighed(self) -> Mapping[str, Sequence[str]]:
+        """The components that each role's reward is made of, empty where no config is there yet."""
+        rewards = {role: block.get("reward") or {} for role, block in self.roles.items()}
+        return {role: [name for name in COMPONENTS if weights.get(name)] for role, weights in rewards.items()}

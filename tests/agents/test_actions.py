@@ -69,6 +69,7 @@ def test_legal_turns(text: str, action: Action) -> None:
         ('<tool_call>{"name": "a", "arguments": {}} x</tool_call>', {Violation.BAD_JSON}),
         ('<tool_call>{"name": "a", "name": "b", "arguments": {}}</tool_call>', {Violation.BAD_JSON}),
         ('<tool_call>{"name": "a", "arguments": {"x": NaN}}</tool_call>', {Violation.BAD_JSON}),
+        ('<tool_call>{"name": "a", "arguments": {"x": [-1e999]}}</tool_call>', {Violation.BAD_JSON}),
         ('<tool_call>{"name": "a", "arguments": {"x": "\\ud800"}}</tool_call>', {Violation.BAD_JSON}),
         (f"<tool_call>{'[' * 100_000}</tool_call>", {Violation.BAD_JSON}),
         (f"<tool_call>{'9' * 5_000}</tool_call>", {Violation.BAD_JSON}),

@@ -93,7 +93,7 @@ def serve() -> Iterator[Callable[[Path], str]]:
     servers: list[Server] = []
 
     def started(run: Path) -> str:
-        server = Server(Site([Source.of(run)], live=True))
+        server = Server(Site([Source(run)], live=True))
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server.url
@@ -135,7 +135,7 @@ def test_a_person_reads_a_real_run(
 ) -> None:
     url = serve(quickstart)
     if kind == "folder":
-        url = export(Site([Source.of(quickstart)], live=False), tmp_path / "page").as_uri()
+        url = export(Site([Source(quickstart)], live=False), tmp_path / "page").as_uri()
     page = show(url)
     assert page.locator(".card b").all_inner_texts()[:2] == ["32", "2"]
     assert page.locator(".chart").count() >= 6
@@ -193,13 +193,28 @@ def test_roles_in_folders_of_their_own_are_one_tree(decoupled: Path, show: Show,
 def test_the_search_looks_into_every_text(tmp_path: Path, show: Show) -> None:
     run = write_run(tmp_path / "run", steps=2, queries=3)
     write_groups(run / "journal", 7, [make_group(7, 0, (1.0, 0.1), text="the needle is here")], "train")
-    page = show(export(Site([Source.of(run)], live=False), tmp_path / "page").as_uri())
+    page = show(export(Site([Source(run)], live=False), tmp_path / "page").as_uri())
     page.keyboard.press("/")
     page.fill("#search", "call: the NEEDLE")
     expect(page.locator(".rows .row")).to_have_count(0)
     page.press("#search", "Enter")
     expect(page.locator(".rows .row")).to_have_count(2)
     assert set(page.locator(".rows .c-step").all_inner_texts()) == {"7"}
+    page.locator(".rows .row").first.click()
+    page.wait_for_selector(".trajectory .turn")
+    page.keyboard.press("l")
+    expect(page.locator(".rows .row")).to_have_count(2)
+
+
+def test_new_steps_leave_a_person_where_they_are(tmp_path: Path, show: Show, serve: Callable[[Path], str]) -> None:
+    run = write_run(tmp_path / "run", steps=2)
+    page = show(f"{serve(run)}#/list?low=0.9", ".rows .row")
+    kept = page.locator(".rows .row").count()
+    page.locator(".rows .row").first.click()
+    page.wait_for_selector(".trajectory .turn")
+    expect(page.locator(".place")).to_contain_text(f"1 of {kept} listed")
+    write_groups(run / "journal", 5, [make_group(5, 0, (1.0, 0.0))], "train")
+    expect(page.locator(".place")).to_contain_text(f"1 of {kept + 1} listed", timeout=15_000)
 
 
 def test_new_steps_of_a_run_appear(tmp_path: Path, show: Show, serve: Callable[[Path], str]) -> None:
@@ -215,7 +230,7 @@ def test_hostile_text_is_text(number: int, tmp_path: Path, show: Show) -> None:
     text = HOSTILE[number]
     written = text.encode("utf-8", "replace").decode()  # what agents let into a journal
     run = write_run(tmp_path / "run", text=written)
-    url = export(Site([Source.of(run)], live=False), tmp_path / "page").as_uri()
+    url = export(Site([Source(run)], live=False), tmp_path / "page").as_uri()
     for address, wait_for in (
         (url, ".cards"),
         (f"{url}#/list", ".rows .row"),
@@ -226,7 +241,7 @@ def test_hostile_text_is_text(number: int, tmp_path: Path, show: Show) -> None:
         page = show(address, wait_for)
         page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         assert page.evaluate("window.pwned") is None
-        assert page.locator("script").count() == 12 + page.locator("head script").count()
+        assert page.locator("script").count() == 13 + page.locator("head script").count()
         assert page.evaluate("document.documentElement.scrollWidth") <= 1400, "nothing is wider than the page"
     body = page.inner_text("main")
     shown = written.replace("\r", "")[:40].split("\n")[0]

@@ -20,7 +20,7 @@ HOSTILE = "</script><script>alert(1)</script>\u2028<!-- <img src=x onerror=alert
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with Server(Site([Source.of(write_run(tmp_path / "run", text=HOSTILE))], live=True)) as found:
+    with Server(Site([Source(write_run(tmp_path / "run", text=HOSTILE))], live=True)) as found:
         thread = threading.Thread(target=found.serve_forever, daemon=True)
         thread.start()
         yield found
@@ -89,6 +89,13 @@ def test_a_name_that_was_made_to_lead_here_gets_nothing(server: Server, host: st
 )
 def test_a_page_from_elsewhere_cannot_read_scripts_from_here(server: Server, site: str, status: int) -> None:
     assert get(server, "/data/index.js", Sec_Fetch_Site=site)[0] == status
+
+
+def test_a_link_that_is_clicked_elsewhere_opens_the_page_but_reads_no_data(server: Server) -> None:
+    clicked = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert get(server, "/", **clicked)[0] == 200
+    assert get(server, "/data/index.js", **clicked)[0] == 403
+    assert get(server, "/", host="attacker.example", **clicked)[0] == 403
 
 
 def test_data_is_ascii_and_holds_no_tag(server: Server) -> None:

@@ -24,6 +24,8 @@ function App() {
   const [address, setAddress] = useState(parseAddress());
   const [listed, setListed] = useState([]);
   const [lastList, setLastList] = useState("#/list");
+  const [deep, setDeep] = useState(null);
+  const shown = useRef({ filter: NO_FILTER, deep: null });
   const [mode, setMode] = useState(MODES[0]);
   const [theme, setTheme] = useState("");
   const [help, setHelp] = useState(false);
@@ -33,7 +35,7 @@ function App() {
     addEventListener("hashchange", changed);
     const reload = () => mgrpo.loadIndex().then((found) => {
       setIndex(found);
-      setListed(mgrpo.filtered(NO_FILTER, null));
+      setListed(mgrpo.filtered(shown.current.filter, shown.current.deep));
       return found;
     });
     let timer = 0;
@@ -48,7 +50,10 @@ function App() {
     return () => { removeEventListener("hashchange", changed); clearInterval(timer); };
   }, []);
   useEffect(() => { document.documentElement.dataset.theme = theme; }, [theme]);
-  useEffect(() => { if (address.kind === "list") setLastList(filterAddress(address.filter)); else scrollTo(0, 0); }, [address]);
+  useEffect(() => {
+    if (address.kind === "list") setLastList(filterAddress(address.filter)); else scrollTo(0, 0);
+    shown.current = { filter: address.kind === "list" ? address.filter : shown.current.filter, deep };
+  }, [address, deep]);
 
   const row = index && ["rollout", "group"].includes(address.kind) ? rowOf(address.place) : -1;
   const turnTheme = () => setTheme((theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark" ? "light" : "dark");
@@ -76,7 +81,7 @@ function App() {
   if (!index) return html`<main><p class=${problem ? "bad" : "quiet"}>${problem || "loading \u2026"}</p></main>`;
   const setFilter = (filter) => { history.replaceState(null, "", filterAddress(filter)); setAddress({ kind: "list", place: [], filter }); };
   let body = html`<${Overview} index=${index} theme=${theme} />`;
-  if (address.kind === "list") body = html`<${List} index=${index} filter=${address.filter} setFilter=${setFilter} setListed=${setListed} />`;
+  if (address.kind === "list") body = html`<${List} index=${index} filter=${address.filter} setFilter=${setFilter} setListed=${setListed} deep=${deep} setDeep=${setDeep} />`;
   if (row >= 0) body = address.kind === "group" ? html`<${Group} index=${index} row=${row} />`
     : html`<${Rollout} index=${index} row=${row} listed=${listed} mode=${mode} setMode=${setMode} />`;
   if (row < 0 && ["rollout", "group"].includes(address.kind)) body = html`<main><p class="bad">There is no such rollout in this page's runs.</p></main>`;

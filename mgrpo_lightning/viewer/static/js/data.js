@@ -39,12 +39,12 @@ mgrpo.loadIndex = async () => {
 
 const stageOf = (play) => (play.stage === "step" ? "train" : play.command === "fit" ? "validation" : play.command);
 
-mgrpo.loadGroup = (row) => {
-  const { columns, plays } = mgrpo.index;
+mgrpo.loadGroup = (row, index = mgrpo.index) => {
+  const { columns, plays } = index;
   const name = `${columns.run[row]}/${plays[columns.play[row]].slug}/${columns.query[row]}`;
   if (!mgrpo.groups.has(name)) {
     if (mgrpo.groups.size > 64) mgrpo.groups.delete(mgrpo.groups.keys().next().value);
-    const found = mgrpo.load(name, mgrpo.index.live ? `?${mgrpo.index.version}` : "");
+    const found = mgrpo.load(name, index.live ? `?${index.version}` : "");
     found.catch(() => mgrpo.groups.delete(name));
     mgrpo.groups.set(name, found);
   }
@@ -52,8 +52,8 @@ mgrpo.loadGroup = (row) => {
 };
 
 // Addresses: #/list?level=2+hops, #/rollout/RUN/PLAY/QUERY/K, #/group/RUN/PLAY/QUERY
-const addressOf = (kind, row) => {
-  const { columns, plays } = mgrpo.index;
+const addressOf = (kind, row, index = mgrpo.index) => {
+  const { columns, plays } = index;
   const place = [columns.run[row], plays[columns.play[row]].slug, columns.query[row]];
   return `#/${[kind, ...place, ...(kind === "rollout" ? [columns.k[row]] : [])].join("/")}`;
 };
@@ -69,14 +69,16 @@ const rowOf = ([run, slug, query, k = "0"]) => {
 
 const NO_FILTER = { run: "", stage: "", level: "", role: "", mark: "", low: "", high: "", calls: "", text: "", sort: "", down: "" };
 
-// Indices of the rollouts that a filter lets through, in the order that it asks for.
-mgrpo.filtered = (filter, found) => {
+// Indices of the rollouts that a filter lets through, in the order that it asks for. `deep` is what a search in all texts
+// has found: its text, and the addresses, which stay what they are when new steps move the rows.
+mgrpo.filtered = (filter, deep) => {
   const { columns, plays, questions, questionTexts, count } = mgrpo.index;
   const rewards = filter.role ? columns[`reward/${filter.role}`] : columns.reward;
   const mark = { truncated: TRUNCATED, invalid: INVALID, undecided: FAILED }[filter.mark];
   const low = filter.low === "" ? -Infinity : Number(filter.low), high = filter.high === "" ? Infinity : Number(filter.high);
   const calls = filter.calls === "" ? null : Number(filter.calls);
   const text = filter.text.toLowerCase();
+  const found = deep && deep.text === filter.text ? deep.found : null;
   const kept = [];
   for (let row = 0; row < count; row += 1) {
     const reward = rewards[row];
@@ -87,7 +89,7 @@ mgrpo.filtered = (filter, found) => {
     if (mark && !(columns.marks[row] & mark)) continue;
     if ((filter.low !== "" || filter.high !== "") && (reward === null || reward < low || reward > high)) continue;
     if (calls !== null && columns.calls[row] !== calls) continue;
-    if (text && !(found ? found.has(row) : questionTexts[columns.question[row]].includes(text)
+    if (text && !(found ? found.has(addressOf("rollout", row)) : questionTexts[columns.question[row]].includes(text)
       || (columns.answer[row] || "").toLowerCase().includes(text))) continue;
     kept.push(row);
   }
@@ -107,10 +109,11 @@ const textsOf = (rollout) => rollout.flatMap((trajectory) => [
   ...trajectory.calls.map((call) => call.result),
 ]);
 
-// Looks through the texts of the given rollouts, group by group; `found` gets their indices, `said` the progress.
+// Looks through the texts of the given rollouts, group by group; `found` gets their addresses, `said` the progress. A group
+// that cannot be read hides none of the others.
 mgrpo.search = async (text, rows, found, said, isStopped) => {
   const wanted = text.toLowerCase();
-  const { columns } = mgrpo.index;
+  const { index } = mgrpo, { columns } = index;
   const byGroup = new Map();
   for (const row of rows) {
     const name = `${columns.run[row]} ${columns.play[row]} ${columns.query[row]}`;
@@ -119,9 +122,9 @@ mgrpo.search = async (text, rows, found, said, isStopped) => {
   let done = 0;
   for (const members of byGroup.values()) {
     if (isStopped()) return;
-    const group = await mgrpo.loadGroup(members[0]);
-    for (const row of members) {
-      if (textsOf(group.rollouts[columns.k[row]]).some((one) => one.toLowerCase().includes(wanted))) found.add(row);
+    const group = await mgrpo.loadGroup(members[0], index).catch(() => null);
+    for (const row of group ? members : []) {
+      if (textsOf(group.rollouts[columns.k[row]]).some((one) => one.toLowerCase().includes(wanted))) found.add(addressOf("rollout", row, index));
     }
     done += members.length;
     if (done % 50 < members.length) said(done);

@@ -35,14 +35,14 @@ function Filters({ index, filter, setFilter, progress, deepSearch }) {
     <span class="quiet">${progress}</span></form>`;
 }
 
-function List({ index, filter, setFilter, setListed }) {
-  const [found, setFound] = useState(null);
+function List({ index, filter, setFilter, setListed, deep, setDeep }) {
   const [progress, setProgress] = useState("");
   const [top, setTop] = useState(0);
   const box = useRef(null);
   const generation = useRef(0);
-  useEffect(() => { generation.current += 1; setFound(null); setProgress(""); }, [filter.text, index]);
-  const rows = useMemo(() => mgrpo.filtered(filter, found), [filter, found, index]);
+  useEffect(() => { generation.current += 1; setProgress(""); }, [filter.text]);
+  useEffect(() => () => { generation.current += 1; }, []);
+  const rows = useMemo(() => mgrpo.filtered(filter, deep), [filter, deep, index]);
   useEffect(() => setListed(rows), [rows]);
   const deepSearch = async () => {
     const mine = ++generation.current, seen = new Set();
@@ -50,7 +50,7 @@ function List({ index, filter, setFilter, setListed }) {
     const said = (done) => {
       if (mine !== generation.current) return;
       setProgress(`${done.toLocaleString()} of ${among.length.toLocaleString()} searched`);
-      setFound(new Set(seen));
+      setDeep({ text: filter.text, found: new Set(seen) });
     };
     if (filter.text) await mgrpo.search(filter.text, among, seen, said, () => mine !== generation.current);
   };

@@ -2,25 +2,23 @@
 "use strict";
 
 const MODES = ["kind", "log-prob", "ratio", "advantage"];
-
-// A colour for a token: how surprising it was, how far the adapter had moved from the one that sampled it, or which way
-// its trajectory's advantage pushes it.
-const colourOf = (mode, trajectory, logprob, ratio) => {
-  if (mode === "ratio") {
-    if (ratio === null || ratio === undefined) return "";
-    return `hsl(${ratio > 0 ? 210 : 30} 75% 50% / ${Math.min(0.6, Math.abs(ratio) * 2)})`;
-  }
-  if (mode === "log-prob") {
-    if (logprob === null) return "";
-    const surprise = Math.min(1, -logprob / 5);
-    return `hsl(${130 - 130 * surprise} 70% 50% / ${0.12 + 0.45 * surprise})`;
-  }
-  if (mode === "advantage" && trajectory.advantage) {
-    const strength = Math.min(1, Math.abs(trajectory.advantage) / 2);
-    return `hsl(${trajectory.advantage > 0 ? 140 : 0} 65% 50% / ${0.1 + 0.4 * strength})`;
-  }
-  return "";
+const LEGEND = {
+  kind: [["action", "an agent said it"], ["observation", "it was shown"]],
+  "log-prob": [[logprobColour(0), "sure"], [logprobColour(-2.5), ""], [logprobColour(-5), "log-prob -5 and less"]],
+  ratio: [[ratioColour(0.3), "likelier after the update"], [ratioColour(-0.3), "less likely"]],
+  advantage: [[advantageColour(2), "pushed up"], [advantageColour(-2), "pushed down"]],
 };
+
+const colourOf = (mode, trajectory, logprob, ratio) => {
+  if (mode === "ratio") return ratio === null || ratio === undefined ? "" : ratioColour(ratio);
+  if (mode === "log-prob") return logprob === null ? "" : logprobColour(logprob);
+  return mode === "advantage" && trajectory.advantage ? advantageColour(trajectory.advantage) : "";
+};
+
+function Legend({ mode }) {
+  return html`<p class=${`legend mode-${mode}`}>${LEGEND[mode].map(([colour, name]) => html`<span
+    class=${mode === "kind" ? colour : ""} style=${mode === "kind" ? {} : { background: colour }}>${name || "\u2026"}</span> `)}</p>`;
+}
 
 function Tokens({ span, trajectory, mode }) {
   if (!span.tokens) return html`<${Text} text=${span.text} />`;
@@ -32,15 +30,17 @@ function Tokens({ span, trajectory, mode }) {
 function Score({ trajectory }) {
   const { score } = trajectory;
   if (!score) return null;
-  const parts = ["format", "correct", "correct_main", "expert"].filter((name) => score[name]);
+  const parts = Object.entries(score.parts);
   return html`<span class="score"><b>${score.failed ? "not decided" : number(score.total)}</b>
-    ${parts.length > 0 && html`<span class="quiet"> ${parts.map((name) => `${name} ${number(score[name])}`).join(", ")}</span>`}
-    ${" "}<${Advantage} value=${trajectory.advantage} /></span>`;
+    ${parts.length > 0 && html`<span class="quiet"> ${parts.map(([name, value]) => `${name} ${number(value)}`).join(", ")}</span>`}
+    ${" "}<${Advantage} value=${trajectory.advantage} />
+    ${trajectory.coefficient !== null && html` <span class="quiet" title="weight of its tokens in the role's loss">weight ${number(trajectory.coefficient, 4)}</span>`}</span>`;
 }
 
 function Reasons({ reasons }) {
-  return html`<ul class="reasons">${reasons.map((one) => html`<li class=${one.holds ? "good" : "bad"}>
-    ${one.holds ? "\u2713" : "\u2717"} <b>${one.name}</b> <${Text} text=${one.text} limit=${400} /></li>`)}</ul>`;
+  const sign = (holds) => (holds === null ? "?" : holds ? "\u2713" : "\u2717");
+  return html`<ul class="reasons">${reasons.map((one) => html`<li class=${one.holds === null ? "quiet" : one.holds ? "good" : "bad"}>
+    ${sign(one.holds)} <b>${one.name}</b> <${Text} text=${one.text} limit=${400} /></li>`)}</ul>`;
 }
 
 function CallLine({ call, byInvocation, mode, depth }) {
@@ -48,7 +48,8 @@ function CallLine({ call, byInvocation, mode, depth }) {
   return html`<div class=${`call ${call.failed ? "failed" : ""}`}>
     <p><b>${line(call.name)}</b> <span class="quiet"><${Text} text=${JSON.stringify(call.arguments)} limit=${400} /></span>
       ${call.failed && html` <i class="mark bad">failed</i>`} <span class="quiet">${number(call.seconds)} s</span></p>
-    ${sub ? html`<${Trajectory} trajectory=${sub} byInvocation=${byInvocation} mode=${mode} depth=${depth + 1} />`
+    ${sub && html`<${Trajectory} trajectory=${sub} byInvocation=${byInvocation} mode=${mode} depth=${depth + 1} />`}
+    ${sub ? call.result !== sub.answer && html`<p class="came-back">came back: <${Text} text=${call.result} limit=${1000} /></p>`
       : html`<details class="result"><summary>${line(call.result, 120) || "empty"}</summary><${Text} text=${call.result} /></details>`}
   </div>`;
 }
@@ -69,6 +70,7 @@ function Trajectory({ trajectory, byInvocation, mode, depth }) {
   return html`<section class=${`trajectory ${trajectory.parent === null ? "head" : "sub"}`} id=${`i${trajectory.invocation}`}>
     <header onClick=${() => setOpen(!open)}><button aria-expanded=${open}>${open ? "\u25be" : "\u25b8"}</button>
       <b>${trajectory.role}</b> <${Score} trajectory=${trajectory} />
+      ${trajectory.versions.map((one) => html` <i class="mark bad" title="sampled with an adapter of another step than this one">version ${one}</i>`)}
       ${trajectory.violations.map((one) => html` <i class="mark bad">${line(one)}</i>`)}</header>
     ${open && html`<div class="inside">
       ${trajectory.parent !== null && html`<p class="task">asked: <${Text} text=${trajectory.task} /></p>`}
@@ -91,12 +93,13 @@ function Rollout({ index, row, listed, mode, setMode }) {
   return html`<${Loaded} row=${row}>${(group) => {
     const rollout = group.rollouts[index.columns.k[row]];
     const byInvocation = new Map(rollout.map((trajectory) => [trajectory.invocation, trajectory]));
-    return html`<main class="rollout"><nav class="place">
+    return html`<main class=${`rollout mode-${mode}`}><nav class="place">
         <a href=${addressOf("group", row)}>group of query ${index.columns.query[row]}</a>
         <span>${stageOf(play)}, step ${play.step}, rollout ${index.columns.k[row]}</span>
         <${Marks} marks=${index.columns.marks[row]} />
         <span class="quiet">${place < 0 ? "" : `${place + 1} of ${listed.length} listed`}</span>
-        <span class="modes">colour ${MODES.map((one) => html`<button class=${one === mode ? "on" : ""} onClick=${() => setMode(one)}>${one}</button>`)}</span></nav>
+        <span class="modes">colour ${MODES.map((one) => html`<button class=${one === mode ? "on" : ""} aria-pressed=${one === mode} onClick=${() => setMode(one)}>${one}</button>`)}</span></nav>
+      <${Legend} mode=${mode} />
       <${Question} question=${group.question} />
       ${rollout.filter((one) => one.parent === null).map((one) => html`<${Trajectory} key=${`${row} ${one.invocation}`} trajectory=${one} byInvocation=${byInvocation} mode=${mode} depth=${0} />`)}
     </main>`;
