@@ -3,12 +3,12 @@
 A trajectory whose total cannot be decided is marked failed and leaves its group before mean and std; it is never
 scored as wrong. That is so when
 
-- a ScoringError hits a component that its role weighs and its format allows (an invalid format is 0 whatever else):
-  main's own correctness, the correctness that its sub trajectories copy, or its expert score;
+- a ScoringError hits main's own correctness, or another component that its role weighs: the correctness that sub
+  trajectories copy, or the expert score (an invalid format is 0 whatever else);
 - the engine interrupted it, or it has no sampled token at all (its prompt filled the context): it did nothing that
   could be rewarded.
 
-A component that no role weighs is not asked for and stays 0.
+An expert score that a role does not weigh is not asked for and stays 0.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
     """
     trajectories = [trajectory for trajectory in rollout.trajectories() if not trajectory.elsewhere]
     correct, *experts = await asyncio.gather(
-        _correct(question, rollout, task, roles),
+        _correct(question, rollout, task),
         *(_expert(question, trajectory, task, roles[trajectory.role]) for trajectory in trajectories),
     )
     for trajectory, expert in zip(trajectories, experts, strict=True):
@@ -97,18 +97,15 @@ def question_scores(group: Group) -> dict[str, float]:
     return {"accuracy": sum(correct) / len(correct), "pass": max(correct), "majority": majority}
 
 
-async def _correct(question: Question, rollout: Rollout, task: Task, roles: Mapping[str, RoleConfig]) -> float | None:
-    """Main's correctness, 0 when its format (of equals, every one's) is invalid (mgrpo.md section 2).
+async def _correct(question: Question, rollout: Rollout, task: Task) -> float | None:
+    """Main's correctness, 0 when its format (of equals, every one's) is invalid; None when it cannot be decided.
 
-    None when it cannot be decided.
+    It is what validations report, so it is asked for whether or not it is a reward.
     """
     if rollout.main.elsewhere:
         score = rollout.scores[0]
         return None if undecided(score) else score.correct
-    weighed = any(roles[head.role].reward.correct for head in rollout.heads) or any(
-        roles[sub.role].reward.correct_main for sub in rollout.subs
-    )
-    if not weighed or not any(head.valid for head in rollout.heads):
+    if not any(head.valid for head in rollout.heads):
         return 0.0
     try:
         return await task.correct(question, rollout.main.answer)
@@ -128,7 +125,9 @@ async def _expert(question: Question, trajectory: Trajectory, task: Task, role: 
 def _total(trajectory: Trajectory, role: RoleConfig, components: Mapping[str, float | None]) -> Score:
     valid = trajectory.valid
     assert not valid or trajectory.answer is not None, "a valid trajectory ends with an answer"
-    open_question = valid and any(value is None and getattr(role.reward, name) for name, value in components.items())
+    open_question = valid and any(
+        value is None and (name == "correct" or getattr(role.reward, name)) for name, value in components.items()
+    )
     idle = Violation.INTERRUPTED in trajectory.violations or not trajectory.num_actions
     values = {name: value or 0.0 for name, value in components.items()}
     failed = bool(open_question or idle)

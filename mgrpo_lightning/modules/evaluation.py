@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mgrpo_lightning.agents.scoring import undecided
 from mgrpo_lightning.modules.rates import (
     ANSWER_SCORES,
     answer_rates,
@@ -66,6 +67,7 @@ class Evaluation(nn.Module):
                 found[key].add(label)
         self._parts = {key: sorted(values) for key, values in found.items()}
         self._agreement = agreement
+        self._undecided = 0
         self.play = play_rates(roles)
         self.answers = answer_rates(sorted({label for values in found.values() for label in values}))
         if agreement is not None:
@@ -80,6 +82,7 @@ class Evaluation(nn.Module):
         observe_play(self.play, groups, self._roles)
         for group in groups:
             observe_question(self.answers, group, self._by)
+            self._undecided += sum(undecided(rollout.scores[0]) for rollout in group.rollouts)
             for rollout in group.rollouts:
                 observe_answer(self.answers, group.question, rollout, self._by)
 
@@ -90,15 +93,15 @@ class Evaluation(nn.Module):
             step: Optimizer steps before this run.
             device: Where the process group computes.
         """
-        names, own = zip(*self.answers.counts().items(), strict=True)
-        counts = dict(zip(names, map(int, over_ranks(own, device)), strict=True))
+        own = {**self.answers.counts(), "undecided": self._undecided}
+        counts = dict(zip(own, map(int, over_ranks(list(own.values()), device)), strict=True))
         answers, play = self.answers.compute(), self.play.compute()
         questions = counts["exact_match"] // self._repeats
         record = {
             "step": step,
             "questions": questions,
             "repeats": self._repeats,
-            "undecided": questions - counts["accuracy"],
+            "undecided": counts["undecided"],  # rollouts
             **self._scores(answers, ""),
             "format_rate": {role: play.get(f"{role}/format_rate") for role in self._roles},
             "calls_per_rollout": play["calls_per_rollout"],

@@ -52,10 +52,10 @@ def test_spelling_makes_no_other_vote() -> None:
 def test_an_evaluation_counts_questions_and_says_how_many_could_not_be_decided() -> None:
     hard = Question("h", "How?", ("right",), level="hard")
     evaluation = Evaluation(ROLES, [QUESTION, hard], repeats=2)
-    evaluation.observe([group("right", "wrong"), group("?", "?"), group("wrong", "wrong", question=hard)])
+    evaluation.observe([group("right", "wrong"), group("?", "?"), group("wrong", "?", question=hard)])
     _, record = evaluation.finish(3, torch.device("cpu"))
-    assert (record["questions"], record["repeats"], record["undecided"]) == (3, 2, 1)
-    assert (record["accuracy"], record["pass@2"], record["majority@2"]) == (0.25, 0.5, 0.5)
+    assert (record["questions"], record["repeats"], record["undecided"]) == (3, 2, 3)
+    assert (record["accuracy"], record["pass@2"], record["majority@2"]) == (0.25, 0.5, 0.5), "of what was decided"
     assert record["exact_match"] == pytest.approx(1 / 6), "rules know nothing of a judge that failed"
     assert record["by_level"]["easy"]["questions"] == 2
     assert record["by_level"]["hard"] == {

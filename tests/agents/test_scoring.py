@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from mgrpo_lightning.agents.actions import Violation
-from mgrpo_lightning.agents.scoring import score_groups
+from mgrpo_lightning.agents.scoring import score_groups, undecided
 from mgrpo_lightning.errors import ScoringError
 from mgrpo_lightning.roles import RewardConfig, RoleConfig
 from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Span, Trajectory
@@ -100,12 +100,20 @@ def test_a_trajectory_without_a_sampled_token_is_taken_out() -> None:
     assert [score.failed for score in scored(trajectory(0), empty)] == [False, True]
 
 
-def test_what_no_role_weighs_is_not_asked_for() -> None:
+def test_an_expert_that_no_role_weighs_is_not_asked_but_correctness_always_is() -> None:
     roles = {name: replace(role, reward=RewardConfig(format=1.0)) for name, role in duo().items()}
-    task = FakeTask(broken=["correct", "expert"])
+    task = FakeTask()
     main, sub = scored(trajectory(0), trajectory(1), task=task, roles=roles)
-    assert task.asked == []
-    assert main == sub == Score(format=1, total=1)
+    assert task.asked == ["correct"]
+    assert main == Score(format=1, correct=1, total=1)
+    assert sub == Score(format=1, correct_main=1, total=1)
+
+
+def test_correctness_that_is_no_reward_and_could_not_be_decided_is_not_taken_for_wrong() -> None:
+    roles = {name: replace(role, reward=RewardConfig(format=1.0)) for name, role in duo().items()}
+    main, sub = scored(trajectory(0), trajectory(1), task=FakeTask(broken=["correct"]), roles=roles)
+    assert undecided(main)
+    assert sub == Score(format=1, total=1)
 
 
 def test_correctness_is_asked_once_a_rollout_even_if_only_subs_weigh_it() -> None:
