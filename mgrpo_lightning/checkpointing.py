@@ -13,7 +13,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from typing_extensions import override
 
 from mgrpo_lightning.atomic import atomic_path
-from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.errors import ConfigurationError, DataError
 
 FILENAME = "step={step:06d}"
 """Name pattern of the checkpoints; the step in it decides which one is the last."""
@@ -60,6 +60,25 @@ def last_checkpoint(folder: Path) -> Path:
         f"no checkpoint in {folder} loads ({len(found)} found).",
         hint="give --ckpt_path a file, or leave it out to start a new run under another run.name.",
     )
+
+
+def refuse_two_runs(folder: Path, start: Path | None) -> None:
+    """Keep a run from mixing with another one that has been in its folder.
+
+    Args:
+        folder: A run's ``checkpoints`` folder.
+        start: The checkpoint that the run begins with, None for none.
+
+    Raises:
+        ConfigurationError: The folder has a run that this one would not go on with, but write over in part.
+    """
+    found = checkpoints(folder)
+    if found and (start is None or start.resolve() != last_checkpoint(folder).resolve()):
+        raise ConfigurationError(
+            f"{folder.parent} holds a run that has done {max(found)} steps, which this one does not go on with.",
+            hint="give --ckpt_path last to go on with it, another run.name to start beside it, or remove the folder "
+            "or the checkpoints after the given one.",
+        )
 
 
 def _loads(path: Path) -> bool:

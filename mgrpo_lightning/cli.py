@@ -32,7 +32,7 @@ from mgrpo_lightning.callbacks import (
     RolloutLog,
     TeamProgress,
 )
-from mgrpo_lightning.checkpointing import FILENAME, AtomicCheckpointIO, last_checkpoint
+from mgrpo_lightning.checkpointing import FILENAME, AtomicCheckpointIO, last_checkpoint, refuse_two_runs
 from mgrpo_lightning.composition import compose
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.dry_run import dry_run
@@ -47,6 +47,8 @@ from mgrpo_lightning.tasks.base import Question
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 
+OF_A_COMMAND = ("ckpt_path", "weights_only", "dry_run")
+"""Settings that say how a fit was started, not what it is; the saved config is for every command."""
 TRAINER_DEFAULTS = {
     "max_epochs": -1,  # the length of a run is max_steps; one that is extended later starts another epoch
     "num_sanity_val_steps": 0,
@@ -83,7 +85,10 @@ class RunConfigCallback(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         path = Path(trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
+        config = self.config.clone()
+        for name in OF_A_COMMAND:
+            del config[name]
+        self.parser.save(config, str(path), skip_none=False, overwrite=True, multifile=False, skip_validation=True)
 
 
 class MgrpoCLI(LightningCLI):
@@ -106,6 +111,7 @@ class MgrpoCLI(LightningCLI):
                 "checkpoint.filename": FILENAME,
                 "checkpoint.auto_insert_metric_name": False,
                 "checkpoint.every_n_train_steps": 1,
+                "checkpoint.enable_version_counter": False,  # a step that is done again replaces its damaged file
             }
         )
         folder = ("run.root", "run.name", "run.role")
@@ -147,8 +153,12 @@ class MgrpoCLI(LightningCLI):
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        folder = Path(self.trainer.default_root_dir) / "checkpoints"
         if kwargs.get("ckpt_path") == "last":
-            kwargs["ckpt_path"] = str(last_checkpoint(Path(self.trainer.default_root_dir) / "checkpoints"))
+            kwargs["ckpt_path"] = str(last_checkpoint(folder))
+        if subcommand == "fit":
+            start = kwargs.get("ckpt_path")
+            refuse_two_runs(folder, None if start is None else Path(start))
         return kwargs
 
     def before_fit(self) -> None:

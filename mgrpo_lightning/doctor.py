@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.cli import make_cli
+from mgrpo_lightning.composition import composed
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.dry_run import planned
 from mgrpo_lightning.errors import MgrpoError
@@ -208,8 +209,8 @@ def main(args: Sequence[str]) -> None:
         SystemExit: With 1, if any line is bad.
     """
     logging.getLogger("lightning").setLevel(logging.WARNING)  # it would say twice that there is no GPU
-    configured = any(word.startswith("--config") for word in args)
-    cli = make_cli(list(args) if configured else ["--config", "pkg:quickstart.yaml", *args], run=False)
+    words = list(args) if composed(args) else ["--config", "pkg:quickstart.yaml", *args]
+    cli = make_cli(words, run=False)
     console = Console()
     bad = 0
     root = Path(cli.trainer.default_root_dir).parent

@@ -5,7 +5,7 @@
 
 Each process is ``mgrpo fit ... --role ROLE``. Its output goes to ``log.txt`` in the role's folder, and to the terminal
 with the role's name before each line. Where one fails it is started again from its last checkpoint, ``--restarts``
-times in all; after that the others are told to stop. ``--ckpt_path=last`` resumes the roles that have a checkpoint.
+times in all; after that the others are told to stop. ``--ckpt_path last`` resumes the roles that have a checkpoint.
 With ``--slurm`` the roles are one job of a cluster instead: see ``slurm.py``.
 """
 
@@ -43,9 +43,13 @@ def main(args: Sequence[str]) -> None:
         ConfigurationError: No config file names roles.
     """
     parser = argparse.ArgumentParser(
-        prog="mgrpo launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="mgrpo launch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # other words are for the roles
     )
     parser.add_argument("--restarts", type=int, default=0, help="how often a role that failed is started again, in all")
+    parser.add_argument("--ckpt_path", choices=["last"], help="go on with the roles that have a checkpoint")
     parser.add_argument("--slurm", type=Path, metavar="CLUSTER", help="YAML file that says where each role runs")
     parser.add_argument("--write_only", action="store_true", help="with --slurm: write the script, submit nothing")
     arguments, rest = parser.parse_known_args(args)
@@ -54,7 +58,7 @@ def main(args: Sequence[str]) -> None:
         submit(read_cluster(arguments.slurm, roles), folder, rest, write_only=arguments.write_only)
         return
     (folder / STOP).unlink(missing_ok=True)  # of an attempt before
-    failed = Launch(roles, folder, rest).run(arguments.restarts)
+    failed = Launch(roles, folder, rest, resume=arguments.ckpt_path is not None).run(arguments.restarts)
     if failed:
         print(f"mgrpo: error: role {failed!r} failed; see {folder / failed / 'log.txt'}.", file=sys.stderr)
         raise SystemExit(1)
@@ -89,16 +93,23 @@ class Launch:
         roles: Each gets a process.
         folder: Of the run.
         options: For ``mgrpo fit``.
+        resume: Whether roles that have a checkpoint go on with it.
         command: That is started, with the options and the role behind it.
     """
 
     def __init__(
-        self, roles: Sequence[str], folder: Path, options: Sequence[str], command: Sequence[str] = FIT
+        self,
+        roles: Sequence[str],
+        folder: Path,
+        options: Sequence[str],
+        *,
+        resume: bool = False,
+        command: Sequence[str] = FIT,
     ) -> None:
         self._command = command
         self._folder = folder
-        self._resume = "--ckpt_path=last" in options
-        self._options = [option for option in options if option != "--ckpt_path=last"]
+        self._resume = resume
+        self._options = options
         self._roles = roles
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._ended: SimpleQueue[str] = SimpleQueue()

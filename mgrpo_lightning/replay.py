@@ -24,14 +24,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from mgrpo_lightning.checkpointing import checkpoints
-from mgrpo_lightning.cli import MgrpoCLI, make_cli
+from mgrpo_lightning.cli import OF_A_COMMAND, MgrpoCLI, make_cli
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.journal import training_files
 
 Adapters = Mapping[str, Mapping[str, Tensor]]
 """By role and parameter name."""
-_OF_A_COMMAND = ("ckpt_path", "weights_only", "dry_run")
-"""Keys of a saved config that say how it was started, not what it is."""
 _OF_THE_TRAINER = ("accelerator", "precision", "max_steps", "deterministic", "detect_anomaly")
 
 
@@ -117,7 +115,7 @@ def _config(run: Path) -> dict[str, Any]:
             f"{run} is no folder of a run: {error.strerror}: config.yaml.",
             hint="give the folder that `mgrpo fit` wrote.",
         ) from error
-    return {key: value for key, value in config.items() if key not in _OF_A_COMMAND}
+    return {key: value for key, value in config.items() if key not in OF_A_COMMAND}
 
 
 def _journal(run: Path, config: Mapping[str, Any]) -> Path:

@@ -86,7 +86,7 @@ class RewardConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What a role minimises (eq. 14 to 19 and the options of mgrpo.md section 5)."""
+    """What a role minimises (eq. 14 to 19 of the paper, and options beside them)."""
 
     kind: Literal["mgrpo", "supervised"] = "mgrpo"
     """``mgrpo``: the clipped surrogate; ``supervised``: cross-entropy of the action tokens (warm start)."""

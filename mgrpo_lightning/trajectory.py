@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Key(NamedTuple):
-    """Which trajectory: the position of everything a run records (design.md, Store)."""
+    """Which trajectory: the position of everything a run records (docs/store.md)."""
 
     step: int
     """Training step (the policy version that plays it); validation uses the step it runs at."""

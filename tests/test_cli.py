@@ -31,8 +31,8 @@ def team(tmp_path: Path, tiny: Path) -> Path:
     return write_team_file(tmp_path, tiny, num_sanity_val_steps=-1)
 
 
-def checkpoint(folder: Path, step: int) -> dict[str, Any]:
-    path = folder / "runs" / "toy" / "checkpoints" / f"step={step:06d}.ckpt"
+def checkpoint(folder: Path, step: int, name: str = "toy") -> dict[str, Any]:
+    path = folder / "runs" / name / "checkpoints" / f"step={step:06d}.ckpt"
     loaded = torch.load(path, weights_only=True)
     assert isinstance(loaded, dict)
     return loaded
@@ -79,11 +79,41 @@ def test_resume_gives_bitwise_the_adapters_of_a_straight_run(team: Path, tmp_pat
 def test_validate_and_predict_read_a_checkpoint(team: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["fit", "--config", str(team)])
     (tmp_path / "runs" / "toy" / "results.json").unlink()
-    main(["validate", "--config", str(team), "--ckpt_path", "last"])
+    main(["validate", "--config", str(tmp_path / "runs" / "toy" / "config.yaml"), "--ckpt_path", "last"])
     assert (tmp_path / "runs" / "toy" / "results.json").exists()
     capsys.readouterr()
     main(["predict", "--config", str(team), "--ckpt_path", "last", "--question", "word 3"])
     assert "word 3" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_or_is_left_alone(team: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["fit", "--config", str(team), "--checkpoint.save_top_k=-1"]
+    main(arguments)
+    folder = tmp_path / "runs" / "toy"
+    there = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    for start in ([], [f"--ckpt_path={folder / 'checkpoints' / 'step=000002.ckpt'}"]):
+        with pytest.raises(SystemExit) as stopped:
+            main([*arguments, *start])
+        assert stopped.value.code == 2
+        message = capsys.readouterr().err
+        assert "holds a run that has done 4 steps" in message
+        assert "HINT: give --ckpt_path last to go on with it" in message
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == there
+    main([*arguments, f"--ckpt_path={folder / 'checkpoints' / 'step=000002.ckpt'}", "--run.name=fork"])
+    ours, theirs = (adapters(checkpoint(tmp_path, 4, name)) for name in ("toy", "fork"))
+    assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
+
+
+def test_a_damaged_last_checkpoint_is_made_again(team: Path, tmp_path: Path) -> None:
+    arguments = ["fit", "--config", str(team), "--checkpoint.save_top_k=-1"]
+    main(arguments)
+    whole = checkpoint(tmp_path, 4)
+    damaged = tmp_path / "runs" / "toy" / "checkpoints" / "step=000004.ckpt"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    main([*arguments, "--ckpt_path", "last"])
+    again = adapters(checkpoint(tmp_path, 4))
+    assert all(torch.equal(again[name], tensor) for name, tensor in adapters(whole).items())
+    assert len(list(damaged.parent.iterdir())) == 4
 
 
 def test_print_config_shows_overrides(team: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.launch import Launch, team_of
+from mgrpo_lightning.launch import Launch, main, team_of
 
 ROLE = """
 import pathlib, sys, time
@@ -27,11 +28,11 @@ if behaviour == "stay":
 """
 
 
-def launch(tmp_path: Path, restarts: int = 0, *options: str, **behaviour: str) -> str | None:
+def launch(tmp_path: Path, restarts: int = 0, *options: str, resume: bool = False, **behaviour: str) -> str | None:
     for role, text in behaviour.items():
         (tmp_path / role).write_text(text)
     command = (sys.executable, "-c", ROLE, str(tmp_path))
-    return Launch(["main", "searcher"], tmp_path / "run", options, command).run(restarts)
+    return Launch(["main", "searcher"], tmp_path / "run", options, resume=resume, command=command).run(restarts)
 
 
 def tries(tmp_path: Path, role: str) -> list[str]:
@@ -63,9 +64,21 @@ def test_a_failed_role_is_started_again_from_its_checkpoint_if_it_has_one(tmp_pa
 def test_a_launch_resumes_the_roles_that_have_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "run" / "searcher" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "searcher" / "checkpoints" / "step=000001.ckpt").touch()
-    assert launch(tmp_path, 0, "--ckpt_path=last") is None
+    assert launch(tmp_path, resume=True) is None
     assert tries(tmp_path, "main") == ["--role main"]
     assert tries(tmp_path, "searcher") == ["--role searcher --ckpt_path=last"]
+
+
+@pytest.mark.parametrize("words", [["--ckpt_path", "last"], ["--ckpt_path=last"]])
+def test_going_on_is_for_the_launch_and_other_words_are_for_the_roles(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    made = Mock()
+    made.return_value.run.return_value = None
+    monkeypatch.setattr("mgrpo_lightning.launch.Launch", made)
+    options = ["--config", str(root / "configs/quickstart.yaml"), f"--run.root={tmp_path}", "--re=1"]
+    main([*options, *words])
+    made.assert_called_once_with(["main", "searcher"], tmp_path / "quickstart", options, resume=True)
 
 
 def test_roles_and_folder_come_from_the_files_and_the_command_line(root: Path) -> None:
