@@ -49,7 +49,11 @@ def grid(team: TrainedTeam, mains: Sequence[Adapters], subs: Sequence[Adapters],
         ]
         return statistics.fmean(right)
 
-    return [[accuracy(mine, theirs) for theirs in subs] for mine in mains]
+    found: Grid = []
+    for mine in mains:
+        found.append([accuracy(mine, theirs) for theirs in subs])
+        print(f"{len(found)} of {len(mains)} mains have played", flush=True)
+    return found
 
 
 def gap(found: Grid) -> float:

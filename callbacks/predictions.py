@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +16,10 @@ from mgrpo_lightning.trajectory import Group
 
 
 class Predictions(HeldOut):
-    """Writes a line for each question that ``mgrpo validate`` or ``mgrpo test`` asks, in the task's own format.
+    """Writes the answers to what ``mgrpo validate`` or ``mgrpo test`` asks, in the task's own format.
 
-    One file a repeat, ``predictions.jsonl`` or ``predictions-0.jsonl`` and so on; each rank writes those of its part.
+    One file a repeat, ``predictions.jsonl`` or ``predictions-0.jsonl`` and so on (``.json`` where the format is one
+    object); each rank writes those of its part.
 
     Args:
         dirpath: Where they go; None is the run folder.
@@ -51,9 +51,9 @@ def write_predictions(folder: Path, groups: Sequence[Group], task: Task, *, suff
     repeats = len(groups[0].rollouts)
     paths = []
     for k in range(repeats):
-        path = folder / f"predictions{f'-{k}' if repeats > 1 else ''}{suffix}.jsonl"
-        lines = [task.prediction(group.question, group.rollouts[k]) for group in groups]
+        ending, text = task.predictions([(group.question, group.rollouts[k]) for group in groups])
+        path = folder / f"predictions{f'-{k}' if repeats > 1 else ''}{suffix}{ending}"
         with atomic_path(path) as temporary:
-            temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+            temporary.write_text(text, "utf-8")
         paths.append(path)
     return paths

@@ -12,14 +12,15 @@ Runs = Mapping[str, Mapping[str, Any]]
 
 
 def accuracy_table(runs: Runs) -> Table:
-    """Exact match by level of question, and by whatever else the task splits its tables by (``Task.table_by``).
+    """What the task, or its judge, decided, by level of question and by whatever else the task splits its tables by.
 
-    Where there are several runs, with the gain from the first to the last.
+    Where there are several runs, with the gain from the first to the last. A part of which nothing could be decided, as
+    of a test split whose answers are not known, has a dash.
 
     Args:
         runs: At least one validation record.
     """
-    table = Table(title="Held-out exact match", title_justify="left")
+    table = Table(title="Held-out accuracy", title_justify="left")
     table.add_column("level")
     table.add_column("questions", justify="right")
     for head in (*runs, "gain") if len(runs) > 1 else runs:
@@ -51,21 +52,26 @@ def figures_table(runs: Runs) -> Table:
 
 def _add_accuracy(table: Table, level: str, cells: list[Mapping[str, Any] | None]) -> None:
     questions = [str(cell["questions"]) for cell in cells if cell]
-    values = [f"{cell['exact_match']:.1%}" if cell else "-" for cell in cells]
-    first, last = cells[0], cells[-1]
-    if len(cells) > 1:
-        values.append(f"{(last['exact_match'] - first['exact_match']) * 100:+.1f}" if first and last else "-")
+    scores = [cell["accuracy"] if cell else None for cell in cells]
+    values = ["-" if score is None else f"{score:.1%}" for score in scores]
+    first, last = scores[0], scores[-1]
+    if len(scores) > 1:
+        values.append("-" if first is None or last is None else f"{(last - first) * 100:+.1f}")
     table.add_row(level, questions[-1], *values)
 
 
 def _figures(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name in ("accuracy", *(key for key in run if "@" in key)):
-        if run.get(name) is not None:
+    for name in (key for key in run if "@" in key):
+        if run[name] is not None:
             yield name, f"{run[name]:.1%}"
     if run.get("undecided"):
         yield "could not be decided", str(run["undecided"])
     if judge := run.get("judge"):
-        yield "judge and rule agree", f"{judge['agreement']:.1%} of {judge['judged']:.0f}"
+        if "unmatched_right" in judge:
+            yield "right for the judge, not for the rule", f"{judge['unmatched_right']:.1%} of what the rule left open"
+        if "agreement" in judge:
+            yield "judge and rule agree", f"{judge['agreement']:.1%}, {judge['judged']:.0f} judged"
+    yield "exact match", f"{run['exact_match']:.1%}"
     yield "token F1", f"{run['f1']:.3f}"
     yield "GAIA rule", f"{run['gaia']:.1%}"
     for role, rate in run["format_rate"].items():

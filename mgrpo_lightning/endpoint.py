@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,6 +19,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 RETRIED = (408, 409, 425, 429)
 """Statuses below 500 that another try may mend."""
+_MARKER = re.compile(r"<(?=[|\uff5c]|/?(?:s|bos|eos|start_of_turn|end_of_turn)>|<SYS>>)|\[(?=/?[A-Z_]+\])")
+"""The first character of a control token, as the chat templates of common models write them."""
+REFUSED = (401, 403, 404)
+"""Statuses that every request would get, whatever it asks: the key, the model or the address is wrong."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class EndpointConfig:
 
 
 class EndpointFailed(MgrpoError, OSError):
-    """A server that gave no usable answer in any try."""
+    """A server that gave no usable answer in any try, or will not answer this request, such as one that is too long."""
 
 
 class ChatEndpoint:
@@ -77,17 +82,21 @@ class ChatEndpoint:
     ) -> T:
         """Send a conversation until there is an answer that can be read.
 
+        Control tokens in a content are broken up by a space: they are words, of a policy or of a page that it read, but
+        a server may read them as tokens, and let who wrote them speak in another's turn.
+
         Args:
             messages: As the API takes them: role and content.
             read: Reads a completion; None: it cannot be used, and another is asked for.
             **sampling: Further fields of the request, such as ``temperature`` and ``max_tokens``.
 
         Raises:
-            EndpointFailed: No try gave one.
-            ConfigurationError: The endpoint refuses: wrong key, model or address.
+            EndpointFailed: No try gave one, or the endpoint will not have this request.
+            ConfigurationError: The endpoint refuses whatever it is asked: wrong key, model or address.
         """
         config = self.config
-        url, body = config.url.rstrip("/"), {"model": config.model, "messages": list(messages), **sampling}
+        sent = [{**message, "content": _MARKER.sub(r"\g<0> ", message["content"])} for message in messages]
+        url, body = config.url.rstrip("/"), {"model": config.model, "messages": sent, **sampling}
         limit = self._limits.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(config.concurrency))
         problem = ""
         async with limit, httpx2.AsyncClient(timeout=config.timeout) as client:
@@ -102,17 +111,20 @@ class ChatEndpoint:
                         problem = "its words cannot be used"
                     elif response.status_code in RETRIED or response.status_code >= 500:
                         problem = f"status {response.status_code}"
-                        pause = _retry_after(response, pause)
-                    else:
+                        pause = retry_after(response, pause)
+                    elif response.status_code in REFUSED or response.status_code < 400:  # below: it is elsewhere
                         raise ConfigurationError(
                             f"the endpoint {url} refuses with status {response.status_code}.",
                             hint="check its url, model and key.",
                         )
+                    else:  # too long, filtered: the same again would get the same
+                        problem = f"status {response.status_code}"
+                        break
                 except httpx2.HTTPError as error:
                     problem = type(error).__name__
                 if attempt + 1 < config.attempts:
                     await asyncio.sleep(pause)
-        log.warning("%s at %s gave no answer in %d tries: %s", config.model, url, config.attempts, problem)
+        log.warning("%s at %s gave no answer in %d tries: %s", config.model, url, attempt + 1, problem)
         raise EndpointFailed(f"{config.model} at {url} gave no answer: {problem}.")
 
     def _headers(self) -> dict[str, str]:
@@ -139,7 +151,12 @@ def _completion(response: httpx2.Response) -> Completion | None:
     return Completion(content, choice.get("finish_reason") == "length") if isinstance(content, str) else None
 
 
-def _retry_after(response: httpx2.Response, otherwise: float) -> float:
-    """Seconds that the server asks to wait, at most a minute."""
+def retry_after(response: httpx2.Response, otherwise: float) -> float:
+    """Seconds that a server asks to wait, at most a minute.
+
+    Args:
+        response: Of a status that another try may mend.
+        otherwise: Seconds where it does not say.
+    """
     value = response.headers.get("Retry-After", "")
     return min(float(value), 60.0) if value.isdigit() else otherwise

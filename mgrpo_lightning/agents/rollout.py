@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,7 +13,7 @@ from mgrpo_lightning.agents.calls import Outcome
 from mgrpo_lightning.agents.discussion import discuss
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.agents.texts import EndpointConversation, ScriptedConversation
-from mgrpo_lightning.endpoint import ChatEndpoint
+from mgrpo_lightning.endpoint import ChatEndpoint, EndpointFailed
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
@@ -78,16 +78,21 @@ class RolloutPlay:
         self._trajectories: dict[int, Trajectory] = {}
 
     async def main(self, role: str, conversation: Conversation | None) -> Rollout:
-        """Play to main's end.
+        """Play to main's end; if an endpoint that plays it, or an equal, gives no answer, it ends there, interrupted.
 
         Args:
             role: Main's name.
             conversation: Open on main's prompt; None opens one (a script's).
         """
+        with suppress(EndpointFailed):  # of one question; the others' play goes on
+            await self._heads(role, conversation)
+        return self.rollout()
+
+    async def _heads(self, role: str, conversation: Conversation | None) -> None:
         equals = self.play.seats[role].equals
         if not equals:
             await self._agent(self.open(role, self.question.text, parent=None), conversation).play()
-            return self.rollout()
+            return
 
         def join(name: str) -> Callable[[Sequence[str]], Agent]:
             return lambda heard: self._agent(
@@ -95,7 +100,6 @@ class RolloutPlay:
             )
 
         await discuss([join(name) for name in (role, *equals)])
-        return self.rollout()
 
     def rollout(self) -> Rollout:
         """What has been played so far; what other processes played has no spans."""

@@ -82,13 +82,14 @@ def question_scores(group: Group) -> dict[str, float]:
     """avg@k, pass@k and majority@k of a question's k rollouts, as ``accuracy``, ``pass`` and ``majority``.
 
     A rollout counts as the task decided; one with an invalid format is wrong, and one that could not be decided does
-    not count. The majority is the answer that most rollouts gave, of several the first.
+    not count, nor does a question whose answer is not known. The majority is the answer that most rollouts gave, of
+    several the first.
 
     Args:
         group: Scored.
     """
     decided = [rollout for rollout in group.rollouts if not undecided(rollout.scores[0])]
-    if not decided:
+    if not decided or not group.question.known:
         return {}
     correct = [rollout.scores[0].correct for rollout in decided]
     answers = [fold(rollout.main.answer or "") for rollout in decided]

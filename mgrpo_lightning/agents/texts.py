@@ -135,5 +135,7 @@ class EndpointConversation(TextConversation):
 
 def _sent(message: Message) -> dict[str, str]:
     if message.role == "tool":
-        return {"role": "user", "content": f"<tool_response>\n{message.content}\n</tool_response>"}
+        # A page that closes its own frame would go on as the user.
+        content = message.content.replace("</tool_response>", "</ tool_response>")
+        return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
     return {"role": message.role, "content": message.content}

@@ -97,7 +97,7 @@ class Evaluation(nn.Module):
         counts = dict(zip(own, map(int, over_ranks(list(own.values()), device)), strict=True))
         answers, play = self.answers.compute(), self.play.compute()
         questions = counts["exact_match"] // self._repeats
-        record = {
+        record: dict[str, Any] = {
             "step": step,
             "questions": questions,
             "repeats": self._repeats,

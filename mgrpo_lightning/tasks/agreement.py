@@ -10,9 +10,14 @@ CASES = ((True, True), (True, False), (False, True), (False, False))
 
 
 class Agreement:
-    """Counts of answers that both a rule and a judge have decided."""
+    """Counts of answers that both a rule and a judge have decided.
 
-    def __init__(self) -> None:
+    Args:
+        audit: Share of the rule's matches about which the judge is asked; one that is counted stands for 1 / audit.
+    """
+
+    def __init__(self, audit: float = 1.0) -> None:
+        self._audit = audit
         self._counts = Counter[tuple[bool, bool]]()
 
     def add(self, rule: bool, judge: bool) -> None:
@@ -24,11 +29,12 @@ class Agreement:
         """
         self._counts[rule, judge] += 1
 
-    def take(self) -> list[int]:
-        """The counts since the last time, in the order of ``CASES``."""
-        counts = [self._counts[case] for case in CASES]
-        self._counts.clear()
-        return counts
+    def take(self) -> list[float]:
+        """How many answers the judge decided since the last time, then all for which they stand by ``CASES``."""
+        counts, self._counts = self._counts, Counter()
+        # Without an audit there is no match to count.
+        stood_for = [counts[case] / self._audit if case[0] and counts[case] else counts[case] for case in CASES]
+        return [counts.total(), *stood_for]
 
 
 def agreement_figures(counts: Sequence[float]) -> dict[str, float]:
@@ -38,15 +44,22 @@ def agreement_figures(counts: Sequence[float]) -> dict[str, float]:
         counts: From ``Agreement.take``, maybe of all ranks together.
 
     Returns:
-        ``judged``: answers; ``agreement``: share of which both say the same; ``judge_only`` and ``rule_only``: shares
-        that one of them alone calls right; ``kappa``: Cohen's, agreement beyond chance, left out where chance leaves
-        no room for it.
+        ``judged``: answers that the judge decided; ``unmatched_right``: of those that the rule does not match, the
+        share that the judge calls right. Where matches were audited also ``agreement``: share of all answers of which
+        both say the same; ``judge_only`` and ``rule_only``: shares that one of them alone calls right; ``kappa``:
+        Cohen's, agreement beyond chance, left out where chance leaves no room for it.
     """
-    total = sum(counts)
-    if not total:
+    judged, *stood_for = counts
+    if not judged:
         return {}
-    both, rule_only, judge_only, neither = (count / total for count in counts)
+    total = sum(stood_for)
+    both, rule_only, judge_only, neither = (count / total for count in stood_for)
+    figures = {"judged": float(judged)}
+    if unmatched := judge_only + neither:
+        figures["unmatched_right"] = judge_only / unmatched
     rule, judge = both + rule_only, both + judge_only
+    if not rule:  # of the answers of one side alone there is no agreement
+        return figures
     same, by_chance = both + neither, rule * judge + (1 - rule) * (1 - judge)
-    figures = {"judged": float(total), "agreement": same, "judge_only": judge_only, "rule_only": rule_only}
+    figures |= {"agreement": same, "judge_only": judge_only, "rule_only": rule_only}
     return figures | ({"kappa": (same - by_chance) / (1 - by_chance)} if by_chance < 1 else {})

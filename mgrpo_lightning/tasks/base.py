@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -29,6 +30,10 @@ class Evidence:
     relation: str = ""
 
 
+UNKNOWN = "?"
+"""The gold answer where only the authors, or their leaderboard, know it; GAIA's test split has it in its rows."""
+
+
 @dataclass(frozen=True)
 class Question:
     """A question with one right answer."""
@@ -46,6 +51,11 @@ class Question:
     def sealed(self) -> bool:
         """Whether its text must not leave the machine (metadata ``sealed``): the run's journal has it, and no log."""
         return "sealed" in self.metadata
+
+    @property
+    def known(self) -> bool:
+        """Whether anybody here knows what is right."""
+        return self.answers != (UNKNOWN,)
 
 
 class Script(Protocol):
@@ -87,14 +97,16 @@ class Task(ABC):
         """
         return 0.0
 
-    def prediction(self, question: Question, rollout: Rollout) -> dict[str, object]:
-        """A line of a file of predictions, in the format of whoever scores them.
+    def predictions(self, played: Sequence[tuple[Question, Rollout]]) -> tuple[str, str]:
+        """A file of predictions, in the format of whoever scores them.
 
         Args:
-            question: What was asked.
-            rollout: Main's, played.
+            played: Questions with a rollout each, in the order in which they were asked.
+
+        Returns:
+            The end of the file's name, and its text.
         """
-        return {"id": question.id, "answer": rollout.main.answer}
+        return ".jsonl", json_lines({"id": one.id, "answer": rollout.main.answer} for one, rollout in played)
 
     def tools(self) -> Mapping[str, Tool]:
         """The tools of this task's world, by name."""
@@ -113,3 +125,12 @@ class Task(ABC):
             callees: Whom the role may delegate to, in the team file's order; empty for one that has only tools.
         """
         return None
+
+
+def json_lines(records: Iterable[Mapping[str, object]]) -> str:
+    """Records as JSON, one a line.
+
+    Args:
+        records: What JSON can say.
+    """
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

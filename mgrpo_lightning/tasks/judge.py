@@ -31,7 +31,7 @@ class Judge:
         concurrency: Requests in flight at most.
         cache: Folder of remembered verdicts, shared by runs; None remembers for the life of the process.
         audit: Share of the answers that a rule calls right about which the judge is asked too: the rule's word counts,
-            and the agreement of both is logged.
+            and the agreement of both is logged, in which an audited answer stands for 1 / audit of its kind.
 
     Raises:
         ConfigurationError: The environment variable is not set, a size is below 1, or a share outside 0 to 1.
@@ -54,7 +54,7 @@ class Judge:
         self._endpoint = ChatEndpoint(EndpointConfig(url, model, key_variable, timeout, attempts, backoff, concurrency))
         self.model = model
         self._cache = Path(cache) if cache is not None else None
-        self.agreement = Agreement()
+        self.agreement = Agreement(audit)
         """Of what it was asked about answers, with the rule that had decided before."""
         self._audit = audit
         self._known: dict[str, float] = {}

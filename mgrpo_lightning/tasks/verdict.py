@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 """Part of the key of a cached verdict."""
 LONGEST_ANSWER = 2000
 """Characters of an answer that a judge is shown."""
@@ -35,6 +35,8 @@ Report: {report}
 Explain in one sentence, then end with two lines of their own: `answers: yes` or `answers: no`, and `supported: yes` \
 or `supported: no`."""
 
+_MARKS = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "<[\uff5c"})
+"""What control tokens of chat templates are written with, as JSON's escapes."""
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
@@ -47,9 +49,9 @@ def verdict_prompt(question: str, accepted: Sequence[str], answer: str) -> str:
         answer: What the policy said; cut to ``LONGEST_ANSWER`` characters and quoted, as it may talk to the judge.
     """
     return PROMPT.format(
-        question=json.dumps(question, ensure_ascii=False),
-        accepted=json.dumps(list(accepted), ensure_ascii=False),
-        answer=json.dumps(answer[:LONGEST_ANSWER], ensure_ascii=False),
+        question=_quoted(question),
+        accepted=f"[{', '.join(map(_quoted, accepted))}]",
+        answer=_quoted(answer[:LONGEST_ANSWER]),
     )
 
 
@@ -63,10 +65,15 @@ def rubric_prompt(subtask: str, report: str, findings: Sequence[str]) -> str:
     """
     shown = "\n\n".join(findings)[-LONGEST_FINDINGS:]
     return RUBRIC.format(
-        subtask=json.dumps(subtask, ensure_ascii=False),
-        findings=json.dumps(shown, ensure_ascii=False),
-        report=json.dumps(report[:LONGEST_ANSWER], ensure_ascii=False),
+        subtask=_quoted(subtask),
+        findings=_quoted(shown),
+        report=_quoted(report[:LONGEST_ANSWER]),
     )
+
+
+def _quoted(text: str) -> str:
+    """A JSON string without a control token: a server may read one in a message's text, and end the message there."""
+    return json.dumps(text, ensure_ascii=False).translate(_MARKS)
 
 
 def read_rubric(text: str) -> float | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import logging
+import traceback
 import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 
@@ -30,6 +33,7 @@ class Tool(Protocol):
 
         Raises:
             ToolError: The call failed; its message becomes the observation.
+            ConfigurationError: Every call would fail until the user mends something; it ends the run.
         """
         ...
 
@@ -48,8 +52,11 @@ _ACCEPTED: Mapping[str, tuple[type, ...]] = {
 class _FunctionTool:
     """A tool around one function; see ``function_tool``."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], *, apart: bool) -> None:
         self._function = function
+        self._apart = apart and not inspect.iscoroutinefunction(inspect.unwrap(function))
+        # Every step is played in an event loop of its own.
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self.name = function.__name__
         self.description = inspect.getdoc(function) or ""
         self._types = {name: _json_type(function, name, hint) for name, hint in _parameters(function).items()}
@@ -64,14 +71,26 @@ class _FunctionTool:
     async def __call__(self, **arguments: object) -> str:
         self._check(arguments)
         try:
-            result = self._function(**arguments)
+            result = await self._call_apart(arguments) if self._apart else self._function(**arguments)
             return str(await result if inspect.isawaitable(result) else result)
-        except ToolError:
+        except (ToolError, ConfigurationError):
             raise
         except Exception as error:
-            # Whatever a policy made a user's function do, a run of hours must not end by it; the log has the traceback.
-            log.warning("tool %s failed on %s", self.name, arguments, exc_info=True)
+            # Whatever a policy made a user's function do, a run of hours must not end by it. Arguments, and messages
+            # that may quote them, stay out of the log: they may tell a sealed benchmark's questions.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.warning("tool %s failed with %s at\n%s", self.name, type(error).__name__, where)
             raise ToolError(f"{self.name} failed: {type(error).__name__}: {error}") from error
+
+    async def _call_apart(self, arguments: Mapping[str, object]) -> Any:
+        def call() -> Any:
+            try:
+                return self._function(**arguments)
+            except StopIteration as error:  # no future holds it: asyncio would wait for ever
+                raise RuntimeError("StopIteration") from error
+
+        async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            return await asyncio.to_thread(call)
 
     def _check(self, arguments: Mapping[str, object]) -> None:
         for name, value in arguments.items():
@@ -86,21 +105,28 @@ class _FunctionTool:
                 raise ToolError(f"{self.name} lacks the argument {name!r}.", hint=f"it takes {list(self._types)}.")
 
 
-def function_tool(function: Callable[..., Any]) -> Tool:
+def function_tool(function: Callable[..., Any], *, apart: bool = False) -> Tool:
     """Make a tool of a typed function, sync or async, that returns text.
 
     Its name, its docstring and its annotations (str, int, float, bool) become the schema; arguments with a default are
     optional. A call with wrong, missing or unknown arguments is a ToolError that names the argument, and so is whatever
-    the function raises.
+    the function raises but a ConfigurationError, which ends the run.
+
+    Args:
+        function: What a call runs.
+        apart: Whether a sync function runs in a thread, so that play goes on while it waits; its calls follow one
+            another in their order, as they would without one.
 
     Raises:
         ConfigurationError: A parameter has no annotation, another type, or is ``*args`` or ``**kwargs``.
     """
-    return _FunctionTool(function)
+    return _FunctionTool(function, apart=apart)
 
 
 def load_tool(path: str) -> Tool:
     """The tool at a dotted path: a tool object as it is, a typed function as ``function_tool`` makes it.
+
+    A user's function may wait for whatever it likes, so it runs apart; this package's own compute for microseconds.
 
     Args:
         path: For instance ``my_package.my_module.my_function``.
@@ -121,7 +147,7 @@ def load_tool(path: str) -> Tool:
         raise ConfigurationError(
             f"{path!r} is a {type(found).__name__}, not a function.", hint="name a typed function or a tool object."
         )
-    return function_tool(found)
+    return function_tool(found, apart=module_name.partition(".")[0] != __name__.partition(".")[0])
 
 
 def wanted_tools(roles: Mapping[str, RoleConfig], offered: Mapping[str, Tool]) -> dict[str, Tool]:

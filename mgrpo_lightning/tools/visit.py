@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,8 @@ from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.tools.base import Tool, function_tool
 
 NEAR_MATCHES = 3
+MOST_COMPARED = 5000
+"""Names among which near matches are looked for; over a world of half a million pages it would take seconds."""
 
 
 class FieldText(Protocol):
@@ -66,18 +68,21 @@ class Document:
             places.setdefault(field.field, i)
         found = next((i for name, i in places.items() if _fold(name) == wanted), None)
         if found is None:
-            raise ToolError(f"{self.title} has no section {heading!r}.", hint=_near(heading, list(places)))
+            raise ToolError(f"{self.title} has no section {heading!r}.", hint=_near(heading, places))
         return found
 
 
 def visit_tool(documents: Mapping[str, Document]) -> Tool:
-    """The tool ``visit(url, section)`` over pages by URL."""
+    """The tool ``visit(url, section)`` over pages by URL.
+
+    A wrong URL is an error that names near ones, or, where there are more than ``MOST_COMPARED`` pages, the search.
+    """
 
     def visit(url: str, section: str) -> str:
         """Read a page from a section or field on."""
         document = documents.get(url.strip())
         if document is None:
-            raise ToolError(f"there is no page {url!r}.", hint=_near(url, list(documents)))
+            raise ToolError(f"there is no page {url!r}.", hint=_near(url, documents))
         return document.read(section)
 
     return function_tool(visit)
@@ -87,7 +92,8 @@ def _fold(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _near(wanted: str, names: Sequence[str]) -> str:
-    folded = {_fold(name): name for name in reversed(names)}
+def _near(wanted: str, names: Collection[str]) -> str:
+    compared = list(names) if len(names) <= MOST_COMPARED else []
+    folded = {_fold(name): name for name in reversed(compared)}
     matches = difflib.get_close_matches(_fold(wanted), folded, n=NEAR_MATCHES, cutoff=0.5)
     return f"did you mean {', '.join(folded[m] for m in matches)}?" if matches else "search for it first."

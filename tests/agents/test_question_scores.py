@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from mgrpo_lightning.agents.scoring import question_scores
 from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.tasks.base import UNKNOWN, Question
 from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Trajectory
 from tests.callbacks.fakes import ROLES
 
@@ -43,6 +44,7 @@ def test_every_way_of_three_rollouts() -> None:
 def test_what_could_not_be_decided_does_not_count() -> None:
     assert question_scores(group("?", "right")) == {"accuracy": 1.0, "pass": 1.0, "majority": 1.0}
     assert question_scores(group("?", "?")) == {}
+    assert question_scores(group("wrong", None, question=replace(QUESTION, answers=(UNKNOWN,)))) == {}
 
 
 def test_spelling_makes_no_other_vote() -> None:

@@ -69,8 +69,8 @@ def make_record(step: int, exact_match: float) -> dict[str, Any]:
         "tokens_per_rollout": 412.4,
         "seconds_per_question": 2.345,
         "by_level": {
-            "1": {"questions": 200, "exact_match": exact_match},
-            "2": {"questions": 100, "exact_match": exact_match / 2},
+            "1": {"questions": 200, "exact_match": exact_match, "accuracy": exact_match / 2},
+            "2": {"questions": 100, "exact_match": exact_match / 2, "accuracy": exact_match / 4},
         },
     }
 

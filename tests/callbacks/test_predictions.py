@@ -1,4 +1,4 @@
-"""Files of predictions: a line a question in the task's format, a file a repeat."""
+"""Files of predictions: every question in the task's format, a file a repeat."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 from mgrpo_lightning.callbacks.predictions import write_predictions
 from mgrpo_lightning.cli import main
 from mgrpo_lightning.tasks.base import Task
-from mgrpo_lightning.tasks.benchmarks import Gaia
+from mgrpo_lightning.tasks.benchmarks import Gaia, HotpotQA, MuSiQue
 from tests.callbacks.fakes import make_groups
 from tests.tasks.benchmarks.files import write_rows
+from tests.tasks.benchmarks.test_multihop import HOTPOT, MUSIQUE
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
 from tests.toy import ToyTask
@@ -39,6 +40,30 @@ def test_gaia_s_leaderboard_gets_its_own_format(tmp_path: Path) -> None:
     (line,) = lines(path)
     assert set(line) == {"task_id", "model_answer", "reasoning_trace"}
     assert line["model_answer"] == (group.rollouts[0].main.answer or "")
+
+
+def test_hotpotqa_s_and_2wikimultihopqa_s_scripts_get_one_object(tmp_path: Path) -> None:
+    task = HotpotQA(test_path=str(write_rows(tmp_path / "a.json", [HOTPOT])))
+    groups = make_groups([[1.0], [1.0]])
+    groups[1].rollouts[0].main.answer = None
+    (path,) = write_predictions(tmp_path, groups, task)
+    assert path.name == "predictions.json"
+    nothing: dict[str, list[str]] = {"q0": [], "q1": []}
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written == {"answer": {"q0": "Mont Blanc", "q1": ""}, "sp": nothing, "evidence": nothing}
+
+
+def test_musique_s_script_gets_its_own_format_in_the_order_of_the_file(tmp_path: Path) -> None:
+    task = MuSiQue(test_path=str(write_rows(tmp_path / "a.jsonl", [MUSIQUE])))
+    groups = make_groups([[1.0], [1.0]])
+    groups[0].rollouts[0].main.answer = None
+    (path,) = write_predictions(tmp_path, groups, task)
+    rest = {"predicted_support_idxs": [], "predicted_answerable": True}
+    assert path.name == "predictions.jsonl"
+    assert lines(path) == [
+        {"id": "q0", "predicted_answer": "", **rest},
+        {"id": "q1", "predicted_answer": "Mont Blanc", **rest},
+    ]
 
 
 @pytest.mark.parametrize("repeats", [1, 3])

@@ -150,7 +150,7 @@ def test_validation_alone_adds_its_record_and_its_journal(tmp_path: Path, capsys
     assert (tmp_path / "journal/validation-000000.parquet").read_bytes() == before
     assert (tmp_path / "journal/validate/validation-000000.parquet").exists()
     printed = capsys.readouterr().out
-    assert "Held-out exact match" in printed
+    assert "Held-out accuracy" in printed
     assert "results.json" in printed
 
 
@@ -169,7 +169,7 @@ def test_without_a_terminal_each_step_is_one_line(tmp_path: Path, capsys: pytest
 
 def test_the_run_ends_with_the_table_and_every_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_trainer(tmp_path, steps=2).fit(FakeTeam(), datamodule=FakeData(steps=2))
-    closing = capsys.readouterr().out.split("Held-out exact match", 1)[1]
+    closing = capsys.readouterr().out.split("Held-out accuracy", 1)[1]
     assert "gain" in closing
     for path in (*results_of(tmp_path)["paths"].values(), str(tmp_path / "results.json")):
         assert path in closing

@@ -18,9 +18,9 @@ def cells(table: Table) -> list[list[str]]:
 def test_before_and_after_stand_side_by_side_with_the_gain_in_points() -> None:
     assert cells(accuracy_table({"before": make_record(0, 0.25), "after": make_record(36, 0.9)})) == [
         ["level", "questions", "before", "after", "gain"],
-        ["1", "200", "25.0%", "90.0%", "+65.0"],
-        ["2", "100", "12.5%", "45.0%", "+32.5"],
-        ["all", "300", "25.0%", "90.0%", "+65.0"],
+        ["1", "200", "12.5%", "45.0%", "+32.5"],
+        ["2", "100", "6.2%", "22.5%", "+16.2"],
+        ["all", "300", "12.5%", "45.0%", "+32.5"],
     ]
 
 
@@ -35,25 +35,41 @@ def test_a_level_that_one_run_lacks_is_a_dash() -> None:
         "2",
         "100",
         "-",
-        "45.0%",
+        "22.5%",
         "-",
     ]
 
 
+def test_what_nothing_could_be_decided_of_is_a_dash() -> None:
+    record = make_record(36, 0.5) | {"accuracy": None, "majority@5": None}
+    record["by_level"]["1"]["accuracy"] = None
+    runs = {"before": make_record(0, 0.25), "after": record}
+    assert cells(accuracy_table(runs))[1:] == [
+        ["1", "200", "12.5%", "-", "-"],
+        ["2", "100", "6.2%", "12.5%", "+6.2"],
+        ["all", "300", "12.5%", "-", "-"],
+    ]
+    assert ["majority@5", "6.2%", "-"] in cells(figures_table(runs))
+
+
 def test_other_parts_follow_the_levels_and_a_judge_says_how_often_it_agrees() -> None:
-    record = make_record(36, 0.5) | {"by_language": {"en": {"questions": 300, "exact_match": 0.5}}}
+    record = make_record(36, 0.5) | {"by_language": {"en": {"questions": 300, "accuracy": 0.5}}}
     assert [row[0] for row in cells(accuracy_table({"validate": record}))] == ["level", "1", "2", "language en", "all"]
-    judged = make_record(36, 0.5) | {"judge": {"judged": 40.0, "agreement": 0.9}}
-    assert ["judge and rule agree", "90.0% of 40"] in cells(figures_table({"validate": judged}))
+    judged = make_record(36, 0.5) | {"judge": {"judged": 40.0, "unmatched_right": 0.25}}
+    shown = cells(figures_table({"validate": judged}))
+    assert ["right for the judge, not for the rule", "25.0% of what the rule left open"] in shown
+    assert "judge and rule agree" not in [row[0] for row in shown]
+    audited = make_record(36, 0.5) | {"judge": {"judged": 40.0, "agreement": 0.9}}
+    assert ["judge and rule agree", "90.0%, 40 judged"] in cells(figures_table({"validate": audited}))
 
 
 def test_the_other_figures_name_every_role() -> None:
     assert cells(figures_table({"validate": make_record(36, 0.5)})) == [
         ["figure", "validate"],
-        ["accuracy", "25.0%"],
         ["pass@5", "50.0%"],
         ["majority@5", "12.5%"],
         ["could not be decided", "2"],
+        ["exact match", "50.0%"],
         ["token F1", "0.500"],
         ["GAIA rule", "50.0%"],
         ["format rate, main", "90.0%"],

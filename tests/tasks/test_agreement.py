@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,15 @@ def test_figures_of_any_answers(cases: list[tuple[bool, bool]]) -> None:
     for rule, judge in cases:
         agreement.add(rule, judge)
     counts = agreement.take()
-    assert agreement.take() == [0, 0, 0, 0], "from now on"
+    assert agreement.take() == [0, 0, 0, 0, 0], "from now on"
     found, n = agreement_figures(counts), len(cases)
     same = sum(rule == judge for rule, judge in cases) / n
     assert found["judged"] == n
+    unmatched = [judge for rule, judge in cases if not rule]
+    assert found.get("unmatched_right") == (pytest.approx(sum(unmatched) / len(unmatched)) if unmatched else None)
+    if len(unmatched) == n:
+        assert set(found) == {"judged", "unmatched_right"}
+        return
     assert found["agreement"] == pytest.approx(same)
     assert found["agreement"] + found["judge_only"] + found["rule_only"] == pytest.approx(1)
     rules, judges = (sum(case[i] for case in cases) / n for i in (0, 1))
@@ -51,7 +57,39 @@ def test_figures_of_any_answers(cases: list[tuple[bool, bool]]) -> None:
 
 
 def test_no_answer_no_figure() -> None:
-    assert agreement_figures([0, 0, 0, 0]) == {}
+    assert agreement_figures([0, 0, 0, 0, 0]) == {}
+
+
+@pytest.mark.parametrize("audit", [0.0, 0.1, 1.0])
+def test_figures_are_those_of_the_population_and_not_of_what_was_audited(
+    audit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2000 matches, nine of ten right for the judge too, and 1000 other answers, one of five right for it."""
+
+    async def correct(self: Judge, question: str, accepted: Sequence[str], answer: str) -> bool:
+        kind, number = answer.split()
+        return int(number) % 10 < (9 if kind == "match" else 2)
+
+    monkeypatch.setattr(Judge, "correct", correct)
+    judge = Judge("http://127.0.0.1:9/v1", "m", audit=audit)
+
+    async def decide_all() -> None:
+        for kind, count in (("match", 2000), ("other", 1000)):
+            for number in range(count):
+                await judge.decide("Which?", ["it"], f"{kind} {number}", matched=kind == "match")
+
+    asyncio.run(decide_all())
+    found = agreement_figures(judge.agreement.take())
+    assert found["unmatched_right"] == pytest.approx(0.2)
+    if not audit:
+        assert found == {"judged": 1000, "unmatched_right": found["unmatched_right"]}
+        return
+    assert found["judged"] == pytest.approx(1000 + 2000 * audit, rel=0.05)
+    chance = 2 / 3 * 2 / 3 + 1 / 3 * 1 / 3
+    population = {"agreement": 2600 / 3000, "rule_only": 200 / 3000, "judge_only": 200 / 3000}
+    population["kappa"] = (population["agreement"] - chance) / (1 - chance)
+    for name, value in population.items():
+        assert found[name] == pytest.approx(value, abs=0.02 if audit < 1 else 1e-9), name
 
 
 def test_an_audit_asks_about_matches_too_and_the_rule_s_word_stands(server: Server, tmp_path: Path) -> None:
@@ -60,7 +98,9 @@ def test_an_audit_asks_about_matches_too_and_the_rule_s_word_stands(server: Serv
     scores = [asyncio.run(task.correct(QUESTION, answer)) for answer in ("Danube", "the Donau", "Rhine", " ", None)]
     assert scores == [1.0, 1.0, 0.0, 0.0, 0.0]
     assert task.agreement is not None
-    assert dict(zip(CASES, task.agreement.take(), strict=True)) == {
+    judged, *cases = task.agreement.take()
+    assert judged == 3
+    assert dict(zip(CASES, cases, strict=True)) == {
         **{(True, True): 0, (True, False): 1, (False, True): 1, (False, False): 1}
     }
 
@@ -98,7 +138,10 @@ def test_an_evaluation_reports_what_was_said_during_it() -> None:
         agreement.add(*case)
     evaluation.observe([group("right")])
     rates, record = evaluation.finish(0, torch.device("cpu"))
-    assert record["judge"] == {"judged": 4, "agreement": 0.75, "judge_only": 0.25, "rule_only": 0, "kappa": 0.5}
+    assert record["judge"] == {
+        **{"judged": 4, "unmatched_right": pytest.approx(1 / 3)},
+        **{"agreement": 0.75, "judge_only": 0.25, "rule_only": 0, "kappa": 0.5},
+    }
     assert rates["judge/agreement"] == 0.75
     unjudged = Evaluation(ROLES, [ANOTHER])
     unjudged.observe([group("right")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -113,4 +114,82 @@ def divide(a: int, b: int) -> str:
 def test_what_a_function_raises_becomes_a_tool_error_with_a_log(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ToolError, match="divide failed: ZeroDivisionError"):
         asyncio.run(function_tool(divide)(a=1, b=0))
-    assert "tool divide failed on {'a': 1, 'b': 0}" in caplog.text
+    assert "tool divide failed with ZeroDivisionError at" in caplog.text
+    assert "return str(a // b)" in caplog.text
+
+
+def look_up(text: str) -> str:
+    """Look up."""
+    try:
+        return {"a": "b"}[text]
+    except KeyError as error:
+        raise ValueError(f"there is no {text}") from error
+
+
+def test_the_log_does_not_tell_what_a_policy_asked(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ToolError, match="ValueError: there is no sealed question"):
+        call(function_tool(look_up), text="sealed question")
+    assert "tool look_up failed with ValueError" in caplog.text
+    assert "sealed question" not in caplog.text
+
+
+def test_what_only_the_user_can_mend_is_not_told_to_the_policy() -> None:
+    def unready(text: str) -> str:
+        raise ConfigurationError("the key is wrong.", hint="set another.")
+
+    with pytest.raises(ConfigurationError, match="the key is wrong"):
+        call(function_tool(unready), text="x")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_end_of_an_iterator_is_an_error_like_others(apart: bool) -> None:
+    def first(text: str) -> str:
+        return next(word for word in text.split() if word == "there")
+
+    with pytest.raises(ToolError, match=r"first failed: .*StopIteration"):
+        call(function_tool(first, apart=apart), text="not here")
+
+
+def test_play_goes_on_while_a_function_waits_and_its_calls_keep_their_order() -> None:
+    go, done = threading.Event(), list[int]()
+
+    def wait(number: int) -> str:
+        assert go.wait(20), "play stood still"
+        done.append(number)
+        return str(threading.get_ident())
+
+    tool = function_tool(wait, apart=True)
+
+    async def play() -> list[str]:
+        go.clear()
+        calls = [asyncio.ensure_future(tool(number=number)) for number in range(20)]
+        await asyncio.sleep(0.01)
+        go.set()
+        return await asyncio.gather(*calls)
+
+    for _ in range(2):  # steps, each in a loop of its own
+        assert str(threading.get_ident()) not in asyncio.run(play())
+    assert done == [*range(20), *range(20)]
+
+
+def whereabouts(text: str) -> int:
+    return threading.get_ident()
+
+
+async def whereabouts_of_the_loop(text: str) -> int:
+    return threading.get_ident()
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "apart"),
+    [
+        (__name__, whereabouts, True),
+        (__name__, whereabouts_of_the_loop, False),
+        ("mgrpo_lightning.errors", whereabouts, False),
+    ],
+)
+def test_a_user_s_function_runs_apart_and_the_package_s_own_do_not(
+    module: str, function: Callable[..., object], apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{module}.placed", function, raising=False)
+    assert (call(load_tool(f"{module}.placed"), text="x") != str(threading.get_ident())) == apart

@@ -8,7 +8,7 @@ import pytest
 
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.tools.search import Passage
-from mgrpo_lightning.tools.visit import Document, visit_tool
+from mgrpo_lightning.tools.visit import MOST_COMPARED, Document, visit_tool
 
 
 def field(section: str, name: str, text: str) -> Passage:
@@ -53,3 +53,14 @@ def test_errors_name_near_matches() -> None:
         visit(url="w/frnce")
     with pytest.raises(ToolError, match=r"no page 'http://x'.*search"):
         visit(url="http://x")
+
+
+@pytest.mark.parametrize(
+    ("pages", "hint"), [(MOST_COMPARED, "did you mean w/france"), (MOST_COMPARED + 1, "search for")]
+)
+def test_a_world_of_many_pages_is_not_searched_for_near_matches(pages: int, hint: str) -> None:
+    documents = {"w/france": PAGE, **{f"{number:09}": PAGE for number in range(1, pages)}}
+    with pytest.raises(ToolError, match=rf"no page 'w/frnce'.*{hint}"):
+        asyncio.run(visit_tool(documents)(url="w/frnce", section="Elevation"))
+    with pytest.raises(ToolError, match="did you mean Elevation"):
+        asyncio.run(visit_tool(documents)(url="w/france", section="elevations"))

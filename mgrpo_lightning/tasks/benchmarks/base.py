@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from typing_extensions import override
 
@@ -45,7 +46,9 @@ class Benchmark(JudgedTask):
 
 
 def inside(folder: Path, name: str) -> Path:
-    """A file below a folder; what would be elsewhere is refused.
+    """The absolute path of a file below a folder; a name that leads elsewhere is refused.
+
+    Only the name is checked: the hub's cache is a tree of links to files that lie outside the folder.
 
     Args:
         folder: Of a benchmark.
@@ -54,7 +57,8 @@ def inside(folder: Path, name: str) -> Path:
     Raises:
         DataError: It is no file of the folder.
     """
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+    below = os.path.normpath(name)
+    path = Path(os.path.abspath(folder), below)
+    if os.path.isabs(below) or ".." in PurePath(below).parts or not path.is_file():
         raise DataError(f"{folder} has no file {name!r}, which a row names.", hint="get the benchmark as a whole.")
     return path

@@ -7,13 +7,16 @@ from hashlib import sha256
 
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark
-from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, first_of, located, read_rows, text_of
+from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows, text_of
 from mgrpo_lightning.tasks.benchmarks.sealed import unsealed
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tools.sets import ToolSet
 
 SOURCE = Source(
-    "BrowseComp", "openai/simple-evals on GitHub, browse_comp_test_set.csv", "MIT; its plain text is never to go online"
+    "BrowseComp",
+    # The repository itself does not hold the file; its evaluation loads it from here.
+    "https://openaipublic.blob.core.windows.net/simple-evals/browse_comp_test_set.csv, as openai/simple-evals does",
+    "MIT; its plain text is never to go online",
 )
 
 
@@ -30,8 +33,7 @@ class BrowseComp(Benchmark):
     """
 
     def __init__(self, path: str, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()) -> None:
-        file = first_of(located(path, SOURCE), ["browse_comp*.csv"], SOURCE)
-        rows = read_rows(file)
+        rows = read_rows(files_of(located(path, SOURCE), ["browse_comp*.csv"], SOURCE))
         super().__init__([_question(number, row) for number, row in enumerate(rows)], judge=judge, tools=tools)
 
 

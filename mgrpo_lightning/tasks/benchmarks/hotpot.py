@@ -9,20 +9,37 @@ from typing import Any
 from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.tasks.base import UNKNOWN, Question, Split
 from mgrpo_lightning.tasks.benchmarks.multihop import Example, Hop, MultiHop
 from mgrpo_lightning.tasks.benchmarks.paragraphs import Paragraph
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, text_of
+from mgrpo_lightning.trajectory import Rollout
 
 SOURCE = Source(
     "HotpotQA", "hotpotqa.github.io, or 2WikiMultihopQA from Alab-NII/2wikimultihop on GitHub", "CC BY-SA 4.0"
 )
+# The authors' folders of either benchmark, then hotpotqa/hotpot_qa and two copies of 2WikiMultihopQA on the hub.
+PATTERNS: Mapping[Split, Sequence[str]] = {
+    "train": (
+        *("hotpot_train_*.json", "train.json"),
+        *("distractor/train-*.parquet", "data/train-*.parquet", "train.parquet"),
+    ),
+    "validation": (
+        *("hotpot_dev_distractor_*.json", "dev.json"),
+        *("distractor/validation-*.parquet", "data/validation-*.parquet", "dev.parquet"),
+    ),
+    "test": (
+        *("hotpot_test_*.json", "test.json"),
+        *("fullwiki/test-*.parquet", "data/test-*.parquet", "test.parquet"),
+    ),
+}
 
 
 class HotpotQA(MultiHop):
     """HotpotQA or 2WikiMultihopQA; see ``MultiHop``."""
 
     source = SOURCE
+    patterns = PATTERNS
 
     @override
     @staticmethod
@@ -31,7 +48,7 @@ class HotpotQA(MultiHop):
         question = Question(
             id=name,
             text=text_of(row, "question"),
-            answers=(text_of(row, "answer"),),
+            answers=(text_of(row, "answer", default="") or UNKNOWN,),
             level=" ".join(filter(None, (text_of(row, "type", default=""), text_of(row, "level", default="")))),
         )
         paragraphs = [
@@ -42,6 +59,14 @@ class HotpotQA(MultiHop):
         if unknown := titles.keys() - {paragraph.title for paragraph in paragraphs}:
             raise DataError(f"question {name} rests on {sorted(unknown)}, which it does not bring along.", hint=_HINT)
         return Example(question, paragraphs, [Hop(title) for title in titles])
+
+    @override
+    def predictions(self, played: Sequence[tuple[Question, Rollout]]) -> tuple[str, str]:
+        """One object, as both official scripts read it; no supporting facts, and no evidence, are predicted."""
+        nothing: dict[str, list[str]] = {question.id: [] for question, _ in played}
+        answers = {question.id: rollout.main.answer or "" for question, rollout in played}
+        # HotpotQA's script does not look at "evidence"; that of 2WikiMultihopQA fails without it.
+        return ".json", json.dumps({"answer": answers, "sp": nothing, "evidence": nothing}, ensure_ascii=False) + "\n"
 
 
 _HINT = "take the files of the distractor setting: its context holds the supporting pages."

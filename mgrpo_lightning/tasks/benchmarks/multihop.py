@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from typing_extensions import override
 
+from mgrpo_lightning.errors import DataError, ScoringError
 from mgrpo_lightning.tasks.base import Evidence, Question, Split, Task
 from mgrpo_lightning.tasks.benchmarks.paragraphs import SECTION, Paragraph, ParagraphWorld
-from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, located, read_rows
+from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows
 from mgrpo_lightning.tasks.scoring import hotpot_normalise
 from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.trajectory import Trajectory
@@ -35,19 +37,23 @@ class Example:
 
 
 class MultiHop(Task):
-    """Questions of up to three files, one a split, with search and visit over the paragraphs of all of them.
+    """Questions of up to three splits, with search and visit over the paragraphs of all of them.
+
+    Each is a file, or a folder or the name of a dataset on the hub, of which the files of that split are taken.
 
     Args:
-        path: File of the training questions; None where nothing is trained.
-        validation_path: File of the validation questions; None leaves that split empty.
-        test_path: File of the test questions; None leaves that split empty.
+        path: The training questions; None where nothing is trained.
+        validation_path: The validation questions; None leaves that split empty.
+        test_path: The test questions, whose answers may be unknown; None leaves that split empty.
         backend: Name of the search backend.
 
     Raises:
-        DataError: A file is not there, or a row is none of this benchmark's.
+        DataError: A file is not there, a row is none of this benchmark's, or a training question has no answer.
     """
 
     source: ClassVar[Source]
+    patterns: ClassVar[Mapping[Split, Sequence[str]]]
+    """The files of a split, as the benchmark's own folder and its copies on the hub call them."""
 
     def __init__(
         self,
@@ -58,10 +64,12 @@ class MultiHop(Task):
     ) -> None:
         paths: dict[Split, str | None] = {"train": path, "validation": validation_path, "test": test_path}
         examples = {
-            split: [self.example(row) for row in read_rows(located(file, self.source))]
-            for split, file in paths.items()
-            if file is not None
+            split: [self.example(row) for row in read_rows(self._files(split, given))]
+            for split, given in paths.items()
+            if given is not None
         }
+        if unknown := [one.question.id for one in examples.get("train", ()) if not one.question.known]:
+            raise DataError(f"the training question {unknown[0]} has no answer.", hint="train on a split with answers.")
         self._world = ParagraphWorld(_paragraphs(examples.values()), backend=backend)
         self._questions = {split: [self._linked(one) for one in found] for split, found in examples.items()}
 
@@ -83,9 +91,15 @@ class MultiHop(Task):
 
     @override
     async def correct(self, question: Question, answer: str | None) -> float:
-        """Exact match up to case, punctuation and articles, as the official script has it."""
+        """Exact match up to case, punctuation and articles, as the official script has it.
+
+        Raises:
+            ScoringError: The answer is not known.
+        """
         if answer is None:
             return 0.0
+        if not question.known:
+            raise ScoringError(f"the answer of {question.id} is known to the authors only.")
         return float(hotpot_normalise(answer) in map(hotpot_normalise, question.answers))
 
     @override
@@ -100,6 +114,9 @@ class MultiHop(Task):
     @override
     def tools(self) -> Mapping[str, Tool]:
         return self._world.tools
+
+    def _files(self, split: Split, given: str) -> list[Path]:
+        return files_of(located(given, self.source), self.patterns[split], self.source)
 
     def _linked(self, example: Example) -> Question:
         question = example.question

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.tasks.base import UNKNOWN, Question, Split, json_lines
 from mgrpo_lightning.tasks.benchmarks.multihop import Example, Hop, MultiHop
 from mgrpo_lightning.tasks.benchmarks.paragraphs import Paragraph
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, text_of
+from mgrpo_lightning.trajectory import Rollout
 
 SOURCE = Source("MuSiQue", "StonyBrookNLP/musique on GitHub", "CC BY 4.0")
+PATTERNS: Mapping[Split, Sequence[str]] = {
+    "train": ("musique_ans_*_train.jsonl", "data/musique_ans_*_train.jsonl"),
+    "validation": ("musique_ans_*_dev.jsonl", "data/musique_ans_*_dev.jsonl"),
+    "test": ("musique_ans_*_test.jsonl", "data/musique_ans_*_test.jsonl"),
+}
 
 
 class MuSiQue(MultiHop):
     """MuSiQue-Answerable; see ``MultiHop``."""
 
     source = SOURCE
+    patterns = PATTERNS
 
     @override
     @staticmethod
@@ -41,7 +50,20 @@ class MuSiQue(MultiHop):
         question = Question(
             id=name,
             text=text_of(row, "question"),
-            answers=tuple(dict.fromkeys([text_of(row, "answer"), *aliases])),
+            answers=tuple(dict.fromkeys([text_of(row, "answer", default="") or UNKNOWN, *aliases])),
             level=f"{len(steps)} hops" if steps else "",
         )
         return Example(question, list(paragraphs.values()), steps)
+
+    @override
+    def predictions(self, played: Sequence[tuple[Question, Rollout]]) -> tuple[str, str]:
+        """As the official script reads it; no supporting paragraphs are predicted, and every question has an answer."""
+        return ".jsonl", json_lines(
+            {
+                "id": question.id,
+                "predicted_answer": rollout.main.answer or "",
+                "predicted_support_idxs": [],
+                "predicted_answerable": True,
+            }
+            for question, rollout in played
+        )

@@ -37,9 +37,7 @@ class ParagraphWorld:
         texts: dict[str, dict[str, None]] = {}
         for one in paragraphs:
             texts.setdefault(one.title, {})[one.text] = None
-        self._urls: dict[str, str] = {}
-        for title in texts:
-            self._urls[title] = _free(f"wiki/{_slug(title)}", self._urls.values())
+        self._urls = page_urls(texts)
         passages = {title: self._page(title, list(found)) for title, found in texts.items()}
         documents = {self._urls[title]: Document(title, page) for title, page in passages.items()}
         index = make_backend(backend, (passage for page in passages.values() for passage in page))
@@ -64,6 +62,21 @@ def _slug(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "page"
 
 
-def _free(url: str, taken: Iterable[str]) -> str:
-    used = set(taken)
-    return next(name for n in range(1, len(used) + 2) if (name := url if n == 1 else f"{url}-{n}") not in used)
+def page_urls(titles: Iterable[str]) -> dict[str, str]:
+    """The URL of each title: the first that is free of ``wiki/slug``, ``wiki/slug-2``, ``wiki/slug-3`` and so on.
+
+    Args:
+        titles: All different.
+    """
+    urls: dict[str, str] = {}
+    used: set[str] = set()
+    numbers: dict[str, int] = {}  # the lowest that may be free
+    for title in titles:
+        url = f"wiki/{_slug(title)}"
+        n = numbers.get(url, 1)
+        while (name := url if n == 1 else f"{url}-{n}") in used:
+            n += 1
+        urls[title] = name
+        used.add(name)
+        numbers[url] = n + 1
+    return urls

@@ -17,6 +17,8 @@ from mgrpo_lightning.errors import DataError
 
 Row = Mapping[str, Any]
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
+"""The name of one of the files that a split on the hub is cut into, counted from 0."""
 
 
 @dataclass(frozen=True)
@@ -62,34 +64,48 @@ def located(path: str, source: Source) -> Path:
         raise source.missing(f"there is no {path} here, and the hub did not give it ({reason})") from error
 
 
-def first_of(folder: Path, patterns: Sequence[str], source: Source) -> Path:
-    """The first file that matches one of some patterns, in their order; a file is itself.
+def files_of(folder: Path, patterns: Sequence[str], source: Source) -> list[Path]:
+    """What matches the first of some patterns that anything matches: one file, or all shards of one, in their order.
 
     Args:
-        folder: Of the benchmark, or one of its files.
+        folder: Of the benchmark; or one of its files, which is taken as it is.
         patterns: Below the folder.
         source: Of the benchmark.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none, there are several, or a shard is missing.
     """
     if folder.is_file():
-        return folder
-    for pattern in patterns:
-        if found := sorted(folder.glob(pattern)):
-            return found[0]
-    raise source.missing(f"{folder} has no {' or '.join(patterns)}")
+        return [folder]
+    found = next((files for pattern in patterns if (files := sorted(folder.glob(pattern)))), [])
+    if not found:
+        raise source.missing(f"{folder} has no {' or '.join(patterns)}")
+    names = [str(path.relative_to(folder)) for path in found]
+    if shard := _SHARD.fullmatch(names[0]):
+        stem, _, count, end = shard.groups()
+        wanted = [f"{stem}-{number:05}-of-{count}{end}" for number in range(int(count))]
+        if missing := [name for name in wanted if name not in names]:
+            raise source.missing(f"{folder} has {names[0]}, but no {' and no '.join(missing)}")
+    else:
+        wanted = names[:1]
+    if names != wanted:
+        raise DataError(f"{source.name}: {folder} has {' and '.join(names)}.", hint="give the path of one of them.")
+    return found
 
 
-def read_rows(path: Path) -> list[Row]:
-    """All rows of a file, by the end of its name.
+def read_rows(paths: Sequence[Path]) -> list[Row]:
+    """All rows of some files, in their order.
 
     Args:
-        path: ``.parquet``, ``.csv``, ``.json`` (a list of rows) or ``.jsonl``.
+        paths: ``.parquet``, ``.csv``, ``.json`` (a list of rows) or ``.jsonl``.
 
     Raises:
-        DataError: It cannot be read, holds no rows, or is of another kind.
+        DataError: One cannot be read, holds no rows, or is of another kind.
     """
+    return [row for path in paths for row in _read(path)]
+
+
+def _read(path: Path) -> list[Row]:
     readers = {".parquet": _parquet, ".csv": _csv, ".json": _json, ".jsonl": _json_lines}
     reader = readers.get(path.suffix)
     if reader is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark
-from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, first_of, located, read_rows, text_of
+from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows, text_of
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tools.sets import ToolSet
 
@@ -17,7 +17,8 @@ class WebWalkerQA(Benchmark):
     """WebWalkerQA, in either spelling of its columns.
 
     Args:
-        path: A Parquet, JSON or JSON lines file, its folder, or the name of the dataset on the hub.
+        path: A Parquet, JSON or JSON lines file, its folder, or the name of the dataset on the hub; of several splits
+            ``main`` is asked.
         judge: Decides about the answers, which are sentences.
         languages: Languages to keep, such as ``en`` and ``zh``; None keeps all.
         tools: See ``Benchmark``.
@@ -31,9 +32,9 @@ class WebWalkerQA(Benchmark):
     def __init__(
         self, path: str, judge: Judge, languages: Sequence[str] | None = None, tools: Sequence[str | ToolSet] = ()
     ) -> None:
-        patterns = ["**/*.parquet", "**/*.jsonl", "**/*.json"]
-        file = first_of(located(path, SOURCE), patterns, SOURCE)
-        questions = [_question(number, row) for number, row in enumerate(read_rows(file))]
+        patterns = [f"**/{name}.{end}" for end in ("parquet", "jsonl", "json") for name in ("main*", "*")]
+        rows = read_rows(files_of(located(path, SOURCE), patterns, SOURCE))
+        questions = [_question(number, row) for number, row in enumerate(rows)]
         kept = [one for one in questions if languages is None or one.metadata["language"] in languages]
         super().__init__(kept, judge=judge, tools=tools)
 

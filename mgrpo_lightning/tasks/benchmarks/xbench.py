@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark
-from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, first_of, located, read_rows, text_of
+from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows, text_of
 from mgrpo_lightning.tasks.benchmarks.sealed import unsealed
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.scoring import exact_match
@@ -24,17 +24,18 @@ class XBench(Benchmark):
     """xbench-DeepSearch.
 
     Args:
-        path: ``DeepSearch-2505.csv`` or ``-2510.csv``, or the folder of one of them.
+        path: ``DeepSearch-2505.csv`` or ``-2510.csv``, or the folder of one of them alone; the oldest revisions of the
+            repository call it ``DeepSearch.csv``.
         judge: Decides about answers that are not word for word the accepted one; None: they are wrong.
         tools: See ``Benchmark``.
 
     Raises:
-        DataError: The benchmark is not there, or a row does not open with its own canary.
+        DataError: The benchmark is not there, several editions are, or a row does not open with its own canary.
     """
 
     def __init__(self, path: str, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()) -> None:
-        file = first_of(located(path, SOURCE), ["DeepSearch-*.csv", "data/DeepSearch-*.csv"], SOURCE)
-        super().__init__([_question(row) for row in read_rows(file)], judge=judge, tools=tools)
+        files = files_of(located(path, SOURCE), ["DeepSearch*.csv", "data/DeepSearch*.csv"], SOURCE)
+        super().__init__([_question(row) for row in read_rows(files)], judge=judge, tools=tools)
 
     @override
     def rule(self, question: Question, answer: str) -> float:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -15,6 +17,7 @@ import httpx2
 
 from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.tools.web.decoding import decoded
 from mgrpo_lightning.tools.web.guard import PublicTransport, check_url
 
 REDIRECTS = 5
@@ -33,6 +36,8 @@ class FetchConfig:
     """Of a page, as sent and as unpacked."""
     per_host: int = 2
     """Requests to one host at the same time."""
+    wait: float = 120.0
+    """Seconds that a request may wait for those before it to the same host."""
     cache: str | None = None
     """Folder of remembered pages, shared by runs; None remembers nothing."""
     allowed: tuple[str, ...] = ()
@@ -72,18 +77,21 @@ class Fetcher:
             url: As somebody wrote it.
 
         Raises:
-            ToolError: It may not be asked, is not there, is no text, is too large or too slow.
+            ToolError: It may not be asked, is not there, is no text, is too large or too slow, or its host is too busy.
         """
         address = _parsed(url)
         check_url(address, frozenset(self.config.allowed))
         self._refuse_blocked(str(address))
-        remembered = self._remembered(str(address))
-        page = remembered or await self._fetch(address)
-        self._refuse_blocked(page.url)
-        self._refuse_blocked(page.text)
-        if remembered is None:
+        if (page := self._remembered(str(address))) is not None:
+            return page
+        async with self._turn(address.host):
+            # The rollouts of a group open the same pages at the same time: one of them may have brought it by now.
+            if (page := self._remembered(str(address))) is not None:
+                return page
+            page = await self._fetch(address)
+            self._refuse_blocked_page(page)
             self._remember(str(address), page)
-        return page
+            return page
 
     def blocks(self, text: str) -> bool:
         """Whether a pattern of the configuration is in a URL or text.
@@ -97,11 +105,30 @@ class Fetcher:
         if self.blocks(text):
             raise ToolError("this page is not to be read here.", hint="find the answer elsewhere.")
 
-    async def _fetch(self, url: httpx2.URL) -> Page:
+    def _refuse_blocked_page(self, page: Page) -> None:
+        self._refuse_blocked(page.url)
+        self._refuse_blocked(page.text)
+
+    @asynccontextmanager
+    async def _turn(self, host: str) -> AsyncIterator[None]:
+        """One of the requests that a host may have at the same time."""
         limits = self._hosts.setdefault(asyncio.get_running_loop(), {})
-        turn = limits.setdefault(url.host, asyncio.Semaphore(self.config.per_host))
+        turn = limits.setdefault(host, asyncio.Semaphore(self.config.per_host))
         try:
-            async with turn, asyncio.timeout(self.config.timeout), self._client() as client:
+            async with asyncio.timeout(self.config.wait):
+                await turn.acquire()
+        except TimeoutError as error:
+            raise ToolError(
+                f"{host} was busy with other requests for {self.config.wait:g} s.", hint="read another page."
+            ) from error
+        try:
+            yield
+        finally:
+            turn.release()
+
+    async def _fetch(self, url: httpx2.URL) -> Page:
+        try:
+            async with asyncio.timeout(self.config.timeout), self._client() as client:
                 request = client.build_request("GET", url)
                 return await self._page(await client.send(request, stream=True))
         except TimeoutError as error:
@@ -133,18 +160,16 @@ class Fetcher:
             body += piece
             if len(body) > self.config.max_bytes:
                 raise self._too_large(url)
-        return Page(url, kind, self._decoded(url, body, response))
+        body = self._plain(url, body, response)
+        return Page(url, kind, decoded(body, response.charset_encoding, html="html" in kind or "xml" in kind))
 
-    def _decoded(self, url: str, body: bytes, response: httpx2.Response) -> str:
+    def _plain(self, url: str, body: bytes, response: httpx2.Response) -> bytes:
         packing = response.headers.get("Content-Encoding", "identity").strip().lower()
         if packing == "gzip":
-            body = self._unpacked(url, body)
-        elif packing != "identity":
+            return self._unpacked(url, body)
+        if packing != "identity":
             raise ToolError(f"{url} is packed as {packing!r}, which was not asked for.", hint="read another page.")
-        try:
-            return body.decode(response.charset_encoding or "utf-8", errors="replace")
-        except LookupError:
-            return body.decode("utf-8", errors="replace")
+        return body
 
     def _unpacked(self, url: str, body: bytes) -> bytes:
         unpacker = zlib.decompressobj(wbits=31)
@@ -164,9 +189,11 @@ class Fetcher:
             return None
         try:
             found = json.loads(_place(self.config.cache, url).read_text("utf-8"))
-            return Page(found["url"], found["kind"], found["text"])
+            page = Page(found["url"], found["kind"], found["text"])
         except (OSError, ValueError, LookupError, TypeError):
             return None
+        self._refuse_blocked_page(page)  # the run that remembered it may have had other patterns
+        return page
 
     def _remember(self, url: str, page: Page) -> None:
         if self.config.cache is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import httpx2
 from typing_extensions import override
@@ -20,6 +20,21 @@ from mgrpo_lightning.errors import ToolError
 PORTS = (80, 443, 8080, 8443)
 """Where web servers listen; others would let a tool talk to mail servers and databases."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NOT_PUBLIC = [
+    ipaddress.ip_network(text)
+    for text in (
+        "168.63.129.16/32",  # Azure's metadata and name server, at an address of the public internet
+        "192.0.0.0/24",  # protocol assignments; Oracle's metadata
+        "192.88.99.0/24",  # relays of 6to4
+        "64:ff9b:1::/48",  # translation of local use
+        "2001::/23",  # protocol assignments, Teredo's tunnels among them
+        "2002::/16",  # tunnels of 6to4
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+        "fec0::/10",  # sites, before fc00::/7
+    )
+]
+"""Beside what ``ipaddress`` knows, whose tables differ between patch levels of one Python."""
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -97,25 +112,21 @@ async def public_address(host: str, port: int, *, allowed: bool = False) -> str:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address, and any that it carries inside, is one of the public internet.
+    """Whether an address, or the one to which it leads, is one of the public internet.
 
     Args:
         address: Of either version.
     """
-    return all(one.is_global and not one.is_multicast and not one.is_reserved for one in _carried(address))
+    reached = _reached(address)
+    ordinary = reached.is_global and not reached.is_multicast and not reached.is_reserved
+    return ordinary and not any(reached in network for network in _NOT_PUBLIC)
 
 
-def _carried(address: Address) -> Iterator[Address]:
-    """The address, and the IPv4 address to which a translator or tunnel would bring it."""
+def _reached(address: Address) -> Address:
+    """The IPv4 address that stands in an IPv6 one, where a socket or a translator would take it; else the address."""
     if isinstance(address, ipaddress.IPv6Address):
-        if (mapped := address.ipv4_mapped) is not None:
-            yield mapped
-            return
-        if (tunnel := address.sixtofour) is not None:
-            yield tunnel
-        if address.teredo is not None:
-            yield from address.teredo
-        if address in _NAT64:
-            yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-            return  # networks without IPv4 reach all of its internet so
-    yield address
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in _NAT64:  # networks without IPv4 reach all of its internet so
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from functools import lru_cache
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.tools.web.fetch import Fetcher, Page
+
+KEPT = 32
+"""Pages whose text is kept for their next parts."""
 
 
 def visit_tool(fetcher: Fetcher, *, part: int = 6000) -> Tool:
@@ -21,11 +26,12 @@ def visit_tool(fetcher: Fetcher, *, part: int = 6000) -> Tool:
     """
     size = part
     _require_extraction()
+    extracted = lru_cache(KEPT)(main_text)
 
     async def visit(url: str, part: int = 1) -> str:
         """Read a page, or a further part of a long one."""
         page = await fetcher.get(url)
-        text = main_text(page)
+        text = await asyncio.to_thread(extracted, page)  # seconds for a page of megabytes, in which nobody could play
         count = math.ceil(len(text) / size)
         if not 1 <= part <= count:
             raise ToolError(f"{page.url} has no part {part}.", hint=f"its parts are 1 to {count}.")

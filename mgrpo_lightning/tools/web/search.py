@@ -10,16 +10,22 @@ from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import httpx2
 
 from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.endpoint import retry_after
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.tools.web.engines import ENGINES, EngineName, Hit
 
 AGAIN = (408, 429, 500, 502, 503, 504)
 """Statuses that another try may mend."""
+AT_ONCE = 8
+"""Requests in flight at most: services count them, and a step's rollouts search all at once."""
+REFUSED = (401, 403)
+"""Statuses of a wrong key, or of a server that does not answer programs."""
 SNIPPET = 300
 """Characters shown of a hit's text; a passage is shown as a whole."""
 
@@ -70,6 +76,8 @@ class WebSearch:
         self._attempts = attempts
         self._cache = None if cache is None else Path(cache)
         self._blocks = blocks
+        # Every step is played in an event loop of its own.
+        self._limits: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     async def find(self, query: str) -> list[Hit]:
         """The hits for a query, best first, without what is blocked.
@@ -79,12 +87,13 @@ class WebSearch:
 
         Raises:
             ToolError: The service gave no answer in any try.
+            ConfigurationError: It refuses whoever asks: every search of the run would fail.
         """
         path = self._place(query)
-        hits = _remembered(path) if path else None
-        if hits is None:
+        hits = _remembered(path) if path else []
+        if not hits:
             hits = await self._ask(query)
-            if path:
+            if path and hits:  # finding nothing may be a service's bad day
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_path(path) as temporary:
                     temporary.write_text(json.dumps([asdict(hit) for hit in hits], ensure_ascii=False), "utf-8")
@@ -107,8 +116,10 @@ class WebSearch:
         engine, problem = self._engine, ""
         sent = engine.query(query, self._k)
         params, body = (sent, None) if engine.method == "GET" else (None, sent)
-        async with httpx2.AsyncClient(timeout=self._timeout) as client:
+        limit = self._limits.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE))
+        async with limit, httpx2.AsyncClient(timeout=self._timeout) as client:
             for attempt in range(self._attempts):
+                pause = 2**attempt / 2
                 try:
                     response = await client.request(
                         engine.method, str(self._url), headers=self._headers(), params=params, json=body
@@ -118,12 +129,25 @@ class WebSearch:
                 else:
                     if response.is_success:
                         return self._read(response)
+                    if response.status_code in REFUSED:
+                        raise self._refusal(response.status_code)
                     problem = f"status {response.status_code}"
                     if response.status_code not in AGAIN:
                         break
+                    pause = retry_after(response, pause)
                 if attempt + 1 < self._attempts:
-                    await asyncio.sleep(2**attempt / 2)
+                    await asyncio.sleep(pause)
         raise ToolError(f"the search gave no answer ({problem}).", hint="try again later, or with other words.")
+
+    def _refusal(self, status: int) -> ConfigurationError:
+        hint = "check its url, and that it lets this machine ask."
+        if self._engine.key is not None:
+            hint = f"check the key in the environment variable {self._key_variable!r}, and what is left of its quota."
+        elif self._name == "searxng":
+            hint = "list json under search.formats in its settings.yml, and let its limiter pass this machine."
+        return ConfigurationError(
+            f"search engine {self._name!r} at {self._url} refuses with status {status}.", hint=hint
+        )
 
     def _read(self, response: httpx2.Response) -> list[Hit]:
         try:
@@ -156,9 +180,9 @@ def shown(hit: Hit, *, whole: bool) -> str:
     return f"{head}\n{text if whole else text[:SNIPPET]}".strip()
 
 
-def _remembered(path: Path) -> list[Hit] | None:
+def _remembered(path: Path) -> list[Hit]:
     try:
         found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
         return [Hit(**hit) for hit in found]
     except (OSError, ValueError, TypeError):
-        return None
+        return []

@@ -45,7 +45,9 @@ def test_both_layouts_hold_the_same_questions(folder: Path) -> None:
         ("c", ("Ångström",), "level 3"),
     ]
     assert found[0].text == "What is a?"
-    assert found[2].text == "What is c?\n\nThe file c.csv belongs to this question."
+    path = str(folder / "2023/validation/c.csv")
+    assert found[2].text == f"What is c?\n\nThe file c.csv belongs to this question. Its path is {path}"
+    assert found[2].metadata == {"file": "c.csv", "path": path}
     assert task.questions("test") == found
     assert task.questions("train") == []
 
@@ -61,19 +63,31 @@ def test_levels_and_questions_without_a_file_can_be_picked(folder: Path) -> None
 
 def test_the_attachment_of_a_question_can_be_read_and_no_other_file(folder: Path) -> None:
     attachment = Gaia(str(folder)).tools()["attachment"]
-    assert asyncio.run(attachment(name="c.csv")) == "x,y\n1,2\n"
+    for name in ("c.csv", str(folder / "2023/validation/c.csv")):
+        assert asyncio.run(attachment(name=name)) == "x,y\n1,2\n"
     for name in ("metadata.jsonl", "../../etc/passwd", "/etc/passwd", "d.csv"):
         with pytest.raises(ToolError, match="there is no file"):
             asyncio.run(attachment(name=name))
-    (folder / "2023/validation/c.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ToolError, match="is no text"):
-        asyncio.run(attachment(name="c.csv"))
 
 
-@pytest.mark.parametrize("name", ["../secret.txt", "absent.txt"])
+def test_the_hub_s_cache_of_links_is_read(tmp_path: Path) -> None:
+    cached = tmp_path / "snapshots/1f/2023/validation"
+    cached.mkdir(parents=True)
+    blobs = {"metadata.jsonl": "a1", "c.csv": "b2"}
+    write_rows(tmp_path / "blobs/rows.jsonl", rows(int)).rename(tmp_path / "blobs/a1")
+    (tmp_path / "blobs/b2").write_text("x,y\n")
+    for name, blob in blobs.items():
+        (cached / name).symlink_to(f"../../../../blobs/{blob}")
+    task = Gaia(str(tmp_path / "snapshots/1f"))
+    assert asyncio.run(task.tools()["attachment"](name="c.csv")) == "x,y\n"
+    assert task.questions("validation")[2].metadata["path"] == str(cached / "c.csv"), "the blob's name has no ending"
+
+
+@pytest.mark.parametrize("name", ["../secret.txt", "x/../../secret.txt", "{root}/2023/secret.txt", "..", "absent.txt"])
 def test_a_row_that_names_a_file_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "2023/secret.txt").parent.mkdir()
     (tmp_path / "2023/secret.txt").write_text("secret")
+    name = name.format(root=tmp_path)
     bad = [{**rows(int)[0], "file_name": name}]
     write_rows(tmp_path / "2023/validation/metadata.jsonl", bad)
     with pytest.raises(DataError, match="has no file"):

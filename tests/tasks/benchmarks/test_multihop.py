@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mgrpo_lightning.errors import DataError, ToolError
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.errors import DataError, ScoringError, ToolError
+from mgrpo_lightning.tasks.base import Question, Split
 from mgrpo_lightning.tasks.benchmarks import HotpotQA, MuSiQue
 from mgrpo_lightning.trajectory import Call, Key, Trajectory
 from tests.tasks.benchmarks.files import write_rows
@@ -133,12 +134,83 @@ def test_the_expert_wants_the_hop_read_and_found(tmp_path: Path, url: str, repor
         ({**HOTPOT, "context": "no JSON"}, r"h1 has context = 'no JSON'"),
         ({**HOTPOT, "context": {"title": ["a"]}}, "h1 has context"),
         ({**HOTPOT, "supporting_facts": [["Elsewhere", 0]]}, r"rests on \['Elsewhere'\]"),
-        ({key: value for key, value in HOTPOT.items() if key != "answer"}, "answer = None"),
+        ({**HOTPOT, "answer": ["a"]}, r"answer = \['a'\]"),
     ],
 )
 def test_a_row_of_something_else_is_named(tmp_path: Path, row: dict[str, Any], problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         HotpotQA(str(write_rows(tmp_path / "a.json", [row])))
+
+
+def without_answer(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as a test split has it."""
+    gold = {"answer", "answer_aliases", "answerable", "type", "level", "supporting_facts", "question_decomposition"}
+    return {key: value for key, value in row.items() if key not in gold}
+
+
+@pytest.mark.parametrize(("kind", "row"), [(HotpotQA, HOTPOT), (MuSiQue, MUSIQUE)])
+@pytest.mark.parametrize("answer", [{}, {"answer": None}, {"answer": ""}])
+def test_a_test_split_without_answers_is_asked_but_neither_scored_nor_trained_on(
+    tmp_path: Path, kind: type[HotpotQA | MuSiQue], row: dict[str, Any], answer: dict[str, Any]
+) -> None:
+    path = str(write_rows(tmp_path / "a.jsonl", [{**without_answer(row), **answer}]))
+    (question,) = kind(test_path=path).questions("test")
+    assert (question.text, question.answers, question.evidence) == (row["question"], ("?",), ())
+    with pytest.raises(ScoringError, match="known to the authors only"):
+        asyncio.run(kind(test_path=path).correct(question, "?"))
+    with pytest.raises(DataError, match=f"{question.id} has no answer"):
+        kind(path)
+
+
+AUTHORS = {
+    "hotpot_train_v1.1.json": "train",
+    "hotpot_dev_distractor_v1.json": "validation",
+    "hotpot_test_fullwiki_v1.json": "test",
+}
+WIKI = {"train.json": "train", "dev.json": "validation", "test.json": "test", "id_aliases.json": "none"}
+SHARDS = {
+    "distractor/train-00000-of-00002.parquet": "train",
+    "distractor/train-00001-of-00002.parquet": "train",
+    "distractor/validation-00000-of-00001.parquet": "validation",
+    "fullwiki/train-00000-of-00001.parquet": "none",
+    "fullwiki/test-00000-of-00001.parquet": "test",
+}
+
+
+@pytest.mark.parametrize("names", [AUTHORS, WIKI, SHARDS])
+@pytest.mark.parametrize("hub", [False, True])
+def test_a_folder_or_hub_name_gives_each_split_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: dict[str, str], hub: bool
+) -> None:
+    for number, (name, split) in enumerate(names.items()):
+        row = HUB if name.endswith(".parquet") else HOTPOT
+        write_rows(tmp_path / name, [{**row, "_id": f"{split} {number}", "id": f"{split} {number}"}])
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, repo_type: str(tmp_path))
+    path = "invented/hotpot" if hub else str(tmp_path)
+    task = HotpotQA(path, path, path)
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    assert {split: [question.id for question in task.questions(split)] for split in splits} == {
+        split: [f"{split} {number}" for number, of in enumerate(names.values()) if of == split] for split in splits
+    }
+
+
+@pytest.mark.parametrize("folder", ["", "data/"])
+def test_musique_s_folder_gives_the_answerable_half(tmp_path: Path, folder: str) -> None:
+    for half in ("musique_ans", "musique_full"):
+        for split in ("train", "dev", "test"):
+            write_rows(tmp_path / f"{folder}{half}_v1.0_{split}.jsonl", [{**MUSIQUE, "id": f"{half} {split}"}])
+    task = MuSiQue(*[str(tmp_path)] * 3)
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    assert [q.id for split in splits for q in task.questions(split)] == [
+        "musique_ans train",
+        "musique_ans dev",
+        "musique_ans test",
+    ]
+
+
+def test_whoever_gives_a_folder_without_it_is_told_where_it_is(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no hotpot_dev_distractor_\*\.json or .*hotpotqa\.github\.io"):
+        HotpotQA(validation_path=str(tmp_path))
 
 
 def test_musique_rows_without_paragraphs_are_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from mgrpo_lightning.tasks.benchmarks.sealed import unsealed
 from tests.tasks.benchmarks.files import sealed, write_rows
 
 CANARY = "canary-7f"
+BROWSECOMP = r"https://openaipublic\.blob\.core\.windows\.net/simple-evals/browse_comp_test_set\.csv"
 
 
 @given(st.text(), st.binary(min_size=1, max_size=40))
@@ -30,7 +31,7 @@ def test_a_text_that_does_not_open_is_an_error_that_does_not_show_it(text: str) 
     assert text not in str(error.value)
 
 
-def xbench(folder: Path) -> XBench:
+def xbench(folder: Path, name: str = "data/DeepSearch-2505.csv") -> XBench:
     key = CANARY.encode()
     row = {
         "id": "1",
@@ -39,7 +40,7 @@ def xbench(folder: Path) -> XBench:
         "reference_steps": sealed("查", key),
         "canary": CANARY,
     }
-    write_rows(folder / "data/DeepSearch-2505.csv", [row])
+    write_rows(folder / name, [row])
     return XBench(str(folder))
 
 
@@ -61,6 +62,16 @@ def test_xbench_takes_what_stands_behind_either_colon(tmp_path: Path, answer: st
     assert asyncio.run(task.correct(question, answer)) == score
 
 
+@pytest.mark.parametrize("name", ["DeepSearch-2510.csv", "data/DeepSearch.csv"])
+def test_every_edition_is_found_and_two_are_refused(tmp_path: Path, name: str) -> None:
+    assert len(xbench(tmp_path, name).questions("test")) == 1
+    other = str(Path(name).with_name("DeepSearch-2505.csv"))
+    with pytest.raises(DataError, match=r"xbench-DeepSearch: .*give the path of one of them") as error:
+        xbench(tmp_path, other)
+    assert name in str(error.value)
+    assert other in str(error.value)
+
+
 def test_browsecomp_opens_with_the_hash_of_its_canary(tmp_path: Path) -> None:
     key = sha256(CANARY.encode()).digest()
     row = {"problem": sealed("Who?" * 20, key), "answer": sealed("Nobody", key), "problem_topic": "Art"}
@@ -74,7 +85,7 @@ def test_no_file_of_these_keeps_the_plain_text(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["DeepSearch-2505.csv"]
 
 
-@pytest.mark.parametrize(("task", "where"), [(XBench, "xbench-ai"), (BrowseComp, "simple-evals")])
+@pytest.mark.parametrize(("task", "where"), [(XBench, "xbench-ai"), (BrowseComp, BROWSECOMP)])
 def test_whoever_lacks_one_is_told_where_it_is(tmp_path: Path, task: type[XBench | BrowseComp], where: str) -> None:
     with pytest.raises(DataError, match=where):
         task(str(tmp_path))

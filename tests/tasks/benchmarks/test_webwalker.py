@@ -71,6 +71,16 @@ def test_a_language_can_be_picked(tmp_path: Path) -> None:
     assert [question.id for question in kept] == ["row 1"]
 
 
+def test_of_several_splits_the_main_one_is_asked(tmp_path: Path) -> None:
+    row = LAYOUTS["flat.parquet"]
+    for split, count in (("main", 2), ("silver", 3), ("a", 1)):
+        write_rows(tmp_path / f"data/{split}-00000-of-00001.parquet", [row] * count)
+    assert len(WebWalkerQA(str(tmp_path), judge()).questions("test")) == 2
+    (tmp_path / "data/main-00000-of-00001.parquet").unlink()
+    with pytest.raises(DataError, match=r"data/a-\S+ and data/silver-"):
+        WebWalkerQA(str(tmp_path), judge())
+
+
 def test_the_judge_is_asked_only_where_nothing_else_decides(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", [LAYOUTS["flat.parquet"]])
     fake = FakeJudge()

@@ -61,6 +61,9 @@ def test_a_body_that_drips_is_cut_off(site: Site) -> None:
         (said(b"\xff ok", "text/plain; charset=no-such"), "\ufffd ok"),
         (said(gzip.compress(b"packed"), Content_Encoding="gzip"), "packed"),
         (said(b'{"a": 1}', "application/json"), '{"a": 1}'),
+        (said('<meta charset="gbk"><p>多瑙河</p>'.encode("gbk"), "text/html"), '<meta charset="gbk"><p>多瑙河</p>'),
+        (said('<meta charset="gbk">多瑙河'.encode()), '<meta charset="gbk">多瑙河'),
+        (said("<meta charset=gbk>é".encode(), "text/plain"), "<meta charset=gbk>é"),
     ],
 )
 def test_texts_are_decoded(site: Site, answer: Answer, text: str) -> None:
@@ -98,6 +101,46 @@ def test_what_matches_a_pattern_is_not_read(site: Site, path: str, tmp_path: Pat
         with pytest.raises(ToolError, match="not to be read"):
             get(site, path, blocked=("gaia", "canary"), cache=str(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_remembered_is_held_against_the_patterns_of_now(site: Site, tmp_path: Path) -> None:
+    site.pages["/"] = said(b"the CANARY string")
+    get(site, cache=str(tmp_path))
+    with pytest.raises(ToolError, match="not to be read"):
+        get(site, cache=str(tmp_path), blocked=("canary",))
+
+
+def test_a_page_that_many_open_at_once_is_fetched_once_a_place(site: Site, tmp_path: Path) -> None:
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.05)
+        said(b"ok")(handler)
+
+    site.pages["/"] = slow
+    fetcher = Fetcher(FetchConfig(allowed=(site.host,), per_host=2, cache=str(tmp_path)))
+
+    async def ask() -> list[Page]:
+        return await asyncio.gather(*(fetcher.get(f"http://{site.host}/") for _ in range(16)))
+
+    assert {page.text for page in asyncio.run(ask())} == {"ok"}
+    assert len(site.asked) <= 2
+
+
+def test_who_waits_too_long_for_a_busy_host_is_told(site: Site) -> None:
+    site.pages |= {"/hangs": dripping(b".", 0.05), "/fine": said(b"ok")}
+    fetcher = Fetcher(FetchConfig(allowed=(site.host,), per_host=1, timeout=0.5, wait=0.1))
+
+    async def ask() -> list[Page | BaseException]:
+        hanging = asyncio.ensure_future(fetcher.get(f"http://{site.host}/hangs"))
+        await asyncio.sleep(0.05)
+        waiting = [fetcher.get(f"http://{site.host}/fine?{n}") for n in range(20)]
+        found = await asyncio.gather(*waiting, hanging, return_exceptions=True)
+        return [*found, await fetcher.get(f"http://{site.host}/fine")]
+
+    *waited, hung, after = asyncio.run(ask())
+    assert all("127.0.0.1 was busy with other requests for 0.1 s" in str(error) for error in waited)
+    assert "took longer than 0.5 s" in str(hung)
+    assert isinstance(after, Page), "its place is free again"
+    assert site.asked == ["/hangs", "/fine"]
 
 
 def test_no_host_is_asked_more_often_at_once_than_is_polite(site: Site) -> None:

@@ -43,6 +43,18 @@ PRIVATE = {
     "multicast": "http://224.0.0.1/",
     "broadcast": "http://255.255.255.255/",
     "IPv6 multicast": "http://[ff02::1]/",
+    "Azure metadata": "http://168.63.129.16/machine",
+    "Azure metadata in IPv6": "http://[::ffff:168.63.129.16]/",
+    "Azure metadata, translated": "http://[64:ff9b::a83f:8110]/",
+    "Azure metadata, tunnelled": "http://[2002:a83f:8110::]/",
+    "Oracle metadata": "http://192.0.0.192/opc/v2/",
+    "protocol assignments": "http://192.0.0.9/",
+    "6to4 relay": "http://192.88.99.1/",
+    "old IPv6 site": "http://[fec0::1]/",
+    "IPv6 documentation": "http://[3fff::1]/",
+    "IPv6 protocol assignments": "http://[2001:1::1]/",
+    "IPv6 segment": "http://[5f00::1]/",
+    "translated, local use": "http://[64:ff9b:1::808:808]/",
 }
 MALFORMED = {
     "file": "file:///etc/passwd",
@@ -90,9 +102,18 @@ def test_what_is_no_address_of_a_page_is_refused(name: str, monkeypatch: pytest.
         ("2001:0:7f00:1::1", False),
         ("240.0.0.1", False),
         ("192.0.2.1", False),
+        ("168.63.129.15", True),
+        ("192.0.1.1", True),
+        ("192.88.98.1", True),
+        ("2001:200::1", True),
+        ("168.63.129.17", True),
+        ("2002:808:808::1", False),
+        ("2400:cb00::1", True),
+        ("2620:fe::fe", True),
+        ("2a00:1450:4001::1", True),
     ],
 )
-def test_addresses_count_with_what_they_carry(address: str, public: bool) -> None:
+def test_an_address_counts_as_the_one_that_it_reaches(address: str, public: bool) -> None:
     assert is_public(ipaddress.ip_address(address)) == public
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tasks.jsonl import JsonlTask
 from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.tools.sets import collected
-from mgrpo_lightning.tools.web.fetch import FetchConfig, Fetcher
-from mgrpo_lightning.tools.web.pages import visit_tool
+from mgrpo_lightning.tools.web.fetch import FetchConfig, Fetcher, Page
+from mgrpo_lightning.tools.web.pages import main_text, visit_tool
 from mgrpo_lightning.tools.web.tools import Retriever, WebTools
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
@@ -52,6 +53,27 @@ def test_a_long_page_comes_in_parts(site: Site) -> None:
     for number in (0, 4, -1):
         with pytest.raises(ToolError, match=r"its parts are 1 to 3"):
             asyncio.run(visit(url=url, part=number))
+
+
+def test_the_text_of_a_page_is_found_once_and_beside_the_play(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.pages["/"] = said(b"0123456789" * 5, "text/plain")
+    threads: list[int] = []
+
+    def found(page: Page) -> str:
+        threads.append(threading.get_ident())
+        return main_text(page)
+
+    monkeypatch.setattr("mgrpo_lightning.tools.web.pages.main_text", found)
+    visit, url = visit_at(site, part=20), f"http://{site.host}/"
+
+    async def read() -> list[str]:
+        return [await visit(url=url, part=number) for number in (1, 2, 3)]
+
+    assert len("".join(asyncio.run(read()))) > 50
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
+    site.pages["/"] = said(b"changed", "text/plain")
+    assert asyncio.run(visit(url=url)) == "changed"
 
 
 @pytest.mark.parametrize("body", [b"", b"<html><body></body></html>", b"   "])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import threading
+import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
-from mgrpo_lightning.tools.web.engines import ENGINES, EngineName
-from mgrpo_lightning.tools.web.search import WebSearch
+from mgrpo_lightning.tools.web.engines import ENGINES, EngineName, Hit
+from mgrpo_lightning.tools.web.search import AT_ONCE, WebSearch
 from tests.tools.web.site import Answer, Site, said
 
 FOUND: dict[EngineName, Any] = {
@@ -72,7 +75,7 @@ def test_blocked_hits_are_left_out_and_the_rest_counts(site: Site) -> None:
         (said(b"[]"), "cannot be read"),
         (said(b'{"results": 5}'), "cannot be read"),
         (said(b'{"results": [{"title": "no url"}]}'), "cannot be read"),
-        (said(b"", status=403), "status 403"),
+        (said(b"", status=400), "status 400"),
         (said(b"", status=429), "status 429"),
         (said(b'{"results": []}'), "nothing found"),
         (lambda handler: handler.connection.close(), "no answer"),
@@ -86,17 +89,44 @@ def test_trouble_is_told_to_the_policy(site: Site, answer: Answer, problem: str)
 
 
 def test_what_may_pass_is_tried_again_and_what_may_not_is_not(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = []
+
     async def at_once(seconds: float) -> None:
-        pass
+        pauses.append(seconds)
 
     monkeypatch.setattr("mgrpo_lightning.tools.web.search.asyncio.sleep", at_once)
-    answers = [said(b"", status=429), said(b"", status=503), said(json.dumps(FOUND["searxng"]).encode())]
+    found = said(json.dumps(FOUND["searxng"]).encode())
+    answers = [said(b"", status=429, Retry_After="7"), said(b"", status=503), found]
     site.pages["/search"] = lambda handler: answers.pop(0)(handler)
     assert len(asyncio.run(engine_at(site, attempts=3).find("x"))) == 1
-    answers += [said(b"", status=403), said(b"", status=403)]
-    with pytest.raises(ToolError, match="403"):
+    assert pauses == [7, 1], "as long as the service asks, else longer each time"
+    answers += [said(b"", status=404), said(b"", status=404)]
+    with pytest.raises(ToolError, match="404"):
         asyncio.run(engine_at(site, attempts=2).find("y"))
     assert len(answers) == 1
+
+
+def test_no_more_are_asked_at_once_than_a_service_bears(site: Site) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def counted(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+        said(json.dumps(FOUND["searxng"]).encode())(handler)
+
+    site.pages["/search"] = counted
+    search = engine_at(site)
+
+    async def ask() -> list[list[Hit]]:
+        return await asyncio.gather(*(search.find(str(n)) for n in range(3 * AT_ONCE)))
+
+    assert len(asyncio.run(ask())) == 3 * AT_ONCE
+    assert most <= AT_ONCE
 
 
 def test_answers_are_remembered(site: Site, tmp_path: Path) -> None:
@@ -106,6 +136,39 @@ def test_answers_are_remembered(site: Site, tmp_path: Path) -> None:
     assert asyncio.run(engine_at(site, cache=str(tmp_path / "new")).find("x")) == first
     with pytest.raises(ToolError):
         asyncio.run(engine_at(site, cache=str(tmp_path / "new"), k=9).find("x"))
+
+
+@pytest.mark.parametrize("before", [None, "[]"])
+def test_that_nothing_was_found_is_not_remembered(site: Site, tmp_path: Path, before: str | None) -> None:
+    site.pages["/search"] = said(b'{"results": []}')
+    search = engine_at(site, cache=str(tmp_path))
+    assert asyncio.run(search.find("x")) == []
+    assert not list(tmp_path.iterdir())
+    if before is not None:
+        place = search._place("x")
+        assert place is not None
+        place.write_text(before)
+    site.pages["/search"] = said(json.dumps(FOUND["searxng"]).encode())
+    assert [hit.title for hit in asyncio.run(search.find("x"))] == ["A"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "hint"),
+    [
+        *((name, r"environment variable 'SEARCH_KEY'") for name in KEYS),
+        ("searxng", r"json under search\.formats in its settings\.yml"),
+        ("retriever", "check its url"),
+    ],
+)
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_service_that_refuses_ends_the_run_and_says_what_to_mend(
+    site: Site, engine: EngineName, hint: str, status: int
+) -> None:
+    site.pages["/search"] = said(b"", status=status)
+    with pytest.raises(ConfigurationError, match=rf"'{engine}' at .* status {status}\. HINT: .*{hint}") as error:
+        asyncio.run(engine_at(site, engine, attempts=2).tool()(query="x"))
+    assert len(site.asked) == 1
+    assert not {"secret", "x"} & set(re.findall(r"\w+", str(error.value)))
 
 
 @pytest.mark.parametrize("engine", ["searxng", "retriever", "serper", "brave", "tavily"])
