@@ -29,15 +29,15 @@ def draw(found: Mapping[str, Sequence[Record]], path: Path) -> None:
     """
     figure = Figure(figsize=(13, 9), layout="constrained")
     training, *held_out = figure.subplots(2, 2).flat
-    for arm, records in found.items():
+    for number, (arm, records) in enumerate(found.items()):
         curves = [smoothed(one["steps"]["correct"]) for one in records]
         x = [(i + WINDOW) * records[0]["rollouts_per_step"] for i in range(min(map(len, curves)))]
-        _line_and_range(training, x, curves, arm)
+        _line_and_range(training, x, curves, arm, number)
         for axes, cost in zip(held_out, AXES.values(), strict=True):
             costs = [[cost(one, entry["step"]) for entry in one["validations"]] for one in records]
             middle = [statistics.fmean(values) for values in zip(*costs, strict=True)]
             accuracies = [[share(one, i) for i in range(len(one["validations"]))] for one in records]
-            _line_and_range(axes, middle, accuracies, arm)
+            _line_and_range(axes, middle, accuracies, arm, number)
     _finish(training, "right rollouts in training (mean of 3 steps)", "rollouts")
     for axes, name in zip(held_out, AXES, strict=True):
         _finish(axes, "held-out accuracy", name)
@@ -46,9 +46,11 @@ def draw(found: Mapping[str, Sequence[Record]], path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=130)
 
 
-def _line_and_range(axes: Axes, x: Sequence[float], curves: Sequence[Sequence[float]], name: str) -> None:
+def _line_and_range(axes: Axes, x: Sequence[float], curves: Sequence[Sequence[float]], name: str, number: int) -> None:
     values = list(zip(*curves, strict=False))
-    (line,) = axes.plot(x, [statistics.fmean(v) for v in values], label=name, linewidth=1.5)
+    colour, dash = f"C{number % 10}", "-" if number < 10 else "--"  # there are ten colours
+    middle = [statistics.fmean(v) for v in values]
+    (line,) = axes.plot(x, middle, label=name, linewidth=1.5, color=colour, linestyle=dash)
     axes.fill_between(x, [min(v) for v in values], [max(v) for v in values], alpha=0.1, color=line.get_color())
 
 

@@ -64,11 +64,11 @@ def main() -> None:
     arguments = parser.parse_args()
     before, after = Counter[str](), Counter[str]()
     for run in arguments.runs:
-        *_, first, last = [None, *sorted((run / "journal").glob("validation-??????.parquet"))]
-        if first is None or last is None:
+        played = sorted((run / "journal").glob("validation-??????.parquet"))
+        if len(played) < 2:
             parser.error(f"{run} holds no validation before and after training")
-        before += count(first)
-        after += count(last)
+        before += count(played[0])
+        after += count(played[-1])
     print(f"| {len(arguments.runs)} runs, {before.total()} answers | before | after |\n|---|---|---|")
     for name in ("right", *CAUSES):
         print(f"| {name} | {before[name] / before.total():.1%} | {after[name] / after.total():.1%} |")
