@@ -197,12 +197,6 @@ def _pieces(text: str) -> Iterator[tuple[str | Violation, str, int]]:
     yield "text", text[position:], position
 
 
-def _finite(text: str) -> float:
-    if math.isfinite(value := float(text)):
-        return value
-    raise ValueError(f"{text} is too large")
-
-
 def _read_call(body: str) -> ToolCall | Violation:
     try:
         content = json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
@@ -229,6 +223,12 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(content) != len(pairs):
         raise ValueError("duplicate key")
     return content
+
+
+def _finite(text: str) -> float:
+    if math.isfinite(value := float(text)):
+        return value
+    raise ValueError(f"{text} is too large")
 
 
 def _refuse(constant: str) -> object:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import codecs
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.tools.base import Tool, function_tool
+from mgrpo_lightning.tools.parts import shown_part
 
-PART = 6000
-"""Characters shown at once, as many as of a page of the web."""
 TEXT_KINDS = frozenset({".csv", ".htm", ".html", ".json", ".jsonld", ".md", ".pdb", ".py", ".tsv", ".txt", ".xml"})
 """Ends of names of files that are text in whatever encoding."""
 
@@ -29,12 +27,7 @@ def attachment_tool(files: Mapping[str, Path]) -> Tool:
         path = known.get(name.strip())
         if path is None:
             raise ToolError(f"there is no file {name!r}.", hint="give the name that the question names.")
-        text = file_text(path)
-        count = max(math.ceil(len(text) / PART), 1)
-        if not 1 <= part <= count:
-            raise ToolError(f"{name} has no part {part}.", hint=f"its parts are 1 to {count}.")
-        shown = text[(part - 1) * PART : part * PART]
-        return shown if count == 1 else f"part {part} of {count}\n{shown}"
+        return shown_part(name, file_text(path), part)
 
     return function_tool(attachment)
 

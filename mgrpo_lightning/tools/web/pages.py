@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from functools import lru_cache
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tools.base import Tool, function_tool
+from mgrpo_lightning.tools.parts import PART, shown_part
 from mgrpo_lightning.tools.web.fetch import Fetcher, Page
 
 KEPT = 32
 """Pages whose text is kept for their next parts."""
 
 
-def visit_tool(fetcher: Fetcher, *, part: int = 6000) -> Tool:
+def visit_tool(fetcher: Fetcher, *, part: int = PART) -> Tool:
     """The tool ``visit(url, part)``.
 
     Args:
@@ -32,11 +32,7 @@ def visit_tool(fetcher: Fetcher, *, part: int = 6000) -> Tool:
         """Read a page, or a further part of a long one."""
         page = await fetcher.get(url)
         text = await asyncio.to_thread(extracted, page)  # seconds for a page of megabytes, in which nobody could play
-        count = math.ceil(len(text) / size)
-        if not 1 <= part <= count:
-            raise ToolError(f"{page.url} has no part {part}.", hint=f"its parts are 1 to {count}.")
-        shown = text[(part - 1) * size : part * size]
-        return shown if count == 1 else f"part {part} of {count}\n{shown}"
+        return shown_part(page.url, text, part, size)
 
     return function_tool(visit)
 

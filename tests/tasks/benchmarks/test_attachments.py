@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mgrpo_lightning.errors import ToolError
-from mgrpo_lightning.tasks.benchmarks.attachments import PART, attachment_tool
+from mgrpo_lightning.tasks.benchmarks.attachments import attachment_tool
+from mgrpo_lightning.tools.parts import PART
 
 TEXT = "naïve 10 €\r\n"
 

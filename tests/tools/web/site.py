@@ -72,3 +72,22 @@ def dripping(piece: bytes, pause: float) -> Answer:
             time.sleep(pause)
 
     return answer
+
+
+class Crowd:
+    """An answer that takes a while, and counts how many wait for it at the same time."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._lock = threading.Lock()
+        self._now = 0
+        self.most = 0
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.05)
+        with self._lock:
+            self._now -= 1
+        self._answer(handler)

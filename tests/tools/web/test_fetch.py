@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.tools.web.fetch import FetchConfig, Fetcher, Page
-from tests.tools.web.site import Answer, Site, dripping, moved, said
+from tests.tools.web.site import Answer, Crowd, Site, dripping, moved, said
 
 LIMIT = 100_000
 BOMB = gzip.compress(bytes(200 * LIMIT))
@@ -144,23 +143,11 @@ def test_who_waits_too_long_for_a_busy_host_is_told(site: Site) -> None:
 
 
 def test_no_host_is_asked_more_often_at_once_than_is_polite(site: Site) -> None:
-    lock, now, most = threading.Lock(), 0, 0
-
-    def counted(handler: BaseHTTPRequestHandler) -> None:
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        time.sleep(0.05)
-        with lock:
-            now -= 1
-        said(b"ok")(handler)
-
-    site.pages["/"] = counted
+    crowd = site.pages["/"] = Crowd(said(b"ok"))
     fetcher = Fetcher(FetchConfig(allowed=(site.host,), per_host=2))
 
     async def ask() -> list[Page]:
         return await asyncio.gather(*(fetcher.get(f"http://{site.host}/?{n}") for n in range(8)))
 
     assert len(asyncio.run(ask())) == 8
-    assert most == 2
+    assert crowd.most == 2

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import threading
-import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +15,7 @@ import pytest
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tools.web.engines import ENGINES, EngineName, Hit
 from mgrpo_lightning.tools.web.search import AT_ONCE, WebSearch
-from tests.tools.web.site import Answer, Site, said
+from tests.tools.web.site import Answer, Crowd, Site, said
 
 FOUND: dict[EngineName, Any] = {
     "searxng": {"results": [{"url": "https://a.example", "title": "A", "content": "about  a"}]},
@@ -107,26 +105,14 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_not(site: Site, monkey
 
 
 def test_no_more_are_asked_at_once_than_a_service_bears(site: Site) -> None:
-    lock, now, most = threading.Lock(), 0, 0
-
-    def counted(handler: BaseHTTPRequestHandler) -> None:
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        time.sleep(0.05)
-        with lock:
-            now -= 1
-        said(json.dumps(FOUND["searxng"]).encode())(handler)
-
-    site.pages["/search"] = counted
+    crowd = site.pages["/search"] = Crowd(said(json.dumps(FOUND["searxng"]).encode()))
     search = engine_at(site)
 
     async def ask() -> list[list[Hit]]:
         return await asyncio.gather(*(search.find(str(n)) for n in range(3 * AT_ONCE)))
 
     assert len(asyncio.run(ask())) == 3 * AT_ONCE
-    assert most <= AT_ONCE
+    assert crowd.most <= AT_ONCE
 
 
 def test_answers_are_remembered(site: Site, tmp_path: Path) -> None:
