@@ -27,6 +27,10 @@ from torch import Tensor
 
 from mgrpo_lightning.roles import ObjectiveConfig
 
+LARGEST_LOG_RATIO = 20.0
+"""Bound on abs(log rho), far outside of every clip range. Without it ``sequence_product``, as printed in the paper the
+exp of a sum of hundreds of terms, overflows on long traces."""
+
 
 @dataclass(frozen=True)
 class LossOutput:
@@ -103,14 +107,13 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
 
 
 def _log_ratio(token: Tensor, rows: Tensor, num_actions: Tensor, config: ObjectiveConfig) -> Tensor:
-    """Log rho at each token, shape (N,): of the token alone, or of its trajectory."""
+    """Log rho at each token, shape (N,): of the token alone, or of its trajectory; within ``LARGEST_LOG_RATIO``."""
     if config.ratio == "token":
-        return token
+        return token.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     total = token.new_zeros(len(num_actions)).index_add(0, rows, token)
     if config.ratio == "sequence":
         total = total / num_actions
-    # sequence_product, as printed in the paper, is exp of a sum of hundreds of terms: it overflows on long traces.
-    return total[rows]
+    return total.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)[rows]
 
 
 def _mismatch(logprobs: Tensor, behaviour: Tensor) -> dict[str, float]:

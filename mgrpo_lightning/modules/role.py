@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from mgrpo_lightning.data.batch import AlignedBatch
+from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.modules.schedule import learning_rate
 from mgrpo_lightning.modules.update import Update
 from mgrpo_lightning.policy.policy import Policy
@@ -97,9 +99,23 @@ class RoleModule(LightningModule):
         add_up_gradients(list(self.policy.named_parameters().values()))
 
     def clip(self) -> float:
-        """Scale this role's gradient to its own bound; the norm before that (correctness.md 36)."""
+        """Scale this role's gradient to its own bound; the norm before that (correctness.md 36).
+
+        Raises:
+            MgrpoError: The norm is infinite or no number: a step would destroy the adapter, and then its checkpoint.
+        """
         parameters = [p for p in self.policy.named_parameters().values() if p.grad is not None]
-        return float(torch.nn.utils.clip_grad_norm_(parameters, self.config.optimizer.clip_norm)) if parameters else 0.0
+        if not parameters:
+            return 0.0
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.optimizer.clip_norm))
+        if not math.isfinite(norm):
+            raise MgrpoError(
+                f"the gradient of role {self.name!r} has norm {norm} at its update {self.policy.version + 1}; "
+                "the adapter is as it was before.",
+                hint="go on from the last checkpoint with a lower optimizer.lr, or another objective.ratio or "
+                "compute_dtype; the step's figures are in the run's log.",
+            )
+        return norm
 
     def learning_rate(self, max_steps: int) -> float:
         """Learning rate of the next update, by this role's own update count.

@@ -65,14 +65,17 @@ def load_role_states(policies: Mapping[str, Policy], checkpoint: Mapping[str, An
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, policies: Mapping[str, Policy], states: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Give the optimizer back its moments, by role and parameter name.
+    """Give the optimizer back its moments, by role and parameter name; a role it does not step keeps none.
 
     Args:
         optimizer: With one parameter group a role.
         policies: By role.
         states: ``checkpoint["roles"]``, empty for a new run.
     """
+    stepped = {group["name"] for group in optimizer.param_groups}
     for role, state in states.items():
+        if role not in stepped:  # trained before, and frozen since
+            continue
         parameters = policies[role].named_parameters()
         for name, moments in state["optimizer"].items():
             parameter = parameters[name]

@@ -64,8 +64,10 @@ class Update:
         if rows is None:
             return False
         model = self._policy.base.model
+        micro = collate(rows, self._policy.device)
+        reference = self._reference_logprobs(micro)  # its adapter may have to be made, on the base's own layers
         with self._policy.updating(), recomputed_layers(model) if self._gradient_checkpointing else nullcontext():
-            output = self._loss(collate(rows, self._policy.device), rows)
+            output = self._loss(micro, rows, reference)
             output.loss.backward()
         self._sums["loss"] += float(output.loss.detach())
         for name, value in output.sums.items():
@@ -100,9 +102,7 @@ class Update:
             return list(rows)
         return [row for row in rows if row.advantage != 0]
 
-    def _loss(self, micro: MicroBatch, rows: Sequence[Row]) -> LossOutput:
-        # first, as the backward pass of checkpointed layers needs the role's own adapter to be the selected one
-        reference = self._reference_logprobs(micro)
+    def _loss(self, micro: MicroBatch, rows: Sequence[Row], reference: Tensor | None) -> LossOutput:
         logprobs = self._logprobs(micro)
         if self._objective.kind == "mgrpo":
             ratios = (logprobs.detach() - micro.behaviour).float().cpu().split([len(row.behaviour) for row in rows])

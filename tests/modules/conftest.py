@@ -31,9 +31,11 @@ def make_roles(tiny_folder: Path) -> MakeRoles:
     return partial(build_roles, tiny_folder)
 
 
-def build_roles(folder: Path, token_budget: int = 4096, **objective: object) -> dict[str, RoleModule]:
+def build_roles(
+    folder: Path, token_budget: int = 4096, *, dense_copy: bool = False, **objective: object
+) -> dict[str, RoleModule]:
     """Two roles with random adapters of different rank; the same in every process."""
-    base = load_base(str(folder), quantization="none", compute_dtype=torch.float64)
+    base = load_base(str(folder), quantization="none", compute_dtype=torch.float64, dense_copy=dense_copy)
     modules = {}
     for role, rank in (("main", 4), ("searcher", 2)):
         config = RoleConfig(

@@ -13,14 +13,16 @@ from mgrpo_lightning.policy.forest import Forest
 from mgrpo_lightning.policy.logprobs import forest_logprobs
 from tests.modules.conftest import MakeRoles, gradients, grown, random_batch
 
-PATHS: dict[str, tuple[int, int, bool]] = {
-    "rows alone": (1, 4096, False),
-    "rows together": (10_000, 4096, False),
-    "head in chunks": (10_000, 3, False),
-    "rows alone, head in chunks": (1, 3, False),
-    "layers computed again": (30, 4096, True),
+PATHS: dict[str, tuple[int, int, bool, bool]] = {
+    "rows alone": (1, 4096, False, False),
+    "rows together": (10_000, 4096, False, False),
+    "head in chunks": (10_000, 3, False, False),
+    "rows alone, head in chunks": (1, 3, False, False),
+    "layers computed again": (30, 4096, True, False),
+    "dense copy": (30, 4096, False, True),
+    "dense copy, layers computed again": (30, 4096, True, True),
 }
-"""Token budget of a micro-batch, positions of the head at a time, and gradient checkpointing."""
+"""Token budget of a micro-batch, positions of the head at a time, gradient checkpointing, and a dense copy."""
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -36,11 +38,11 @@ def test_every_path_trains_the_sampled_tokens_only(
     oracle = make_roles(10_000, **objective)["main"]
     monkeypatch.setattr("mgrpo_lightning.modules.update.forest_logprobs", _each_row_alone)
     expected = oracle.update(batch)
-    budget, chunk, again = PATHS[path]
+    budget, chunk, again, dense = PATHS[path]
     monkeypatch.setattr(
         "mgrpo_lightning.modules.update.forest_logprobs", functools.partial(forest_logprobs, chunk=chunk)
     )
-    module = make_roles(budget, **objective)["main"]
+    module = make_roles(budget, dense_copy=dense, **objective)["main"]
     module.gradient_checkpointing = again
     metrics = module.update(batch)
     assert metrics["trained_tokens"] == sum(int(row.mask.sum()) for row in batch.rows)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
+from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from tests.modules.conftest import MakeRoles, gradients, random_batch, scaled
 
@@ -148,3 +150,32 @@ def test_the_kl_term_is_against_the_adapter_of_the_start(make_roles: MakeRoles) 
         assert float(gap.abs().max()) > 0.01, "the test's adapters are not those of the start"
         expected += row.coefficient * float((gap.exp() - gap - 1).mean())
     assert main.update(batch)["loss"] == pytest.approx(plain.update(batch)["loss"] + 0.5 * expected, rel=1e-6)
+
+
+def test_layers_are_checkpointed_from_the_first_micro_batch_on(make_roles: MakeRoles) -> None:
+    main = make_roles(1, kl=0.5)["main"]
+    main.gradient_checkpointing = True
+    passes: list[bool] = []
+    layer = main.policy.base.model.model.layers[0].mlp
+    layer.register_forward_pre_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+    main.update(random_batch("main", rows=3))
+    # of each micro-batch: the reference, the forward pass, and what the backward pass computes again
+    assert passes == [False, True, True] * 3
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_gradient_that_is_no_number_is_refused_and_the_adapter_kept(make_roles: MakeRoles, value: float) -> None:
+    main = make_roles()["main"]
+    main.update(random_batch("main"))
+    next(iter(main.policy.named_parameters().values())).grad.view(-1)[3] = value  # type: ignore[union-attr]
+    with pytest.raises(MgrpoError, match=r"role 'main' has norm (inf|nan) at its update 1; .* HINT: .*optimizer\.lr"):
+        main.clip()
+
+
+@pytest.mark.parametrize("gap", [-500.0, 500.0])
+@pytest.mark.parametrize("ratio", ["token", "sequence", "sequence_product"])
+def test_a_ratio_of_any_size_leaves_a_finite_gradient(make_roles: MakeRoles, ratio: str, gap: float) -> None:
+    batch = random_batch("main")
+    main = make_roles(ratio=ratio)["main"]
+    main.update(replace(batch, rows=[replace(row, behaviour=row.behaviour - gap) for row in batch.rows]))
+    assert math.isfinite(main.clip())
