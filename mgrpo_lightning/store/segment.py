@@ -58,23 +58,28 @@ def segments(disk: Disk, folder: Path) -> list[Segment]:
     return sorted((one for one in found if one.first <= one.last), key=lambda one: (one.first, -one.last))
 
 
-def write_segment(disk: Disk, folder: Path, first: int, last: int, numbered: Mapping[int, Record]) -> Segment:
+def write_segment(disk: Disk, folder: Path, numbered: Mapping[int, Record]) -> Segment:
     """Write records as one segment, durably.
 
     Args:
         disk: To write with.
         folder: Of one incarnation.
-        first: First of the sequence numbers that it stands for.
-        last: Last of them; a number without a record is one that nobody needs any more.
         numbered: Records by sequence number, ascending.
 
     Raises:
         OSError: It could not be written.
+        DataError: It would be larger than what is read.
     """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, SCHEMA.with_metadata({"mgrpo_store": VERSION})) as file:
         file.write_batch(to_batch(numbered))
     data = sink.getvalue().to_pybytes()
+    first, last = min(numbered), max(numbered)
+    if len(data) > LARGEST:
+        raise DataError(
+            f"records {first} to {last} for {folder} take {len(data)} bytes, more than {LARGEST}.",
+            hint="bound what one agent says with limits.new_tokens.",
+        )
     segment = Segment(first, last, f"{zlib.crc32(data):08x}")
     disk.write(folder / segment.name, data)
     return segment

@@ -8,8 +8,9 @@ still writes is never read.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import Alive, incarnation_folder, incarnations, open_folder, read_alive, writer_name
 from mgrpo_lightning.store.record import Record
-from mgrpo_lightning.store.segment import Segment, Unreadable, read_segment, segments, write_segment
+from mgrpo_lightning.store.segment import LARGEST, Segment, Unreadable, read_segment, segments, write_segment
 
 T = TypeVar("T")
 CHUNK = 50_000
@@ -67,6 +68,8 @@ class StoreWriter:
         self.recovered = self._counting(earlier)
         """What counts of what was published before; in order, one record a place."""
         self.publish(self.recovered)
+        # later steps than those that this process closes first may be among them, so they are none of these
+        self._close(max((record.key.step for record in self.recovered), default=0))
         self._announce({})
 
     @property
@@ -94,11 +97,9 @@ class StoreWriter:
                 f"{self._home.name} has been started anew while incarnation {self.incarnation} of it still runs.",
                 hint="let one process of each role and rank run on a store, and end the others.",
             )
-        for start in range(0, len(records), CHUNK):
-            chunk = records[start : start + CHUNK]
-            first, last = self._next, self._next + len(chunk) - 1
-            self._loose.append(self._guard(partial(self._write, first, last, dict(enumerate(chunk, first)))))
-            self._next = last + 1
+        for chunk in _chunks(dict(enumerate(records, self._next))):
+            self._loose.append(self._guard(partial(self._write, chunk)))
+            self._next = max(chunk) + 1
 
     def beat(self, **state: object) -> None:
         """Show that this process lives, and what it is at; where that fails, it merely seems dead.
@@ -112,38 +113,42 @@ class StoreWriter:
             return
 
     def close_step(self, step: int, *, drop_before: int = 0) -> None:
-        """Make one segment of all since the last one of these, and remove what belongs to old steps alone.
+        """Make one segment of all since the last one of these, or as many as it needs, and remove what is old.
 
         Args:
             step: That is over; the segment counts as this step's.
-            drop_before: Segments of steps below it are removed; a reader that is still behind them skips them.
+            drop_before: Segments of steps below it are removed, up to the first that has a later one; a reader that is
+                still behind them skips them.
 
         Raises:
             MgrpoError: It could not be done; nothing is lost.
         """
         if len(self._loose) > 1:
             self._guard(self._merge)
-        self._merged |= dict.fromkeys(self._loose, step)
-        self._loose = []
-        old = [segment for segment, of in self._merged.items() if of < drop_before]
+        self._close(step)
+        old = list(takewhile(lambda segment: self._merged[segment] < drop_before, self._merged))
         if old:
-            self._start = max(segment.last for segment in old) + 1
+            self._start = old[-1].last + 1
             self._announce({})  # before they go, or a reader would wait for them
             for segment in old:
                 self._guard(partial(self._disk.remove, self.folder / segment.name))
                 del self._merged[segment]
 
-    def _write(self, first: int, last: int, numbered: Mapping[int, Record]) -> Segment:
-        return write_segment(self._disk, self.folder, first, last, numbered)
+    def _write(self, numbered: Mapping[int, Record]) -> Segment:
+        return write_segment(self._disk, self.folder, numbered)
 
     def _merge(self) -> None:
         numbered: dict[int, Record] = {}
         for segment in self._loose:
             numbered |= read_segment(self._disk, self.folder, segment)
-        whole = self._write(self._loose[0].first, self._loose[-1].last, numbered)
-        for segment in self._loose:
+        whole = [self._write(chunk) for chunk in _chunks(numbered)]
+        for segment in set(self._loose) - set(whole):
             self._disk.remove(self.folder / segment.name)
-        self._loose = [whole]
+        self._loose = whole
+
+    def _close(self, step: int) -> None:
+        self._merged |= dict.fromkeys(self._loose, step)
+        self._loose = []
 
     def _counting(self, numbers: Iterable[int]) -> list[Record]:
         """Of the last incarnation that began in full, what counts; up to the first record that cannot be read."""
@@ -190,3 +195,17 @@ class StoreWriter:
                 f"a segment of this process has been damaged since it was written: {error}.",
                 hint="resume the run: it writes anew what the segment held.",
             ) from error
+
+
+def _chunks(numbered: Mapping[int, Record]) -> Iterator[dict[int, Record]]:
+    """Records cut into what goes into one segment, with a margin for what stands around texts."""
+    chunk: dict[int, Record] = {}
+    size = 0
+    for sequence, record in numbered.items():
+        larger = len((record.text or "").encode("utf-8", "surrogatepass")) + 100 * len(record.calls or ()) + 1000
+        if chunk and (len(chunk) == CHUNK or size + larger > LARGEST):
+            yield chunk
+            chunk, size = {}, 0
+        chunk[sequence] = record
+        size += larger
+    yield chunk

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.errors import DataError, MgrpoError
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.record import Closed, Record
 from mgrpo_lightning.store.segment import segments
@@ -136,6 +136,50 @@ def test_closed_steps_become_one_segment_and_old_ones_go(tmp_path: Path) -> None
     writer.publish([call(9, step=4)])
     assert records(slow.poll()) == records(late.poll()) == records(quick.poll()) == [call(9, step=4)]
     assert StoreWriter(root, "main").recovered == [*everything[10:], call(9, step=4)]
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> int:
+    largest = 20_000
+    for module in ("writer", "segment"):
+        monkeypatch.setattr(f"mgrpo_lightning.store.{module}.LARGEST", largest)
+    return largest
+
+
+def test_no_segment_grows_larger_than_what_is_read(tmp_path: Path, small_segments: int) -> None:
+    root = tmp_path / "store"
+    said = [call(number, "word " * 300, step=step) for step in range(3) for number in range(20)]
+    first = StoreWriter(root, "main")
+    first.publish(said[:1])
+    first.publish(said[1:40])
+    slow, quick = Tail(root), Tail(root)
+    quick.poll()
+    first.close_step(1)
+    first.publish(said[40:])
+    second = StoreWriter(root, "main")
+    assert second.recovered == said
+    second.publish([call(0, step=3)])
+    second.close_step(3)
+    everything = [*said, call(0, step=3)]
+    assert records(Tail(root).poll()) == records(slow.poll()) == records(quick.poll()) == everything
+    sizes = [path.stat().st_size for path in (root / "writers").rglob("*.arrow")]
+    assert small_segments / 2 < max(sizes) <= small_segments
+    third = StoreWriter(root, "main")
+    with pytest.raises(DataError, match=r"record.* 61 .* take \d+ bytes, more than 20000.* HINT: .*new_tokens"):
+        third.publish([call(0, "x" * 30_000, step=4)])
+    assert records(Tail(root).poll()) == everything
+
+
+def test_what_was_carried_over_goes_with_its_last_step(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    StoreWriter(root, "main").publish([call(number, step=step) for step in range(10) for number in range(2)])
+    writer = StoreWriter(root, "main")  # at step 7 again
+    for step in (7, 8, 9, 10):
+        writer.publish([call(5, step=step)])
+        writer.close_step(step, drop_before=step)
+        found = {(record.key.step, record.key.query) for record in records(Tail(root).poll())}
+        assert found >= {(later, number) for later in range(step, 10) for number in range(2)}
+    assert {record.key.step for record in records(Tail(root).poll())} == {10}
 
 
 @pytest.mark.parametrize("seed", range(12))
