@@ -4,7 +4,8 @@ A trajectory whose total cannot be decided is marked failed and leaves its group
 scored as wrong. That is so when
 
 - a ScoringError hits main's own correctness, or another component that its role weighs: the correctness that sub
-  trajectories copy, or the expert score (an invalid format is 0 whatever else);
+  trajectories copy, or the expert score (an invalid format is 0 whatever else). Where the engine interrupted main,
+  nobody can say what it would have answered: that correctness cannot be decided either;
 - the engine interrupted it, or it has no sampled token at all (its prompt filled the context): it did nothing that
   could be rewarded.
 
@@ -69,13 +70,14 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
         )
 
 
-def undecided(score: Score) -> bool:
-    """Whether main's correctness could not be decided: what failed for another reason has no valid format.
+def undecided(rollout: Rollout) -> bool:
+    """Whether main's correctness could not be decided: nobody could judge it, or the engine interrupted its play.
 
     Args:
-        score: Main's.
+        rollout: Scored.
     """
-    return score.failed and score.format > 0
+    score = rollout.scores[0]
+    return (score.failed and score.format > 0) or _interrupted(rollout)
 
 
 def question_scores(group: Group) -> dict[str, float]:
@@ -88,7 +90,7 @@ def question_scores(group: Group) -> dict[str, float]:
     Args:
         group: Scored.
     """
-    decided = [rollout for rollout in group.rollouts if not undecided(rollout.scores[0])]
+    decided = [rollout for rollout in group.rollouts if not undecided(rollout)]
     if not decided or not group.question.known:
         return {}
     correct = [rollout.scores[0].correct for rollout in decided]
@@ -104,14 +106,19 @@ async def _correct(question: Question, rollout: Rollout, task: Task) -> float | 
     It is what validations report, so it is asked for whether or not it is a reward.
     """
     if rollout.main.elsewhere:
-        score = rollout.scores[0]
-        return None if undecided(score) else score.correct
+        return None if undecided(rollout) else rollout.scores[0].correct
     if not any(head.valid for head in rollout.heads):
-        return 0.0
+        return None if _interrupted(rollout) else 0.0
     try:
         return await task.correct(question, rollout.main.answer)
     except ScoringError:
         return None
+
+
+def _interrupted(rollout: Rollout) -> bool:
+    """Whether main (of equals, every one) came to no valid end, one of them as the engine gave it no turn."""
+    heads = rollout.heads
+    return not any(head.valid for head in heads) and any(Violation.INTERRUPTED in head.violations for head in heads)
 
 
 async def _expert(question: Question, trajectory: Trajectory, task: Task, role: RoleConfig) -> float | None:

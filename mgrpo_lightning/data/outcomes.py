@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mgrpo_lightning.agents.actions import Violation
 from mgrpo_lightning.agents.scoring import undecided
 from mgrpo_lightning.store.exchange import Exchange
 from mgrpo_lightning.store.record import Closed, Record
-from mgrpo_lightning.trajectory import Group, Key, Score
+from mgrpo_lightning.trajectory import Group, Key, Rollout, Score
 
 
 def tell_outcomes(exchange: Exchange, groups: Sequence[Group], sent: Mapping[Key, str], *, stage: str) -> None:
@@ -24,11 +25,7 @@ def tell_outcomes(exchange: Exchange, groups: Sequence[Group], sent: Mapping[Key
         stage: What was played for.
     """
     first = groups[0].rollouts[0].main.key
-    records = [
-        _outcome(exchange.role, stage, rollout.main.key, rollout.scores[0], rollout.main.answer)
-        for group in groups
-        for rollout in group.rollouts
-    ]
+    records = [_outcome(exchange.role, stage, rollout) for group in groups for rollout in group.rollouts]
     calls = tuple(Closed(key.query, key.rollout, key.invocation, found) for key, found in sorted(sent.items()))
     records.append(
         Record("frontiers", stage, Key(first.step, first.query, -1, -1), exchange.role, event="step", calls=calls)
@@ -65,10 +62,13 @@ def take_outcomes(
             rollout.scores[0] = Score(
                 float(bool(outcome.valid)), correct=outcome.correct or 0.0, failed=bool(outcome.failed)
             )
+            if outcome.correct is None and not outcome.valid:
+                rollout.main.violations = [Violation.INTERRUPTED.value]
             rollout.subs = [sub for sub in rollout.subs if counting.get(sub.key[1:]) == served.get(sub.key)]
 
 
-def _outcome(role: str, stage: str, key: Key, score: Score, answer: str | None) -> Record:
-    correct = None if undecided(score) else score.correct
+def _outcome(role: str, stage: str, rollout: Rollout) -> Record:
+    main, score = rollout.main, rollout.scores[0]
+    correct = None if undecided(rollout) else score.correct
     valid, failed = score.format > 0, score.failed
-    return Record("outcomes", stage, key, role, text=answer, correct=correct, valid=valid, failed=failed)
+    return Record("outcomes", stage, main.key, role, text=main.answer, correct=correct, valid=valid, failed=failed)

@@ -82,7 +82,7 @@ class Evaluation(nn.Module):
         observe_play(self.play, groups, self._roles)
         for group in groups:
             observe_question(self.answers, group, self._by)
-            self._undecided += sum(undecided(rollout.scores[0]) for rollout in group.rollouts)
+            self._undecided += sum(undecided(rollout) for rollout in group.rollouts)
             for rollout in group.rollouts:
                 observe_answer(self.answers, group.question, rollout, self._by)
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mgrpo_lightning.agents.actions import Violation
 from mgrpo_lightning.viewer.rows import Row, rollouts
 from mgrpo_lightning.viewer.sources import COMPONENTS, Play
 
@@ -117,7 +118,7 @@ class Index:
 def _marks(rollout: Iterable[Row]) -> int:
     marks = 0
     for row in rollout:
-        marks |= TRUNCATED if "truncated" in row["violations"] else 0
+        marks |= TRUNCATED if Violation.TRUNCATED in row["violations"] else 0
         marks |= INVALID if not row["valid"] else 0
         marks |= FAILED if row["score_failed"] else 0
     return marks
@@ -157,5 +158,6 @@ def _levels(played: Sequence[Sequence[Row]]) -> Mapping[str, dict[str, float]]:
         entry = found[main["level"]]
         entry["rollouts"] += 1
         entry["right"] += main["score_correct"] or 0.0
-        entry["undecided"] += bool(main["score_failed"] and main["score_format"])  # else it was played wrongly
+        unjudged = main["score_format"] or Violation.INTERRUPTED in main["violations"]
+        entry["undecided"] += bool(main["score_failed"] and unjudged)  # else it was played wrongly
     return dict(sorted(found.items()))

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
-from mgrpo_lightning.agents.scoring import score_groups
+from mgrpo_lightning.agents.scoring import score_groups, undecided
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.errors import MgrpoError
@@ -25,7 +25,7 @@ from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import StoreWriter
 from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.trajectory import Group, Key
+from mgrpo_lightning.trajectory import Group, Key, Score
 from tests.agents.fakes import FakeChat, FakeTask, FakeTool, answer, call, duo, question
 from tests.agents.test_rounds import FakeEngine
 
@@ -191,6 +191,26 @@ def test_trajectories_of_superseded_calls_leave_their_group(tmp_path: Path) -> N
     take_outcomes(sub_end, groups, served, main="main", stage="train")
     kept = {sub.key for group in groups for rollout in group.rollouts for sub in rollout.subs}
     assert kept == set(sent) - {gone}
+    main_end.close()
+    sub_end.close()
+
+
+def test_a_main_that_could_not_be_decided_is_none_elsewhere_either(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    main_end, sub_end = Exchange(root, "main", peers=[]), Exchange(root, "searcher", peers=[])
+    groups, _ = play(list(team_roles()), None, schedule="rounds")
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    interrupted, wrong = rollouts[:2]
+    for rollout, rule in ((interrupted, "interrupted"), (wrong, "truncated")):
+        rollout.main.violations = [rule]
+        rollout.scores[0] = Score(0.0, failed=rollout is interrupted)
+    tell_outcomes(main_end, groups, {}, stage="train")
+    for rollout in rollouts:
+        rollout.main.violations = []  # as where another process plays main
+        rollout.scores.clear()
+    take_outcomes(sub_end, groups, {}, main="main", stage="train")
+    assert [rollout for rollout in rollouts if undecided(rollout)] == [interrupted]
+    assert wrong.scores[0] == Score(0.0)
     main_end.close()
     sub_end.close()
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from mgrpo_lightning.agents.actions import Violation
-from mgrpo_lightning.agents.scoring import score_groups, undecided
+from mgrpo_lightning.agents.scoring import question_scores, score_groups, undecided
 from mgrpo_lightning.errors import ScoringError
 from mgrpo_lightning.roles import RewardConfig, RoleConfig
 from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Span, Trajectory
@@ -80,6 +80,32 @@ def test_an_undecided_invalid_main_is_decided() -> None:
     assert not sub.failed
 
 
+def test_a_main_that_the_engine_interrupted_is_undecided_and_so_are_the_subs_that_weigh_it() -> None:
+    task, roles = FakeTask(), duo()
+    main, sub = trajectory(0, answer=None, violation=Violation.INTERRUPTED), trajectory(1)
+    rollout = Rollout(main, [sub])
+    group = Group(question("Who?", "yes"), [rollout, Rollout(trajectory(0))])
+    score_groups([group], task, roles)
+    assert undecided(rollout)
+    assert [score.failed for score in rollout.scores.values()] == [True, True]
+    assert question_scores(group)["accuracy"] == 1, "only the other rollout was decided"
+    roles["searcher"] = replace(roles["searcher"], reward=RewardConfig(format=0.1, expert=0.5))
+    score_groups([group], task, roles)
+    assert not rollout.scores[1].failed
+
+
+def test_of_equals_one_valid_end_is_enough() -> None:
+    equal = trajectory(1, answer="yes")
+    equal.parent = None
+    rollout = Rollout(trajectory(0, answer="yes", violation=Violation.INTERRUPTED), [equal])
+    score_groups([Group(question("Who?", "yes"), [rollout])], FakeTask(), duo())
+    assert not undecided(rollout)
+    assert rollout.scores[1].correct == 1
+    equal.violations = [Violation.NO_ACTION]
+    score_groups([Group(question("Who?", "yes"), [rollout])], FakeTask(), duo())
+    assert undecided(rollout)
+
+
 def test_an_undecided_expert_takes_out_that_sub_only() -> None:
     def judge(played: Trajectory) -> float:
         if played.key.invocation == 1:
@@ -111,9 +137,10 @@ def test_an_expert_that_no_role_weighs_is_not_asked_but_correctness_always_is() 
 
 def test_correctness_that_is_no_reward_and_could_not_be_decided_is_not_taken_for_wrong() -> None:
     roles = {name: replace(role, reward=RewardConfig(format=1.0)) for name, role in duo().items()}
-    main, sub = scored(trajectory(0), trajectory(1), task=FakeTask(broken=["correct"]), roles=roles)
-    assert undecided(main)
-    assert sub == Score(format=1, total=1)
+    rollout = Rollout(trajectory(0), [trajectory(1)])
+    score_groups([Group(question("Who?", "yes"), [rollout])], FakeTask(broken=["correct"]), roles)
+    assert undecided(rollout)
+    assert rollout.scores[1] == Score(format=1, total=1)
 
 
 def test_correctness_is_asked_once_a_rollout_even_if_only_subs_weigh_it() -> None:
