@@ -178,6 +178,9 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             remove_closed_steps(self.trainer, self.schedule)
         if self._playing is not None:
             self._playing.close()
+        # the next command of a notebook has another trainer
+        self._playing, self.first_step = None, 0
+        self.__dict__.pop("_backlog", None)
 
     @override
     def on_exception(self, exception: BaseException) -> None:

@@ -15,6 +15,7 @@ from mgrpo_lightning.agents.tree import render
 from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation, judge_figures
+from mgrpo_lightning.modules.precision import refuse_trainers_precision
 from mgrpo_lightning.modules.rates import observe_play, play_rates
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.modules.state import load_optimizer_state, load_role_states, role_states
@@ -138,6 +139,10 @@ class TeamModule(LightningModule):
     def advance(self) -> bool:
         """Compute one micro-batch of what is begun; whether there was one."""
         return any(self.role_module(name).advance() for name in self.trained_roles)
+
+    @override
+    def setup(self, stage: str) -> None:
+        refuse_trainers_precision(self.trainer)
 
     @override
     def configure_model(self) -> None:

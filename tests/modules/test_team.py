@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from typing_extensions import override
 
 from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.team import TeamModule
-from mgrpo_lightning.roles import AdapterConfig, OptimizerConfig, RoleConfig
+from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, OptimizerConfig, RoleConfig
 from mgrpo_lightning.tasks.base import Question
 from tests.modules.conftest import random_batch
 from tests.toy import ToyTask
@@ -151,3 +151,26 @@ def test_the_base_is_in_four_bit_and_no_part_of_the_module(fit: Callable[..., tu
     assert kinds == {"Linear4bit"}
     assert not list(module.parameters())
     assert len({id(policy.base.model) for policy in module.policies.values()}) == 1
+
+
+def test_a_precision_of_the_trainers_own_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    module = TeamModule({"main": RoleConfig(base_model=str(tiny_folder))})
+    with pytest.raises(ConfigurationError, match=r"trainer\.precision is 'bf16-mixed'.*HINT: .*compute_dtype"):
+        plain_trainer(tmp_path, 1, precision="bf16-mixed").fit(module, datamodule=Prepared())
+
+
+def test_a_notebook_that_fits_and_then_validates_plays_for_each_trainer(tiny_folder: Path, tmp_path: Path) -> None:
+    class Heard(Callback):
+        def __init__(self) -> None:
+            self.stages: list[str] = []
+
+        def on_play_start(self, total: int, stage: str) -> None:
+            self.stages.append(stage)
+
+    limits = LimitsConfig(turns=1, new_tokens=4)
+    module = TeamModule({"main": RoleConfig(base_model=str(tiny_folder), limits=limits)})
+    data = AlignedTrajectoryDataModule(ToyTask(), queries_per_step=1, rollouts_per_query=2)
+    heard = [Heard(), Heard()]
+    plain_trainer(tmp_path, 1, callbacks=[heard[0]]).fit(module, datamodule=data)
+    plain_trainer(tmp_path, 1, callbacks=[heard[1]], limit_val_batches=1).validate(module, datamodule=data)
+    assert [one.stages for one in heard] == [["train"], ["validate"]]
