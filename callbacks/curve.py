@@ -1,7 +1,8 @@
-"""The learning curve of a run as a picture: held-out exact match by level, and each role's training reward."""
+"""The learning curve of a run as a picture: held-out exact match, or a judge's accuracy, and each role's reward."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.callbacks.step_line import judged
 
 
 def draw_curve(
@@ -33,17 +35,23 @@ def draw_curve(
 
 
 def _draw_accuracy(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
+    score = "accuracy" if any(map(judged, history)) else "exact_match"
     for level in sorted({level for record in history for level in record["by_level"]}):
         known = [record for record in history if level in record["by_level"]]
-        values = [record["by_level"][level]["exact_match"] for record in known]
+        values = [_drawn(record["by_level"][level][score]) for record in known]
         axes.plot(
             [record["step"] for record in known], values, marker="o", markersize=3, linewidth=1, label=f"level {level}"
         )
     steps = [record["step"] for record in history]
-    axes.plot(steps, [record["exact_match"] for record in history], "ko-", linewidth=2, label="all")
+    axes.plot(steps, [_drawn(record[score]) for record in history], "ko-", linewidth=2, label="all")
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    _finish(axes, "Held-out exact match", legend=bool(history))
+    _finish(axes, f"Held-out {score.replace('_', ' ')}", legend=bool(history))
+
+
+def _drawn(value: float | None) -> float:
+    """A gap where nothing could be decided."""
+    return math.nan if value is None else value
 
 
 def _finish(axes: Axes, title: str, *, legend: bool) -> None:

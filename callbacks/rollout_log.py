@@ -38,7 +38,8 @@ class RolloutLog(HeldOut):
         texts: Rollouts a step or validation run that go to TensorBoard as text, one of each of the first groups.
 
     Raises:
-        ConfigurationError: ``every_n_steps`` is below 1.
+        ConfigurationError: ``every_n_steps`` is below 1, or leaves out what a role with a lag or a queue needs when the
+            run is resumed.
     """
 
     def __init__(self, dirpath: str | None = None, every_n_steps: int = 1, texts: int = 2) -> None:
@@ -56,6 +57,16 @@ class RolloutLog(HeldOut):
             trainer: The run.
         """
         return Path(self.dirpath or Path(trainer.default_root_dir) / "journal")
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = cast("TeamModule", pl_module)
+        late = [name for name in module.trained_roles if module.roles[name].lag or module.roles[name].queue]
+        if late and self.every_n_steps > 1:
+            raise ConfigurationError(
+                f"rollout_log.every_n_steps is {self.every_n_steps}, and role {late[0]!r} has a lag or a queue.",
+                hint="leave it at 1: a resumed run takes what such a role has not yet trained on from the journal.",
+            )
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

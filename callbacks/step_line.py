@@ -38,12 +38,23 @@ def validation_line(result: Mapping[str, Any]) -> str:
     Args:
         result: An entry of the root module's ``validation_results``.
     """
+    accuracy = f"| accuracy {result['accuracy']:.1%} " if judged(result) and result["accuracy"] is not None else ""
     formats = " ".join(f"{role} {rate:.0%}" for role, rate in result["format_rate"].items() if rate is not None)
     return (
-        f"held out at step {result['step']} | exact match {result['exact_match']:.1%} of {result['questions']} "
+        f"held out at step {result['step']} {accuracy}"
+        f"| exact match {result['exact_match']:.1%} of {result['questions']} "
         f"| f1 {result['f1']:.3f} | gaia {result['gaia']:.1%} | format {formats} "
         f"| {result['calls_per_rollout']:.2f} calls {result['tokens_per_rollout']:.0f} tokens/rollout"
     )
+
+
+def judged(result: Mapping[str, Any]) -> bool:
+    """Whether a judge decided about answers, so that ``accuracy`` says more than any rule.
+
+    Args:
+        result: An entry of the root module's ``validation_results``.
+    """
+    return "judge" in result
 
 
 def _role(role: str, metrics: Mapping[str, float]) -> str:

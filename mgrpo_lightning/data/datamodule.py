@@ -193,11 +193,11 @@ class AlignedTrajectoryDataModule(LightningDataModule):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name in ("seed", "queries_per_step"):
+        for name, option in (("seed", "run.seed"), ("queries_per_step", "data.queries_per_step")):
             if state_dict[name] != getattr(self, name):
                 raise DataError(
                     f"the checkpoint's stream has {name} {state_dict[name]}, this run {getattr(self, name)}.",
-                    hint=f"resume with data.init_args.{name}={state_dict[name]}, or start a new run (run.name).",
+                    hint=f"resume with --{option}={state_dict[name]}, or start a new run (run.name).",
                 )
         self.first_step = state_dict["step"]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mgrpo_lightning.callbacks import AdapterExport, CollapseAlarm, Results, RolloutLog, TeamProgress
+from mgrpo_lightning.callbacks.curve import draw_curve
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.journal import read_groups
-from tests.callbacks.fakes import ROLES, FakeData, FakeTeam
+from tests.callbacks.fakes import ROLES, FakeData, FakeTeam, make_record
 
 
 def make_trainer(root: Path, *, steps: int, **changes: Any) -> Trainer:
@@ -201,3 +206,32 @@ def test_a_failed_export_leaves_the_older_one(tmp_path: Path, monkeypatch: pytes
 def test_an_interval_below_one_is_refused(callback: type) -> None:
     with pytest.raises(ConfigurationError, match="every_n_steps is 0"):
         callback(every_n_steps=0)
+
+
+def test_a_thinned_journal_is_refused_at_once_where_a_role_would_need_the_whole(tmp_path: Path) -> None:
+    team = FakeTeam()
+    team.roles = {**ROLES, "searcher": replace(ROLES["searcher"], lag=1)}
+    team.trained_roles = ["main", "searcher"]
+    with pytest.raises(ConfigurationError, match=r"every_n_steps is 2, and role 'searcher' has a lag.*HINT: leave it"):
+        RolloutLog(every_n_steps=2).on_fit_start(Trainer(logger=False), team)
+    RolloutLog(every_n_steps=1).on_fit_start(Trainer(logger=False), team)
+    team.trained_roles = ["main"]
+    RolloutLog(every_n_steps=2).on_fit_start(Trainer(logger=False), team)
+
+
+def test_the_curve_is_that_of_the_judge_where_one_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Axes] = []
+
+    def keep(figure: Figure, path: Path, **_: object) -> None:
+        drawn.append(figure.axes[0])
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    records = [make_record(0, 0.5), {**make_record(6, 0.75), "accuracy": None}]
+    for history in (records, [{**record, "judge": {"asked": 1.0}} for record in records]):
+        draw_curve(tmp_path / "curve.png", history, {})
+    titles = [axes.get_title() for axes in drawn]
+    assert titles == ["Held-out exact match", "Held-out accuracy"]
+    values = [list(axes.lines[-1].get_ydata()) for axes in drawn]  # type: ignore[arg-type]
+    assert values[0] == [0.5, 0.75]
+    assert values[1] == [0.25, pytest.approx(math.nan, nan_ok=True)]

@@ -35,3 +35,10 @@ def test_a_validation_run_leaves_out_roles_that_did_not_play() -> None:
         "held out at step 12 | exact match 50.0% of 300 | f1 0.500 | gaia 50.0% | format main 90% "
         "| 1.50 calls 412 tokens/rollout"
     )
+
+
+def test_where_a_judge_decides_its_accuracy_comes_first() -> None:
+    line = validation_line({**make_record(12, 0.5), "judge": {"asked": 300.0}})
+    assert line.startswith("held out at step 12 | accuracy 25.0% | exact match 50.0% of 300 |")
+    undecided = validation_line({**make_record(12, 0.5), "accuracy": None, "judge": {"asked": 300.0}})
+    assert undecided.startswith("held out at step 12 | exact match 50.0%")
