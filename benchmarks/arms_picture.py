@@ -41,7 +41,7 @@ def draw(found: Mapping[str, Sequence[Record]], path: Path) -> None:
     _finish(training, "right rollouts in training (mean of 3 steps)", "rollouts")
     for axes, name in zip(held_out, AXES, strict=True):
         _finish(axes, "held-out accuracy", name)
-    training.legend(fontsize="small", ncols=2)
+    figure.legend(*training.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
 
