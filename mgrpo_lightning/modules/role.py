@@ -113,7 +113,7 @@ class RoleModule(LightningModule):
                 f"the gradient of role {self.name!r} has norm {norm} at its update {self.policy.version + 1}; "
                 "the adapter is as it was before.",
                 hint="go on from the last checkpoint with a lower optimizer.lr, or another objective.ratio or "
-                "compute_dtype; the step's figures are in the run's log.",
+                "compute_dtype; the figures of the steps before are in the run's log.",
             )
         return norm
 
