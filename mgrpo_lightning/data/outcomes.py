@@ -62,7 +62,7 @@ def take_outcomes(
             rollout.scores[0] = Score(
                 float(bool(outcome.valid)), correct=outcome.correct or 0.0, failed=bool(outcome.failed)
             )
-            if outcome.correct is None and not outcome.valid:
+            if outcome.correct is None and not outcome.valid:  # of no judge's doing
                 rollout.main.violations = [Violation.INTERRUPTED.value]
             rollout.subs = [sub for sub in rollout.subs if counting.get(sub.key[1:]) == served.get(sub.key)]
 
