@@ -8,6 +8,7 @@ from mgrpo_lightning.callbacks.predictions import Predictions
 from mgrpo_lightning.callbacks.progress import TeamProgress
 from mgrpo_lightning.callbacks.results import Results
 from mgrpo_lightning.callbacks.rollout_log import RolloutLog
+from mgrpo_lightning.callbacks.team_checkpoint import TeamCheckpoint
 
 __all__ = [
     "AdapterExport",
@@ -18,5 +19,6 @@ __all__ = [
     "Predictions",
     "Results",
     "RolloutLog",
+    "TeamCheckpoint",
     "TeamProgress",
 ]

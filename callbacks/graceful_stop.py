@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from typing_extensions import override
 
+from mgrpo_lightning.callbacks.team_checkpoint import validation_follows
 from mgrpo_lightning.checkpointing import FILENAME
 from mgrpo_lightning.errors import RunStopped
 from mgrpo_lightning.store.disk import Disk
@@ -17,6 +19,9 @@ from mgrpo_lightning.store.layout import STOP
 
 class GracefulStop(Callback):
     """Looks for the file at the start and after every step; if it is there, saves and raises ``RunStopped``.
+
+    Where a validation follows the step it does not wait for that, nor save: resumed, the run does this step again, and
+    then the validation (see ``TeamCheckpoint``).
 
     Args:
         path: The file; None is ``stop`` in the folder of the whole run.
@@ -35,14 +40,26 @@ class GracefulStop(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self._asked(trainer):
+            self._stop(trainer, save=not validation_follows(trainer))
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        behind_a_step = trainer.state.stage == RunningStage.VALIDATING and trainer.state.fn == TrainerFn.FITTING
+        if behind_a_step and self._asked(trainer):
+            self._stop(trainer, save=True)
+
+    def _asked(self, trainer: Trainer) -> bool:
         # any rank that sees the file stops all, as the file may reach them at different times
-        if not trainer.strategy.reduce_boolean_decision(self._disk.exists(self._file(trainer)), all=False):
-            return
+        return trainer.strategy.reduce_boolean_decision(self._disk.exists(self._file(trainer)), all=False)
+
+    def _stop(self, trainer: Trainer, *, save: bool) -> NoReturn:
         saver = trainer.checkpoint_callback
-        if isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:
+        if save and isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:
             trainer.save_checkpoint(Path(saver.dirpath) / f"{FILENAME.format(step=trainer.global_step)}.ckpt")
+        place = "behind" if save else "before the validation behind"
         raise RunStopped(
-            f"stopped behind step {trainer.global_step} of {trainer.max_steps}, as {self._file(trainer)} asks.",
+            f"stopped {place} step {trainer.global_step} of {trainer.max_steps}, as {self._file(trainer)} asks.",
             hint="remove the file and go on with --ckpt_path=last.",
         )
 

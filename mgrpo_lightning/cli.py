@@ -17,7 +17,6 @@ from typing import Any
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
@@ -30,6 +29,7 @@ from mgrpo_lightning.callbacks import (
     Predictions,
     Results,
     RolloutLog,
+    TeamCheckpoint,
     TeamProgress,
 )
 from mgrpo_lightning.checkpointing import FILENAME, AtomicCheckpointIO, last_checkpoint, refuse_two_runs
@@ -97,7 +97,7 @@ class MgrpoCLI(LightningCLI):
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunConfig, "run")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(TeamCheckpoint, "checkpoint")
         parser.add_lightning_class_args(TeamProgress, "progress")
         parser.add_lightning_class_args(RolloutLog, "rollout_log")
         parser.add_lightning_class_args(CollapseAlarm, "alarm")

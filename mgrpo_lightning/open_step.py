@@ -5,12 +5,14 @@ rollout is preferred because it was quick, a resumed run says recorded turns and
 settings and calls come up, and plays on from there.
 
 A file of lines, one for each turn or call: a checksum and JSON. It is only ever appended to. Lines reach the operating
-system at once, so a killed process loses none; a crash of the machine may lose the last ones, which are then played.
+system at once, so a killed process loses none. A crash of the machine may lose the last ones, which are then played; it
+loses none that other processes have heard of.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import zlib
@@ -24,7 +26,7 @@ from mgrpo_lightning.atomic import unwritten
 VERSION = 1
 """Of the format."""
 KEPT = "finished turns are kept"
-_NAME = re.compile(r"step-(\d+)(?:-\d+)?")
+_NAME = re.compile(r"(step|held-out)-(\d+)(?:-\d+)?")
 
 
 def key_of(*parts: object) -> str:
@@ -47,15 +49,26 @@ def open_path(folder: Path, step: int, *, rank: int = 0) -> Path:
     return folder / (f"step-{step:06d}-{rank}.jsonl" if rank else f"step-{step:06d}.jsonl")
 
 
+def held_out_path(folder: Path, step: int, *, first: int) -> Path:
+    """The file of one batch of held-out questions in a fit.
+
+    Args:
+        folder: Of all open steps of a run.
+        step: Steps done before the validation.
+        first: Index of the batch's first question: no other batch, of any rank, has it.
+    """
+    return folder / f"held-out-{step:06d}-{first}.jsonl"
+
+
 def remove_closed(folder: Path, done: int) -> None:
     """Remove what a checkpoint has made unnecessary, and the folder with the last of it.
 
     Args:
         folder: Of all open steps of a run.
-        done: Steps whose update is in a checkpoint on disk.
+        done: Steps whose update, and the validation behind it, are in a checkpoint on disk; 0: there is none.
     """
-    for path in folder.glob("step-*.jsonl"):
-        if (match := _NAME.fullmatch(path.stem)) and int(match[1]) < done:
+    for path in folder.glob("*.jsonl") if done else ():
+        if (match := _NAME.fullmatch(path.stem)) and int(match[2]) < done + (match[1] == "held-out"):
             path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)
@@ -110,6 +123,13 @@ class OpenStep:
         """
         self._known[key] = value
         self._append({"key": key, "value": value})
+
+    def sync(self) -> None:
+        """Put what was put down on the disk, so that it outlives a crash of the machine as well."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise unwritten(error, self._path, KEPT) from error
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""

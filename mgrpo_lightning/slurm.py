@@ -10,7 +10,8 @@ CLUSTER is a YAML file that says where roles run; the team file says what they a
 Roles share one allocation, or with ``heterogeneous: true`` each has a component of the job, and with it a partition of
 its own. The script is kept in the run folder, to be read, edited and submitted again with ``sbatch``. Before the time
 limit it asks all roles to stop; when they have, it requeues the job, which then goes on from the last checkpoints. A
-role that fails makes the others stop, and the job ends with its status.
+role that fails makes the others stop, and the job ends with its status; one that is stopped and not requeued ends with
+that of a run that can go on (75).
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ for name in "${{names[@]}}"; do
   code=$(cat "$run/$name/status" || echo 1)
   if [ "$code" -eq {STOPPED} ]; then again=1; elif [ "$code" -ne 0 ]; then status=$code; fi
 done
-if [ -n "$requeue" ] && [ -n "$stopped" ] && [ -n "$again" ] && [ "$status" -eq 0 ]; then
-  scontrol requeue "$SLURM_JOB_ID"
+if [ -n "$again" ] && [ "$status" -eq 0 ]; then  # stopped before its end: the job has succeeded only if it goes on
+  [ -n "$requeue" ] && [ -n "$stopped" ] && scontrol requeue "$SLURM_JOB_ID" || status={STOPPED}
 fi
 exit "$status"
 """

@@ -1,11 +1,12 @@
 """Roles in processes of their own: bitwise what they are in one.
 
-The kill of main, the frozen role and twenty whole steps are left out unless asked for:
+The kill of main, the searcher's in a validation, the frozen role and twenty whole steps are left out unless asked for:
 pytest -m slow tests/test_decoupled.py
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 from mgrpo_lightning.journal import read_groups
+from mgrpo_lightning.open_step import held_out_path
 from mgrpo_lightning.trajectory import Key, Trajectory
 
 STEPS = 3
@@ -118,6 +120,24 @@ def test_a_killed_role_is_resumed_and_nothing_differs(tmp_path: Path, root: Path
     finish(processes.values())
     assert_same(tmp_path / "run", coupled)
     assert (tmp_path / "run" / "store" / "writers" / f"{victim}-0" / "000002").is_dir()
+
+
+@pytest.mark.parametrize("victim", ["main", pytest.param("searcher", marks=pytest.mark.slow)])
+def test_a_role_killed_in_a_validation_is_resumed_with_it(tmp_path: Path, root: Path, victim: str) -> None:
+    options = ["--data.schedule=eager", "--data.validation.questions=6", "--data.validation.per_batch=3"]
+    options.append("--trainer.val_check_interval=1")
+    processes = {role: start(root, command(tmp_path, "run", *options, "--role", role)) for role in ROLES}
+    path = held_out_path(tmp_path / "run" / victim / "open_steps", 2, first=3)
+    while not path.exists() or path.read_bytes().count(b"\n") < 2:
+        assert all(process.poll() is None for process in processes.values())
+        time.sleep(0.02)
+    processes[victim].kill()
+    processes[victim].communicate()
+    processes[victim] = start(root, command(tmp_path, "run", *options, "--role", victim, "--ckpt_path=last"))
+    finish(processes.values())
+    for role in ROLES:
+        results = json.loads((tmp_path / "run" / role / "results.json").read_text())
+        assert [record["step"] for record in results["history"]] == [1, 2, 3]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgrpo_lightning.errors import MgrpoError
-from mgrpo_lightning.open_step import OpenStep, key_of, open_path, remove_closed
+from mgrpo_lightning.open_step import OpenStep, held_out_path, key_of, open_path, remove_closed
 
 VALUES = [{"ids": [1, 2], "logprobs": [-0.1, -1e-45]}, {"text": "é\ud800\n", "failed": True}, {}]
 
@@ -101,3 +101,25 @@ def test_steps_in_a_checkpoint_are_removed_and_the_folder_with_the_last(tmp_path
     assert sorted(path.name for path in folder.iterdir()) == ["step-000004.jsonl", "step-000005.jsonl"]
     remove_closed(folder, 6)
     assert not folder.exists()
+
+
+def test_a_validation_is_open_until_a_checkpoint_behind_it(tmp_path: Path) -> None:
+    folder = tmp_path / "open_steps"
+    for step in (0, 4, 8):
+        filled(held_out_path(folder, step, first=64))
+    remove_closed(folder, 0)
+    assert len([*folder.iterdir()]) == 3, "there is no checkpoint yet"
+    remove_closed(folder, 4)
+    assert [path.name for path in folder.iterdir()] == ["held-out-000008-64.jsonl"]
+
+
+def test_what_is_put_on_the_disk_is_told_if_it_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    memory = OpenStep(tmp_path / "file", "")
+    memory.sync()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MgrpoError, match="no space left on the disk"):
+        memory.sync()
+    memory.close()

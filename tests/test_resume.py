@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import torch
 
+from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.journal import read_groups
-from mgrpo_lightning.open_step import open_path, whole_lines
+from mgrpo_lightning.open_step import held_out_path, open_path, whole_lines
 
 STEPS = 3
 
@@ -63,6 +65,34 @@ def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path: Path, roo
     for step in range(STEPS):
         name = f"journal/step-{step:06d}.parquet"
         assert sampled(tmp_path / "straight" / name) == sampled(tmp_path / "killed" / name)
+
+
+def test_a_run_killed_in_its_last_validation_goes_on_with_it(tmp_path: Path, root: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    options = ("--data.schedule=eager", "--trainer.limit_val_batches=1.0", "--data.validation.questions=6")
+    words = command(tmp_path, "run", *options, "--data.validation.per_batch=3")
+    process = subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = tmp_path / "run"
+    path = held_out_path(run / "open_steps", STEPS, first=3)
+    while not path.exists() or path.read_bytes().count(b"\n") < 4:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert max(checkpoints(run / "checkpoints")) == STEPS - 1
+    kept = [record for file in (run / "open_steps").glob("held-out*") for record in whole_lines(file)[0][1:]]
+    said = Counter(tuple(record["value"]["ids"]) for record in kept if "ids" in record["value"])
+    resume = [*words, "--ckpt_path=last"]
+    resumed = subprocess.run(resume, cwd=root, env=environment, check=True, capture_output=True, text=True)
+    told = resumed.stderr + resumed.stdout
+    assert f"step {STEPS - 1} goes on" in told, "the turns of the last step are not sampled again"
+    assert told.count(f"validation at step {STEPS} goes on") == 2, "both batches had begun"
+    assert json.loads((run / "results.json").read_text())["after"]["questions"] == 6
+    groups = read_groups(run / "journal" / f"validation-{STEPS:06d}.parquet")
+    spans = [span for g in groups for r in g.rollouts for t in r.trajectories() for span in t.spans]
+    assert said
+    assert said <= Counter(span.ids for span in spans if span.kind == "action"), "a finished turn was lost"
+    assert not (run / "open_steps").exists(), "the last checkpoint has closed all steps"
 
 
 def test_a_run_killed_in_play_says_its_finished_turns_again(tmp_path: Path, root: Path) -> None:

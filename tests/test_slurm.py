@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo_lightning.errors import ConfigurationError, MgrpoError
+from mgrpo_lightning.errors import STOPPED, ConfigurationError, MgrpoError
 from mgrpo_lightning.launch import main
 from mgrpo_lightning.slurm import ClusterConfig, JobConfig, PlaceConfig, read_cluster, render, submit
 
@@ -157,6 +157,22 @@ def test_a_failure_stops_the_others_and_nothing_is_requeued(tmp_path: Path, limi
     assert job.end(**({} if limit else {"searcher": 3})) == 3
     assert (tmp_path / "run" / "stop").exists()
     assert not job.requeued
+
+
+def test_a_job_that_is_stopped_and_not_requeued_has_not_succeeded(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.logs()
+    (tmp_path / "run" / "stop").touch()  # by hand
+    assert job.end() == STOPPED
+    assert not job.requeued
+
+
+def test_a_job_that_cannot_be_requeued_has_not_succeeded(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.logs()
+    (tmp_path / "scontrol").write_text("#!/bin/bash\nexit 1\n")
+    job.process.send_signal(10)
+    assert job.end() == STOPPED
 
 
 def test_a_cluster_file_is_read_with_slurms_own_times(tmp_path: Path) -> None:

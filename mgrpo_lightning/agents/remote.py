@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from mgrpo_lightning.agents.calls import encodable
 from mgrpo_lightning.agents.prompts import error_text
-from mgrpo_lightning.errors import ToolError
-from mgrpo_lightning.open_step import key_of
+from mgrpo_lightning.errors import DataError, ToolError
+from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.roles import RoleConfig
-from mgrpo_lightning.store.exchange import Exchange
+from mgrpo_lightning.store.exchange import PAUSES, Exchange
+from mgrpo_lightning.store.layout import BEAT
 from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.trajectory import Key, Trajectory
 
@@ -36,6 +39,7 @@ class RemoteCalls:
         stage: What is played for.
         step: Of every key.
         queries: Indices of the play's queries.
+        memory: What is finished here of the step; it is on the disk before others hear of it.
     """
 
     def __init__(
@@ -48,12 +52,14 @@ class RemoteCalls:
         stage: str,
         step: int,
         queries: range,
+        memory: OpenStep | None = None,
     ) -> None:
         self.exchange = exchange
         self.local = local
         self._scheduler = scheduler
         self._place = (stage, step)
         self._queries = queries
+        self._memory = memory
         self._peers = sorted(
             name
             for name, role in roles.items()
@@ -61,7 +67,9 @@ class RemoteCalls:
         )
         self._round = 0
         self._said: list[Record] = []
-        self._pending: dict[str, asyncio.Future[Record]] = {}
+        self._spoke = asyncio.Event()
+        self._pending: dict[str, tuple[Record, asyncio.Future[Record]]] = {}
+        """Calls without a report, by hash."""
         self._taken: set[str] = set()
         self._answered: set[str] = set()
         self._over: asyncio.Future[None] | None = None
@@ -83,10 +91,11 @@ class RemoteCalls:
         """
         stage, _ = self._place
         call = Record("delegations", stage, key, role, text=encodable(task), parent=parent, round=self._number)
-        self._said.append(call)
+        self._note(call)
         self.sent[key] = call.hash
-        self._pending[call.hash] = asyncio.get_running_loop().create_future()
-        return self._report(self._pending[call.hash])
+        answered: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        self._pending[call.hash] = call, answered
+        return self._report(answered)
 
     async def serve(self) -> None:
         """The agent of a process that only answers: it waits until main's play is over."""
@@ -99,30 +108,40 @@ class RemoteCalls:
         stage, step = self._place
         mark = Record("frontiers", stage, self._key, self.exchange.role, event="round", round=self._round)
         said, self._said = [*self._said, mark], []
-        await asyncio.to_thread(self.exchange.say, said)
+        await asyncio.to_thread(self._say, said)
         self.exchange.at(stage=stage, step=step, round=self._round)
         await self._until(self._all_met, f"round {self._round} of {stage} step {step}")
         self._deliver(self._round)
+        if self._pending and self._marks("play"):
+            self._refuse_lost_calls()
         self._round += 1
 
     async def run(self) -> None:
         """See ``Link``."""
         self.exchange.at(stage=self._place[0], step=self._place[1])
+        first, longest = PAUSES
+        pause, looked = first, time.monotonic()
         while True:
+            self._spoke.clear()
             said, self._said = self._said, []
             if said:
-                await asyncio.to_thread(self.exchange.say, said)
-            await asyncio.to_thread(self.exchange.refresh)
+                await asyncio.to_thread(self._say, said)
+            heard = await asyncio.to_thread(self.exchange.refresh)
             self._deliver(None)
             if self._over is None or not self._over.done():
                 self.exchange.check("the others' calls and reports")
-            await asyncio.sleep(0.002)
+            if self._pending and time.monotonic() - looked > BEAT:
+                await asyncio.to_thread(self._refuse_lost_calls)
+                looked = time.monotonic()
+            pause = first if said or heard else min(pause * 1.3, longest)
+            with suppress(TimeoutError):  # what is said here need not wait for the next look
+                await asyncio.wait_for(self._spoke.wait(), pause)
 
     def finish(self) -> None:
         """Tell the others that this play is over; what was said last goes out before."""
         stage, _ = self._place
         over = Record("frontiers", stage, self._key, self.exchange.role, event="play")
-        self.exchange.say([*self._said, over])
+        self._say([*self._said, over])
         self._said = []
 
     @property
@@ -157,8 +176,10 @@ class RemoteCalls:
         stage, step = self._place
         ledger = self.exchange.ledger
         for record in sorted(ledger.find("returns", stage, step), key=lambda record: record.key):
-            if record.round == number and (future := self._pending.pop(record.of or "", None)) and not future.done():
-                future.set_result(record)
+            if record.round == number and (asked := self._pending.pop(record.of or "", None)):
+                _, report = asked
+                if not report.done():
+                    report.set_result(record)
         calls = [
             record
             for record in ledger.find("delegations", stage, step)
@@ -189,7 +210,7 @@ class RemoteCalls:
                 self._over.set_exception(error)
             raise
         self._answered.add(call.hash)
-        self._said.append(
+        self._note(
             Record(
                 "returns",
                 call.stage,
@@ -203,6 +224,29 @@ class RemoteCalls:
                 round=self._number,
             )
         )
+
+    def _note(self, record: Record) -> None:
+        """Have it said at the next occasion."""
+        self._said.append(record)
+        self._spoke.set()
+
+    def _say(self, records: Sequence[Record]) -> None:
+        if self._memory is not None:
+            self._memory.sync()
+        self.exchange.say(records)
+
+    def _refuse_lost_calls(self) -> None:
+        """Require that whoever is called is still at this play: a process that is past it answers no call of it."""
+        stage, step = self._place
+        lost = [call for call, _ in self._pending.values() if self.exchange.past(call.role, stage, step)]
+        if lost and self.exchange.refresh():
+            return  # the reports may be among what has just come
+        if lost:
+            raise DataError(
+                f"role {lost[0].role!r} is past {stage} step {step}, and was asked other things there than "
+                f"{lost[0].text!r}: {self.exchange.role!r} was resumed and says other words than before.",
+                hint=f"go on with all roles from checkpoints of step {step} or before; remove later ones.",
+            )
 
     async def _until(self, found: Callable[[], T | None], what: str) -> T:
         stop = threading.Event()

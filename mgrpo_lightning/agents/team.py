@@ -111,7 +111,7 @@ class Team:
         samplers = self._samplers
         if memory is not None:
             samplers = {name: RememberingSampler(sampler, memory) for name, sampler in samplers.items()}
-        remote = self.remote = self._remote(stage, step, range(first_query, first_query + len(questions)))
+        remote = self.remote = self._remote(stage, step, range(first_query, first_query + len(questions)), memory)
         play = Play(
             seats=self.seats,
             samplers=samplers,
@@ -159,11 +159,18 @@ class Team:
         """Seconds of the last play in which nothing was computed."""
         return self._scheduler.idle
 
-    def _remote(self, stage: Stage, step: int, queries: range) -> RemoteCalls | None:
+    def _remote(self, stage: Stage, step: int, queries: range, memory: OpenStep | None) -> RemoteCalls | None:
         if self._exchange is None:
             return None
         return RemoteCalls(
-            self._exchange, self._scheduler, self._roles, set(self.seats), stage=stage, step=step, queries=queries
+            self._exchange,
+            self._scheduler,
+            self._roles,
+            set(self.seats),
+            stage=stage,
+            step=step,
+            queries=queries,
+            memory=memory,
         )
 
     def _openings(self, play: Play, question: Question, query: int, rollouts: int) -> Sequence[Conversation | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
@@ -228,8 +230,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         assert self.trainer is not None
         part = self._part(len(questions))
         scripted = self.source == "demonstrations"
-        memory = None if scripted else self._open_step(step)
-        try:
+        with nullcontext() if scripted else self._open_step(step) as memory:
             groups = self.playing.play(
                 questions[part.start : part.stop],
                 step=step,
@@ -240,9 +241,6 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 memory=memory,
                 meanwhile=meanwhile,
             )
-        finally:
-            if memory is not None:
-                memory.close()
         if self.playing.exchange is not None:
             self.playing.exchange.close_step(step, saved=saved_steps(self.trainer))
         return groups
@@ -266,23 +264,27 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             first: Index of the first of them in the split, so that random numbers do not depend on the batching.
         """
         assert self.trainer is not None
-        return self.playing.play(
-            questions,
-            step=self.module.num_steps,
-            rollouts=1 if self.trainer.predicting else self.validation.repeats,
-            stage="predict" if self.trainer.predicting else "validate",
-            first=first,
-            temperature=self.validation.temperature,
-        )
+        step = self.module.num_steps
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        with self._open_step(step, held_out=first) if fitting else nullcontext() as memory:
+            return self.playing.play(
+                questions,
+                step=step,
+                rollouts=1 if self.trainer.predicting else self.validation.repeats,
+                stage="predict" if self.trainer.predicting else "validate",
+                first=first,
+                temperature=self.validation.temperature,
+                memory=memory,
+            )
 
-    def _open_step(self, step: int) -> OpenStep | None:
+    def _open_step(self, step: int, held_out: int | None = None) -> AbstractContextManager[OpenStep | None]:
         assert self.trainer is not None
         policies = self.module.policies
 
         def identity() -> str:
             return key_of(self.seed, {name: policy.fingerprint() for name, policy in policies.items()})
 
-        return open_step(self.trainer, step, schedule=self.schedule, identity=identity)
+        return open_step(self.trainer, step, schedule=self.schedule, identity=identity, held_out=held_out)
 
     def _played(self, questions: Sequence[Question], problem: str) -> PlayedStream:
         if not questions:

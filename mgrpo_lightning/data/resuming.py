@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -12,30 +13,39 @@ from lightning.pytorch.utilities import rank_zero_info
 from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.data.recorded import recorded_groups
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.open_step import OpenStep, open_path, remove_closed
+from mgrpo_lightning.open_step import OpenStep, held_out_path, open_path, remove_closed
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.trajectory import Group
 
 
-def open_step(trainer: Trainer, step: int, *, schedule: str, identity: Callable[[], str]) -> OpenStep | None:
+@contextmanager
+def open_step(
+    trainer: Trainer, step: int, *, schedule: str, identity: Callable[[], str], held_out: int | None = None
+) -> Iterator[OpenStep | None]:
     """Where finished turns of a step are kept, which a run that is killed and resumed says again; None: nowhere.
 
     A run under ``rounds`` needs none, as it plays the same again; a run without checkpoints is never resumed.
 
     Args:
         trainer: The run.
-        step: Training step.
+        step: Training step, or steps done before a validation.
         schedule: Of its play.
         identity: Of all that must be the same for old turns to count.
+        held_out: Index of the first held-out question of those that are played; None: a training step is.
     """
     folder = _open_steps(trainer, schedule)
     if folder is None:
-        return None
+        yield None
+        return
     remove_closed_steps(trainer, schedule)
-    memory = OpenStep(open_path(folder, step, rank=trainer.global_rank), identity())
-    if memory.found:
-        rank_zero_info(f"step {step} goes on: {memory.found} finished turns and calls are taken up.")
-    return memory
+    path = open_path(folder, step, rank=trainer.global_rank)
+    what = f"step {step} goes on"
+    if held_out is not None:
+        path, what = held_out_path(folder, step, first=held_out), f"validation at step {step} goes on"
+    with closing(OpenStep(path, identity())) as memory:
+        if memory.found:
+            rank_zero_info(f"{what}: {memory.found} finished turns and calls are taken up.")
+        yield memory
 
 
 def saved_steps(trainer: Trainer) -> int:

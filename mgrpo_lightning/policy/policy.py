@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mgrpo_lightning.policy.adapters import initial_state
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.peft_folder import read_peft_folder
-from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.roles import ObjectiveConfig, OptimizerConfig, RewardConfig, RoleConfig
 
 
 class Policy:
@@ -117,8 +118,9 @@ class Policy:
         self.base.adapters.load(self.adapter, state, source=f"the state given for role {self.role!r}")
 
     def fingerprint(self) -> str:
-        """A hash of the base's name, the role's settings and the adapter: what its turns are sampled from."""
-        digest = blake2b(repr((self.base.name, self.config)).encode(), digest_size=16)
+        """A hash of what its turns are sampled from: the base's name, the role's settings of play, and the adapter."""
+        play = replace(self.config, reward=RewardConfig(), objective=ObjectiveConfig(), optimizer=OptimizerConfig())
+        digest = blake2b(repr((self.base.name, play)).encode(), digest_size=16)
         for name, parameter in self.named_parameters().items():
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)

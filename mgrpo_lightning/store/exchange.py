@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 from mgrpo_lightning.errors import ConfigurationError, DataError, MgrpoError, RunStopped
 from mgrpo_lightning.store.disk import Disk
-from mgrpo_lightning.store.layout import BEAT, STOP, incarnation_folder, incarnations, read_alive, writer_name
+from mgrpo_lightning.store.layout import BEAT, STOP, Alive, incarnation_folder, incarnations, read_alive, writer_name
 from mgrpo_lightning.store.ledger import Ledger
 from mgrpo_lightning.store.peer import QUIET, Peer
 from mgrpo_lightning.store.record import Record
@@ -27,8 +27,6 @@ NOWHERE = Key(-1, -1, -1, -1)
 """Key of a record that is about a member, but for its rank, which stands as the query."""
 PAUSES = (0.002, 0.05)
 """Seconds between two looks, at first and after a while."""
-RESTART = 60.0
-"""Seconds between the restarts of two roles of a run at most, or ``lost_after`` if that is less."""
 _GO_ON = "remove the file `stop` if it is there, and go on with --ckpt_path=last."
 
 
@@ -208,8 +206,8 @@ class Exchange:
         return min(((told[peer].version or 0) if peer in told else 0 for peer in self._peers), default=self._saved)
 
     def _told(self, rank: int) -> dict[str, Record]:
-        """By peer, the last word of a rank on itself; on an earlier life only after some time to begin anew."""
-        restarting = time.monotonic() - self._opened < min(RESTART, self._lost_after)
+        """By peer, the last word of a rank on itself; on a life before this process began only when it is lost."""
+        restarting = self._on_loss == "wait" or time.monotonic() - self._opened < self._lost_after
         return {
             record.role: record
             for record in self.ledger.find("members", "train", NOWHERE.step)
@@ -263,8 +261,25 @@ class Exchange:
                 raise PeerLost(f"role {name!r} {gone} while {self.role!r} waits for {what}.", hint=hint)
             peer.tell(gone, what)
 
+    def past(self, role: str, stage: str, step: int) -> bool:
+        """Whether a peer's process has gone on to a later play.
+
+        Args:
+            role: The peer.
+            stage: Of the play in question.
+            step: Of it.
+        """
+        _, alive = self._alive(role)
+        state = {} if alive is None else alive.state
+        now, place = state.get("step"), (step, stage == "train")  # validation is played before the step of its number
+        return isinstance(now, int) and (now, state.get("stage") == "train") > place
+
     def _sign(self, role: str) -> object:
+        latest, alive = self._alive(role)
+        return latest, alive and alive.beat
+
+    def _alive(self, role: str) -> tuple[int, Alive | None]:
+        """Number of a peer's last incarnation, and what it says about itself."""
         home = self._root / "writers" / writer_name(role, self._rank)
         latest = max(incarnations(self._disk, home), default=0)
-        alive = read_alive(self._disk, incarnation_folder(home, latest))
-        return latest, alive and alive.beat
+        return latest, read_alive(self._disk, incarnation_folder(home, latest))

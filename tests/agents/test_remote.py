@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +18,8 @@ from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.agents.scoring import score_groups, undecided
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
-from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.errors import DataError, MgrpoError
+from mgrpo_lightning.open_step import OpenStep
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.store.exchange import Exchange, PeerLost
@@ -59,7 +61,13 @@ def team_roles() -> dict[str, RoleConfig]:
 
 
 def play(
-    local: Sequence[str], store: Path | None, *, schedule: Any, seed: int = 0, score: bool = True
+    local: Sequence[str],
+    store: Path | None,
+    *,
+    schedule: Any,
+    seed: int = 0,
+    score: bool = True,
+    memory: OpenStep | None = None,
 ) -> tuple[list[Group], dict[str, list[list[tuple[int, ...]]]]]:
     """One process's part of a play, scored."""
     rng = random.Random(seed)
@@ -77,7 +85,7 @@ def play(
     tools = {"search": cast("Tool", FakeTool(run))}
     team = Team(roles, chats, cast("Any", engines), tools, scheduler=scheduler, seed=0, exchange=exchange)
     try:
-        groups = team.play(QUESTIONS, step=3, rollouts=2)
+        groups = team.play(QUESTIONS, step=3, rollouts=2, memory=memory)
         if exchange and team.remote and "main" not in local:
             take_outcomes(exchange, groups, team.remote.served, main="main", stage="train")
         if score:
@@ -174,6 +182,35 @@ def test_no_outcome_meets_a_trajectory_of_other_words(tmp_path: Path) -> None:
     frontier = next(e.record for e in Tail(root).poll() if e.record.event == "step")
     new = next(c for c in frontier.calls or () if (c.query, c.rollout, c.invocation) == (0, 0, 2))
     assert new.hash != old.hash
+
+
+@pytest.mark.parametrize("schedule", ["rounds", "eager"])
+def test_other_words_for_a_role_that_has_gone_on_are_an_error(tmp_path: Path, schedule: Any) -> None:
+    """Nobody would answer: main was resumed behind a play whose words are lost."""
+    root = tmp_path / "store"
+    ahead = Exchange(root, "searcher", peers=[])
+    over = Record("frontiers", "train", Key(3, 0, -1, -1), "searcher", event="play")
+    ahead.say([over])
+    ahead.at(stage="train", step=4)
+    give_up = time.monotonic() + 20
+    while not (root / "writers/searcher-0/000001/alive.json").read_text().count('"train"'):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    with pytest.raises(DataError, match=r"'searcher' is past train step 3, .* than 'One\? a'.*HINT: .* of step 3"):
+        play(["main", "editor"], root, schedule=schedule)
+    ahead.close()
+
+
+def test_nothing_is_said_that_a_crash_of_the_machine_could_make_forgotten(tmp_path: Path) -> None:
+    class Unwritten(OpenStep):
+        def sync(self) -> None:
+            raise MgrpoError("no space left.")
+
+    memory = Unwritten(tmp_path / "open", "")
+    with pytest.raises(MgrpoError, match="no space left"):
+        play(["main", "editor"], tmp_path / "store", schedule="eager", memory=memory)
+    memory.close()
+    assert {entry.record.stream for entry in Tail(tmp_path / "store").poll()} == {"members"}
 
 
 def test_trajectories_of_superseded_calls_leave_their_group(tmp_path: Path) -> None:

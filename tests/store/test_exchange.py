@@ -39,6 +39,36 @@ def test_what_ended_a_peers_earlier_life_counts_only_if_it_does_not_come_back(
     late.close()
 
 
+@pytest.mark.parametrize("ending", [None, MgrpoError("full."), RunStopped("asked to.")])
+def test_who_waits_never_takes_an_earlier_life_for_the_last(tmp_path: Path, ending: MgrpoError | None) -> None:
+    root = tmp_path / "store"
+    Exchange(root, "searcher", peers=[]).close(ending)
+    main = Exchange(root, "main", peers=["searcher"], on_loss="wait", lost_after=0.0)
+    looks = iter([None, None, "there"])
+    assert main.until(lambda: next(looks), "a report") == "there"
+    main.close()
+
+
+def test_a_peer_is_past_a_play_when_it_is_at_a_later_one(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    main = Exchange(root, "main", peers=["searcher"])
+    assert not main.past("searcher", "train", 3), "it has not begun"
+    searcher = Exchange(root, "searcher", peers=[])
+    assert not main.past("searcher", "train", 3), "it has said nothing yet"
+    searcher.at(stage="train", step=4, round=2)
+    give_up = time.monotonic() + 20
+    while not main.past("searcher", "train", 3):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    assert main.past("searcher", "validate", 4)  # before the step of its number
+    assert not main.past("searcher", "train", 4)
+    assert not main.past("searcher", "validate", 5)
+    searcher.close()
+    Exchange(root, "searcher", peers=[]).close()
+    assert not main.past("searcher", "train", 3), "its next life has not come so far"
+    main.close()
+
+
 def test_roles_with_different_numbers_of_ranks_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "store"
     main = Exchange(root, "main", peers=["searcher"], num_ranks=2)

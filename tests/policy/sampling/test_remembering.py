@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from mgrpo_lightning.open_step import OpenStep
 from mgrpo_lightning.policy.sampling.remembering import RememberingSampler
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
+from mgrpo_lightning.roles import ObjectiveConfig, OptimizerConfig, SamplingConfig
 from tests.policy.sampling.player import MakePolicy, Spans, play, play_agent
 
 NAMES = range(4)
@@ -71,3 +73,12 @@ def test_other_settings_or_another_adapter_sample_anew(make_policy: MakePolicy, 
         next(iter(policy.named_parameters().values())).add_(1e-7)
     assert policy.fingerprint() != before
     assert OpenStep(path, policy.fingerprint()).found == 0
+
+
+def test_how_a_role_learns_is_no_matter_of_its_turns(make_policy: MakePolicy) -> None:
+    policy = make_policy(dtype=torch.float64)
+    before = policy.fingerprint()
+    policy.config = replace(policy.config, optimizer=OptimizerConfig(lr=0.5), objective=ObjectiveConfig(kl=0.1))
+    assert policy.fingerprint() == before
+    policy.config = replace(policy.config, sampling=SamplingConfig(temperature=0.5))
+    assert policy.fingerprint() != before
