@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.modules.figures import log_figures
 from mgrpo_lightning.roles import RewardConfig, RoleConfig
 from mgrpo_lightning.trajectory import Group, Score
 
@@ -75,11 +76,13 @@ class CollapseAlarm(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(batch, TeamBatch)
         module = cast("TeamModule", pl_module)
+        logged = {}
         for role in module.local_roles:
             for figure, value in _figures(batch.groups, role, module.roles[role]):
                 if figure != "format_rate":  # the root module logs that one
-                    pl_module.log(f"{role}/{figure}", value, batch_size=1)
+                    logged[f"{role}/{figure}"] = value
                 self._observe(role, figure, value, batch.step)
+        log_figures(module, logged, step=batch.step)
 
     def _observe(self, role: str, figure: str, value: float, step: int) -> None:
         name = f"{role}/{figure}"

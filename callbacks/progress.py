@@ -92,8 +92,8 @@ class TeamProgress(ProgressBar):
     ) -> None:
         if self._bars and self._run is not None:
             self._bars.update(self._run, completed=trainer.global_step)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.print(step_line(trainer.global_step, _total(trainer), metrics, cast("TeamModule", pl_module).roles))
+        module = cast("TeamModule", pl_module)
+        self.print(step_line(trainer.global_step, _total(trainer), module.figures, module.roles))
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -59,9 +59,10 @@ class Results(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        for role in cast("TeamModule", pl_module).roles:
-            if (reward := trainer.callback_metrics.get(f"{role}/reward")) is not None:
-                self._rewards.setdefault(role, []).append((trainer.global_step, float(reward)))
+        module = cast("TeamModule", pl_module)
+        for role in module.roles:
+            if (reward := module.figures.get(f"{role}/reward")) is not None:
+                self._rewards.setdefault(role, []).append((trainer.global_step, reward))
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -87,8 +87,7 @@ def replay(
     trainer.fit(cli.model, cli.datamodule, ckpt_path=start, weights_only=True)
     if save is not None:
         trainer.save_checkpoint(save)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return Replayed({role: policy.adapter_state() for role, policy in cli.model.adapters.items()}, metrics)
+    return Replayed({role: policy.adapter_state() for role, policy in cli.model.adapters.items()}, cli.model.figures)
 
 
 def cli_of(run: Path, settings: Sequence[str] = ()) -> MgrpoCLI:

@@ -93,15 +93,14 @@ class Evaluation(nn.Module):
             step: Optimizer steps before this run.
             device: Where the process group computes.
         """
-        own = {**self.answers.counts(), "undecided": self._undecided}
-        counts = dict(zip(own, map(int, over_ranks(list(own.values()), device)), strict=True))
-        answers, play = self.answers.compute(), self.play.compute()
+        (answers, counts), (play, _) = self.answers.take(), self.play.take()
+        (num_undecided,) = map(int, over_ranks([self._undecided], device))
         questions = counts["exact_match"] // self._repeats
         record: dict[str, Any] = {
             "step": step,
             "questions": questions,
             "repeats": self._repeats,
-            "undecided": counts["undecided"],  # rollouts
+            "undecided": num_undecided,  # rollouts
             **self._scores(answers, ""),
             "format_rate": {role: play.get(f"{role}/format_rate") for role in self._roles},
             "calls_per_rollout": play["calls_per_rollout"],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
-from torch import nn
-from torchmetrics import MeanMetric
+from torch import Tensor
+from torchmetrics import Metric
+from typing_extensions import override
 
 from mgrpo_lightning.agents.scoring import question_scores
 from mgrpo_lightning.roles import RoleConfig
@@ -19,17 +19,25 @@ from mgrpo_lightning.trajectory import Group, Rollout, Score, Trajectory
 COMPONENTS = ("format", "correct", "correct_main", "expert")
 
 
-class Rates(nn.Module):
+class Rates(Metric):
     """A fixed set of running means by name, so that every rank holds the same ones in the same order.
+
+    What is seen is added up on the host; the ranks meet, and a device is asked, once for all names.
 
     Args:
         names: What is averaged, for instance ``main/reward``.
     """
 
+    full_state_update = False
+    sums: Tensor
+    counts: Tensor
+
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__()
         self._names = sorted(names)
-        self.means = nn.ModuleList(MeanMetric() for _ in self._names)
+        self._seen: dict[str, list[float]] = {}
+        for state in ("sums", "counts"):
+            self.add_state(state, torch.zeros(len(self._names), dtype=torch.float64), dist_reduce_fx="sum")
 
     def add(self, name: str, value: float) -> None:
         """One observation.
@@ -38,29 +46,30 @@ class Rates(nn.Module):
             name: One of the names of the constructor.
             value: What was seen.
         """
-        mean = self.means[self._names.index(name)]
-        assert isinstance(mean, MeanMetric)
-        mean.update(value)
+        assert name in self._names, f"{name} is none of {self._names}"
+        self._seen.setdefault(name, []).append(value)
 
-    def counts(self) -> dict[str, int]:
-        """How many observations each name has had since the last ``compute``."""
-        return {name: int(torch.as_tensor(mean.weight)) for name, mean in self._metrics()}
+    @override
+    def update(self, seen: Mapping[str, Sequence[float]]) -> None:
+        for state, of in ((self.sums, math.fsum), (self.counts, len)):
+            state += torch.tensor([of(seen.get(name, ())) for name in self._names], dtype=torch.float64).to(state)
 
-    def compute(self) -> dict[str, float]:
-        """The means so far, over all ranks; names that no rank saw anything of are left out. Starts anew."""
-        means = {}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*was called before the ``update`` method")
-            for name, mean in self._metrics():
-                # Also where this rank saw nothing: another one did, and computing is a collective (correctness.md 26).
-                means[name] = float(mean.compute())
-                mean.reset()
-        return {name: value for name, value in means.items() if not math.isnan(value)}
+    @override
+    def compute(self) -> Tensor:
+        return torch.stack([self.sums, self.counts])
 
-    def _metrics(self) -> Iterator[tuple[str, MeanMetric]]:
-        for name, mean in zip(self._names, self.means, strict=True):
-            assert isinstance(mean, MeanMetric)
-            yield name, mean
+    def take(self) -> tuple[dict[str, float], dict[str, int]]:
+        """What was seen since the last time, over all ranks.
+
+        Returns:
+            Means by name, without those of which no rank saw anything; and how often each was seen.
+        """
+        self.update(self._seen)
+        sums, counts = self.compute().tolist()
+        self.reset()
+        self._seen = {}
+        means = {name: total / n for name, total, n in zip(self._names, sums, counts, strict=True) if n}
+        return means, dict(zip(self._names, map(int, counts), strict=True))
 
 
 def play_rates(roles: Mapping[str, RoleConfig]) -> Rates:

@@ -15,6 +15,7 @@ from mgrpo_lightning.agents.tree import render
 from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation, judge_figures
+from mgrpo_lightning.modules.figures import log_figures
 from mgrpo_lightning.modules.precision import refuse_trainers_precision
 from mgrpo_lightning.modules.rates import observe_play, play_rates
 from mgrpo_lightning.modules.role import RoleModule
@@ -98,6 +99,8 @@ class TeamModule(LightningModule):
         """Of the roles that are played here, those behind an endpoint included; they have no policy."""
         self.num_steps = 0
         """Optimizer steps so far, also where no trainer counts them: after loading a checkpoint for validation."""
+        self.figures: dict[str, float] = {}
+        """Of the last training step alone, by name."""
         self.validation_results: list[dict[str, Any]] = []
         """One entry a validation run, the first of a fit being the untrained team."""
         self.role_modules = nn.ModuleDict(
@@ -215,12 +218,13 @@ class TeamModule(LightningModule):
             self.policies[name].version += 1
         self.num_steps += 1
         observe_play(self._play_rates, batch.groups, self.roles)
-        metrics |= self._play_rates.compute()
+        metrics |= self._play_rates.take()[0]
         agreement = self.trainer.datamodule.task.agreement  # type: ignore[attr-defined]
         metrics |= {f"judge/{name}": value for name, value in judge_figures(agreement, self.device).items()}
         metrics |= {f"seconds/{phase}": value for phase, value in batch.seconds.items()}
         metrics["seconds/update"] = time.perf_counter() - started
-        self.log_dict(metrics, batch_size=1)
+        self.figures = metrics
+        log_figures(self, metrics, step=batch.step)
 
     @override
     def on_validation_epoch_start(self) -> None:

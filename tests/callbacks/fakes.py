@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from mgrpo_lightning.data.batch import AlignedBatch, Row, TeamBatch
+from mgrpo_lightning.modules.figures import log_figures
 from mgrpo_lightning.roles import RewardConfig, RoleConfig
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
@@ -98,6 +99,7 @@ class FakeTeam(LightningModule):
         self.local_roles = list(ROLES)
         self.trained_roles: list[str] = []
         self.adapters = {role: FakePolicy(role) for role in ROLES}
+        self.figures: dict[str, float] = {}
         self.validation_results: list[dict[str, Any]] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -111,7 +113,8 @@ class FakeTeam(LightningModule):
         figures = {"reward": 0.25 * batch.step, "format_rate": 0.5, "zero_advantage_groups": 0.125}
         metrics = {f"{role}/{name}": value for role in ROLES for name, value in figures.items()}
         metrics |= {"calls_per_rollout": 1.5, "seconds/play": 2.0, "seconds/update": 1.0}
-        self.log_dict(metrics, batch_size=1)
+        self.figures = metrics
+        log_figures(self, metrics, step=batch.step)
 
     def validation_step(self, batch: list[Group], batch_idx: int) -> None:
         """Nothing to compute."""

@@ -18,7 +18,11 @@ SPREAD = [[0.0, 1.0], [1.0, 0.0]]
 
 def observe(alarm: CollapseAlarm, groups: list[Group], *, step: int = 0, roles: Any = ROLES) -> list[str]:
     """What the alarm says about one step."""
-    module = cast("Any", SimpleNamespace(roles=roles, local_roles=list(roles), log=lambda *_, **__: None))
+    trainer = SimpleNamespace(log_every_n_steps=1, loggers=[])
+    module = cast(
+        "Any",
+        SimpleNamespace(roles=roles, local_roles=list(roles), log_dict=lambda *_, **__: None, trainer=trainer),
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         alarm.on_train_batch_start(cast("Any", None), module, make_batch(step, groups), 0)

@@ -31,14 +31,15 @@ def _rank(rank: int, folder: str) -> None:
     rates = Rates(NAMES[rank])
     for name, value in SEEN[rank]:
         rates.add(name, value)
-    Path(folder, f"{rank}.json").write_text(json.dumps([rates.compute(), rates.compute()]))
+    Path(folder, f"{rank}.json").write_text(json.dumps([rates.take(), rates.take()]))
     dist.destroy_process_group()
 
 
 def test_every_rank_computes_the_same_means_under_the_same_names(tmp_path: Path) -> None:
     start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
     for rank in (0, 1):
-        means, afterwards = json.loads((tmp_path / f"{rank}.json").read_text())
+        (means, counts), afterwards = json.loads((tmp_path / f"{rank}.json").read_text())
         assert means == pytest.approx({"calls": 3.0, "main/reward": 0.5, "searcher/reward": 0.25})
         assert list(means) == sorted(means)
-        assert afterwards == {}
+        assert counts == {"calls": 3, "failed": 0, "main/reward": 1, "searcher/reward": 1}
+        assert afterwards == [{}, dict.fromkeys(counts, 0)]
