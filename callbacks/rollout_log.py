@@ -84,7 +84,9 @@ class RolloutLog(HeldOut):
         if batch.step % self.every_n_steps == 0:
             module = cast("TeamModule", pl_module)
             ratios = {name: module.role_module(name).log_ratios for name in module.trained_roles}
-            write_ratios(self.folder(trainer), batch.step, ratios, rank=trainer.global_rank)
+            write_ratios(
+                self.folder(trainer), batch.step, ratios, rank=trainer.global_rank, num_ranks=trainer.world_size
+            )
 
     @override
     def on_held_out(self, trainer: Trainer, groups: list[Group]) -> None:

@@ -29,6 +29,7 @@ VERSION = "1"
 PREFIXES = {"train": "step", "validate": "validation", "predict": "prediction"}
 """Of file names, by stage."""
 
+_PART = re.compile(r"[a-z]+-\d{6}-(\d{6})")
 _STEP = re.compile(r"step-(\d{6})(?:-\d{6})?")
 
 _EVIDENCE = pa.struct([(name, pa.string()) for name in ("url", "section", "value", "subject", "relation")])
@@ -98,6 +99,8 @@ def write_groups(
 ) -> Path:
     """Write the groups of one step, atomically, over any older file of it.
 
+    Older files with parts of the same queries go too: a step that is played again may be divided among fewer ranks.
+
     Args:
         folder: The journal; made if missing.
         step: Names the file.
@@ -118,13 +121,16 @@ def write_groups(
         for trajectory in rollout.trajectories()
     ]
     schema = SCHEMA.with_metadata({"mgrpo_journal": VERSION, "stage": stage})
-    first = groups[0].rollouts[0].main.key.query
-    part = f"-{first:06d}" if first else ""
-    path = Path(folder) / f"{PREFIXES[stage]}-{step:06d}{part}.parquet"
+    first, last = (group.rollouts[0].main.key.query for group in (groups[0], groups[-1]))
+    name = f"{PREFIXES[stage]}-{step:06d}"
+    path = Path(folder) / (f"{name}-{first:06d}.parquet" if first else f"{name}.parquet")
     with atomic_path(path) as temporary:
         pq.write_table(
             pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd", write_page_checksum=True
         )
+    for other in Path(folder).glob(f"{name}-*.parquet"):
+        if (match := _PART.fullmatch(other.stem)) and first < int(match[1]) <= last:
+            other.unlink(missing_ok=True)
     return path
 
 

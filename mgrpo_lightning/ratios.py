@@ -29,7 +29,9 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
 SCHEMA = pa.schema(_COLUMNS)
 
 
-def write_ratios(folder: Path, step: int, ratios: Mapping[str, Mapping[Key, Tensor]], *, rank: int = 0) -> Path | None:
+def write_ratios(
+    folder: Path, step: int, ratios: Mapping[str, Mapping[Key, Tensor]], *, rank: int = 0, num_ranks: int = 1
+) -> Path | None:
     """Write the file of one update, atomically; None where no trajectory moved an adapter.
 
     Args:
@@ -37,10 +39,14 @@ def write_ratios(folder: Path, step: int, ratios: Mapping[str, Mapping[Key, Tens
         step: Training step.
         ratios: By role and trajectory, float32, shape (n,).
         rank: Each has a file of its own.
+        num_ranks: How many there are; files of others, when there were more, go.
 
     Raises:
         MgrpoError: The disk is full.
     """
+    for other in (folder / FOLDER).glob(f"{step:06d}-*.parquet") if rank == 0 else ():
+        if (number := other.stem.partition("-")[2]).isdigit() and int(number) >= num_ranks:
+            other.unlink(missing_ok=True)
     rows = [
         {**key._asdict(), "role": role, "log_ratio": values.numpy()}
         for role, found in ratios.items()

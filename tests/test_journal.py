@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgrpo_lightning.errors import DataError, MgrpoError
-from mgrpo_lightning.journal import SCHEMA, Extra, read_groups, write_groups
+from mgrpo_lightning.journal import SCHEMA, Extra, read_groups, training_files, write_groups
 from mgrpo_lightning.tasks.base import Evidence, Question
 from mgrpo_lightning.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
 
@@ -144,6 +144,24 @@ def test_a_step_written_again_replaces_the_old_file(tmp_path: Path) -> None:
     path = write_groups(tmp_path, STEP, [a_group(answer="new")])
     assert [group.rollouts[0].main.answer for group in read_groups(path)] == ["new"]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("before", [[0, 2, 4, 6], [0, 3, 5], [0]])
+@pytest.mark.parametrize("after", [[0], [0, 4], [0, 2, 5]])
+def test_a_step_divided_among_other_ranks_leaves_no_part_of_before(
+    tmp_path: Path, before: list[int], after: list[int]
+) -> None:
+    """Whichever rank writes first."""
+    (tmp_path / "step-000012-copy.parquet").write_bytes(b"a user's own")
+    for starts, text in ((before, "old"), (after[::-1], "new")):
+        for first in starts:
+            last = min([start for start in starts if start > first], default=8)
+            write_groups(tmp_path, STEP, [a_group(query=query, answer=text) for query in range(first, last)])
+        write_groups(tmp_path, STEP + 1, [a_group(query=3)])
+    groups = [group for path in training_files(tmp_path)[STEP] for group in read_groups(path)]
+    assert [(g.rollouts[0].main.key.query, g.rollouts[0].main.answer) for g in groups] == [(q, "new") for q in range(8)]
+    assert len(training_files(tmp_path)[STEP + 1]) == 1
+    assert (tmp_path / "step-000012-copy.parquet").exists()
 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,4 +93,10 @@ def test_ratios_of_several_steps_are_found_by_the_step_they_were_played_in(tmp_p
     assert read_steps(path) == {3, 4}
     assert read_ratios(path, 3) == {Key(3, 0, 0, 0): [0.25, -1.5]}
     assert write_ratios(tmp_path, 6, {"main": {}}) is None
-    assert write_ratios(tmp_path, 6, {"main": played}, rank=1) == tmp_path / "ratios" / "000006-1.parquet"
+    second = write_ratios(tmp_path, 6, {"main": played}, rank=1, num_ranks=2)
+    assert second is not None
+    assert second == tmp_path / "ratios" / "000006-1.parquet"
+    write_ratios(tmp_path, 6, {"main": {}}, rank=0, num_ranks=2)
+    assert second.exists()
+    write_ratios(tmp_path, 6, {"main": {}}, rank=0, num_ranks=1)
+    assert not second.exists()
