@@ -85,7 +85,8 @@ def question_scores(group: Group) -> dict[str, float]:
 
     A rollout counts as the task decided; one with an invalid format is wrong, and one that could not be decided does
     not count, nor does a question whose answer is not known. The majority is the answer that most rollouts gave, of
-    several the first.
+    several the first; answers that differ by more than spelling are different votes, also where a judge would take them
+    for the same.
 
     Args:
         group: Scored.

@@ -15,19 +15,20 @@ HEAD = 'mgrpo.receive("index",'
 """How that file begins in a folder of ours."""
 
 
-def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count: None) -> Path:
+def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count: None, *, sealed: bool = False) -> Path:
     """Write the folder, whole or not at all; an older page of ours is replaced, anything else is left alone.
 
     Args:
         site: What is shown.
         folder: Where to.
         done: Told the number of groups written so far.
+        sealed: Whether questions of sealed benchmarks, too, may be written where others may find them.
 
     Returns:
         The page to open.
 
     Raises:
-        ConfigurationError: Something else stands there.
+        ConfigurationError: Something else stands there, or a question is sealed.
         MgrpoError: It cannot be written.
     """
     if folder.exists() and not _is_ours(folder):
@@ -40,6 +41,11 @@ def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count:
         data.mkdir()
         (data / "index.js").write_text(site.index(), encoding="ascii")
         for count, (run, slug, query) in enumerate(site.places(), start=1):
+            if not sealed and site.is_sealed(run, slug, query):
+                raise ConfigurationError(
+                    f"{slug} asks questions of a sealed benchmark, whose text is not to be published.",
+                    hint="look at them without --out, or give --sealed for a folder that stays with you.",
+                )
             path = data / str(run) / slug / f"{query}.js"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(site.group(run, slug, query) or "", encoding="ascii")

@@ -84,6 +84,17 @@ class Site:
         shown = group_data(groups[query], extras, self._decoders_of(run), ratios, self._sources[run].weighed)
         return _script(f"{run}/{slug}/{query}", shown)
 
+    def is_sealed(self, run: int, slug: str, query: int) -> bool:
+        """Whether a query is of a benchmark whose text must not leave the machine.
+
+        Args:
+            run: Index of the run.
+            slug: Of the play.
+            query: Index of the query in its step.
+        """
+        found = self._play(run, slug)
+        return found is not None and query in found[0] and found[0][query].question.sealed
+
     def places(self) -> Iterator[tuple[int, str, int]]:
         """Every run, play and query that there is."""
         for run, source in enumerate(self._sources):

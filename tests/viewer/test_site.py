@@ -272,3 +272,16 @@ def test_marks_are_of_any_trajectory(tmp_path: Path) -> None:
     rollout.scores[1] = type(score)(score.format, failed=True)
     write_groups(tmp_path / "journal", 0, [group], "train")
     assert received(Site([Source(tmp_path)], live=False).index())["columns"]["marks"] == [INVALID | FAILED]
+
+
+def test_a_folder_for_others_has_no_sealed_question(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    group = make_group(5, 0, (0.0, 1.0), text="SECRET")
+    group.question = replace(group.question, metadata={"sealed": "yes"})
+    write_groups(run / "journal", 5, [group], "validate")
+    with pytest.raises(ConfigurationError, match=r"validation-000005 asks .* sealed .*HINT: .* without --out"):
+        main(["--out", str(tmp_path / "page"), str(run)])
+    assert not (tmp_path / "page").exists()
+    assert not any("SECRET" in path.read_text() for path in tmp_path.rglob("*.js")), "no part of it stays"
+    main(["--sealed", "--out", str(tmp_path / "page"), str(run)])
+    assert "SECRET" in (tmp_path / "page" / "data" / "index.js").read_text()
