@@ -59,7 +59,7 @@ docs: env ## Build the documentation site, strictly, into build/docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
 
 mutants: env ## Put each known bug back into a copy and require its test to fail
-	$(BIN)/python tests/mutants/run.py $(if $(ROWS),--rows $(ROWS))
+	$(BIN)/python tests/mutants/run.py --jobs 2 $(if $(ROWS),--rows $(ROWS))
 
 pocket: env ## Build the embedded model and its adapters from nothing but the world (half an hour on 2 cores)
 	$(BIN)/python -m mgrpo_lightning.pocket.build

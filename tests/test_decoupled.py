@@ -1,6 +1,7 @@
 """Roles in processes of their own: bitwise what they are in one.
 
-The kill of main, the searcher's in a validation, the frozen role and twenty whole steps are left out unless asked for:
+Left out unless asked for are a run without a kill, the kill of main, the searcher's in a validation, a frozen role and
+twenty whole steps:
 pytest -m slow tests/test_decoupled.py
 """
 
@@ -100,6 +101,7 @@ def assert_same(decoupled: Path, coupled: Path, steps: int = STEPS) -> None:
         assert any(row["advantage"] for row in of_role)
 
 
+@pytest.mark.slow
 def test_decoupled_is_bitwise_coupled(tmp_path: Path, root: Path, coupled: Path) -> None:
     finish([start(root, command(tmp_path, "run", "--role", role)) for role in ROLES])
     assert_same(tmp_path / "run", coupled)
