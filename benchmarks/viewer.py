@@ -2,6 +2,7 @@
 
     pip install playwright && apt-get install chromium
     python -m benchmarks.viewer RUN [--rollouts 10000] [--repeats 3]
+    python -m benchmarks.viewer runs/quickstart --command                     # only from `mgrpo view` to a rollout
     python -m benchmarks.viewer runs/quickstart --picture docs/viewer.png     # only the picture of the README
 
 The rollouts are those of a real run (its training journal), written again and again as further steps until there are
@@ -12,9 +13,11 @@ being changed to what is asked for being in the page.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -105,6 +108,10 @@ def measure(url: str, browser: Any, count: int) -> dict[str, float]:
     timed(
         "next rollout", lambda: page.keyboard.press("j"), "document.querySelector('.place')?.innerText.includes('2 of')"
     )
+    page.keyboard.press("l")
+    page.wait_for_selector(".rows .row")
+    every = f"{count:,} of {count:,} searched"
+    timed("search in all texts", lambda: page.press("#search", "Enter"), f"{shown} === '{every}'")
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
     metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
@@ -131,6 +138,29 @@ def picture(url: str, browser: Any, path: Path) -> None:
     page.close()
 
 
+def from_command(run: Path, browser: Any) -> float:
+    """Seconds from starting ``mgrpo view`` to a rollout being read.
+
+    Args:
+        run: Its folder.
+        browser: Started.
+    """
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "mgrpo_lightning", "view", str(run), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        page = browser.new_page()
+        page.goto(process.stdout.readline().split()[0])
+        page.wait_for_selector(".card")
+        page.keyboard.press("l")
+        page.locator(".rows .row").first.click()
+        page.wait_for_selector(".trajectory .turn")
+        seconds = time.perf_counter() - started
+        page.close()
+        process.send_signal(signal.SIGINT)
+    return seconds
+
+
 def served(run: Path) -> Iterator[str]:
     """Serve a run until the iterator is closed.
 
@@ -150,33 +180,45 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--rollouts", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--command", action="store_true", help="time one path from the command line instead")
     parser.add_argument("--picture", type=Path, help="take a picture of one rollout instead")
     arguments = parser.parse_args()
-    if arguments.picture is not None:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        if arguments.command:
+            paths = [from_command(arguments.run, browser) for _ in range(arguments.repeats)]
+            print(f"from `mgrpo view` to a rollout: {', '.join(f'{seconds:.1f}' for seconds in paths)} s")
+        elif arguments.picture is not None:
             serving = served(arguments.run)
             picture(next(serving), browser, arguments.picture)
             next(serving, None)
-        return
+        else:
+            report(arguments.run, browser, arguments.rollouts, arguments.repeats)
+        browser.close()
+
+
+def report(run: Path, browser: Any, wanted: int, repeats: int) -> None:
+    """Measure a run of many rollouts and print the table.
+
+    Args:
+        run: A real one.
+        browser: Started.
+        wanted: Rollouts, at least.
+        repeats: Of every measurement.
+    """
     every: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        count = multiply(arguments.run, Path(folder), arguments.rollouts)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for _ in range(arguments.repeats):
+    with tempfile.TemporaryDirectory() as folder:
+        count = multiply(run, Path(folder), wanted)
+        for _ in range(repeats):
             before = psutil.Process().memory_info().rss
             serving = served(Path(folder))
             every.append(measure(next(serving), browser, count))
             every[-1]["server, MiB"] = (psutil.Process().memory_info().rss - before) / MIB
             next(serving, None)
-        browser.close()
     print(f"| {count:,} rollouts | median of {len(every)} | all |\n|---|---|---|")
     for name in every[0]:
         values = [one[name] for one in every]
         print(f"| {name} | {statistics.median(values):.2f} | {', '.join(f'{value:.2f}' for value in values)} |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"rollouts": count, "runs": every}, indent=1))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -27,6 +25,7 @@ from mgrpo_lightning.policy.dense import DenseCopy
 from mgrpo_lightning.policy.forest_attention import attend_by_forest
 from mgrpo_lightning.policy.head import check_head
 from mgrpo_lightning.policy.quantised import refuse_unquantised
+from mgrpo_lightning.policy.source import source_of
 
 Quantization = Literal["nf4", "none"]
 
@@ -138,26 +137,6 @@ def clear_load_error(name: str) -> Iterator[None]:
             f"base_model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}",
             hint="give `pocket`, a folder with config.json, weights and tokenizer, or a reachable hub name.",
         ) from error
-
-
-def source_of(name: str) -> str:
-    """What transformers is to load for a base's name.
-
-    Args:
-        name: ``pocket``, a folder, or a hub name.
-
-    Raises:
-        ConfigurationError: The embedded model is not installed.
-    """
-    if name != "pocket":
-        return name
-    folder = Path(str(files("mgrpo_lightning.pocket"))) / "weights"
-    if not (folder / "config.json").is_file():
-        raise ConfigurationError(
-            "base_model 'pocket': the embedded model is not in this installation.",
-            hint="reinstall the package, or build it with `make pocket`.",
-        )
-    return str(folder)
 
 
 def _keep_one_layout(model: PreTrainedModel) -> None:

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from mgrpo_lightning.policy.loading import Quantization, clear_load_error, source_of
+from mgrpo_lightning.policy.loading import Quantization, clear_load_error
 from mgrpo_lightning.policy.logprobs import LOGITS
 from mgrpo_lightning.policy.onednn import multiplies
 from mgrpo_lightning.policy.sampling.slots import bytes_per_token
 from mgrpo_lightning.policy.sampling.transformers import PREFILL_TOKENS
+from mgrpo_lightning.policy.source import source_of
 from mgrpo_lightning.roles import AdapterConfig, RoleConfig
 
 BLOCK = 64

@@ -7,7 +7,7 @@ import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from typing_extensions import override
 
@@ -17,6 +17,7 @@ from mgrpo_lightning.viewer.site import Site, static
 HOST = "127.0.0.1"
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "md": "text/plain", "LICENSE": "text/plain"}
 _STATIC = re.compile(r"(?:js/|vendor/)?[\w.]+")
+_SEARCH = re.compile(r"data/search/(\d{1,9})\.js")
 _GROUP = re.compile(r"data/(\d{1,6})/([\w-]{1,60})/(\d{1,9})\.js")
 
 
@@ -63,12 +64,20 @@ class _Handler(BaseHTTPRequestHandler):
         if not named or not (clicked or self.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")):
             self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for this machine alone")
             return
-        found = self._data(path) if path.startswith("data/") else self._static(path)
+        found = self._found(path)
         if found is None:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"there is no such thing")
         else:
             kind = _TYPES.get(path.rpartition(".")[2], "application/octet-stream")
             self._send(HTTPStatus.OK, kind, found)
+
+    def _found(self, path: str) -> bytes | None:
+        if not path.startswith("data/"):
+            return self._static(path)
+        if match := _SEARCH.fullmatch(path):  # reads files and keeps nothing: the others need not wait
+            (text,) = parse_qs(urlsplit(self.path).query).get("text", [""])[:1]
+            return self.server.site.search(int(match[1]), text).encode() if text else None
+        return self._data(path)
 
     def _data(self, path: str) -> bytes | None:
         site = self.server.site

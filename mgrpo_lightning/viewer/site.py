@@ -20,6 +20,7 @@ from mgrpo_lightning.viewer.detail import Decoders, group_data, read_play
 from mgrpo_lightning.viewer.index import Index
 from mgrpo_lightning.viewer.rows import Row, read_rows
 from mgrpo_lightning.viewer.scalars import Curves, phase_curves
+from mgrpo_lightning.viewer.search import search
 from mgrpo_lightning.viewer.sources import Play, Source
 from mgrpo_lightning.viewer.tokens import decoder_of
 
@@ -83,6 +84,21 @@ class Site:
         ratios = self._ratios(run, groups[query].rollouts[0].main.key.step) if slug.startswith("step-") else {}
         shown = group_data(groups[query], extras, self._decoders_of(run), ratios, self._sources[run].weighed)
         return _script(f"{run}/{slug}/{query}", shown)
+
+    def search(self, number: int, text: str) -> str:
+        """A script with the places of all rollouts that hold a text: run, slug, query and index of each.
+
+        Args:
+            number: Of this search, by which the page knows the answer.
+            text: To look for, whatever its case.
+        """
+        found = [
+            (run, play.slug, query, rollout)
+            for run, source in enumerate(self._sources)
+            for play, paths in source.files().items()
+            for query, rollout in sorted(search(paths, text))
+        ]
+        return _script(f"search/{number}", {"found": found})
 
     def is_sealed(self, run: int, slug: str, query: int) -> bool:
         """Whether a query is of a benchmark whose text must not leave the machine.

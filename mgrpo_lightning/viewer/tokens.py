@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.policy.source import folder_of
 
 
 class Decoder:
@@ -47,14 +50,37 @@ def decoder_of(base_model: str | None) -> Decoder | None:
     """The decoder of a base, None where its tokenizer is not there: a run may be looked at on another machine.
 
     Args:
-        base_model: As the team file names it.
+        base_model: As the team file names it; nothing is fetched.
     """
-    if base_model is None:
-        return None
-    from mgrpo_lightning.policy.loading import load_tokenizer  # imports torch; the first page need not wait for that
-
     try:
-        tokenizer: Any = load_tokenizer(base_model)
+        folder = None if base_model is None else folder_of(base_model)
+        return None if folder is None else Decoder(_from_file(folder) or _from_transformers(folder))
     except (MgrpoError, OSError, ValueError):
         return None
-    return Decoder(tokenizer.backend_tokenizer)
+
+
+def _from_file(folder: Path) -> Tokenizer | None:
+    """The tokenizer where one file has all of it."""
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception:
+        return None
+    config = folder / "tokenizer_config.json"
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    # transformers adds tokens that stand in the settings alone
+    numbered = {int(token): entry["content"] for token, entry in settings.get("added_tokens_decoder", {}).items()}
+    extra = settings.get("extra_special_tokens") or []
+    named = [*settings.get("additional_special_tokens", []), *(extra.values() if isinstance(extra, dict) else extra)]
+    contents = [token["content"] if isinstance(token, dict) else token for token in named]
+    whole = all(tokenizer.id_to_token(token) == content for token, content in numbered.items())
+    return tokenizer if whole and None not in map(tokenizer.token_to_id, contents) else None
+
+
+def _from_transformers(folder: Path) -> Tokenizer:
+    from mgrpo_lightning.policy.loading import load_tokenizer  # imports torch: seconds before the first rollout
+
+    loaded: Any = load_tokenizer(str(folder))
+    tokenizer: Tokenizer = loaded.backend_tokenizer
+    return tokenizer

@@ -190,10 +190,12 @@ def test_roles_in_folders_of_their_own_are_one_tree(decoupled: Path, show: Show,
     shot(page, "rollout-decoupled")
 
 
-def test_the_search_looks_into_every_text(tmp_path: Path, show: Show) -> None:
+@pytest.mark.parametrize("way", ["folder", "served"])
+def test_the_search_looks_into_every_text(tmp_path: Path, show: Show, serve: Callable[[Path], str], way: str) -> None:
     run = write_run(tmp_path / "run", steps=2, queries=3)
     write_groups(run / "journal", 7, [make_group(7, 0, (1.0, 0.1), text="the needle is here")], "train")
-    page = show(export(Site([Source(run)], live=False), tmp_path / "page").as_uri())
+    url = serve(run) if way == "served" else export(Site([Source(run)], live=False), tmp_path / "page").as_uri()
+    page = show(url)
     page.keyboard.press("/")
     page.fill("#search", "call: the NEEDLE")
     expect(page.locator(".rows .row")).to_have_count(0)

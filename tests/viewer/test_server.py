@@ -48,6 +48,7 @@ def test_the_page_its_files_and_its_data(server: Server) -> None:
         ("/data/index.js?17", "text/javascript"),
         ("/data/state.js", "text/javascript"),
         ("/data/0/step-000001/0.js", "text/javascript"),
+        ("/data/search/1.js?text=peak%3F", "text/javascript"),
     ):
         status, body, headers = get(server, path)
         assert (status, headers["content-type"]) == (200, f"{kind}; charset=utf-8"), path
@@ -72,6 +73,8 @@ def test_the_page_its_files_and_its_data(server: Server) -> None:
         "/data/0/step-000001/99999999999.js",
         "/data/0/step-000001/-1.js",
         "/data",
+        "/data/search/1.js",
+        "/data/search/x.js?text=peak",
     ],
 )
 def test_nothing_else_is_there(server: Server, path: str) -> None:

@@ -2,6 +2,11 @@
 "use strict";
 
 const COLOURS = ["#2f6fde", "#d9652b", "#2a9d6f", "#9b4fc4", "#c43b5a", "#7a7a1f", "#1f8a9a", "#8a5a2b"];
+// A step is a whole number.
+const WHOLE = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((one) => one * 10 ** power));
+
+// Learning rates need their exponent, and few figures more digits than uPlot's three.
+const tick = (value) => (value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(1) : String(+value.toPrecision(6)));
 
 function Chart({ title, lines, theme }) {
   const place = useRef(null);
@@ -19,7 +24,10 @@ function Chart({ title, lines, theme }) {
         label: one.name, stroke: COLOURS[i % COLOURS.length], width: 1.5, spanGaps: true,
         value: (_, value) => number(value, 3),
       }))],
-      axes: [{ stroke: ink, grid, ticks: grid }, { stroke: ink, grid, ticks: grid, size: 56 }],
+      axes: [
+        { stroke: ink, grid, ticks: grid, incrs: WHOLE },
+        { stroke: ink, grid, ticks: grid, size: 56, values: (_, ticks) => ticks.map(tick) },
+      ],
     }, [steps, ...values], place.current);
     const resized = new ResizeObserver(() => plot.setSize({ width: place.current.clientWidth, height: 210 }));
     resized.observe(place.current);

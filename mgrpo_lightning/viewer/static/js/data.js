@@ -109,9 +109,17 @@ const textsOf = (rollout) => rollout.flatMap((trajectory) => [
   ...trajectory.calls.map((call) => call.result),
 ]);
 
-// Looks through the texts of the given rollouts, group by group; `found` gets their addresses, `said` the progress. A group
-// that cannot be read hides none of the others.
+// Looks for a text in the given rollouts; `found` gets their addresses, `said` the progress. Who serves the page looks
+// through its files; a page from a disk looks itself, group by group, and one that cannot be read hides none of the others.
+let searches = 0;
 mgrpo.search = async (text, rows, found, said, isStopped) => {
+  if (mgrpo.index.live) {
+    const query = `?text=${encodeURIComponent(text)}`;
+    const answer = await mgrpo.load(`search/${searches += 1}`, query);
+    for (const place of answer.found) found.add(`#/rollout/${place.join("/")}`);
+    said(rows.length);
+    return;
+  }
   const wanted = text.toLowerCase();
   const { index } = mgrpo, { columns } = index;
   const byGroup = new Map();

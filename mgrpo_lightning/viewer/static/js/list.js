@@ -52,7 +52,10 @@ function List({ index, filter, setFilter, setListed, deep, setDeep }) {
       setProgress(`${done.toLocaleString()} of ${among.length.toLocaleString()} searched`);
       setDeep({ text: filter.text, found: new Set(seen) });
     };
-    if (filter.text) await mgrpo.search(filter.text, among, seen, said, () => mine !== generation.current);
+    if (!filter.text) return;
+    if (mgrpo.index.live) setProgress("searching \u2026");
+    await mgrpo.search(filter.text, among, seen, said, () => mine !== generation.current)
+      .catch(() => mine === generation.current && setProgress("the search got no answer: is mgrpo view still running?"));
   };
   const height = box.current ? box.current.clientHeight : 800;
   const first = Math.max(0, Math.floor(top / ROW) - 10), last = Math.min(rows.length, first + Math.ceil(height / ROW) + 20);

@@ -1,0 +1,49 @@
+"""Where a base comes from: the embedded one, a folder, or a hub. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
+from mgrpo_lightning.errors import ConfigurationError
+
+
+def source_of(name: str) -> str:
+    """What transformers is to load for a base's name.
+
+    Args:
+        name: ``pocket``, a folder, or a hub name.
+
+    Raises:
+        ConfigurationError: The embedded model is not installed.
+    """
+    if name != "pocket":
+        return name
+    folder = Path(str(files("mgrpo_lightning.pocket"))) / "weights"
+    if not (folder / "config.json").is_file():
+        raise ConfigurationError(
+            "base_model 'pocket': the embedded model is not in this installation.",
+            hint="reinstall the package, or build it with `make pocket`.",
+        )
+    return str(folder)
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder with a base's files on this machine, None if it is not there; nothing is fetched.
+
+    Args:
+        name: ``pocket``, a folder, or a hub name.
+
+    Raises:
+        ConfigurationError: The embedded model is not installed.
+    """
+    if (folder := Path(source_of(name))).is_dir():
+        return folder
+    try:
+        found = try_to_load_from_cache(name, "tokenizer_config.json")
+    except HFValidationError:  # a folder that is gone
+        return None
+    return Path(found).parent if isinstance(found, str) else None
