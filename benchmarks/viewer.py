@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -148,16 +147,18 @@ def from_command(run: Path, browser: Any) -> float:
     started = time.perf_counter()
     command = [sys.executable, "-m", "mgrpo_lightning", "view", str(run), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        page = browser.new_page()
-        page.goto(process.stdout.readline().split()[0])
-        page.wait_for_selector(".card")
-        page.keyboard.press("l")
-        page.locator(".rows .row").first.click()
-        page.wait_for_selector(".trajectory .turn")
-        seconds = time.perf_counter() - started
-        page.close()
-        process.send_signal(signal.SIGINT)
+        try:
+            assert process.stdout is not None
+            page = browser.new_page()
+            page.goto(process.stdout.readline().split()[0])
+            page.wait_for_selector(".card")
+            page.keyboard.press("l")
+            page.locator(".rows .row").first.click()
+            page.wait_for_selector(".trajectory .turn")
+            seconds = time.perf_counter() - started
+            page.close()
+        finally:
+            process.terminate()  # an interrupt may be ignored where this runs in the background
     return seconds
 
 

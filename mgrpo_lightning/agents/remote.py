@@ -70,6 +70,7 @@ class RemoteCalls:
         self._spoke = asyncio.Event()
         self._pending: dict[str, tuple[Record, asyncio.Future[Record]]] = {}
         """Calls without a report, by hash."""
+        self._lost_since: float | None = None
         self._taken: set[str] = set()
         self._answered: set[str] = set()
         self._over: asyncio.Future[None] | None = None
@@ -113,7 +114,8 @@ class RemoteCalls:
         await self._until(self._all_met, f"round {self._round} of {stage} step {step}")
         self._deliver(self._round)
         if self._pending and self._marks("play"):
-            self._refuse_lost_calls()
+            await self._refuse_lost_calls()
+            await asyncio.sleep(PAUSES[1])  # no round of those that are over takes any time
         self._round += 1
 
     async def run(self) -> None:
@@ -131,7 +133,7 @@ class RemoteCalls:
             if self._over is None or not self._over.done():
                 self.exchange.check("the others' calls and reports")
             if self._pending and time.monotonic() - looked > BEAT:
-                await asyncio.to_thread(self._refuse_lost_calls)
+                await self._refuse_lost_calls()
                 looked = time.monotonic()
             pause = first if said or heard else min(pause * 1.3, longest)
             with suppress(TimeoutError):  # what is said here need not wait for the next look
@@ -235,13 +237,24 @@ class RemoteCalls:
             self._memory.sync()
         self.exchange.say(records)
 
-    def _refuse_lost_calls(self) -> None:
-        """Require that whoever is called is still at this play: a process that is past it answers no call of it."""
+    async def _refuse_lost_calls(self) -> None:
+        """Require that whoever is called is still at this play: a process that is past it answers no call of it.
+
+        What it has answered before may take its time to be seen here, so much as its sign of life may.
+        """
         stage, step = self._place
-        lost = [call for call, _ in self._pending.values() if self.exchange.past(call.role, stage, step)]
-        if lost and self.exchange.refresh():
-            return  # the reports may be among what has just come
-        if lost:
+        calls = [call for call, _ in self._pending.values()]
+        gone = {
+            role
+            for role in {call.role for call in calls}
+            if await asyncio.to_thread(self.exchange.past, role, stage, step)
+        }
+        lost = [call for call in calls if call.role in gone and call.hash in self._pending]
+        if not lost:
+            self._lost_since = None
+        elif self._lost_since is None:
+            self._lost_since = time.monotonic()
+        elif time.monotonic() - self._lost_since > self.exchange.lost_after:
             raise DataError(
                 f"role {lost[0].role!r} is past {stage} step {step}, and was asked other things there than "
                 f"{lost[0].text!r}: {self.exchange.role!r} was resumed and says other words than before.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -81,7 +82,7 @@ class Exchange:
         self._said = {record.place: record.hash for record in self._writer.recovered}
         self._peers = {peer: Peer(peer) for peer in peers}
         self._on_loss = on_loss
-        self._lost_after = lost_after
+        self.lost_after = lost_after
         self._keep_steps = keep_steps
         self._saved = first_step
         """Step at which this role begins if it is started again."""
@@ -207,7 +208,7 @@ class Exchange:
 
     def _told(self, rank: int) -> dict[str, Record]:
         """By peer, the last word of a rank on itself; on a life before this process began only when it is lost."""
-        restarting = self._on_loss == "wait" or time.monotonic() - self._opened < self._lost_after
+        restarting = self._on_loss == "wait" or time.monotonic() - self._opened < self.lost_after
         return {
             record.role: record
             for record in self.ledger.find("members", "train", NOWHERE.step)
@@ -254,22 +255,24 @@ class Exchange:
             if (last := told.get(name)) is not None and last.event in ("fail", "end"):
                 gone, lost = f"failed ({last.text})" if last.event == "fail" else "has ended", True
                 hint = "mend what stopped it and resume both; nothing that was said is lost."
-            elif silent > min(QUIET, self._lost_after):
-                gone, lost = f"has shown no sign of life for {silent:.0f} s", silent > self._lost_after
+            elif silent > min(QUIET, self.lost_after):
+                gone, lost = f"has shown no sign of life for {silent:.0f} s", silent > self.lost_after
                 hint = "start or resume it (see `mgrpo store RUN`); nothing that was said is lost."
             if lost and self._on_loss == "error":
                 raise PeerLost(f"role {name!r} {gone} while {self.role!r} waits for {what}.", hint=hint)
             peer.tell(gone, what)
 
     def past(self, role: str, stage: str, step: int) -> bool:
-        """Whether a peer's process has gone on to a later play.
+        """Whether a peer's process has gone on to a later play, as far as the filesystem can say.
 
         Args:
             role: The peer.
             stage: Of the play in question.
             step: Of it.
         """
-        _, alive = self._alive(role)
+        alive = None
+        with suppress(OSError):
+            _, alive = self._alive(role)
         state = {} if alive is None else alive.state
         now, place = state.get("step"), (step, stage == "train")  # validation is played before the step of its number
         return isinstance(now, int) and (now, state.get("stage") == "train") > place

@@ -68,6 +68,7 @@ def play(
     seed: int = 0,
     score: bool = True,
     memory: OpenStep | None = None,
+    lost_after: float = 20,
 ) -> tuple[list[Group], dict[str, list[list[tuple[int, ...]]]]]:
     """One process's part of a play, scored."""
     rng = random.Random(seed)
@@ -80,7 +81,7 @@ def play(
     scheduler = Scheduler(schedule)
     engines = {role: FakeEngine(role, scheduler, main if role == "main" else worker) for role in local}
     peers = [role for role in roles if role not in local]
-    exchange = Exchange(store, local[0], peers=peers, lost_after=20) if store else None
+    exchange = Exchange(store, local[0], peers=peers, lost_after=lost_after) if store else None
     chats = cast("Any", {role: FakeChat() for role in local})
     tools = {"search": cast("Tool", FakeTool(run))}
     team = Team(roles, chats, cast("Any", engines), tools, scheduler=scheduler, seed=0, exchange=exchange)
@@ -197,7 +198,7 @@ def test_other_words_for_a_role_that_has_gone_on_are_an_error(tmp_path: Path, sc
         assert time.monotonic() < give_up
         time.sleep(0.05)
     with pytest.raises(DataError, match=r"'searcher' is past train step 3, .* than 'One\? a'.*HINT: .* of step 3"):
-        play(["main", "editor"], root, schedule=schedule)
+        play(["main", "editor"], root, schedule=schedule, lost_after=4)
     ahead.close()
 
 
