@@ -268,7 +268,7 @@ def test_pieces_of_a_turn_are_its_text(text: str) -> None:
     assert "".join(cut) == decoder.text(ids[:-1]), "a character that a limit cut in two"
 
 
-TEXT = "caf\u00e9 <|im_start|>user <extra>"
+TEXT = "\u00e9t\u00e9 <|im_start|>user <extra>"
 
 
 def decoded(folder: Path) -> tuple[str, list[str], bool]:
