@@ -35,9 +35,11 @@ from mgrpo_lightning.callbacks import (
 from mgrpo_lightning.checkpointing import FILENAME, AtomicCheckpointIO, last_checkpoint, refuse_two_runs
 from mgrpo_lightning.composition import compose
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+from mgrpo_lightning.data.resuming import remove_finished
 from mgrpo_lightning.dry_run import dry_run
 from mgrpo_lightning.errors import STOPPED, MgrpoError, RunStopped
 from mgrpo_lightning.modules.team import TeamModule
+from mgrpo_lightning.open_step import key_of
 from mgrpo_lightning.store.layout import FOLDER
 from mgrpo_lightning.strategies import team as strategies
 from mgrpo_lightning.strategies.slurm import StepEnvironment
@@ -166,6 +168,16 @@ class MgrpoCLI(LightningCLI):
         if self._get(self.config_init, "dry_run"):
             dry_run(self.model, self.datamodule)
             raise SystemExit(0)
+
+    def before_validate(self) -> None:
+        """Tell the data module what is validated, so that a killed command can be given again and goes on."""
+        self.datamodule.settings = key_of(self._get(self.config, "data.init_args.task").as_dict())
+
+    def after_validate(self) -> None:
+        """Nothing is left to go on with."""
+        remove_finished(self.trainer)
+
+    before_test, after_test = before_validate, after_validate
 
     def before_predict(self) -> None:
         """Hand the question of the command line to the data module."""

@@ -6,7 +6,8 @@ settings and calls come up, and plays on from there.
 
 A file of lines, one for each turn or call: a checksum and JSON. It is only ever appended to. Lines reach the operating
 system at once, so a killed process loses none. A crash of the machine may lose the last ones, which are then played; it
-loses none that other processes have heard of.
+loses none that other processes have heard of. Each says how long the step had been in play, so that the time of those
+who were killed is not lost either.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
+import time
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from mgrpo_lightning.atomic import unwritten
 
-VERSION = 1
+VERSION = 2
 """Of the format."""
+FOLDER = "open_steps"
+"""Of all open steps of a run, in its folder."""
 KEPT = "finished turns are kept"
 _NAME = re.compile(r"(step|held-out)-(\d+)(?:-\d+)?")
 
@@ -50,10 +54,10 @@ def open_path(folder: Path, step: int, *, rank: int = 0) -> Path:
 
 
 def held_out_path(folder: Path, step: int, *, first: int) -> Path:
-    """The file of one batch of held-out questions in a fit.
+    """The file of one batch of held-out questions.
 
     Args:
-        folder: Of all open steps of a run.
+        folder: Of all open steps of a run, or of a command that plays nothing else.
         step: Steps done before the validation.
         first: Index of the batch's first question: no other batch, of any rank, has it.
     """
@@ -70,8 +74,17 @@ def remove_closed(folder: Path, done: int) -> None:
     for path in folder.glob("*.jsonl") if done else ():
         if (match := _NAME.fullmatch(path.stem)) and int(match[2]) < done + (match[1] == "held-out"):
             path.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        shutil.rmtree(folder, ignore_errors=True)
+    remove_if_empty(folder)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder of open steps that holds none, if it is there.
+
+    Args:
+        folder: Of all open steps of a run.
+    """
+    with suppress(OSError):  # it holds something, or is gone, or another rank removes it
+        folder.rmdir()
 
 
 class OpenStep:
@@ -92,6 +105,9 @@ class OpenStep:
         self._known: dict[str, Any] = {}
         self.found = 0
         """Turns and calls that stood in the file."""
+        self.seconds = 0.0
+        """For how long they had been played when the last of them was finished."""
+        self._opened = time.monotonic()
         head = {"version": VERSION, "identity": identity}
         length = self._load(head)
         self.found = len(self._known)
@@ -122,7 +138,7 @@ class OpenStep:
             value: What JSON can hold; floats come back bit for bit.
         """
         self._known[key] = value
-        self._append({"key": key, "value": value})
+        self._append({"key": key, "value": value, "seconds": round(self.seconds + time.monotonic() - self._opened, 3)})
 
     def sync(self) -> None:
         """Put what was put down on the disk, so that it outlives a crash of the machine as well."""
@@ -150,13 +166,14 @@ class OpenStep:
         if records[:1] != [head]:
             return 0
         self._known = {record["key"]: record["value"] for record in records[1:]}
+        self.seconds = records[-1].get("seconds", 0.0)
         return length
 
 
 def whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """What stands in a file up to the first torn or damaged line, and how many bytes that is.
 
-    The first record is the head, the others are ``{"key": ..., "value": ...}``.
+    The first record is the head, the others are ``{"key": ..., "value": ..., "seconds": ...}``.
 
     Args:
         path: Of an open step; a missing one is empty.

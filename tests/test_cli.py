@@ -86,6 +86,18 @@ def test_validate_and_predict_read_a_checkpoint(team: Path, tmp_path: Path, caps
     assert "word 3" in capsys.readouterr().out
 
 
+def test_a_validation_is_known_by_its_task(team: Path) -> None:
+    def settings(*options: str) -> str:
+        cli = make_cli(["--config", str(team), *options], run=False)
+        cli.before_validate()
+        assert isinstance(cli.datamodule.settings, str)
+        return cli.datamodule.settings
+
+    factbook = "--data.task=mgrpo_lightning.tasks.Factbook"
+    assert settings() == settings("--data.validation.per_batch=2", "--trainer.max_steps=5")
+    assert len({settings(), settings(factbook), settings(factbook, "--data.task.hops=[1]")}) == 3
+
+
 def test_a_run_goes_on_or_is_left_alone(team: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["fit", "--config", str(team), "--checkpoint.save_top_k=-1"]
     main(arguments)

@@ -49,6 +49,19 @@ def test_log_probabilities_are_exact(floats: list[float], tmp_path_factory: pyte
     assert [value.hex() for value in again["logprobs"]] == [value.hex() for value in floats]
 
 
+def test_the_time_of_earlier_lives_adds_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    for life, seconds in enumerate((2.0, 0.5, 4.0)):
+        memory = OpenStep(tmp_path / "file", "")
+        assert memory.seconds == (0.0, 2.0, 2.5)[life]
+        now += seconds
+        memory.put(key_of(life), {})
+        now += 60  # in which nothing was finished, and the process died
+        memory.close()
+    assert OpenStep(tmp_path / "file", "other adapters").seconds == 0.0
+
+
 def test_a_file_cut_anywhere_keeps_its_whole_lines_and_goes_on(tmp_path: Path) -> None:
     whole = filled(tmp_path / "whole")
     ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]

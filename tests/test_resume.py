@@ -95,6 +95,38 @@ def test_a_run_killed_in_its_last_validation_goes_on_with_it(tmp_path: Path, roo
     assert not (run / "open_steps").exists(), "the last checkpoint has closed all steps"
 
 
+def test_a_validate_that_is_killed_goes_on_when_it_is_given_again(tmp_path: Path, root: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [
+        *(sys.executable, "-m", "mgrpo_lightning", "validate", "--config", "configs/quickstart.yaml"),
+        *(f"--run.root={tmp_path}", "--run.name=run", "--data.schedule=eager", "--trainer.enable_progress_bar=false"),
+        *("--data.validation.questions=4", "--data.validation.per_batch=2"),
+        *("--data.validation.repeats=2", "--data.validation.temperature=0.7"),
+    ]
+    run = tmp_path / "run"
+    folder = run / "open_steps" / "validate"
+    process = subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    path = held_out_path(folder, 0, first=2)
+    while not path.exists() or path.read_bytes().count(b"\n") < 4:
+        assert process.poll() is None, "the command ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    files = [whole_lines(file)[0][1:] for file in folder.glob("held-out*")]
+    said = Counter(tuple(line["value"]["ids"]) for lines in files for line in lines if "ids" in line["value"])
+    assert said
+
+    done = subprocess.run(words, cwd=root, env=environment, check=True, capture_output=True, text=True)
+    assert (done.stdout + done.stderr).count(f"validate (from {folder}) goes on") == 2, "both batches had begun"
+    assert not (run / "open_steps").exists(), "its results are on disk"
+    record = json.loads((run / "results.json").read_text())["validate"]
+    assert (record["questions"], record["repeats"]) == (4, 2)
+    assert record["seconds_per_question"] * 4 > sum(lines[-1]["seconds"] for lines in files), "time of the killed one"
+    groups = read_groups(run / "journal" / "validate" / "validation-000000.parquet")
+    spans = [span for g in groups for r in g.rollouts for t in r.trajectories() for span in t.spans]
+    assert said <= Counter(span.ids for span in spans if span.kind == "action"), "a finished turn was lost"
+
+
 def test_a_run_killed_in_play_says_its_finished_turns_again(tmp_path: Path, root: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = command(tmp_path, "run", "--data.schedule=eager", "--data.rollouts_per_query=8")

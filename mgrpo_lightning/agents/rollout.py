@@ -221,7 +221,7 @@ class _Delegate:
         memory = self.rollout.play.memory
         if memory is None:
             return await run()
-        key = key_of("call", self.trajectory, place, call.name, call.arguments)
+        key = key_of("call", self.rollout.question.text, self.trajectory, place, call.name, call.arguments)
         if (known := memory.get(key)) is not None:
             return Outcome(**known)
         outcome = await run()

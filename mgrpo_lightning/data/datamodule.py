@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
@@ -23,12 +22,11 @@ from mgrpo_lightning.data.peers import PeersConfig
 from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.data.recorded import recorded_groups
-from mgrpo_lightning.data.resuming import open_step, played_before, remove_closed_steps, saved_steps
+from mgrpo_lightning.data.resuming import open_held_out, open_step, played_before, remove_closed_steps, saved_steps
 from mgrpo_lightning.data.selection import SelectionConfig, selected
 from mgrpo_lightning.data.streams import PlayedStream, TrainStream, part_of
 from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.tasks.base import Question, Task
 from mgrpo_lightning.trajectory import Group
 
@@ -102,6 +100,10 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self._playing: Playing | None = None
         self.first_step = 0
         """Steps that are done: a resumed run begins behind them."""
+        self.settings: str | None = None
+        """What ``mgrpo validate`` and ``mgrpo test`` say of their task; None: they keep no finished turns."""
+        self.earlier_seconds = 0.0
+        """For how long runs that were killed had played what the held-out questions took up."""
 
     @property
     def module(self) -> TeamModule:
@@ -230,7 +232,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         assert self.trainer is not None
         part = self._part(len(questions))
         scripted = self.source == "demonstrations"
-        with nullcontext() if scripted else self._open_step(step) as memory:
+        with nullcontext() if scripted else open_step(self, step) as memory:
             groups = self.playing.play(
                 questions[part.start : part.stop],
                 step=step,
@@ -265,8 +267,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         """
         assert self.trainer is not None
         step = self.module.num_steps
-        fitting = self.trainer.state.fn == TrainerFn.FITTING
-        with self._open_step(step, held_out=first) if fitting else nullcontext() as memory:
+        with open_held_out(self, step, first=first) as memory:
+            self.earlier_seconds += memory.seconds if memory else 0.0
             return self.playing.play(
                 questions,
                 step=step,
@@ -276,15 +278,6 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 temperature=self.validation.temperature,
                 memory=memory,
             )
-
-    def _open_step(self, step: int, held_out: int | None = None) -> AbstractContextManager[OpenStep | None]:
-        assert self.trainer is not None
-        policies = self.module.policies
-
-        def identity() -> str:
-            return key_of(self.seed, {name: policy.fingerprint() for name, policy in policies.items()})
-
-        return open_step(self.trainer, step, schedule=self.schedule, identity=identity, held_out=held_out)
 
     def _played(self, questions: Sequence[Question], problem: str) -> PlayedStream:
         if not questions:

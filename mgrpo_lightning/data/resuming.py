@@ -2,50 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.data.recorded import recorded_groups
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.open_step import OpenStep, held_out_path, open_path, remove_closed
+from mgrpo_lightning.open_step import (
+    FOLDER,
+    OpenStep,
+    held_out_path,
+    key_of,
+    open_path,
+    remove_closed,
+    remove_if_empty,
+)
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.trajectory import Group
 
+if TYPE_CHECKING:
+    from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+
 
 @contextmanager
-def open_step(
-    trainer: Trainer, step: int, *, schedule: str, identity: Callable[[], str], held_out: int | None = None
-) -> Iterator[OpenStep | None]:
+def open_step(data: AlignedTrajectoryDataModule, step: int) -> Iterator[OpenStep | None]:
     """Where finished turns of a step are kept, which a run that is killed and resumed says again; None: nowhere.
 
     A run under ``rounds`` needs none, as it plays the same again; a run without checkpoints is never resumed.
 
     Args:
-        trainer: The run.
-        step: Training step, or steps done before a validation.
-        schedule: Of its play.
-        identity: Of all that must be the same for old turns to count.
-        held_out: Index of the first held-out question of those that are played; None: a training step is.
+        data: Plays the step.
+        step: Training step.
     """
-    folder = _open_steps(trainer, schedule)
+    trainer = _trainer(data)
+    if (folder := _open_steps(trainer, data.schedule)) is None:
+        yield None
+        return
+    remove_closed_steps(trainer, data.schedule)
+    with _told(data, open_path(folder, step, rank=trainer.global_rank), f"step {step}") as memory:
+        yield memory
+
+
+@contextmanager
+def open_held_out(data: AlignedTrajectoryDataModule, step: int, *, first: int) -> Iterator[OpenStep | None]:
+    """Like ``open_step``, for a batch of held-out questions: of a fit, or of a command that does nothing else.
+
+    Args:
+        data: Plays them; such a command keeps what it finished if the data module has ``settings``.
+        step: Steps done before.
+        first: Index of the batch's first question.
+    """
+    trainer = _trainer(data)
+    folder, what = _open_steps(trainer, data.schedule), f"validation at step {step}"
+    if folder is not None and trainer.state.fn != TrainerFn.FITTING:
+        folder = command_folder(trainer) if data.settings is not None else None
+        what = f"{command_folder(trainer).name} (from {folder})"
     if folder is None:
         yield None
         return
-    remove_closed_steps(trainer, schedule)
-    path = open_path(folder, step, rank=trainer.global_rank)
-    what = f"step {step} goes on"
-    if held_out is not None:
-        path, what = held_out_path(folder, step, first=held_out), f"validation at step {step} goes on"
-    with closing(OpenStep(path, identity())) as memory:
-        if memory.found:
-            rank_zero_info(f"{what}: {memory.found} finished turns and calls are taken up.")
+    with _told(data, held_out_path(folder, step, first=first), what) as memory:
         yield memory
+
+
+@contextmanager
+def _told(data: AlignedTrajectoryDataModule, path: Path, what: str) -> Iterator[OpenStep]:
+    """An open step; whoever looks on is told what goes on where there is something to go on with."""
+    policies = {name: policy.fingerprint() for name, policy in data.module.policies.items()}
+    with closing(OpenStep(path, key_of(data.seed, policies, data.settings))) as memory:
+        if memory.found:
+            rank_zero_info(f"{what} goes on: {memory.found} finished turns and calls are taken up.")
+        yield memory
+
+
+def command_folder(trainer: Trainer) -> Path:
+    """Where ``mgrpo validate`` or ``mgrpo test`` keeps what is finished.
+
+    Args:
+        trainer: Of the command.
+    """
+    assert trainer.state.fn is not None
+    return Path(trainer.default_root_dir) / FOLDER / trainer.state.fn.value
+
+
+def remove_finished(trainer: Trainer) -> None:
+    """Remove what a command kept, whose results are on disk now.
+
+    Args:
+        trainer: Of ``mgrpo validate`` or ``mgrpo test``.
+    """
+    if trainer.is_global_zero:
+        folder = command_folder(trainer)
+        shutil.rmtree(folder, ignore_errors=True)
+        remove_if_empty(folder.parent)
 
 
 def saved_steps(trainer: Trainer) -> int:
@@ -92,7 +148,12 @@ def played_before(folder: Path | None, step: int, roles: Mapping[str, RoleConfig
     return [group for group in recorded_groups(folder, step, roles) if group.rollouts[0].main.key.query in part]
 
 
+def _trainer(data: AlignedTrajectoryDataModule) -> Trainer:
+    assert data.trainer is not None
+    return data.trainer
+
+
 def _open_steps(trainer: Trainer, schedule: str) -> Path | None:
     """The folder of open steps, None where none are kept."""
     kept = schedule == "eager" and isinstance(trainer.checkpoint_callback, ModelCheckpoint)
-    return Path(trainer.default_root_dir) / "open_steps" if kept else None
+    return Path(trainer.default_root_dir) / FOLDER if kept else None

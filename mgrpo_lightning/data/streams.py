@@ -45,6 +45,7 @@ class PlayedStream:
         return -(-len(self.part) // self.per_batch)
 
     def __iter__(self) -> Iterator[list[Group]]:
+        self.data.earlier_seconds = 0.0
         for start in range(0, len(self.part), self.per_batch):
             chunk = self.part[start : start + self.per_batch]
             yield self.data.played_batch(self.questions[chunk.start : chunk.stop], first=chunk.start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -24,6 +24,9 @@ from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.tasks.agreement import Agreement, agreement_figures
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.trajectory import Group
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 
 
 def judge_figures(agreement: Agreement | None, device: torch.device) -> dict[str, float]:
@@ -73,6 +76,19 @@ class Evaluation(nn.Module):
         if agreement is not None:
             agreement.take()  # what training has asked is no part of this
 
+    @classmethod
+    def of_run(cls, roles: Mapping[str, RoleConfig], data: AlignedTrajectoryDataModule, *, testing: bool) -> Evaluation:
+        """The evaluation that a run's data module describes.
+
+        Args:
+            roles: The team.
+            data: What is asked, and how often.
+            testing: Whether the split is ``test`` whatever it says.
+        """
+        task, config = data.task, data.validation
+        questions = task.questions("test" if testing else config.split)
+        return cls(roles, questions, by=task.table_by, repeats=config.repeats, agreement=task.agreement)
+
     def observe(self, groups: Sequence[Group]) -> None:
         """Add played and scored groups.
 
@@ -86,12 +102,15 @@ class Evaluation(nn.Module):
             for rollout in group.rollouts:
                 observe_answer(self.answers, group.question, rollout, self._by)
 
-    def finish(self, step: int, device: torch.device) -> tuple[dict[str, float], dict[str, Any]]:
+    def finish(
+        self, step: int, device: torch.device, *, earlier: float = 0.0
+    ) -> tuple[dict[str, float], dict[str, Any]]:
         """The means by name, and the record that results.json holds.
 
         Args:
             step: Optimizer steps before this run.
             device: Where the process group computes.
+            earlier: Seconds that runs which were killed had played what was taken up from them.
         """
         (answers, counts), (play, _) = self.answers.take(), self.play.take()
         (num_undecided,) = map(int, over_ranks([self._undecided], device))
@@ -105,7 +124,7 @@ class Evaluation(nn.Module):
             "format_rate": {role: play.get(f"{role}/format_rate") for role in self._roles},
             "calls_per_rollout": play["calls_per_rollout"],
             "tokens_per_rollout": play["tokens_per_rollout"],
-            "seconds_per_question": (time.monotonic() - self._started) / max(questions, 1),
+            "seconds_per_question": (earlier + time.monotonic() - self._started) / max(questions, 1),
             **{
                 f"by_{key}": {
                     label.removeprefix(f"{key}="): {

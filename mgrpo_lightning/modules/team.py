@@ -229,14 +229,7 @@ class TeamModule(LightningModule):
     @override
     def on_validation_epoch_start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        split = "test" if self.trainer.testing else data.validation.split
-        self._evaluation = Evaluation(
-            self.roles,
-            data.task.questions(split),
-            by=data.task.table_by,
-            repeats=data.validation.repeats,
-            agreement=data.task.agreement,
-        ).to(self.device)
+        self._evaluation = Evaluation.of_run(self.roles, data, testing=self.trainer.testing).to(self.device)
 
     @override
     def validation_step(self, batch: list[Group], batch_idx: int) -> None:
@@ -246,7 +239,8 @@ class TeamModule(LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         assert self._evaluation is not None
-        rates, result = self._evaluation.finish(self.num_steps, self.device)
+        earlier = self.trainer.datamodule.earlier_seconds  # type: ignore[attr-defined]
+        rates, result = self._evaluation.finish(self.num_steps, self.device, earlier=earlier)
         self.validation_results.append(result)
         self.log_dict({f"val/{name}": value for name, value in rates.items()}, batch_size=1)
 

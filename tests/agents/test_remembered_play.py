@@ -118,7 +118,29 @@ def test_a_turn_on_other_words_is_not_said_again(tmp_path: Path) -> None:
     memory = OpenStep(path, "")
     for record in records:
         if record["value"].get("text") != "old page":
-            memory.put(**record)
+            memory.put(record["key"], record["value"])
     assert len(whole_lines(path)[0]) == len(records)
     memory.close()
     assert report_on("new page") == ("new page", answer("of new page"))
+
+
+def test_a_call_for_another_question_is_not_answered_again(tmp_path: Path) -> None:
+    """A run whose questions have changed makes the same call at the same place, in another world."""
+
+    def found(text: str, result: str) -> str:
+        async def search(query: str) -> str:
+            return result
+
+        speak: dict[str, Callable[..., str]] = {
+            "main": lambda task, turn, order: call("searcher", task="find") if turn == 0 else answer("done"),
+            "searcher": lambda task, turn, order: call("search", query="q") if turn == 0 else answer("found"),
+        }
+        memory = OpenStep(tmp_path / "held-out-000000-0.jsonl", "")
+        team, _ = make_team(duo(), speak, {"search": FakeTool(search)})
+        (group,) = team.play([question(text)], step=0, rollouts=1, memory=memory)
+        memory.close()
+        return group.rollouts[0].subs[0].calls[0].result
+
+    assert found("Which?", "old page") == "old page"
+    assert found("Which?", "new page") == "old page", "the same question goes on"
+    assert found("Who?", "new page") == "new page"
