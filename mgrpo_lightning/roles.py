@@ -148,7 +148,9 @@ class RoleConfig:
     system_prompt: str | None = None
     """System message; None writes one from the tools and roles it may call."""
     chat_template: str | None = None
-    """None: the tokenizer's own; ``chatml``: the package's prefix-preserving ChatML; else a Jinja file."""
+    """None: the tokenizer's own; ``chatml``: the package's prefix-preserving ChatML; ``chatml_no_think``: the same with
+    an empty thought before each turn, for models that think unless they are told not to, such as Qwen3-8B; else a
+    Jinja file."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Sampling while training."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)

@@ -85,7 +85,8 @@ class Dialect(Protocol):
         ...
 
 
-_TAG = re.compile(r"</?(?:tool_call|tool_response|answer|think)>")
+TAG = re.compile(r"</?(?:tool_call|tool_response|answer|think)>")
+"""The protocol's own words in pointed brackets; a tokenizer may have tokens for them."""
 _CONTROL = re.compile(r"<\|[^|<>\s]+\|>")
 
 
@@ -172,7 +173,7 @@ class _Findings:
 def _pieces(text: str) -> Iterator[tuple[str | Violation, str, int]]:
     """Cut a turn into (kind, body, position): kind is text, tool_call, answer, or the rule broken there."""
     position = 0
-    while tag := _TAG.search(text, position):
+    while tag := TAG.search(text, position):
         yield "text", text[position : tag.start()], position
         name, position = tag.group().strip("</>"), tag.end()
         if tag.group().startswith("</"):
@@ -188,7 +189,7 @@ def _pieces(text: str) -> Iterator[tuple[str | Violation, str, int]]:
             yield "text", text[tag.start() : end + len("</think>")], tag.start()
             position = end + len("</think>")
         else:
-            close = _TAG.search(text, position)
+            close = TAG.search(text, position)
             if close is None or close.group() != f"</{name}>":
                 yield Violation.UNCLOSED_CALL if name == "tool_call" else Violation.UNCLOSED_ANSWER, "", tag.start()
                 continue
@@ -215,7 +216,7 @@ def _read_call(body: str) -> ToolCall | Violation:
 def _write_call(call: ToolCall) -> str:
     body = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
     # A tag inside an argument is written with a JSON escape, so that it cannot end the call.
-    return body.replace("<", "\\u003c") if _TAG.search(body) or _CONTROL.search(body) else body
+    return body.replace("<", "\\u003c") if TAG.search(body) or _CONTROL.search(body) else body
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -100,7 +100,10 @@ class Agent:
         record.messages.append(Message("assistant", text))
         if not turn.stopped:
             return Action(text, violations=(Violation.TRUNCATED,))
-        return self.seat.dialect.parse(text)
+        action = self.seat.dialect.parse(text)
+        if self.seat.control_ids.isdisjoint(turn.ids[:-1]) or Violation.CONTROL_TOKEN in action.violations:
+            return action
+        return Action(action.thought, violations=(Violation.CONTROL_TOKEN, *action.violations))
 
     def observe(self, results: Sequence[str]) -> None:
         """Put texts in front of the policy, cut to what its limits leave room for.
@@ -110,10 +113,13 @@ class Agent:
         """
         chat, limits, length = self.seat.chat, self.seat.config.limits, self._conversation.length
         contents = self.seat.cut(results)
-        self._last = self._is_last(length + len(chat.observe(contents, after_cut=False)))
+        # A model may end its turn otherwise than the template does, whose end must stand there all the same.
+        unended = self.trajectory.spans[-1].ids[-1] != chat.end_id
+        self._last = self._is_last(length + len(chat.observe(contents, after_cut=unended)))
         if self._last:
-            contents = self.seat.cut_with_notice(results, room=limits.context - limits.new_tokens - length)
-        ids = chat.observe(contents, after_cut=False)
+            room = limits.context - limits.new_tokens - length
+            contents = self.seat.cut_with_notice(results, room=room, after_cut=unended)
+        ids = chat.observe(contents, after_cut=unended)
         self._conversation.extend(ids)
         self.trajectory.spans.append(Span("observation", tuple(ids)))
         self.trajectory.messages += [Message("tool", content) for content in contents]

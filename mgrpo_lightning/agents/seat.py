@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mgrpo_lightning.agents.actions import Dialect
+from mgrpo_lightning.agents.actions import TAG, Dialect
 from mgrpo_lightning.agents.prompts import NOTICE, Signature, signatures, system_prompt
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.roles import RoleConfig
@@ -56,9 +56,14 @@ class Seat:
         return system_prompt(self.role, self.config, self.offers, self.equals)
 
     @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Tokens that no turn may hold before its end: the tokenizer's special ones that are none of the protocol's."""
+        return frozenset(index for text, index in self.chat.specials.items() if not TAG.fullmatch(text))
+
+    @cached_property
     def notice_tokens(self) -> int:
-        """Length of the shortest observation before a last turn."""
-        return len(self.chat.observe([NOTICE], after_cut=False))
+        """Length of the shortest observation before a last turn, however the turn before ended."""
+        return len(self.chat.observe([NOTICE], after_cut=self.chat.stop_ids != (self.chat.end_id,)))
 
     def prompt(self, task: str) -> tuple[list[int], list[Message]]:
         """Ids and messages that open a trajectory.
@@ -92,19 +97,20 @@ class Seat:
         """
         return [self.chat.cut(result, self.config.limits.observation) for result in results]
 
-    def cut_with_notice(self, results: Sequence[str], *, room: int) -> list[str]:
+    def cut_with_notice(self, results: Sequence[str], *, room: int, after_cut: bool) -> list[str]:
         """Cut results further, until they and the notice fit; the bare notice if nothing else does.
 
         Args:
             results: Texts of tools, reports and errors.
             room: Tokens that the whole observation may have; at least ``notice_tokens``.
+            after_cut: Whether the turn lacks the template's end; see ``Chat.observe``.
         """
         assert room >= self.notice_tokens, f"no room was kept for the notice: {room} tokens"
         budget = self.config.limits.observation
         while budget > 0:
             contents = [self.chat.cut(result, budget) for result in results]
             contents[-1] = f"{contents[-1]}\n{NOTICE}"
-            excess = len(self.chat.observe(contents, after_cut=False)) - room
+            excess = len(self.chat.observe(contents, after_cut=after_cut)) - room
             if excess <= 0:
                 return contents
             budget -= -(-excess // len(contents))

@@ -8,14 +8,14 @@ checked at construction to extend what was there (correctness.md 2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.policy.chatml import CHATML
+from mgrpo_lightning.policy.chatml import TEMPLATES
 from mgrpo_lightning.policy.encoders import Encoders
 from mgrpo_lightning.policy.template import Template
 
@@ -27,11 +27,12 @@ class Chat:
 
     Args:
         tokenizer: A fast tokenizer.
-        template: None for the tokenizer's own template, ``chatml`` for the package's, else the path of a Jinja file.
+        template: None for the tokenizer's own template, a name from ``chatml.py``, else the path of a Jinja file.
         eos_ids: Further ids that end a turn (the model's generation settings).
 
     Raises:
-        ConfigurationError: There is no template, it is not prefix-preserving, or its turns end in no control token.
+        ConfigurationError: There is no template, it is not prefix-preserving, its turns end in no control token, or
+            they begin inside of a thought.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Chat:
         assert end, "check() made sure that a turn has an end"
         self.end_id: int = end[0]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self.end_id, *eos_ids)))
-        if self.end_id not in self._encoders.special_ids:
+        if self.end_id not in self.specials.values():
             raise ConfigurationError(
                 f"the chat template ends a turn with {tokenizer.decode([self.end_id])!r}, which is no special token.",
                 hint="take a template whose turns end in a special token of this tokenizer.",
@@ -75,11 +76,16 @@ class Chat:
 
         Args:
             results: One text per tool result or report, in order; at least one.
-            after_cut: The turn has no stop token; the missing one becomes part of the observation.
+            after_cut: The turn has no stop token, or not the template's: that becomes part of the observation.
         """
         assert results, "an observation has at least one result"
         ids = _interleave(self._pieces(False, len(results)), [self.encode(text) for text in results])
         return ids if after_cut else ids[1:]
+
+    @property
+    def specials(self) -> Mapping[str, int]:
+        """The tokenizer's special tokens, by their text."""
+        return self._encoders.specials
 
     def encode(self, text: str) -> list[int]:
         """Text from outside: neither control tokens nor tags."""
@@ -118,15 +124,15 @@ class Chat:
 
 
 def _source(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:
-    if template == "chatml":
-        return CHATML
+    if template in TEMPLATES:
+        return TEMPLATES[template]
     if template is not None:
         try:
             return Path(template).read_text()
         except OSError as error:
             raise ConfigurationError(
                 f"chat_template {template!r} cannot be read: {error.strerror}.",
-                hint="give `chatml` or the path of a Jinja file, or leave it out for the tokenizer's own.",
+                hint=f"give {' or '.join(TEMPLATES)} or the path of a Jinja file, or nothing for the tokenizer's own.",
             ) from error
     own = getattr(tokenizer, "chat_template", None)
     if not isinstance(own, str):

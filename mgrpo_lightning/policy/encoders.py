@@ -32,11 +32,11 @@ class Encoders:
             )
         description = json.loads(backend.to_str())
         self._tokenizer = tokenizer
-        self._added: dict[str, int] = {entry["content"]: entry["id"] for entry in description["added_tokens"]}
-        self.special_ids: frozenset[int] = frozenset(
-            entry["id"] for entry in description["added_tokens"] if entry["special"]
-        )
-        tags = sorted((entry["content"] for entry in description["added_tokens"] if not entry["special"]), key=len)
+        added = description["added_tokens"]
+        self._added: dict[str, int] = {entry["content"]: entry["id"] for entry in added if _is_control(entry)}
+        self.specials: dict[str, int] = {entry["content"]: entry["id"] for entry in added if entry["special"]}
+        """The special tokens, by their text."""
+        tags = sorted(self._added.keys() - self.specials.keys(), key=len)
         self._tags = re.compile(f"({'|'.join(map(re.escape, reversed(tags)))})") if tags else None
         self._full = _reader(description, added=True)
         self._plain = _reader(description, added=False)
@@ -72,32 +72,47 @@ class Encoders:
         Raises:
             ConfigurationError: It does; the message names the token or the text.
         """
-        added = set(self._added.values())
+        added, specials = set(self._added.values()), set(self.specials.values())
         for token in self._added:
-            if added & set(self.plain(token)) or self.special_ids & set(self.tagged(token)):
+            if added & set(self.plain(token)) or specials & set(self.tagged(token)):
                 raise ConfigurationError(
                     f"the tokenizer reads {token!r} as a control token even as plain text.",
                     hint="take a model with a byte-level BPE tokenizer.",
                 )
-        for text in ("x", " x", "\nx"):
-            if self.decode(self.plain(text)) != text:
+        for texts in (["x"], [" x"], ["\nx"], ["x", "y"]):  # the last: some decoders hide a space at the very front
+            text, read = "".join(texts), self.decode([token for text in texts for token in self.plain(text)])
+            if read != text:
                 raise ConfigurationError(
-                    f"the tokenizer reads {text!r} as {self.decode(self.plain(text))!r}: pieces of a conversation "
-                    "cannot be joined exactly.",
+                    f"the tokenizer reads {text!r} as {read!r}: pieces of a conversation cannot be joined exactly.",
                     hint="take a model whose tokenizer adds no space in front of a text.",
                 )
 
 
+def _is_control(entry: dict[str, Any]) -> bool:
+    """Whether an added token is more than text: some models list runs of white space among the added tokens."""
+    return entry["special"] or bool(entry["content"].strip())
+
+
 def _reader(description: dict[str, Any], *, added: bool) -> Tokenizer:
-    """A copy that puts nothing around a text, with or without the added tokens."""
+    """A copy that puts nothing around a text, with or without the added tokens.
+
+    Raises:
+        ConfigurationError: The vocabulary cannot do without them.
+    """
     copy = {**description, "post_processor": None, "padding": None, "truncation": None}
     if not added:
         unknown = description["model"].get("unk_token")  # the model needs it; check() refuses it where it is special
-        dropped = {entry["content"] for entry in description["added_tokens"]} - {unknown}
-        copy["added_tokens"] = []
+        dropped = {entry["content"] for entry in description["added_tokens"] if _is_control(entry)} - {unknown}
+        copy["added_tokens"] = [entry for entry in description["added_tokens"] if not _is_control(entry)]
         vocabulary = description["model"].get("vocab")
         if isinstance(vocabulary, dict):
             # Some tokenizers list control tokens in the vocabulary too, where a whole-word match could find them.
             kept = {token: index for token, index in vocabulary.items() if token not in dropped}
             copy["model"] = {**description["model"], "vocab": kept}
-    return Tokenizer.from_str(json.dumps(copy))
+    try:
+        return Tokenizer.from_str(json.dumps(copy))
+    except Exception as error:  # the bindings raise nothing more exact
+        raise ConfigurationError(
+            f"the tokenizer cannot be read without its control tokens: {error}.",
+            hint="take a model with a byte-level BPE tokenizer.",
+        ) from error

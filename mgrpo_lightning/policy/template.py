@@ -23,6 +23,13 @@ _TURNS = (
 )
 
 
+# What a result may hold; a template that writes it another way, such as in JSON, would show the policy another text.
+_RESULT = '"quoted"\n\\ and more'
+# Where a template asks for the date, it is the day of Llama 3.2's release, the default of Llama's templates: the same
+# prompt must have the same ids on every day, in every process of a run.
+_NO_CLOCK = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+
+
 def _mark(index: int) -> str:
     """A character of Unicode's private use area stands for the text with this index."""
     return chr(0xE000 + index)
@@ -38,7 +45,7 @@ class Template:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
         self._tokenizer = tokenizer
-        self._source = source
+        self._source = _NO_CLOCK + source if "strftime_now" in source else source
         self._tool_role = self._knows_tool_role()
 
     def opening(self, *, system: bool) -> list[str]:
@@ -56,8 +63,15 @@ class Template:
         """Compare whole renderings with the concatenation that a conversation is made of.
 
         Raises:
-            ConfigurationError: They differ.
+            ConfigurationError: They differ, or turns begin inside of a thought.
         """
+        header = self.opening(system=True)[-1]
+        if header.rfind("<think>") > header.rfind("</think>"):
+            raise ConfigurationError(
+                f"the chat template begins a turn with {header[-30:]!r}, inside of a thought that the turn is not seen "
+                "to open.",
+                hint="set `chat_template: chatml` for the role, or a Jinja file that leaves `<think>` to the model.",
+            )
         for turn in _TURNS:
             messages = [("system", "s"), ("user", "u")]
             joined = _fill(self.opening(system=True), ["s", "u"])
@@ -84,11 +98,12 @@ class Template:
     def _knows_tool_role(self) -> bool:
         if not re.search(r"""["']tool["']""", self._source):
             return False
+        result = f"{_mark(2)}{_RESULT}{_mark(3)}"
         try:
-            text = self._render([("user", _mark(0)), ("assistant", _mark(1)), ("tool", _mark(2))])
+            text = self._render([("user", _mark(0)), ("assistant", _mark(1)), ("tool", result)])
         except ConfigurationError:
             return False
-        return _mark(2) in text
+        return result in text
 
     def _render(self, messages: Sequence[tuple[str, str]]) -> str:
         try:

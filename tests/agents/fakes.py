@@ -17,13 +17,16 @@ from mgrpo_lightning.tasks.base import Question, Split, Task
 from mgrpo_lightning.trajectory import Trajectory
 
 T = TypeVar("T")
-START, END = 256, 257
+START, END, OTHER = 256, 257, 258
+"""Control tokens; the last one ends a turn too where the chat's ``stop_ids`` have it. Spoken as a character each."""
 
 
 class FakeChat:
     """ids are UTF-8 bytes; 256 and 257 stand around a message."""
 
+    end_id = END
     stop_ids = (END,)
+    specials = {"<start>": START, "<end>": END, "<other>": OTHER}  # noqa: RUF012 - never changed
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
@@ -38,8 +41,7 @@ class FakeChat:
         return [START, *self.encode(f"S{system}"), END, START, *self.encode(f"U{user}"), END, START]
 
     def observe(self, results: Sequence[str], *, after_cut: bool) -> list[int]:
-        assert not after_cut
-        return [*(i for result in results for i in (START, *self.encode(f"T{result}"), END)), START]
+        return [*[END] * after_cut, *(i for result in results for i in (START, *self.encode(f"T{result}"), END)), START]
 
     def cut(self, text: str, max_tokens: int) -> str:
         return text if len(text.encode()) <= max_tokens else text.encode()[:max_tokens].decode(errors="ignore")
@@ -81,11 +83,13 @@ class FakeConversation:
         await self.sampler.delay(self)
         text = self.sampler.speak(self.task, self.turns, self.order)
         self.turns += 1
-        ids = list(text.encode()) if text.endswith("...") else [*text.encode(), END]
+        ids = [i for word in text for i in ([ord(word)] if ord(word) in (START, OTHER) else word.encode())]
+        ids += [] if text.endswith(("...", chr(OTHER))) else [END]
         kept = tuple(ids[: params.max_new_tokens])
         self.ids += kept
         logprobs = tuple(-0.5 - position / 16 for position in range(len(kept)))
-        return SampledTurn(kept, logprobs, stopped=bool(kept) and kept[-1] == END, version=self.sampler.version)
+        stopped = bool(kept) and kept[-1] in params.stop_ids
+        return SampledTurn(kept, logprobs, stopped=stopped, version=self.sampler.version)
 
     def fork(self, n: int) -> list[Conversation]:
         children = [FakeConversation(self.sampler, list(self.ids), (*self.order, k)) for k in range(n)]

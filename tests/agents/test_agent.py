@@ -14,6 +14,8 @@ from mgrpo_lightning.roles import LimitsConfig, RoleConfig
 from mgrpo_lightning.trajectory import Span, Trajectory
 from tests.agents.fakes import (
     END,
+    OTHER,
+    START,
     FakeChat,
     FakeConversation,
     FakeTool,
@@ -116,6 +118,21 @@ def test_headers_and_results_have_no_log_probability() -> None:
     untrained = [token for token, trained in zip(played.ids, played.action_mask, strict=True) if not trained]
     chat = FakeChat()
     assert untrained == [*chat.open("find", "Which?"), *chat.observe(["page of x"], after_cut=False)]
+
+
+def test_a_turn_that_ends_in_another_token_gets_the_templates_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sampled is trained, and what follows reads as the template would have it."""
+    monkeypatch.setattr(FakeChat, "stop_ids", (END, OTHER))
+    played, _ = play([SEARCH + chr(OTHER), SEARCH])
+    observations = [span.ids for span in played.spans if span.kind == "observation"]
+    assert played.spans[1].ids == (*SEARCH.encode(), OTHER)
+    assert observations[1] == (END, *observations[2])
+    assert played.valid
+
+
+def test_a_control_token_inside_of_a_turn_breaks_the_format_whatever_it_is_called() -> None:
+    played, _ = play([f"I say{chr(START)} {SEARCH}"])
+    assert played.violations == [Violation.CONTROL_TOKEN]
 
 
 @pytest.mark.parametrize(
@@ -243,13 +260,15 @@ def test_a_long_result_leaves_room_for_a_whole_answering_turn() -> None:
     assert shown[1].endswith(f"z\n{NOTICE}")
 
 
-def test_when_nothing_else_fits_the_notice_does() -> None:
+@pytest.mark.parametrize("end", ["", chr(OTHER)])
+def test_when_nothing_else_fits_the_notice_does(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeChat, "stop_ids", (END, OTHER) if end else (END,))
     prompt = len(FakeChat().open("find", "Which?"))
-    shortest = len(FakeChat().observe([NOTICE], after_cut=False))
+    shortest = len(FakeChat().observe([NOTICE], after_cut=bool(end)))
     # A turn with as many calls as it has room for, and not one spare token for their results.
     crowd = call("search", query="x").replace("\n", "") * 4
     budget = limits(new_tokens=len(crowd) + 1, context=prompt + 2 * (len(crowd) + 1) + shortest, observation=30)
-    played, _ = play([crowd], budget=budget)
+    played, _ = play([crowd + end], budget=budget)
     assert tool_texts(played) == [NOTICE]
     assert [c.result for c in played.calls] == ["page of x"] * 4
     assert (played.valid, played.num_turns) == (True, 2)

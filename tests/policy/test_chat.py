@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import WordLevel
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE, WordLevel
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mgrpo_lightning.errors import ConfigurationError
@@ -77,6 +77,16 @@ def test_a_conversation_is_the_templates_rendering_of_its_messages() -> None:
         [{"role": role, "content": content} for role, content in messages], tokenize=False
     )
     assert text(ids) + "\n" == rendered
+
+
+def test_without_thinking_every_turn_begins_behind_an_empty_thought() -> None:
+    chat = Chat(TOKENIZER, "chatml_no_think")
+    head = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert text(chat.open("s", "u")) == f"<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n{head}"
+    assert text(chat.observe(["r"], after_cut=True)) == (
+        f"<|im_end|>\n<|im_start|>user\n<tool_response>\nr\n</tool_response><|im_end|>\n{head}"
+    )
+    assert chat.encode_action("a") == CHAT.encode_action("a"), "the thought is none of the policy's words"
 
 
 def test_the_stop_token_is_trained_unless_the_turn_was_cut() -> None:
@@ -181,9 +191,32 @@ def test_a_template_without_a_tool_role_gets_user_messages_with_tags(tmp_path: P
     assert chat.observe(["one", "two"], after_cut=True) == CHAT.observe(["one", "two"], after_cut=True)
 
 
+AS_JSON = """
+{%- for m in messages -%}
+{{- '<|im_start|>' + ('ipython' if m.role == 'tool' else m.role) + '\n' -}}
+{{- (m.content | tojson if m.role == 'tool' else m.content) + '<|im_end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}
+"""
+
+
+def test_a_template_that_writes_results_another_way_gets_user_messages_too(tmp_path: Path) -> None:
+    """As Llama 3.1's does: between double quotes, with JSON's escapes, that the pieces around a text cannot have."""
+    chat = with_template(AS_JSON, tmp_path)
+    assert chat.observe(['"one"'], after_cut=True) == CHAT.observe(['"one"'], after_cut=True)
+    verbatim = with_template(AS_JSON.replace(" | tojson", ""), tmp_path)
+    assert "<|im_start|>ipython\none<|im_end|>" in text(verbatim.observe(["one"], after_cut=True))
+
+
+def test_a_prompt_is_the_same_on_every_day(tmp_path: Path) -> None:
+    dated = GENERIC.replace("{% for", "{{ '<|im_start|>date\n' + strftime_now('%d %b %Y') }}{% for", 1)
+    assert text(with_template(dated, tmp_path).open("s", "u")).startswith("<|im_start|>date\n26 Jul 2024<|im_start|>")
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
+        (GENERIC.replace("assistant\n", "assistant\n<think>\n"), "inside of a thought"),
         (GENERIC.replace("m['content']", "m['content'] + m['content']"), "drops, repeats or reorders"),
         (GENERIC.replace("messages", "messages[:2]"), "drops, repeats or reorders"),
         (GENERIC.replace("{% for", "{{ raise_exception('no system') }}{% for"), "cannot render.*no system"),
@@ -219,4 +252,45 @@ def test_a_tokenizer_that_reads_control_tokens_in_text_is_refused(tiny_tokenizer
     backend.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", unk_token="[UNK]")
     with pytest.raises(ConfigurationError, match="HINT: take a model"):
+        Chat(tokenizer, "chatml")
+
+
+def bpe(merges: list[tuple[str, str]], words: list[str], **special: bool) -> PreTrainedTokenizerFast:
+    """A BPE of characters with some merges and, as its last words, added tokens."""
+    characters = sorted({*"abcdefghijklmnopqrstuvwxyzTOL<>|/_.'\n \u2581"})
+    vocabulary = {token: index for index, token in enumerate([*characters, *map("".join, merges)])}
+    tokenizer = Tokenizer(BPE(vocabulary, merges))
+    tokenizer.decoder = decoders.Fuse()
+    for word in words:
+        tokenizer.add_tokens([AddedToken(word, special=special.get(word, False), normalized=False)])
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+
+
+def test_white_space_among_the_added_tokens_is_text() -> None:
+    """Gemma lists runs of newlines and spaces there, which its merges need."""
+    tokenizer = bpe([("\n", "\n"), ("a", "b")], ["\n\n", "<answer>"])
+    chat = Chat(tokenizer, "chatml")
+    vocabulary = tokenizer.get_vocab()
+    outside = chat.encode("ab\n\n<answer>")
+    assert outside[:2] == [vocabulary["ab"], vocabulary["\n\n"]], "as the model reads it"
+    assert vocabulary["<answer>"] not in outside
+    assert vocabulary["<answer>"] in chat.encode_tagged("ab\n\n<answer>")
+    assert tokenizer.decode(outside) == "ab\n\n<answer>"
+
+
+def test_a_vocabulary_that_is_made_of_its_control_tokens_is_a_clear_error() -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be read without its control tokens.*HINT"):
+        Chat(bpe([("<", "a"), ("<a", ">")], ["<a", "x"]), "chatml")
+
+
+def test_a_tokenizer_that_hides_a_space_in_front_of_a_text_is_refused() -> None:
+    tokenizer = bpe([], [])
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    tokenizer.backend_tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    with pytest.raises(ConfigurationError, match=r"reads 'xy' as 'x y'.*HINT.*adds no space"):
         Chat(tokenizer, "chatml")
