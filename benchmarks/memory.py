@@ -68,7 +68,7 @@ def fill(folder: str, queries: int) -> dict[str, Any]:
         queries: A step.
     """
     cli = make_cli(options(folder, queries), run=False)
-    plan = planned(cli.model, cli.datamodule)
+    plan = planned(cli.model, cli.datamodule, on_gpu=cli.on_gpu)
     peak = PeakMemory()
     cli.model.configure_model()
     loaded = peak.rise()

@@ -10,15 +10,18 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks import (
@@ -35,12 +38,12 @@ from mgrpo_lightning.callbacks import (
 from mgrpo_lightning.checkpointing import FILENAME, AtomicCheckpointIO, last_checkpoint, refuse_two_runs
 from mgrpo_lightning.composition import compose
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
-from mgrpo_lightning.data.resuming import remove_finished
+from mgrpo_lightning.data.resuming import played_settings, remove_finished
 from mgrpo_lightning.dry_run import dry_run
 from mgrpo_lightning.errors import STOPPED, MgrpoError, RunStopped
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.open_step import key_of
-from mgrpo_lightning.store.layout import FOLDER
+from mgrpo_lightning.run_config import RunConfig, RunConfigCallback, link_run
 from mgrpo_lightning.strategies import team as strategies
 from mgrpo_lightning.strategies.slurm import StepEnvironment
 from mgrpo_lightning.tasks.base import Question
@@ -49,8 +52,6 @@ from mgrpo_lightning.tasks.base import Question
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 
-OF_A_COMMAND = ("ckpt_path", "weights_only", "dry_run")
-"""Settings that say how a fit was started, not what it is; the saved config is for every command."""
 TRAINER_DEFAULTS = {
     "max_epochs": -1,  # the length of a run is max_steps; one that is extended later starts another epoch
     "num_sanity_val_steps": 0,
@@ -58,39 +59,6 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 1,
     "enable_model_summary": False,  # the bases are no submodules, so Lightning's table would be empty
 }
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Where a run writes, and its seed."""
-
-    name: str = "run"
-    """Folder of the run under the root."""
-    root: str = "runs"
-    """Folder of all runs."""
-    seed: int = 0
-    """Fixes questions, adapters' initial values, sampling and alignment; linked to model and data."""
-    role: str | None = None
-    """The role that this process plays and trains, in a folder of its own inside the run's, while others play theirs.
-    They share the run's ``store``. None: all roles are played here."""
-
-
-class RunConfigCallback(SaveConfigCallback):
-    """Saves the resolved config of a fit as config.yaml in the run folder, replacing that of an earlier attempt."""
-
-    @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
-
-    @override
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        path = Path(trainer.default_root_dir) / "config.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        config = self.config.clone()
-        for name in OF_A_COMMAND:
-            del config[name]
-        self.parser.save(config, str(path), skip_none=False, overwrite=True, multifile=False, skip_validation=True)
 
 
 class MgrpoCLI(LightningCLI):
@@ -116,15 +84,7 @@ class MgrpoCLI(LightningCLI):
                 "checkpoint.enable_version_counter": False,  # a step that is done again replaces its damaged file
             }
         )
-        folder = ("run.root", "run.name", "run.role")
-        parser.link_arguments(folder, "trainer.default_root_dir", compute_fn=_folder)
-        parser.link_arguments(folder, "checkpoint.dirpath", compute_fn=_checkpoints)
-        parser.link_arguments(folder, "data.init_args.store", compute_fn=_store)
-        parser.link_arguments((*folder, "rollout_log.dirpath"), "data.init_args.journal", compute_fn=_journal)
-        parser.link_arguments("run.role", "model.init_args.local_roles", compute_fn=_local)
-        parser.link_arguments("run.seed", "seed_everything")
-        parser.link_arguments("run.seed", "model.init_args.seed")
-        parser.link_arguments("run.seed", "data.init_args.seed")
+        link_run(parser)
 
     @override
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -140,6 +100,11 @@ class MgrpoCLI(LightningCLI):
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         folder = config["default_root_dir"]
+        self.on_gpu = config["accelerator"] in ("gpu", "cuda")
+        if config["accelerator"] == "auto":
+            self.on_gpu = torch.cuda.is_available()
+        if self._get(self.config, "dry_run", False):  # of a run on another machine, too
+            config |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
         if config["logger"] in (None, True):
             config["logger"] = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
         plugins = config["plugins"] or []
@@ -166,16 +131,24 @@ class MgrpoCLI(LightningCLI):
     def before_fit(self) -> None:
         """With ``--dry_run``, check and print instead of training."""
         if self._get(self.config_init, "dry_run"):
-            dry_run(self.model, self.datamodule)
+            dry_run(self.model, self.datamodule, on_gpu=self.on_gpu)
             raise SystemExit(0)
 
     def before_validate(self) -> None:
         """Tell the data module what is validated, so that a killed command can be given again and goes on."""
-        self.datamodule.settings = key_of(self._get(self.config, "data.init_args.task").as_dict())
+        task = self._get(self.config, "data.init_args.task")
+        self.datamodule.settings = None if task is None else key_of(played_settings(task.as_dict()))
 
     def after_validate(self) -> None:
-        """Nothing is left to go on with."""
-        remove_finished(self.trainer)
+        """Nothing is left to go on with, unless somebody who could not decide an answer is to be asked again."""
+        undecided = self.model.validation_results[-1]["undecided"]
+        if not undecided:
+            remove_finished(self.datamodule)
+        elif self.datamodule.settings is not None:
+            rank_zero_warn(
+                f"{undecided} answers could not be decided and count for nothing. What was played is kept: give the "
+                "command again when whoever could not be asked can be, and only they are asked again."
+            )
 
     before_test, after_test = before_validate, after_validate
 
@@ -192,26 +165,6 @@ class MgrpoCLI(LightningCLI):
         """
         for trees in self.trainer.predict(**kwargs) or []:
             print("\n\n".join(str(tree) for tree in trees))
-
-
-def _folder(root: str, name: str, role: str | None) -> str:
-    return str(Path(root) / name / (role or ""))
-
-
-def _checkpoints(root: str, name: str, role: str | None) -> str:
-    return str(Path(_folder(root, name, role)) / "checkpoints")
-
-
-def _journal(root: str, name: str, role: str | None, dirpath: str | None) -> str:
-    return dirpath or str(Path(_folder(root, name, role)) / "journal")
-
-
-def _store(root: str, name: str, role: str | None) -> str | None:
-    return None if role is None else str(Path(root) / name / FOLDER)
-
-
-def _local(role: str | None) -> list[str] | None:
-    return None if role is None else [role]
 
 
 def _quiet() -> None:
@@ -278,6 +231,9 @@ def main(args: Sequence[str] | None = None) -> None:
             doctor(words[1:])
         else:
             make_cli(words)
+    except SIGTERMException as error:  # of a SystemExit's status, which would be that of a command that is done
+        print(f"mgrpo: stopped by SIGTERM. HINT: {_again(words)}.", file=sys.stderr)
+        raise SystemExit(STOPPED) from error
     except Exception as error:
         if (mistake := _mistake(error)) is None:
             raise
@@ -288,8 +244,15 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from error
 
 
+def _again(words: Sequence[str]) -> str:
+    """How a command that was stopped goes on."""
+    return "go on with --ckpt_path=last" if words[:1] == ["fit"] else "give the command again"
+
+
 def _mistake(error: BaseException | None) -> MgrpoError | None:
     """The user's error behind an exception: jsonargparse wraps those raised while it makes the classes."""
     while error is not None and not isinstance(error, MgrpoError):
+        if isinstance(error, MisconfigurationException):  # Lightning's, such as for a GPU that is not there
+            return MgrpoError(str(error), hint="check the trainer's settings; see `mgrpo fit --trainer.help`")
         error = error.__cause__
     return error

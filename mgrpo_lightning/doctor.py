@@ -59,9 +59,10 @@ def examine(model: TeamModule, data: AlignedTrajectoryDataModule, root: Path, de
         device: Where the team will compute.
     """
     yield _guarded("run folder", lambda: folder_line(root))
-    yield _guarded("memory", lambda: memory_line(planned(model, data).total, device))
+    yield _guarded("memory", lambda: memory_line(planned(model, data, on_gpu=device.type == "cuda").total, device))
     try:
-        model.to(device).configure_model()
+        with device:  # as Lightning makes modules
+            model.to(device).configure_model()
     except MgrpoError as error:
         yield Line("bases", False, str(error))
         return

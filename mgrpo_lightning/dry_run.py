@@ -20,12 +20,15 @@ from mgrpo_lightning.policy.policy import refuse_biased_training
 from mgrpo_lightning.tools.base import wanted_tools
 
 
-def dry_run(model: TeamModule, data: AlignedTrajectoryDataModule, console: Console | None = None) -> MemoryPlan:
+def dry_run(
+    model: TeamModule, data: AlignedTrajectoryDataModule, *, on_gpu: bool, console: Console | None = None
+) -> MemoryPlan:
     """Check a run's settings and print what it needs.
 
     Args:
         model: The root module, before its bases are loaded.
         data: The data module.
+        on_gpu: Whether the run computes there, whatever this machine has.
         console: Where to print; None is the terminal.
 
     Raises:
@@ -36,18 +39,19 @@ def dry_run(model: TeamModule, data: AlignedTrajectoryDataModule, console: Conso
         refuse_biased_training(name, config)
         Chat(load_tokenizer(config.base_model), config.chat_template)
     wanted_tools(model.roles, data.task.tools())
-    memory = planned(model, data)
+    memory = planned(model, data, on_gpu=on_gpu)
     console.print(_roles_table(model, data.queries_per_step * data.rollouts_per_query))
     console.print(_memory_table(memory))
     return memory
 
 
-def planned(model: TeamModule, data: AlignedTrajectoryDataModule) -> MemoryPlan:
+def planned(model: TeamModule, data: AlignedTrajectoryDataModule, *, on_gpu: bool) -> MemoryPlan:
     """The memory plan of a run.
 
     Args:
         model: The root module.
         data: The data module.
+        on_gpu: Whether it computes there.
 
     Raises:
         ConfigurationError: There is no such base.
@@ -61,6 +65,7 @@ def planned(model: TeamModule, data: AlignedTrajectoryDataModule) -> MemoryPlan:
         token_budget=model.token_budget,
         gradient_checkpointing=model.gradient_checkpointing,
         conversations=dict.fromkeys(model.roles, max(rollouts, data.validation.per_batch * data.validation.repeats)),
+        on_gpu=on_gpu,
         cache_bytes=data.cache_bytes,
     )
 

@@ -6,6 +6,7 @@
 Each process is ``mgrpo fit ... --role ROLE``. Its output goes to ``log.txt`` in the role's folder, and to the terminal
 with the role's name before each line. Where one fails it is started again from its last checkpoint, ``--restarts``
 times in all; after that the others are told to stop. ``--ckpt_path last`` resumes the roles that have a checkpoint.
+The GPUs that this process sees are shared out: neighbours to each role, or one to several where there are too few.
 With ``--slurm`` the roles are one job of a cluster instead: see ``slurm.py``.
 """
 
@@ -95,6 +96,7 @@ class Launch:
         options: For ``mgrpo fit``.
         resume: Whether roles that have a checkpoint go on with it.
         command: That is started, with the options and the role behind it.
+        gpus: As ``CUDA_VISIBLE_DEVICES`` names them; None: those that this process sees.
     """
 
     def __init__(
@@ -105,12 +107,14 @@ class Launch:
         *,
         resume: bool = False,
         command: Sequence[str] = FIT,
+        gpus: Sequence[str] | None = None,
     ) -> None:
         self._command = command
         self._folder = folder
         self._resume = resume
         self._options = options
         self._roles = roles
+        self._gpus = shared_out(_visible_gpus() if gpus is None else gpus, roles)
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._ended: SimpleQueue[str] = SimpleQueue()
 
@@ -146,16 +150,17 @@ class Launch:
         last = ["--ckpt_path=last"] if resume and any((folder / "checkpoints").glob("*.ckpt")) else []
         command = [*self._command, *self._options, "--role", role, *last]
         process = subprocess.Popen(
-            command, env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+            command, env=self._environment(role), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
         )
         self._processes[role] = process
         assert process.stdout is not None
         threading.Thread(target=self._follow, args=(role, process.stdout), daemon=True).start()
 
-    def _environment(self) -> Mapping[str, str]:
+    def _environment(self, role: str) -> Mapping[str, str]:
         """Cores are shared: threads of several processes that wait for each other are slower than fewer threads."""
         share = max(1, (os.cpu_count() or 1) // len(self._roles))
-        return {"OMP_NUM_THREADS": str(share), **os.environ, "PYTHONUNBUFFERED": "1"}
+        gpus = {"CUDA_VISIBLE_DEVICES": ",".join(mine)} if (mine := self._gpus[role]) else {}
+        return {"OMP_NUM_THREADS": str(share), **os.environ, **gpus, "PYTHONUNBUFFERED": "1"}
 
     def _follow(self, role: str, output: IO[str]) -> None:
         width = max(map(len, self._roles))
@@ -176,6 +181,27 @@ class Launch:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def shared_out(gpus: Sequence[str], roles: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The GPUs of each role.
+
+    Args:
+        gpus: All of them.
+        roles: Who computes.
+    """
+    if len(gpus) < len(roles):
+        return {role: gpus[i % len(gpus) :][:1] if gpus else () for i, role in enumerate(roles)}
+    ends = [len(gpus) * i // len(roles) for i in range(len(roles) + 1)]
+    return {role: gpus[start:end] for role, start, end in zip(roles, ends[:-1], ends[1:], strict=True)}
+
+
+def _visible_gpus() -> Sequence[str]:
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in named.split(",") if name.strip()]
+    import torch  # seconds, which a launch's --help need not pay
+
+    return [str(index) for index in range(torch.cuda.device_count())]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -53,15 +53,15 @@ def open_path(folder: Path, step: int, *, rank: int = 0) -> Path:
     return folder / (f"step-{step:06d}-{rank}.jsonl" if rank else f"step-{step:06d}.jsonl")
 
 
-def held_out_path(folder: Path, step: int, *, first: int) -> Path:
-    """The file of one batch of held-out questions.
+def held_out_path(folder: Path, step: int, *, rank: int = 0) -> Path:
+    """The file of what is played of held-out questions.
 
     Args:
         folder: Of all open steps of a run, or of a command that plays nothing else.
         step: Steps done before the validation.
-        first: Index of the batch's first question: no other batch, of any rank, has it.
+        rank: Each has a file of its own.
     """
-    return folder / f"held-out-{step:06d}-{first}.jsonl"
+    return folder / (f"held-out-{step:06d}-{rank}.jsonl" if rank else f"held-out-{step:06d}.jsonl")
 
 
 def remove_closed(folder: Path, done: int) -> None:
@@ -94,22 +94,25 @@ class OpenStep:
         path: Its file; what stands there is taken up if it is of the same identity, and replaced otherwise. Lines
             behind a torn or damaged one are dropped: what they held is played again.
         identity: All that must be the same for old work to count, the adapters above all.
+        others: Files of other ranks, from which is taken up what is of the same identity.
 
     Raises:
         MgrpoError: The file cannot be written (also from ``put``). Never an OSError: in the middle of a call, that
             would be taken for a failure of the call.
     """
 
-    def __init__(self, path: Path, identity: str) -> None:
+    def __init__(self, path: Path, identity: str, *, others: Iterable[Path] = ()) -> None:
         self._path = path
         self._known: dict[str, Any] = {}
         self.found = 0
-        """Turns and calls that stood in the file."""
+        """Turns and calls that stood in the files."""
         self.seconds = 0.0
         """For how long they had been played when the last of them was finished."""
         self._opened = time.monotonic()
         head = {"version": VERSION, "identity": identity}
-        length = self._load(head)
+        for other in others:
+            self._load(other, head)
+        length = self._load(path, head)
         self.found = len(self._known)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,13 +163,13 @@ class OpenStep:
         except OSError as error:
             raise unwritten(error, self._path, KEPT) from error
 
-    def _load(self, head: Mapping[str, Any]) -> int:
+    def _load(self, path: Path, head: Mapping[str, Any]) -> int:
         """Take up the lines of a file with this head; the length of what is whole."""
-        records, length = whole_lines(self._path)
+        records, length = whole_lines(path)
         if records[:1] != [head]:
             return 0
-        self._known = {record["key"]: record["value"] for record in records[1:]}
-        self.seconds = records[-1].get("seconds", 0.0)
+        self._known |= {record["key"]: record["value"] for record in records[1:]}
+        self.seconds = max(self.seconds, records[-1].get("seconds", 0.0))
         return length
 
 

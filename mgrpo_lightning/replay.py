@@ -24,9 +24,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from mgrpo_lightning.checkpointing import checkpoints
-from mgrpo_lightning.cli import OF_A_COMMAND, MgrpoCLI, make_cli
+from mgrpo_lightning.cli import MgrpoCLI, make_cli
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.journal import training_files
+from mgrpo_lightning.run_config import OF_A_COMMAND
 
 Adapters = Mapping[str, Mapping[str, Tensor]]
 """By role and parameter name."""

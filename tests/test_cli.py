@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch.trainer.states import TrainerFn
 
 from mgrpo_lightning.cli import main, make_cli
+from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+from mgrpo_lightning.data.playing import Playing
+from mgrpo_lightning.data.resuming import open_held_out
+from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.journal import read_groups
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
+from tests.toy import ToyTask
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +104,53 @@ def test_a_validation_is_known_by_its_task(team: Path) -> None:
     factbook = "--data.task=mgrpo_lightning.tasks.Factbook"
     assert settings() == settings("--data.validation.per_batch=2", "--trainer.max_steps=5")
     assert len({settings(), settings(factbook), settings(factbook, "--data.task.hops=[1]")}) == 3
+
+
+class OwnData(AlignedTrajectoryDataModule):
+    """A data module that makes its task itself."""
+
+    def __init__(self, seed: int = 0, store: str | None = None, journal: str | None = None) -> None:
+        super().__init__(ToyTask(), seed=seed, store=store, journal=journal, validation=ValidationConfig(questions=2))
+
+
+def test_an_own_data_module_is_validated_too(team: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(team.read_text())
+    content["data"] = {"class_path": "tests.test_cli.OwnData"}
+    team.write_text(yaml.safe_dump(content))
+    main(["validate", "--config", str(team)])
+    assert (tmp_path / "runs" / "toy" / "results.json").exists()
+
+
+def test_a_command_that_sigterm_stops_is_not_done(
+    team: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = Playing._score
+
+    def terminated(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        scored(*arguments)
+
+    monkeypatch.setattr(Playing, "_score", terminated)
+    for command, hint in (("validate", "give the command again"), ("fit", "go on with --ckpt_path=last")):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--config", str(team), "--data.validation.per_batch=1"])
+        assert stopped.value.code == 75
+        assert f"stopped by SIGTERM. HINT: {hint}" in capsys.readouterr().err
+
+
+def test_what_is_played_is_kept_while_an_answer_is_undecided(team: Path, tmp_path: Path) -> None:
+    cli = make_cli(["--config", str(team), "--data.schedule=eager"], run=False)
+    cli.before_validate()
+    cli.trainer.state.fn = TrainerFn.VALIDATING
+    cli.datamodule.trainer = cli.trainer
+    cli.trainer.strategy.connect(cli.model)
+    folder = tmp_path / "runs" / "toy" / "open_steps"
+    with open_held_out(cli.datamodule) as memory:
+        assert memory is not None
+    for undecided, kept in ((1, True), (0, False)):
+        cli.model.validation_results = [{"undecided": undecided}]
+        cli.after_validate()
+        assert folder.exists() == kept
 
 
 def test_a_run_goes_on_or_is_left_alone(team: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

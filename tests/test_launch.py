@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.launch import Launch, main, team_of
+from mgrpo_lightning.launch import Launch, main, shared_out, team_of
 
 ROLE = """
 import pathlib, sys, time
@@ -67,6 +67,30 @@ def test_a_launch_resumes_the_roles_that_have_a_checkpoint(tmp_path: Path) -> No
     assert launch(tmp_path, resume=True) is None
     assert tries(tmp_path, "main") == ["--role main"]
     assert tries(tmp_path, "searcher") == ["--role searcher --ckpt_path=last"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "of_main", "of_searcher"),
+    [
+        ("", "", ""),
+        ("3", "3", "3"),
+        ("0,1", "0", "1"),
+        ("0,1,2", "0", "1,2"),
+        ("a,b,2,3", "a,b", "2,3"),
+    ],
+)
+def test_every_role_sees_gpus_of_its_own(
+    tmp_path: Path, gpus: str, of_main: str, of_searcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    say = "import os, sys; print(sys.argv[-1], os.environ['CUDA_VISIBLE_DEVICES'])"
+    Launch(["main", "searcher"], tmp_path, [], command=(sys.executable, "-c", say)).run(0)
+    assert (tmp_path / "main" / "log.txt").read_text() == f"main {of_main}\n"
+    assert (tmp_path / "searcher" / "log.txt").read_text() == f"searcher {of_searcher}\n"
+
+
+def test_too_few_gpus_are_shared_in_turn() -> None:
+    assert shared_out(["0", "1"], "abc") == {"a": ["0"], "b": ["1"], "c": ["0"]}
 
 
 @pytest.mark.parametrize("words", [["--ckpt_path", "last"], ["--ckpt_path=last"]])

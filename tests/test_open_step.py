@@ -119,7 +119,7 @@ def test_steps_in_a_checkpoint_are_removed_and_the_folder_with_the_last(tmp_path
 def test_a_validation_is_open_until_a_checkpoint_behind_it(tmp_path: Path) -> None:
     folder = tmp_path / "open_steps"
     for step in (0, 4, 8):
-        filled(held_out_path(folder, step, first=64))
+        filled(held_out_path(folder, step, rank=64))
     remove_closed(folder, 0)
     assert len([*folder.iterdir()]) == 3, "there is no checkpoint yet"
     remove_closed(folder, 4)

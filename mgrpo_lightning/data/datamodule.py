@@ -22,11 +22,12 @@ from mgrpo_lightning.data.peers import PeersConfig
 from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.data.recorded import recorded_groups
-from mgrpo_lightning.data.resuming import open_held_out, open_step, played_before, remove_closed_steps, saved_steps
+from mgrpo_lightning.data.resuming import open_step, played_before, remove_closed_steps, saved_steps
 from mgrpo_lightning.data.selection import SelectionConfig, selected
 from mgrpo_lightning.data.streams import PlayedStream, TrainStream, part_of
 from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.errors import ConfigurationError, DataError
+from mgrpo_lightning.open_step import OpenStep
 from mgrpo_lightning.tasks.base import Question, Task
 from mgrpo_lightning.trajectory import Group
 
@@ -101,7 +102,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.first_step = 0
         """Steps that are done: a resumed run begins behind them."""
         self.settings: str | None = None
-        """What ``mgrpo validate`` and ``mgrpo test`` say of their task; None: they keep no finished turns."""
+        """What ``mgrpo validate`` and ``mgrpo test`` play, beside seed and roles; None: they keep no finished turns."""
         self.earlier_seconds = 0.0
         """For how long runs that were killed had played what the held-out questions took up."""
 
@@ -258,26 +259,24 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         part = self._part(self.queries_per_step)
         return played_before(self.recorded or self.journal, step, self.module.roles, part)
 
-    def played_batch(self, questions: Sequence[Question], *, first: int) -> list[Group]:
+    def played_batch(self, questions: Sequence[Question], *, first: int, memory: OpenStep | None = None) -> list[Group]:
         """Rollouts of held-out questions, at the validation temperature.
 
         Args:
             questions: What to ask.
             first: Index of the first of them in the split, so that random numbers do not depend on the batching.
+            memory: What is finished of them.
         """
         assert self.trainer is not None
-        step = self.module.num_steps
-        with open_held_out(self, step, first=first) as memory:
-            self.earlier_seconds += memory.seconds if memory else 0.0
-            return self.playing.play(
-                questions,
-                step=step,
-                rollouts=1 if self.trainer.predicting else self.validation.repeats,
-                stage="predict" if self.trainer.predicting else "validate",
-                first=first,
-                temperature=self.validation.temperature,
-                memory=memory,
-            )
+        return self.playing.play(
+            questions,
+            step=self.module.num_steps,
+            rollouts=1 if self.trainer.predicting else self.validation.repeats,
+            stage="predict" if self.trainer.predicting else "validate",
+            first=first,
+            temperature=self.validation.temperature,
+            memory=memory,
+        )
 
     def _played(self, questions: Sequence[Question], problem: str) -> PlayedStream:
         if not questions:

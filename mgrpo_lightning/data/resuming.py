@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -31,6 +31,9 @@ from mgrpo_lightning.trajectory import Group
 if TYPE_CHECKING:
     from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 
+NOT_PLAYED = ("judge", "expert", "key_variable", "timeout", "attempts", "backoff", "concurrency", "cache")
+"""Names of settings of a task."""
+
 
 @contextmanager
 def open_step(data: AlignedTrajectoryDataModule, step: int) -> Iterator[OpenStep | None]:
@@ -47,61 +50,79 @@ def open_step(data: AlignedTrajectoryDataModule, step: int) -> Iterator[OpenStep
         yield None
         return
     remove_closed_steps(trainer, data.schedule)
-    with _told(data, open_path(folder, step, rank=trainer.global_rank), f"step {step}") as memory:
+    with _told(OpenStep(open_path(folder, step, rank=trainer.global_rank), _identity(data)), f"step {step}") as memory:
         yield memory
 
 
 @contextmanager
-def open_held_out(data: AlignedTrajectoryDataModule, step: int, *, first: int) -> Iterator[OpenStep | None]:
-    """Like ``open_step``, for a batch of held-out questions: of a fit, or of a command that does nothing else.
+def open_held_out(data: AlignedTrajectoryDataModule) -> Iterator[OpenStep | None]:
+    """Like ``open_step``, for all held-out questions: of a fit, or of a command that does nothing else.
+
+    Such a command has a folder for what it plays with: neither one with other adapters nor one with another task takes
+    up, or removes, what is not its own.
 
     Args:
         data: Plays them; such a command keeps what it finished if the data module has ``settings``.
-        step: Steps done before.
-        first: Index of the batch's first question.
     """
     trainer = _trainer(data)
-    folder, what = _open_steps(trainer, data.schedule), f"validation at step {step}"
+    folder, step = _open_steps(trainer, data.schedule), data.module.num_steps
+    what = f"validation at step {step}"
     if folder is not None and trainer.state.fn != TrainerFn.FITTING:
-        folder = command_folder(trainer) if data.settings is not None else None
-        what = f"{command_folder(trainer).name} (from {folder})"
+        folder = _command_folder(data) if data.settings is not None else None
+        what = f"what is kept in {folder}"
     if folder is None:
         yield None
         return
-    with _told(data, held_out_path(folder, step, first=first), what) as memory:
+    path = held_out_path(folder, step, rank=trainer.global_rank)
+    others = [other for other in folder.glob(f"held-out-{step:06d}*.jsonl") if other != path]
+    with _told(OpenStep(path, _identity(data), others=others), what) as memory:
         yield memory
 
 
+def played_settings(settings: Any) -> Any:
+    """A task's settings without those that have no part in what is played: its judges, and how services are asked.
+
+    So these can be mended, and the command given again goes on.
+
+    Args:
+        settings: As in a config: mappings, lists, numbers, texts.
+    """
+    if isinstance(settings, Mapping):
+        return {name: played_settings(value) for name, value in settings.items() if name not in NOT_PLAYED}
+    return [played_settings(value) for value in settings] if isinstance(settings, list) else settings
+
+
+def remove_finished(data: AlignedTrajectoryDataModule) -> None:
+    """Remove what a command kept, whose results are on disk now.
+
+    Args:
+        data: Of ``mgrpo validate`` or ``mgrpo test``.
+    """
+    if data.settings is not None and _trainer(data).is_global_zero:
+        folder = _command_folder(data)
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in (folder.parent, folder.parent.parent):
+            remove_if_empty(parent)
+
+
 @contextmanager
-def _told(data: AlignedTrajectoryDataModule, path: Path, what: str) -> Iterator[OpenStep]:
+def _told(memory: OpenStep, what: str) -> Iterator[OpenStep]:
     """An open step; whoever looks on is told what goes on where there is something to go on with."""
-    policies = {name: policy.fingerprint() for name, policy in data.module.policies.items()}
-    with closing(OpenStep(path, key_of(data.seed, policies, data.settings))) as memory:
+    with closing(memory):
         if memory.found:
             rank_zero_info(f"{what} goes on: {memory.found} finished turns and calls are taken up.")
         yield memory
 
 
-def command_folder(trainer: Trainer) -> Path:
-    """Where ``mgrpo validate`` or ``mgrpo test`` keeps what is finished.
+def _identity(data: AlignedTrajectoryDataModule) -> str:
+    policies = {name: policy.fingerprint() for name, policy in data.module.policies.items()}
+    return key_of(data.seed, policies, data.settings)
 
-    Args:
-        trainer: Of the command.
-    """
+
+def _command_folder(data: AlignedTrajectoryDataModule) -> Path:
+    trainer = _trainer(data)
     assert trainer.state.fn is not None
-    return Path(trainer.default_root_dir) / FOLDER / trainer.state.fn.value
-
-
-def remove_finished(trainer: Trainer) -> None:
-    """Remove what a command kept, whose results are on disk now.
-
-    Args:
-        trainer: Of ``mgrpo validate`` or ``mgrpo test``.
-    """
-    if trainer.is_global_zero:
-        folder = command_folder(trainer)
-        shutil.rmtree(folder, ignore_errors=True)
-        remove_if_empty(folder.parent)
+    return Path(trainer.default_root_dir) / FOLDER / trainer.state.fn.value / _identity(data)
 
 
 def saved_steps(trainer: Trainer) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.data.questions import QuestionStream
+from mgrpo_lightning.data.resuming import open_held_out
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.trajectory import Group
 
@@ -45,10 +46,12 @@ class PlayedStream:
         return -(-len(self.part) // self.per_batch)
 
     def __iter__(self) -> Iterator[list[Group]]:
-        self.data.earlier_seconds = 0.0
-        for start in range(0, len(self.part), self.per_batch):
-            chunk = self.part[start : start + self.per_batch]
-            yield self.data.played_batch(self.questions[chunk.start : chunk.stop], first=chunk.start)
+        with open_held_out(self.data) as memory:
+            self.data.earlier_seconds = memory.seconds if memory else 0.0
+            for start in range(0, len(self.part), self.per_batch):
+                chunk = self.part[start : start + self.per_batch]
+                questions = self.questions[chunk.start : chunk.stop]
+                yield self.data.played_batch(questions, first=chunk.start, memory=memory)
 
 
 def part_of(count: int, rank: int, num_ranks: int) -> range:

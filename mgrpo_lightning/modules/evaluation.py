@@ -98,7 +98,8 @@ class Evaluation(nn.Module):
         observe_play(self.play, groups, self._roles)
         for group in groups:
             observe_question(self.answers, group, self._by)
-            self._undecided += sum(undecided(rollout) for rollout in group.rollouts)
+            # Where the answer is known to a leaderboard alone, nobody who could be asked again decides it.
+            self._undecided += group.question.known and sum(undecided(rollout) for rollout in group.rollouts)
             for rollout in group.rollouts:
                 observe_answer(self.answers, group.question, rollout, self._by)
 

@@ -13,10 +13,7 @@ import torch
 from torch import Tensor
 
 from mgrpo_lightning.data.batch import Row
-from mgrpo_lightning.policy.forest import Forest, ForestBuilder
-
-LAID_OUT = 4
-"""Token budgets: what the rows of a micro-batch may add up to, counted row by row. Attention has keys of each row."""
+from mgrpo_lightning.policy.forest import LAID_OUT, Forest, ForestBuilder
 
 
 @dataclass(frozen=True)

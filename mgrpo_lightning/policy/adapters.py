@@ -83,7 +83,8 @@ class AdapterBank:
         )
         trained = {id(parameter): parameter.requires_grad for parameter in self.model.parameters()}
         # peft draws A from the global generator; the caller overwrites it, and nobody else's numbers may move.
-        with torch.random.fork_rng():
+        device = self.model.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             if self.peft is None:
                 self.peft = get_peft_model(self.model, lora, adapter_name=name)
             else:
@@ -184,7 +185,8 @@ def initial_state(parameters: Mapping[str, nn.Parameter], *, seed: int, role: st
     """
     state = {}
     for name, parameter in parameters.items():
-        value = torch.zeros(parameter.shape, dtype=torch.float32)
+        # Lightning makes modules with the run's device as the default one, where this generator cannot draw.
+        value = torch.zeros(parameter.shape, dtype=torch.float32, device="cpu")
         if ".lora_A." in name:
             bound = 1 / math.sqrt(parameter.shape[1])
             generator = torch.Generator().manual_seed(stream_of("adapter", seed, role, name))

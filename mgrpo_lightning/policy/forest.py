@@ -22,6 +22,10 @@ WASTE = 16384
 about that of one more call of the attention kernel."""
 
 
+LAID_OUT = 4
+"""Token budgets: what the rows of a micro-batch may add up to, counted row by row. Attention has keys of each row."""
+
+
 @dataclass(frozen=True)
 class Rectangle:
     """Runs of alike size, whose attention is one call; padded on the right with token 0, whose result is not used."""

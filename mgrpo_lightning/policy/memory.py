@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from mgrpo_lightning.policy.forest import LAID_OUT
 from mgrpo_lightning.policy.loading import Quantization, clear_load_error
 from mgrpo_lightning.policy.logprobs import LOGITS
 from mgrpo_lightning.policy.onednn import multiplies
@@ -43,7 +45,7 @@ class MemoryPlan:
     """Keys and values of all conversations of a step at their full context, or their bound."""
     activations: int
     """What the backward pass of the largest micro-batch needs, logits of one chunk included, or a prefill if larger.
-    Keys of a shared prefix, of which attention has a copy for each row, are counted once. Without a GPU, with HOLES."""
+    Without a GPU, with HOLES, and with keys of a shared prefix, of which attention has a copy for each row, once."""
 
     @property
     def total(self) -> int:
@@ -90,6 +92,7 @@ def plan(
     token_budget: int,
     gradient_checkpointing: bool,
     conversations: Mapping[str, int],
+    on_gpu: bool,
     cache_bytes: int | None = None,
 ) -> MemoryPlan:
     """The plan of one process.
@@ -102,28 +105,31 @@ def plan(
         token_budget: Tokens of one micro-batch.
         gradient_checkpointing: Whether an update keeps the layers' inputs only.
         conversations: How many of each role are open at the same time.
+        on_gpu: Whether it computes there.
         cache_bytes: Bound on the keys and values of each role.
     """
     models = {name: meta_model(name) for name in {role.base_model for role in roles.values()}}
+    needs = partial(
+        _activations,
+        token_budget=token_budget,
+        width=compute_dtype.itemsize,
+        on_gpu=on_gpu,
+        gradient_checkpointing=gradient_checkpointing,
+    )
     width = compute_dtype.itemsize
     owners = [name for name, role in roles.items() if role.adapter.shared_with is None]
     sizes = {name: adapter_parameters(models[roles[name].base_model], roles[name].adapter) for name in owners}
     trained = sum(size for name, size in sizes.items() if roles[name].trainable)
     return MemoryPlan(
         base=sum(_base_bytes(model, quantization, width) for model in models.values()),
-        dense_copy=sum(_copy_bytes(model, compute_dtype) for model in models.values()) if dense_copy else 0,
+        dense_copy=sum(_copy_bytes(model, compute_dtype, on_gpu) for model in models.values()) if dense_copy else 0,
         adapters=4 * sum(sizes.values()),
         optimizer=12 * trained,
         cache=sum(
             _cache(models[role.base_model], conversations[name] * role.limits.context, compute_dtype, cache_bytes)
             for name, role in roles.items()
         ),
-        activations=max(
-            _activations(
-                models[role.base_model], role, token_budget, width, gradient_checkpointing=gradient_checkpointing
-            )
-            for role in roles.values()
-        ),
+        activations=max(needs(models[role.base_model], role) for role in roles.values()),
     )
 
 
@@ -143,10 +149,9 @@ def _base_bytes(model: PreTrainedModel, quantization: Quantization, width: int) 
     return (total - quantised) * width + quantised // 2 + scales
 
 
-def _copy_bytes(model: PreTrainedModel, dtype: torch.dtype) -> int:
+def _copy_bytes(model: PreTrainedModel, dtype: torch.dtype, on_gpu: bool) -> int:
     linear = sum(layer.weight.numel() for _, layer in _linear_layers(model))
-    packing = multiplies(dtype) and not torch.cuda.is_available()
-    packed = linear + model.get_output_embeddings().weight.numel() if packing else 0
+    packed = linear + model.get_output_embeddings().weight.numel() if multiplies(dtype) and not on_gpu else 0
     return (linear + packed) * dtype.itemsize
 
 
@@ -156,28 +161,42 @@ def _cache(model: PreTrainedModel, tokens: int, dtype: torch.dtype, bound: int |
 
 
 def _activations(
-    model: PreTrainedModel, role: RoleConfig, token_budget: int, width: int, *, gradient_checkpointing: bool
+    model: PreTrainedModel,
+    role: RoleConfig,
+    *,
+    token_budget: int,
+    width: int,
+    on_gpu: bool,
+    gradient_checkpointing: bool,
 ) -> int:
     """What one micro-batch keeps for its backward pass, or one prefill needs.
 
     A decoder layer keeps, for each token: the residual stream before and the output of both norms (4 H); queries,
     keys, values, the attention's output and its copy before the projection; gate, its activation, up and their
-    product (4 I); and, for each adapted layer, the r numbers between the two LoRA matrices. With checkpointing, one
-    layer at a time keeps all that, the others what enters them (H). In a mixture of experts, I is that of all
-    experts that a token goes to.
+    product (4 I); and, for each adapted layer, the r numbers between the two LoRA matrices. A norm computes in float32:
+    in a shorter type it keeps another copy of what it gets, those of queries and keys included where there are such.
+    On a GPU attention with a mask keeps keys and values once for every head of the queries, and for every row that a
+    shared prefix is laid out for, LAID_OUT budgets at most; their gradients are there in one layer at a time. With
+    checkpointing, one layer at a time keeps all that, the others what enters them (H). In a mixture of experts, I is
+    that of all experts that a token goes to.
     """
     config = model.config.get_text_config()
     hidden, inner = int(config.hidden_size), int(config.intermediate_size)
     if experts := getattr(config, "num_experts_per_tok", None):
         inner = int(experts * config.moe_intermediate_size)
-    size = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
-    attention = int(size * (3 * config.num_attention_heads + 2 * config.num_key_value_heads))
+    size = int(getattr(config, "head_dim", None) or hidden // config.num_attention_heads)
+    heads, kv_heads = int(config.num_attention_heads), int(config.num_key_value_heads)
     adapted = len(role.adapter.target_modules) * role.adapter.rank
-    layer = (4 * hidden + attention + 4 * inner) * width + adapted * 4
+    layer = (4 * hidden + size * (3 * heads + 2 * kv_heads) + 4 * inner) * width + adapted * 4
+    if width < 4:
+        normed = any(name.endswith(".q_norm") for name, _ in model.named_modules())
+        layer += 4 * (2 * hidden + (size * (heads + kv_heads) if normed else 0))
+    laid_out = 2 * heads * size * width * LAID_OUT if on_gpu else 0
+    layer += laid_out
     # Logits of one chunk, later their gradients; on a GPU their probabilities and gradients in float32 too.
-    logits = (width + (3 * 4 if torch.cuda.is_available() else 0)) * LOGITS
+    logits = (width + (3 * 4 if on_gpu else 0)) * LOGITS
     layers = int(config.num_hidden_layers)
-    kept = layer + layers * hidden * width if gradient_checkpointing else layers * layer
+    kept = laid_out + (layer + layers * hidden * width if gradient_checkpointing else layers * layer)
     update = token_budget * kept + logits if role.trainable else 0
     needed = max(update, PREFILL_TOKENS * layer)
-    return needed if torch.cuda.is_available() else int((1 + HOLES) * needed)
+    return needed if on_gpu else int((1 + HOLES) * needed)

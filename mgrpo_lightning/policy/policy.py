@@ -118,9 +118,11 @@ class Policy:
         self.base.adapters.load(self.adapter, state, source=f"the state given for role {self.role!r}")
 
     def fingerprint(self) -> str:
-        """A hash of what its turns are sampled from: the base's name, the role's settings of play, and the adapter."""
+        """A hash of what its turns are sampled from: the base as loaded, the settings of play, the adapter."""
         play = replace(self.config, reward=RewardConfig(), objective=ObjectiveConfig(), optimizer=OptimizerConfig())
-        digest = blake2b(repr((self.base.name, play)).encode(), digest_size=16)
+        model = self.base.model
+        base = (self.base.name, model.dtype, bool(getattr(model, "is_loaded_in_4bit", False)))
+        digest = blake2b(repr((base, play)).encode(), digest_size=16)
         for name, parameter in self.named_parameters().items():
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)

@@ -10,32 +10,32 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from mgrpo_lightning.data.resuming import open_held_out, remove_finished
+from mgrpo_lightning.data.resuming import open_held_out, played_settings, remove_finished
 
 OTHER: dict[str, Any] = {"settings": "another task", "seed": 1, "adapter": "another"}
 
 
-def module_of(folder: Path, fn: TrainerFn = TrainerFn.VALIDATING, **changes: Any) -> Any:
+def module_of(folder: Path, fn: TrainerFn = TrainerFn.VALIDATING, *, rank: int = 0, **changes: Any) -> Any:
     """As much of a data module as is asked."""
     values = {"settings": "task", "seed": 0, "adapter": "adapter", "schedule": "eager"} | changes
     trainer = SimpleNamespace(
         state=SimpleNamespace(fn=fn),
         checkpoint_callback=ModelCheckpoint(folder / "checkpoints"),
         default_root_dir=str(folder),
-        global_rank=0,
-        is_global_zero=True,
+        global_rank=rank,
+        is_global_zero=rank == 0,
     )
     policy = SimpleNamespace(fingerprint=lambda: values["adapter"])
-    return SimpleNamespace(trainer=trainer, module=SimpleNamespace(policies={"main": policy}), **values)
+    return SimpleNamespace(trainer=trainer, module=SimpleNamespace(policies={"main": policy}, num_steps=8), **values)
 
 
 def played(data: Any) -> int | None:
-    """What is taken up of a batch, None where nothing is kept; one more turn is finished then."""
-    with open_held_out(data, 8, first=0) as memory:
+    """How much is taken up, None where nothing is kept; one more turn is finished then."""
+    with open_held_out(data) as memory:
         if memory is None:
             return None
         found = memory.found
-        memory.put(f"turn {found}", {})
+        memory.put(f"turn {found} of rank {data.trainer.global_rank}", {})
     return found
 
 
@@ -43,18 +43,37 @@ def test_what_was_finished_is_kept_until_the_results_are_written(tmp_path: Path)
     data = module_of(tmp_path)
     assert [played(data), played(data)] == [0, 1]
     assert played(module_of(tmp_path, TrainerFn.TESTING)) == 0, "of another split"
-    remove_finished(data.trainer)
+    remove_finished(data)
     assert played(data) == 0
     assert played(module_of(tmp_path, TrainerFn.TESTING)) == 1
-    remove_finished(data.trainer)
-    remove_finished(module_of(tmp_path, TrainerFn.TESTING).trainer)
+    remove_finished(data)
+    remove_finished(module_of(tmp_path, TrainerFn.TESTING))
     assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_it_counts_for_the_same_task_seed_and_adapters_alone(tmp_path: Path, name: str) -> None:
+def test_it_counts_for_the_same_alone_and_others_do_not_touch_it(tmp_path: Path, name: str) -> None:
     assert [played(module_of(tmp_path)) for _ in range(2)] == [0, 1]
-    assert played(module_of(tmp_path, **{name: OTHER[name]})) == 0
+    other = module_of(tmp_path, **{name: OTHER[name]})
+    assert played(other) == 0
+    remove_finished(other)
+    assert played(module_of(tmp_path)) == 2
+
+
+def test_what_several_ranks_have_finished_is_taken_up_by_however_many(tmp_path: Path) -> None:
+    assert [played(module_of(tmp_path, rank=rank)) for rank in range(3)] == [0, 1, 2]
+    assert played(module_of(tmp_path)) == 3
+    remove_finished(module_of(tmp_path, rank=1))
+    assert played(module_of(tmp_path)) == 4, "the first rank removes it"
+
+
+def test_judges_and_how_services_are_asked_have_no_part_in_what_is_played() -> None:
+    web = {"engine": "searxng", "url": "http://localhost", "timeout": 3, "key_variable": "KEY"}
+    task = {"path": "a.jsonl", "judge": {"model": "wrong"}, "tools": [{"init_args": web}]}
+    assert played_settings(task) == {
+        "path": "a.jsonl",
+        "tools": [{"init_args": {"engine": "searxng", "url": "http://localhost"}}],
+    }
 
 
 @pytest.mark.parametrize("changes", [{"settings": None}, {"schedule": "rounds"}])
@@ -68,5 +87,5 @@ def test_it_does_not_touch_what_a_fit_keeps(tmp_path: Path) -> None:
     assert played(fit) == 0
     data = module_of(tmp_path)
     assert played(data) == 0
-    remove_finished(data.trainer)
+    remove_finished(data)
     assert played(fit) == 1

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgrpo_lightning.data.batch import Row
-from mgrpo_lightning.modules.microbatch import LAID_OUT, collate, split
+from mgrpo_lightning.modules.microbatch import collate, split
+from mgrpo_lightning.policy.forest import LAID_OUT
 from mgrpo_lightning.trajectory import Key
 
 

@@ -8,19 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen3Config
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.dense import _DenseLinear
 from mgrpo_lightning.policy.loading import Base, load_base
-from mgrpo_lightning.policy.memory import MemoryPlan, adapter_parameters, meta_model, plan
+from mgrpo_lightning.policy.logprobs import LOGITS, action_logprobs
+from mgrpo_lightning.policy.memory import HOLES, MemoryPlan, adapter_parameters, meta_model, plan
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.slots import SlotCache
 from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, RoleConfig
+from tests.tiny import make_tiny_tokenizer
 
 
 def planned(
-    role: RoleConfig, *, quantization: str = "nf4", width: torch.dtype = torch.float32, dense_copy: bool = False
+    role: RoleConfig,
+    *,
+    quantization: str = "nf4",
+    width: torch.dtype = torch.float32,
+    dense_copy: bool = False,
+    on_gpu: bool = False,
 ) -> MemoryPlan:
     return plan(
         {"main": role},
@@ -30,6 +37,7 @@ def planned(
         token_budget=1000,
         gradient_checkpointing=False,
         conversations={"main": 6},
+        on_gpu=on_gpu,
     )
 
 
@@ -84,3 +92,38 @@ def test_a_plan_needs_no_weights(tmp_path: Path) -> None:
     assert 5 < memory.base / 2**30 < 6.5
     with pytest.raises(ConfigurationError, match=r"nowhere.*HINT: give `pocket`, a folder with config"):
         meta_model(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_an_update_keeps_is_planned(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Qwen3's norms keep more than their type says, those of queries and keys too."""
+    config = Qwen3Config(
+        vocab_size=512,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(tmp_path)
+    make_tiny_tokenizer(vocab=512).save_pretrained(tmp_path)
+    role = RoleConfig(str(tmp_path))
+    base = load_base(str(tmp_path), quantization="none", compute_dtype=dtype)
+    policy = Policy("main", role, base, seed=0)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in base.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.arange(1000)[None] % 512
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    mask[:, -8:] = True
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        action_logprobs(policy, ids, torch.tensor([1000]), mask, temperature=1.0)
+    planned_layers = planned(role, quantization="none", width=dtype).activations / (1 + HOLES) - dtype.itemsize * LOGITS
+    assert sum(kept.values()) == pytest.approx(planned_layers, rel=0.1)

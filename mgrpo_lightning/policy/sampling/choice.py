@@ -48,11 +48,28 @@ def _choose(logits: Tensor, params: SamplingParams, streams: Tensor, positions: 
     if greedy:
         ids = logits.argmax(-1)
     else:
-        cumulative = _restrict(logprobs, params).cumsum(-1)
+        cumulative = _weights(_restrict(logprobs, params)).cumsum(-1)
         total = cumulative[:, -1:]
-        target = (uniforms(streams, positions).to(logits.dtype)[:, None] * total).clamp(max=_below(total))
+        if cumulative.is_floating_point():
+            target = (uniforms(streams, positions).to(logits.dtype)[:, None] * total).clamp(max=_below(total))
+        else:
+            target = (uniforms(streams, positions)[:, None] * total).long().clamp(max=total - 1)
         ids = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
     return ids, logprobs.gather(-1, ids[:, None]).squeeze(-1)
+
+
+def _weights(probabilities: Tensor) -> Tensor:
+    """What is added up to choose by: elsewhere than on a CPU whole numbers, whose sum is the same in any order.
+
+    There sums of floating point numbers are added up in another order each time, and are refused where a run is to be
+    deterministic.
+    """
+    return probabilities if probabilities.is_cpu else _whole(probabilities)
+
+
+def _whole(probabilities: Tensor) -> Tensor:
+    """In units of 2^-52, int64: a sum of 1 is far from what int64 holds, and none is lost that a float32 could tell."""
+    return (probabilities.double() * 2**52).long()
 
 
 def _below(total: Tensor) -> Tensor:
@@ -68,7 +85,8 @@ def _restrict(logprobs: Tensor, params: SamplingParams) -> Tensor:
         probabilities = probabilities.masked_fill(probabilities < smallest, 0.0)
     if params.top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered
-        ordered = ordered.masked_fill(before >= params.top_p * ordered.sum(-1, keepdim=True), 0.0)
+        weights = _weights(ordered)
+        before = weights.cumsum(-1) - weights
+        ordered = ordered.masked_fill(before >= params.top_p * weights.sum(-1, keepdim=True), 0.0)
         probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered)
     return probabilities

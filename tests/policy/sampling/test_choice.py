@@ -5,11 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mgrpo_lightning.policy.sampling import choice
 from mgrpo_lightning.policy.sampling.base import SamplingParams
 from mgrpo_lightning.policy.sampling.choice import choose
 from mgrpo_lightning.policy.sampling.random import stream_of
 
 LOGITS = torch.tensor([2.0, -1.0, 0.5, 1.9, -torch.inf, 0.0], dtype=torch.float64)
+
+
+@pytest.fixture(params=["floats", "whole numbers"], autouse=True)
+def _weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU, and as elsewhere."""
+    if request.param == "whole numbers":
+        monkeypatch.setattr(choice, "_weights", choice._whole)
 
 
 def sample(n: int, **settings: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,3 +88,12 @@ def test_many_logits_are_looked_at_in_parts_and_finished_there(
     assert parts == [3, 3, 3, 2]
     assert torch.equal(in_parts, ids)
     assert torch.equal(logprobs_in_parts, logprobs)
+
+
+def test_whole_numbers_choose_what_floats_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(64, 50_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    streams = torch.arange(64)
+    params = SamplingParams(1, (0,))
+    ids, _ = choose(logits, params, streams, torch.zeros_like(streams))
+    monkeypatch.setattr(choice, "_weights", lambda probabilities: probabilities)
+    assert torch.equal(ids, choose(logits, params, streams, torch.zeros_like(streams))[0])

@@ -1,0 +1,85 @@
+"""The run: its name, folder, seed and role on the command line, what follows from them, and the config that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from typing_extensions import override
+
+from mgrpo_lightning.store.layout import FOLDER
+
+OF_A_COMMAND = ("ckpt_path", "weights_only", "dry_run")
+"""Settings that say how a fit was started, not what it is; the saved config is for every command."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run writes, and its seed."""
+
+    name: str = "run"
+    """Folder of the run under the root."""
+    root: str = "runs"
+    """Folder of all runs."""
+    seed: int = 0
+    """Fixes questions, adapters' initial values, sampling and alignment; linked to model and data."""
+    role: str | None = None
+    """The role that this process plays and trains, in a folder of its own inside the run's, while others play theirs.
+    They share the run's ``store``. None: all roles are played here."""
+
+
+class RunConfigCallback(SaveConfigCallback):
+    """Saves the resolved config of a fit as config.yaml in the run folder, replacing that of an earlier attempt."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+    @override
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        config = self.config.clone()
+        for name in OF_A_COMMAND:
+            del config[name]
+        self.parser.save(config, str(path), skip_none=False, overwrite=True, multifile=False, skip_validation=True)
+
+
+def link_run(parser: LightningArgumentParser) -> None:
+    """Make trainer, checkpoints, data and model take their folders, seed and role from ``run``.
+
+    Args:
+        parser: With all their arguments.
+    """
+    folder = ("run.root", "run.name", "run.role")
+    parser.link_arguments(folder, "trainer.default_root_dir", compute_fn=_folder)
+    parser.link_arguments(folder, "checkpoint.dirpath", compute_fn=_checkpoints)
+    parser.link_arguments(folder, "data.init_args.store", compute_fn=_store)
+    parser.link_arguments((*folder, "rollout_log.dirpath"), "data.init_args.journal", compute_fn=_journal)
+    parser.link_arguments("run.role", "model.init_args.local_roles", compute_fn=_local)
+    parser.link_arguments("run.seed", "seed_everything")
+    parser.link_arguments("run.seed", "model.init_args.seed")
+    parser.link_arguments("run.seed", "data.init_args.seed")
+
+
+def _folder(root: str, name: str, role: str | None) -> str:
+    return str(Path(root) / name / (role or ""))
+
+
+def _checkpoints(root: str, name: str, role: str | None) -> str:
+    return str(Path(_folder(root, name, role)) / "checkpoints")
+
+
+def _journal(root: str, name: str, role: str | None, dirpath: str | None) -> str:
+    return dirpath or str(Path(_folder(root, name, role)) / "journal")
+
+
+def _store(root: str, name: str, role: str | None) -> str | None:
+    return None if role is None else str(Path(root) / name / FOLDER)
+
+
+def _local(role: str | None) -> list[str] | None:
+    return None if role is None else [role]
