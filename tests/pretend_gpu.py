@@ -8,6 +8,7 @@ bitsandbytes knows no such device, so it is for ``quantization: none``.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ _INDEXES = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torc
 """CUDA takes indices of the CPU."""
 
 
-class _Backend(backend_registration._DummyBackendModule):  # type: ignore[misc, name-defined]
+class _Backend(backend_registration._DummyBackendModule):
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
 
@@ -42,31 +43,31 @@ class _Backend(backend_registration._DummyBackendModule):  # type: ignore[misc, 
 
 
 class Pretended(torch.Tensor):
-    """A tensor on the device; ``inner`` has its numbers."""
+    """A tensor on the device; ``numbers`` has what stands in it."""
 
-    inner: torch.Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    numbers: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, inner: torch.Tensor) -> Pretended:
-        made: Pretended = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+    def __new__(cls: type[Pretended], numbers: torch.Tensor) -> Pretended:
+        made: Pretended = torch.Tensor._make_wrapper_subclass(
             cls,
-            inner.size(),
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
+            numbers.size(),
+            strides=numbers.stride(),
+            storage_offset=numbers.storage_offset(),
+            dtype=numbers.dtype,
             device=torch.device(NAME, 0),
         )
         return made
 
-    def __init__(self, inner: torch.Tensor) -> None:
-        self.inner = inner
+    def __init__(self, numbers: torch.Tensor) -> None:
+        self.numbers = numbers
 
     def tolist(self) -> Any:
-        return self.inner.tolist()
+        return self.numbers.tolist()
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         return _run(func, args, kwargs or {})
@@ -105,7 +106,7 @@ def _run(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any
 
 
 def _inner(leaf: Any) -> Any:
-    return leaf.inner if isinstance(leaf, Pretended) else leaf
+    return leaf.numbers if isinstance(leaf, Pretended) else leaf
 
 
 def _refuse_what_cuda_refuses(
@@ -116,7 +117,15 @@ def _refuse_what_cuda_refuses(
     if func in _INDEXES:
         tensors = [one for one in (args[0], *args[2:3]) if isinstance(one, torch.Tensor)]
     if func not in _COPIES and any(not isinstance(one, Pretended) and one.dim() for one in tensors):
-        raise RuntimeError(f"{func}: tensors on several devices, {[(type(one).__name__, one.shape) for one in tensors]}")
+        raise RuntimeError(
+            f"{func}: tensors on several devices, {[(type(one).__name__, one.shape) for one in tensors]}"
+        )
+
+
+def register() -> None:
+    """Make the device known; once in a process, and for good."""
+    backend_registration._setup_privateuseone_for_python_backend(rename=NAME, backend_module=_Backend())
+    torch._C._set_only_lift_cpu_tensors(True)
 
 
 def main(args: Sequence[str]) -> None:
@@ -125,17 +134,17 @@ def main(args: Sequence[str]) -> None:
     Args:
         args: Behind ``mgrpo``.
     """
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # in its threads there would be no such device
     from lightning.pytorch.accelerators import CPUAccelerator
     from lightning.pytorch.strategies import SingleDeviceStrategy
 
     from mgrpo_lightning.cli import make_cli
 
-    backend_registration._setup_privateuseone_for_python_backend(rename=NAME, backend_module=_Backend())
-    torch._C._set_only_lift_cpu_tensors(True)  # type: ignore[attr-defined]
+    register()
     _device_constructors().discard(torch.asarray)  # of numbers from files, which stay where they are
     CPUAccelerator.setup_device = lambda self, device: None  # type: ignore[method-assign]
     SingleDeviceStrategy.root_device = property(lambda self: torch.device(NAME, 0))  # type: ignore[assignment]
-    with PretendGpu():
+    with PretendGpu():  # type: ignore[no-untyped-call]
         make_cli(args)
 
 

@@ -206,6 +206,17 @@ def test_a_dry_run_checks_and_shows_the_plan_but_writes_nothing(
         assert stopped.value.code == 2
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_run_for_a_gpu_is_planned_without_one_and_refused_otherwise(
+    team: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, status in ((["--dry_run"], 0), ([], 2)):
+        with pytest.raises(SystemExit) as stopped:
+            main(["fit", "--config", str(team), "--trainer.accelerator=gpu", *options])
+        assert stopped.value.code == status
+    assert "mgrpo: error: No supported gpu backend found! HINT: check the trainer's settings" in capsys.readouterr().err
+
+
 def test_null_on_the_command_line_is_none(team: Path) -> None:
     content = yaml.safe_load(team.read_text())
     content["model"]["init_args"]["roles"]["main"]["adapter"]["path"] = "nowhere"
