@@ -93,7 +93,8 @@ class RolloutLog(HeldOut):
         step = groups[0].rollouts[0].main.key.step
         assert trainer.state.fn is not None
         command = "" if trainer.state.fn == TrainerFn.FITTING else trainer.state.fn.value
-        write_groups(self.folder(trainer) / command, step, groups, "validate")
+        last = trainer.global_rank + 1 == trainer.world_size
+        write_groups(self.folder(trainer) / command, step, groups, "validate", last=last)
         self._log_texts(trainer, groups, step, command or "validate")
 
     def _log_texts(self, trainer: Trainer, groups: Sequence[Group], step: int, tag: str) -> None:

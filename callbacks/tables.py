@@ -51,13 +51,19 @@ def figures_table(runs: Runs) -> Table:
 
 
 def _add_accuracy(table: Table, level: str, cells: list[Mapping[str, Any] | None]) -> None:
-    questions = [str(cell["questions"]) for cell in cells if cell]
+    questions = [_questions(cell) for cell in cells if cell]
     scores = [cell["accuracy"] if cell else None for cell in cells]
     values = ["-" if score is None else f"{score:.1%}" for score in scores]
     first, last = scores[0], scores[-1]
     if len(scores) > 1:
         values.append("-" if first is None or last is None else f"{(last - first) * 100:+.1f}")
     table.add_row(level, questions[-1], *values)
+
+
+def _questions(cell: Mapping[str, Any]) -> str:
+    """How many were asked; an accuracy is of the answers that were decided, so beside it stands how many were not."""
+    undecided = cell.get("undecided")
+    return f"{cell['questions']}" + (f" ({undecided} answers undecided)" if undecided else "")
 
 
 def _figures(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -76,6 +82,9 @@ def _figures(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "GAIA rule", f"{run['gaia']:.1%}"
     for role, rate in run["format_rate"].items():
         yield f"format rate, {role}", "-" if rate is None else f"{rate:.1%}"
+    for role, rate in run.get("failed_calls", {}).items():
+        if rate is not None:
+            yield f"calls that failed, {role}", f"{rate:.1%}"
     yield "calls per rollout", f"{run['calls_per_rollout']:.2f}"
     yield "tokens per rollout", f"{run['tokens_per_rollout']:.0f}"
     yield "seconds per question", f"{run['seconds_per_question']:.2f}"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 
 
 @contextmanager
@@ -32,6 +32,26 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         _sync(temporary)
         os.replace(temporary, target)
         _sync(target.parent)
+
+
+@contextmanager
+def cache_path(target: Path) -> Iterator[Path]:
+    """Like ``atomic_path``, for an entry of a cache, whose folder is a setting: in a play nothing else may be blamed.
+
+    Args:
+        target: The entry to make or replace.
+
+    Raises:
+        ConfigurationError: It cannot be written.
+    """
+    try:
+        with atomic_path(target) as temporary:
+            yield temporary
+    except (OSError, MgrpoError) as error:
+        problem = error.strerror or error if isinstance(error, OSError) else error
+        raise ConfigurationError(
+            f"the cache {target.parent} cannot be written: {problem}.", hint="give another folder as `cache`, or none."
+        ) from error
 
 
 @contextmanager

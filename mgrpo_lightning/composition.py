@@ -99,6 +99,8 @@ def _load(path: str) -> dict[str, Any]:
         # text, not a path, where a rank has been started with what another one had composed
         text = path if "\n" in path else Path(path).read_text(encoding="utf-8")
         content = yaml.load(text, UniqueKeyLoader)
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"config file {path!r} is not UTF-8: {error}.", hint="save it as UTF-8.") from error
     except OSError as error:
         raise ConfigurationError(
             f"config file {path!r} cannot be read: {error.strerror}.",

@@ -50,6 +50,32 @@ class EndpointConfig:
         for name, value in (("attempts", self.attempts), ("concurrency", self.concurrency)):
             if value < 1:
                 raise ConfigurationError(f"the {name} of endpoint {self.url} are {value}.", hint="give at least 1.")
+        require_http(self.url, "endpoint")
+
+
+UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout)
+"""What says that nobody is there."""
+
+
+def require_http(url: str, what: str) -> None:
+    """Make sure that requests can be sent to an address.
+
+    Args:
+        url: The address.
+        what: Whose it is.
+
+    Raises:
+        ConfigurationError: It is no http(s) address with a host.
+    """
+    try:
+        parsed = httpx2.URL(url)
+        good = parsed.scheme in ("http", "https") and bool(parsed.host)
+    except (httpx2.InvalidURL, ValueError):
+        good = False
+    if not good:
+        raise ConfigurationError(
+            f"the url of the {what} is {url!r}.", hint="give a whole one, such as http://localhost:8000/v1."
+        )
 
 
 class EndpointFailed(MgrpoError, OSError):
@@ -74,6 +100,8 @@ class ChatEndpoint:
                 hint="export it, or leave key_variable out for an endpoint without keys.",
             )
         self.config = config
+        self._reached = False
+        """It has answered something once."""
         # Every step is played and scored in event loops of its own.
         self._limits: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
@@ -92,18 +120,20 @@ class ChatEndpoint:
 
         Raises:
             EndpointFailed: No try gave one, or the endpoint will not have this request.
-            ConfigurationError: The endpoint refuses whatever it is asked: wrong key, model or address.
+            ConfigurationError: The endpoint refuses whatever it is asked: wrong key, model or address; or it could not
+                be reached, now or ever before.
         """
         config = self.config
         sent = [{**message, "content": _MARKER.sub(r"\g<0> ", message["content"])} for message in messages]
         url, body = config.url.rstrip("/"), {"model": config.model, "messages": sent, **sampling}
         limit = self._limits.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(config.concurrency))
-        problem = ""
+        problem, unreachable = "", False
         async with limit, httpx2.AsyncClient(timeout=config.timeout) as client:
             for attempt in range(config.attempts):
                 pause = config.backoff * 2**attempt
                 try:
                     response = await client.post(f"{url}/chat/completions", json=body, headers=self._headers())
+                    self._reached, unreachable = True, False
                     if response.is_success:
                         found = _completion(response)
                         if found is not None and (value := read(found)) is not None:
@@ -121,9 +151,13 @@ class ChatEndpoint:
                         problem = f"status {response.status_code}"
                         break
                 except httpx2.HTTPError as error:
-                    problem = type(error).__name__
+                    problem, unreachable = type(error).__name__, isinstance(error, UNREACHABLE)
                 if attempt + 1 < config.attempts:
                     await asyncio.sleep(pause)
+        if unreachable and not self._reached:
+            raise ConfigurationError(
+                f"the endpoint {url} cannot be reached: {problem}.", hint="start its server, or correct the url."
+            )
         log.warning("%s at %s gave no answer in %d tries: %s", config.model, url, attempt + 1, problem)
         raise EndpointFailed(f"{config.model} at {url} gave no answer: {problem}.")
 

@@ -96,10 +96,13 @@ def write_groups(
     groups: Sequence[Group],
     stage: Literal["train", "validate", "predict"] = "train",
     extras: Mapping[Key, Extra] | None = None,
+    *,
+    last: bool = False,
 ) -> Path:
     """Write the groups of one step, atomically, over any older file of it.
 
     Older files with parts of the same queries go too: a step that is played again may be divided among fewer ranks.
+    Behind the last groups of a step, those of any other queries do: fewer questions may be asked than before.
 
     Args:
         folder: The journal; made if missing.
@@ -107,6 +110,7 @@ def write_groups(
         groups: In the order of their queries, at least one, each with at least one rollout.
         stage: What was played for.
         extras: What is known of some or all trajectories beyond the groups.
+        last: Whether no rank has later queries.
 
     Returns:
         Path of the file.
@@ -121,7 +125,7 @@ def write_groups(
         for trajectory in rollout.trajectories()
     ]
     schema = SCHEMA.with_metadata({"mgrpo_journal": VERSION, "stage": stage})
-    first, last = (group.rollouts[0].main.key.query for group in (groups[0], groups[-1]))
+    first, end = (group.rollouts[0].main.key.query for group in (groups[0], groups[-1]))
     name = f"{PREFIXES[stage]}-{step:06d}"
     path = Path(folder) / (f"{name}-{first:06d}.parquet" if first else f"{name}.parquet")
     with atomic_path(path) as temporary:
@@ -129,7 +133,7 @@ def write_groups(
             pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd", write_page_checksum=True
         )
     for other in Path(folder).glob(f"{name}-*.parquet"):
-        if (match := _PART.fullmatch(other.stem)) and first < int(match[1]) <= last:
+        if (match := _PART.fullmatch(other.stem)) and first < int(match[1]) and (last or int(match[1]) <= end):
             other.unlink(missing_ok=True)
     return path
 

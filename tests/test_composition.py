@@ -70,6 +70,12 @@ def test_a_bad_file_is_named_with_its_place(tmp_path: Path, text: str, message: 
     assert "team.yaml" in str(raised.value)
 
 
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "team.yaml").write_bytes("run: {name: \u00e9t\u00e9}".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"team.yaml' is not UTF-8.*HINT: save it as UTF-8"):
+        compose(["fit", "--config", str(tmp_path / "team.yaml")])
+
+
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml.*No such file"):
         compose(["fit", "--config", "nowhere.yaml"])

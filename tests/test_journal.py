@@ -146,6 +146,16 @@ def test_a_step_written_again_replaces_the_old_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_fewer_questions_than_before_leave_nothing_of_them(tmp_path: Path) -> None:
+    for query in (0, 6):
+        write_groups(tmp_path, STEP, [a_group(query=query)], "validate", last=query == 6)
+    write_groups(tmp_path, STEP + 1, [a_group(query=6)], "validate", last=True)
+    write_groups(tmp_path, STEP, [a_group(query=0)], "validate")
+    assert len(list(tmp_path.iterdir())) == 3, "another rank may have later ones"
+    write_groups(tmp_path, STEP, [a_group(query=0)], "validate", last=True)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize("before", [[0, 2, 4, 6], [0, 3, 5], [0]])
 @pytest.mark.parametrize("after", [[0], [0, 4], [0, 2, 5]])
 def test_a_step_divided_among_other_ranks_leaves_no_part_of_before(

@@ -16,6 +16,7 @@ from mgrpo_lightning.agents.prompts import ROLE_SCHEMA, error_text
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.trajectory import Call
+from mgrpo_lightning.unicode import encodable
 
 
 class Delegate(Protocol):
@@ -102,21 +103,12 @@ async def run_calls(
     ]
 
 
-def encodable(text: str) -> str:
-    """The text without lone surrogates (of a broken page), which no tokenizer can encode and no file hold.
-
-    Args:
-        text: Any.
-    """
-    return text.encode("utf-8", "replace").decode()
-
-
 async def _outcome(work: Awaitable[str]) -> Outcome:
     started = time.perf_counter()
     try:
         text, failed = encodable(await work), False
     except (ToolError, OSError) as error:
-        text, failed = error_text(error), True
+        text, failed = encodable(error_text(error)), True
     return Outcome(text, failed, time.perf_counter() - started)
 
 

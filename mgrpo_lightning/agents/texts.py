@@ -17,6 +17,7 @@ from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
 from mgrpo_lightning.tasks.base import Script
 from mgrpo_lightning.trajectory import Key, Message
+from mgrpo_lightning.unicode import encodable
 
 if TYPE_CHECKING:
     from mgrpo_lightning.policy.chat import Chat
@@ -57,7 +58,7 @@ class TextConversation(Conversation):
     @override
     async def sample(self, params: SamplingParams, stream: int) -> SampledTurn:
         said = await self.reply(params, stream)
-        ids = tuple(self._chat.encode_action(said.text))
+        ids = tuple(self._chat.encode_action(encodable(said.text)))
         kept = ids[: params.max_new_tokens]
         self._length += len(kept)
         return SampledTurn(kept, (0.0,) * len(kept), stopped=len(kept) == len(ids) and not said.cut, version=0)

@@ -162,11 +162,11 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     @override
     def val_dataloader(self) -> PlayedStream:
         split = self.validation.split
-        return self._played(self.task.questions(split)[: self.validation.questions], f"no questions in split {split}.")
+        return self._played(self.task.questions(split)[: self.validation.questions], f"split {split} has no questions.")
 
     @override
     def test_dataloader(self) -> PlayedStream:
-        return self._played(self.task.questions("test")[: self.validation.questions], "no questions in split test.")
+        return self._played(self.task.questions("test")[: self.validation.questions], "split test has no questions.")
 
     @override
     def predict_dataloader(self) -> PlayedStream:
@@ -280,7 +280,15 @@ class AlignedTrajectoryDataModule(LightningDataModule):
 
     def _played(self, questions: Sequence[Question], problem: str) -> PlayedStream:
         if not questions:
-            raise DataError(problem, hint="check the task's path, split and filters.")
+            raise DataError(
+                problem,
+                hint="check the task's paths and filters; a fit needs none with trainer.limit_val_batches=0.",
+            )
+        if len(questions) < (ranks := self.trainer.world_size if self.trainer is not None else 1):
+            raise ConfigurationError(
+                f"{len(questions)} held-out questions are asked by {ranks} ranks.",
+                hint="give each rank at least one (validation.questions), or take fewer.",
+            )
         return PlayedStream(self, questions, self.validation.per_batch, self._part(len(questions)))
 
     def _part(self, count: int) -> range:

@@ -45,13 +45,13 @@ def selected(questions: Sequence[Question], config: SelectionConfig) -> list[Que
         DataError: The journal has none of them, or none is in the range.
     """
     rates = success_rates(Path(config.journal))
-    known = [question for question in questions if question.id in rates]
+    known = [question for question in questions if (question.id, question.text) in rates]
     if not known:
         raise DataError(
             f"{config.journal} has answers to none of the {len(questions)} training questions.",
             hint="validate on them first: mgrpo validate with data.init_args.validation.split=train.",
         )
-    kept = [question for question in known if config.at_least <= rates[question.id] <= config.at_most]
+    kept = [question for question in known if config.at_least <= rates[question.id, question.text] <= config.at_most]
     if not kept:
         raise DataError(
             f"none of {len(known)} questions has a success rate from {config.at_least} to {config.at_most}: "
@@ -61,8 +61,10 @@ def selected(questions: Sequence[Question], config: SelectionConfig) -> list[Que
     return kept
 
 
-def success_rates(journal: Path) -> Mapping[str, float]:
-    """Share of right rollouts of every question in a validation run's journal, by its id; undecided ones do not count.
+def success_rates(journal: Path) -> Mapping[tuple[str, str], float]:
+    """Share of right rollouts of every question in a validation run's journal; undecided ones do not count.
+
+    By id and text, as a split may number its questions and another one likewise.
 
     Args:
         journal: Folder of the journal; of several validations the one after most steps is read.
@@ -70,5 +72,5 @@ def success_rates(journal: Path) -> Mapping[str, float]:
     files = sorted(journal.glob(f"{PREFIXES['validate']}-*.parquet"))
     last = [path for path in files if path.stem.split("-")[1] == files[-1].stem.split("-")[1]]
     groups = [group for path in last for group in read_groups(path)]
-    scores = {group.question.id: question_scores(group) for group in groups}
+    scores = {(group.question.id, group.question.text): question_scores(group) for group in groups}
     return {name: score["accuracy"] for name, score in scores.items() if score}

@@ -27,6 +27,8 @@ class ValidationConfig:
         for name in ("questions", "per_batch", "repeats"):
             if (value := getattr(self, name)) < 1:
                 raise ConfigurationError(f"validation.{name} is {value}.", hint="give at least 1.")
+        if not self.temperature >= 0:
+            raise ConfigurationError(f"validation.temperature is {self.temperature}.", hint="give 0 (greedy) or more.")
         if self.repeats > 1 and self.temperature == 0:
             raise ConfigurationError(
                 f"validation.repeats is {self.repeats} at temperature 0, where all of them are the same.",

@@ -123,6 +123,7 @@ class Evaluation(nn.Module):
             "undecided": num_undecided,  # rollouts
             **self._scores(answers, ""),
             "format_rate": {role: play.get(f"{role}/format_rate") for role in self._roles},
+            "failed_calls": {role: play.get(f"{role}/failed_calls") for role in self._roles},
             "calls_per_rollout": play["calls_per_rollout"],
             "tokens_per_rollout": play["tokens_per_rollout"],
             "seconds_per_question": (earlier + time.monotonic() - self._started) / max(questions, 1),

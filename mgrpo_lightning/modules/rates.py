@@ -80,7 +80,9 @@ def play_rates(roles: Mapping[str, RoleConfig]) -> Rates:
     """
     names = ["calls_per_rollout", "tokens_per_rollout", "failed"]
     for role in roles:
-        names += [f"{role}/{name}" for name in ("reward", "format_rate", "turns", "tokens", "truncated")]
+        names += [
+            f"{role}/{name}" for name in ("reward", "format_rate", "turns", "tokens", "truncated", "failed_calls")
+        ]
         names += [f"{role}/reward_{name}" for name in _weighted(roles[role])]
     return Rates(names)
 
@@ -112,6 +114,8 @@ def _observe_trajectory(rates: Rates, trajectory: Trajectory, score: Score, conf
     rates.add(f"{role}/turns", trajectory.num_turns)
     rates.add(f"{role}/tokens", trajectory.num_tokens)
     rates.add(f"{role}/truncated", float(trajectory.truncated))
+    for call in trajectory.calls:
+        rates.add(f"{role}/failed_calls", float(call.failed))
     for name in _weighted(config):
         rates.add(f"{role}/reward_{name}", getattr(score, name))
 

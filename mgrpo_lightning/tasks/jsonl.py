@@ -21,6 +21,7 @@ from mgrpo_lightning.tasks.judge import Judge, judged_report
 from mgrpo_lightning.tasks.judged import JudgedTask
 from mgrpo_lightning.tools.sets import ToolSet
 from mgrpo_lightning.trajectory import Trajectory
+from mgrpo_lightning.unicode import encodable
 
 LAYOUT = 'write {"question": "...", "answer": "..."} on every line.'
 
@@ -102,6 +103,8 @@ def _question(line: bytes, path: Path, number: int, metadata: Sequence[str]) -> 
         raise _malformed(path, number, error.start + 1, f"byte {line[error.start]:#04x} is not UTF-8") from error
     except json.JSONDecodeError as error:
         raise _malformed(path, number, error.colno, error.msg) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets of thousands of levels
+        raise _malformed(path, number, 1, f"it cannot be read ({error})") from error
     if not isinstance(record, dict):
         raise _malformed(path, number, 1, f"it is a {type(record).__name__}, not an object")
     answers = record.get("answer")
@@ -118,6 +121,9 @@ def _question(line: bytes, path: Path, number: int, metadata: Sequence[str]) -> 
     if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and a.strip() for a in answers):
         wrong = record.get("answer")
         raise _malformed(path, number, _column(line, "answer"), f"'answer' is {wrong!r}, not a text or a list of texts")
+    for key, value in (*fields.items(), *(("answer", answer) for answer in answers)):
+        if encodable(value) != value:
+            raise _malformed(path, number, _column(line, key), f"{key!r} has half of a surrogate pair: {value!r}")
     kept = {key: fields[key] for key in metadata}
     return Question(fields["id"], fields["question"], tuple(answers), fields["level"], metadata=kept)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.atomic import cache_path
 from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig, EndpointFailed
 from mgrpo_lightning.errors import ConfigurationError, ScoringError
 from mgrpo_lightning.tasks.agreement import Agreement
@@ -153,7 +153,7 @@ class Judge:
 
     def _remember(self, key: str, verdict: float) -> None:
         if self._cache is not None and key not in self._known:
-            with atomic_path(self._cache / f"{key}.json") as temporary:
+            with cache_path(self._cache / f"{key}.json") as temporary:
                 temporary.write_text(json.dumps(verdict))
         self._known[key] = verdict
 

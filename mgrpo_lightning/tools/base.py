@@ -75,19 +75,22 @@ class _FunctionTool:
             return str(await result if inspect.isawaitable(result) else result)
         except (ToolError, ConfigurationError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # of the play, not of the function
             # Whatever a policy made a user's function do, a run of hours must not end by it. Arguments, and messages
             # that may quote them, stay out of the log: they may tell a sealed benchmark's questions.
             where = "".join(traceback.format_tb(error.__traceback__))
             log.warning("tool %s failed with %s at\n%s", self.name, type(error).__name__, where)
-            raise ToolError(f"{self.name} failed: {type(error).__name__}: {error}") from error
+            raise ToolError(f"{self.name} failed: {type(error).__name__}: {_words(error)}") from error
 
     async def _call_apart(self, arguments: Mapping[str, object]) -> Any:
         def call() -> Any:
             try:
                 return self._function(**arguments)
-            except StopIteration as error:  # no future holds it: asyncio would wait for ever
-                raise RuntimeError("StopIteration") from error
+            except (StopIteration, SystemExit) as error:  # no future holds the one; the other would end the process
+                raise RuntimeError(type(error).__name__) from error
 
         async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             return await asyncio.to_thread(call)
@@ -137,15 +140,17 @@ def load_tool(path: str) -> Tool:
     module_name, _, attribute = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a user's module does when it is imported
         raise ConfigurationError(
-            f"there is no tool at {path!r}: {error}.", hint="give the dotted path of a typed Python function."
+            f"there is no tool at {path!r}: {type(error).__name__}: {error}.",
+            hint="give the dotted path of a typed Python function, in a module that can be imported.",
         ) from error
     if all(hasattr(found, name) for name in ("name", "description", "parameters")) and not inspect.isclass(found):
         return typing.cast("Tool", found)
-    if not inspect.isfunction(found):
+    if not inspect.isfunction(found) or inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found):
         raise ConfigurationError(
-            f"{path!r} is a {type(found).__name__}, not a function.", hint="name a typed function or a tool object."
+            f"{path!r} is a {_kind(found)}, not a function that returns text.",
+            hint="name a typed function or a tool object.",
         )
     return function_tool(found, apart=module_name.partition(".")[0] != __name__.partition(".")[0])
 
@@ -172,8 +177,25 @@ def wanted_tools(roles: Mapping[str, RoleConfig], offered: Mapping[str, Tool]) -
     return tools
 
 
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "it cannot be shown"
+
+
+def _kind(found: object) -> str:
+    return "generator" if inspect.isfunction(found) else type(found).__name__
+
+
 def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
-    hints = typing.get_type_hints(function)
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception as error:  # an annotation may say anything
+        raise ConfigurationError(
+            f"the annotations of tool {function.__name__!r} cannot be read: {error}.",
+            hint="use names that are imported when the module is, or plain str, int, float and bool.",
+        ) from error
     parameters = inspect.signature(function).parameters.values()
     if bad := [p.name for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY)]:
         raise ConfigurationError(

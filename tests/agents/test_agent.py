@@ -299,3 +299,10 @@ def test_text_that_no_tokenizer_can_encode_is_replaced() -> None:
         return "broken \ud800 page"
 
     assert tool_texts(play([SEARCH], tool=FakeTool(run))[0]) == ["broken ? page"]
+
+
+def test_an_error_that_no_tokenizer_can_encode_is_replaced_too() -> None:
+    async def run(query: str) -> str:
+        raise ToolError("broken \ud800 name")
+
+    assert tool_texts(play([SEARCH], tool=FakeTool(run))[0]) == ["error: broken ? name"]

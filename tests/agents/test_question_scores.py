@@ -13,7 +13,7 @@ from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation
 from mgrpo_lightning.tasks.base import UNKNOWN, Question
-from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Trajectory
+from mgrpo_lightning.trajectory import Call, Group, Key, Rollout, Score, Span, Trajectory
 from tests.callbacks.fakes import ROLES
 
 QUESTION = Question("q", "Which?", ("right",), level="easy")
@@ -67,6 +67,20 @@ def test_an_evaluation_counts_questions_and_says_how_many_could_not_be_decided()
     assert record["seconds_per_question"] > 0
 
 
+def test_an_evaluation_says_how_many_calls_failed_and_of_unknown_answers_nothing() -> None:
+    unknown = replace(QUESTION, answers=(UNKNOWN,))
+    played = [group("right", "wrong"), group("?", question=unknown)]
+    calls = [Call(0, "search", {}, "error: ConnectError", failed) for failed in (True, True, False)]
+    played[0].rollouts[0].main.calls += calls
+    played[0].rollouts[0].main.spans.append(Span("observation", (1,)))
+    evaluation = Evaluation(ROLES, [QUESTION, unknown])
+    evaluation.observe(played)
+    _, record = evaluation.finish(3, torch.device("cpu"), earlier=1000.0)
+    assert record["failed_calls"]["main"] == pytest.approx(2 / 3)
+    assert record["undecided"] == 0, "nobody who could be asked again would know it"
+    assert record["seconds_per_question"] * record["questions"] > 1000
+
+
 def test_one_rollout_has_an_accuracy_alone() -> None:
     evaluation = Evaluation(ROLES, [QUESTION])
     evaluation.observe([group("?")])
@@ -95,8 +109,9 @@ def test_tables_are_split_by_whatever_the_task_says() -> None:
         ({"repeats": 0}, "repeats is 0"),
         ({"questions": 0}, "questions is 0"),
         ({"per_batch": -1}, "per_batch is -1"),
+        ({"temperature": -0.5}, "temperature is -0.5"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, int], problem: str) -> None:
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, float], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         ValidationConfig(**settings)  # type: ignore[arg-type]

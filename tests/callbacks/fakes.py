@@ -66,6 +66,7 @@ def make_record(step: int, exact_match: float) -> dict[str, Any]:
         "f1": exact_match,
         "gaia": exact_match,
         "format_rate": {"main": 0.9, "searcher": None},
+        "failed_calls": {"main": None, "searcher": 0.25},
         "calls_per_rollout": 1.5,
         "tokens_per_rollout": 412.4,
         "seconds_per_question": 2.345,

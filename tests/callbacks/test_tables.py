@@ -20,7 +20,7 @@ def test_before_and_after_stand_side_by_side_with_the_gain_in_points() -> None:
         ["level", "questions", "before", "after", "gain"],
         ["1", "200", "12.5%", "45.0%", "+32.5"],
         ["2", "100", "6.2%", "22.5%", "+16.2"],
-        ["all", "300", "12.5%", "45.0%", "+32.5"],
+        ["all", "300 (2 answers undecided)", "12.5%", "45.0%", "+32.5"],
     ]
 
 
@@ -47,7 +47,7 @@ def test_what_nothing_could_be_decided_of_is_a_dash() -> None:
     assert cells(accuracy_table(runs))[1:] == [
         ["1", "200", "12.5%", "-", "-"],
         ["2", "100", "6.2%", "12.5%", "+6.2"],
-        ["all", "300", "12.5%", "-", "-"],
+        ["all", "300 (2 answers undecided)", "12.5%", "-", "-"],
     ]
     assert ["majority@5", "6.2%", "-"] in cells(figures_table(runs))
 
@@ -74,6 +74,7 @@ def test_the_other_figures_name_every_role() -> None:
         ["GAIA rule", "50.0%"],
         ["format rate, main", "90.0%"],
         ["format rate, searcher", "-"],
+        ["calls that failed, searcher", "25.0%"],
         ["calls per rollout", "1.50"],
         ["tokens per rollout", "412"],
         ["seconds per question", "2.35"],

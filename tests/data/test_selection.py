@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,12 @@ from mgrpo_lightning.cli import main
 from mgrpo_lightning.data.selection import SelectionConfig, selected, success_rates
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.journal import read_groups, training_files, write_groups
-from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Trajectory
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
 from tests.toy import ToyTask
 
-QUESTIONS = [Question(f"q{i}", f"question {i}", ("yes",)) for i in range(6)]
+QUESTIONS = ToyTask().questions("train")[:6]
 
 
 def group(query: int, *correct: float | None, step: int = 3) -> Group:
@@ -37,7 +37,14 @@ def journal(tmp_path: Path) -> Path:
 
 
 def test_rates_are_of_the_latest_validation_and_of_what_was_decided(journal: Path) -> None:
-    assert success_rates(journal) == {"q0": 0.0, "q1": 0.25, "q2": 1.0, "q3": 0.5}
+    rates = {"q0": 0.0, "q1": 0.25, "q2": 1.0, "q3": 0.5}
+    assert success_rates(journal) == {(q.id, q.text): rates[q.id] for q in QUESTIONS if q.id in rates}
+
+
+def test_a_question_of_another_split_with_the_same_id_is_another_one(journal: Path) -> None:
+    others = [replace(question, text=f"other {question.id}") for question in QUESTIONS]
+    with pytest.raises(DataError, match="answers to none of the 6 training questions"):
+        selected(others, SelectionConfig(str(journal)))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +73,7 @@ def test_a_team_is_trained_on_what_it_found_hard(tmp_path: Path) -> None:
     options = ["--data.validation.split=train", "--data.validation.questions=8"]
     main(["validate", f"--config={team}", *options])
     journal = run / "journal" / "validate"
-    assert set(success_rates(journal)) == {question.id for question in ToyTask().questions("train")}
+    assert set(success_rates(journal)) == {(question.id, question.text) for question in ToyTask().questions("train")}
     write_groups(journal, 1, [group(i, i % 2, step=1) for i in range(4)], "validate")  # q0 and q2 are hard
     main(["fit", f"--config={team}", f"--data.selection={{journal: {journal}}}", "--trainer.max_steps=2"])
     asked = [g.question.id for paths in training_files(run / "journal").values() for p in paths for g in read_groups(p)]

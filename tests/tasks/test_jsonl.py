@@ -58,6 +58,10 @@ GOOD = '{"question": "q", "answer": "a"}'
         ('{"question": "q", "answer": "a", "level": 1}', 34, "'level' is 1"),
         ('{"question": "q", "answer": "a", "id": "line 1"}', 1, "'line 1' stands on an earlier line"),
         (b'{"question": "\xff"}', 15, "0xff is not UTF-8"),
+        ("[" * 100_000, 1, "it cannot be read"),
+        ('{"question": "q", "answer": ' + "1" * 5000 + "}", 1, "it cannot be read"),
+        (r'{"question": "q \ud83d", "answer": "a"}', 2, "'question' has half of a surrogate pair"),
+        (r'{"question": "q", "answer": ["a", "\ud83d"]}', 19, "'answer' has half of a surrogate pair"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: str | bytes, column: int, problem: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,8 +129,23 @@ def test_silence_and_a_closed_port_are_errors_too(server: Server) -> None:
     server.delay = 1.0
     with pytest.raises(ScoringError, match="ReadTimeout"):
         ask(Judge(server.url, "m", timeout=0.1, attempts=1))
+
+
+def test_whoever_was_never_there_is_the_users_to_mend_and_whoever_goes_away_is_not(server: Server) -> None:
+    with pytest.raises(ConfigurationError, match=r"127.0.0.1:9/v1 cannot be reached: ConnectError. HINT: start its"):
+        ask(Judge("http://127.0.0.1:9/v1", "m", attempts=2, backoff=0))
+    judge = Judge(server.url, "m", attempts=1)
+    server.replies = [said("correct: yes")]
+    assert ask(judge)
+    judge._endpoint.config = replace(judge._endpoint.config, url="http://127.0.0.1:9/v1")
     with pytest.raises(ScoringError, match="ConnectError"):
-        ask(Judge("http://127.0.0.1:9/v1", "m", attempts=1))
+        asyncio.run(judge.correct("another?", ["a"], "b"))
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "http://[::1", "ftp://host/v1", "", "http:///v1"])
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"url of the endpoint is .*HINT: give a whole one"):
+        Judge(url, "m")
 
 
 def test_a_refusal_is_the_user_s_to_mend_and_the_key_is_never_shown(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -139,6 +141,62 @@ def test_what_only_the_user_can_mend_is_not_told_to_the_policy() -> None:
 
     with pytest.raises(ConfigurationError, match="the key is wrong"):
         call(function_tool(unready), text="x")
+
+
+class Unshown(Exception):
+    """Its text fails."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), asyncio.CancelledError(), Unshown()])
+@pytest.mark.parametrize("kind", ["here", "apart", "async"])
+def test_no_end_that_a_function_asks_for_is_that_of_the_run(error: BaseException, kind: str) -> None:
+    def leave(text: str) -> str:
+        raise error
+
+    async def leave_later(text: str) -> str:
+        raise error
+
+    tool = function_tool(leave_later) if kind == "async" else function_tool(leave, apart=kind == "apart")
+    with pytest.raises(ToolError, match=r"leave.* failed"):
+        call(tool, text="x")
+
+
+def test_a_play_that_is_ended_ends_its_calls() -> None:
+    async def wait(text: str) -> str:
+        """Wait."""
+        await asyncio.sleep(60)
+        return text
+
+    async def ended() -> None:
+        running = asyncio.ensure_future(function_tool(wait)(text="x"))
+        await asyncio.sleep(0)
+        running.cancel()
+        await running
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(ended())
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("def tool(:", "SyntaxError"),
+        ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+        ("def tool(a: 'Unknown') -> str: ...", "annotations of tool 'tool' cannot be read.*Unknown"),
+        ("def tool(a: str) -> str:\n    yield a", "is a generator, not a function that returns text"),
+    ],
+)
+def test_a_module_that_cannot_be_used_is_named(
+    tmp_path: Path, source: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_broken_tool.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_broken_tool", raising=False)
+    with pytest.raises(ConfigurationError, match=f"{problem}.*HINT"):
+        load_tool("own_broken_tool.tool")
 
 
 @pytest.mark.parametrize("apart", [False, True])

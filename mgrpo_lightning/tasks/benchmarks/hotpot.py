@@ -14,6 +14,7 @@ from mgrpo_lightning.tasks.benchmarks.multihop import Example, Hop, MultiHop
 from mgrpo_lightning.tasks.benchmarks.paragraphs import Paragraph
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, text_of
 from mgrpo_lightning.trajectory import Rollout
+from mgrpo_lightning.unicode import encodable
 
 SOURCE = Source(
     "HotpotQA", "hotpotqa.github.io, or 2WikiMultihopQA from Alab-NII/2wikimultihop on GitHub", "CC BY-SA 4.0"
@@ -52,7 +53,7 @@ class HotpotQA(MultiHop):
             level=" ".join(filter(None, (text_of(row, "type", default=""), text_of(row, "level", default="")))),
         )
         paragraphs = [
-            Paragraph(title, " ".join(sentence.strip() for sentence in sentences))
+            Paragraph(title, encodable(" ".join(sentence.strip() for sentence in sentences)))
             for title, sentences in _pairs(row, "context", "sentences", name)
         ]
         titles = dict.fromkeys(title for title, _ in _pairs(row, "supporting_facts", "sent_id", name))
@@ -79,6 +80,6 @@ def _pairs(row: Row, column: str, other: str, name: str) -> Sequence[tuple[str, 
         value = json.loads(value) if isinstance(value, str) else value
         if isinstance(value, Mapping):
             value = list(zip(value["title"], value.get(other, value.get("content")), strict=True))
-        return [(str(title), found) for title, found in value or ()]
+        return [(encodable(str(title)), found) for title, found in value or ()]
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"question {name} has {column} = {str(value)[:80]!r}.", hint=_HINT) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,10 @@ class MultiHop(Task):
             for split, given in paths.items()
             if given is not None
         }
+        for split, found in examples.items():
+            names = Counter(one.question.id for one in found)
+            if twice := [name for name, count in names.items() if count > 1]:
+                raise DataError(f"split {split} has two questions {twice[0]!r}.", hint="remove one, or rename it.")
         if unknown := [one.question.id for one in examples.get("train", ()) if not one.question.known]:
             raise DataError(f"the training question {unknown[0]} has no answer.", hint="train on a split with answers.")
         self._world = ParagraphWorld(_paragraphs(examples.values()), backend=backend)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.unicode import encodable
 
 Row = Mapping[str, Any]
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -112,7 +113,7 @@ def _read(path: Path) -> list[Row]:
         raise DataError(f"{path} is none of {sorted(readers)}.", hint="give a file of one of these kinds.")
     try:
         rows = list(reader(path))
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
         raise DataError(f"cannot read {path}: {error}.", hint="get the file again; it may be cut off.") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
@@ -135,9 +136,9 @@ def text_of(row: Row, *names: str, default: str | None = None) -> str:
     """
     value = next((row[name] for name in names if row.get(name) is not None), default)
     if isinstance(value, str | int | float):
-        return str(value)
+        return encodable(str(value))
     raise DataError(
-        f"a row has {names[0]} = {value!r}; it has {sorted(row)}.", hint="is it the file of this benchmark?"
+        f"a row has {names[0]} = {value!r}; it has {sorted(map(str, row))}.", hint="is it the file of this benchmark?"
     )
 
 

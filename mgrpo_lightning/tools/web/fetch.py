@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
+from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 import httpx2
 
-from mgrpo_lightning.atomic import atomic_path
-from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.atomic import cache_path
+from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tools.web.decoding import decoded
 from mgrpo_lightning.tools.web.guard import PublicTransport, check_url
 
@@ -67,7 +68,7 @@ class Fetcher:
 
     def __init__(self, config: FetchConfig = FetchConfig()) -> None:
         self.config = config
-        self._blocked = [re.compile(pattern, re.IGNORECASE) for pattern in config.blocked]
+        self._blocked = [_pattern(pattern) for pattern in config.blocked]
         self._hosts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
 
     async def get(self, url: str) -> Page:
@@ -102,6 +103,9 @@ class Fetcher:
         return any(pattern.search(text) for pattern in self._blocked)
 
     def _refuse_blocked(self, text: str) -> None:
+        # A server reads %2D as the hyphen that a pattern has, however often that was quoted.
+        while (plain := unquote(text)) != text and not self.blocks(text):
+            text = plain
         if self.blocks(text):
             raise ToolError("this page is not to be read here.", hint="find the answer elsewhere.")
 
@@ -197,10 +201,17 @@ class Fetcher:
 
     def _remember(self, url: str, page: Page) -> None:
         if self.config.cache is not None:
-            path = _place(self.config.cache, url)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as temporary:
+            with cache_path(_place(self.config.cache, url)) as temporary:
                 temporary.write_text(json.dumps(asdict(page), ensure_ascii=False), "utf-8")
+
+
+def _pattern(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern, re.IGNORECASE)
+    except re.error as error:
+        raise ConfigurationError(
+            f"fetch.blocked has {pattern!r}, which is no regular expression: {error}.", hint="escape it: \\( for (."
+        ) from error
 
 
 def _parsed(url: str) -> httpx2.URL:

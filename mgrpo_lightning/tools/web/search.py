@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,18 +15,19 @@ from weakref import WeakKeyDictionary
 
 import httpx2
 
-from mgrpo_lightning.atomic import atomic_path
-from mgrpo_lightning.endpoint import retry_after
+from mgrpo_lightning.atomic import cache_path
+from mgrpo_lightning.endpoint import UNREACHABLE, require_http, retry_after
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.tools.web.engines import ENGINES, EngineName, Hit
 
+log = logging.getLogger(__name__)
 AGAIN = (408, 429, 500, 502, 503, 504)
 """Statuses that another try may mend."""
 AT_ONCE = 8
 """Requests in flight at most: services count them, and a step's rollouts search all at once."""
-REFUSED = (401, 403)
-"""Statuses of a wrong key, or of a server that does not answer programs."""
+REFUSED = (401, 402, 403, 404, 432, 433)
+"""Statuses of a wrong key, a used-up plan, a wrong address, or of a server that does not answer programs."""
 SNIPPET = 300
 """Characters shown of a hit's text; a passage is shown as a whole."""
 
@@ -44,7 +46,7 @@ class WebSearch:
         blocks: Says of a URL or text that it must not be shown.
 
     Raises:
-        ConfigurationError: The address or the key is missing.
+        ConfigurationError: The address or the key is missing, or no hit is to be shown.
     """
 
     def __init__(
@@ -70,6 +72,11 @@ class WebSearch:
                 "not set.",
                 hint="set key_variable to its name and export it.",
             )
+        require_http(self._url, f"search engine {engine!r}")
+        if k < 1:
+            raise ConfigurationError(f"search shows k = {k} hits.", hint="give at least 1.")
+        self._reached = False
+        """It has answered something once."""
         self._key_variable = key_variable
         self._k = k
         self._timeout = timeout
@@ -87,15 +94,15 @@ class WebSearch:
 
         Raises:
             ToolError: The service gave no answer in any try.
-            ConfigurationError: It refuses whoever asks: every search of the run would fail.
+            ConfigurationError: It refuses whoever asks, or could not be reached now or ever before: every search of
+                the run would fail. Or what it answers cannot be kept.
         """
         path = self._place(query)
         hits = _remembered(path) if path else []
         if not hits:
             hits = await self._ask(query)
             if path and hits:  # finding nothing may be a service's bad day
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_path(path) as temporary:
+                with cache_path(path) as temporary:
                     temporary.write_text(json.dumps([asdict(hit) for hit in hits], ensure_ascii=False), "utf-8")
         return [hit for hit in hits if not self._blocks(f"{hit.url}\n{hit.title}\n{hit.text}")][: self._k]
 
@@ -113,7 +120,7 @@ class WebSearch:
         return function_tool(search)
 
     async def _ask(self, query: str) -> list[Hit]:
-        engine, problem = self._engine, ""
+        engine, problem, unreachable = self._engine, "", False
         sent = engine.query(query, self._k)
         params, body = (sent, None) if engine.method == "GET" else (None, sent)
         limit = self._limits.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE))
@@ -125,8 +132,9 @@ class WebSearch:
                         engine.method, str(self._url), headers=self._headers(), params=params, json=body
                     )
                 except httpx2.HTTPError as error:
-                    problem = type(error).__name__
+                    problem, unreachable = type(error).__name__, isinstance(error, UNREACHABLE)
                 else:
+                    self._reached, unreachable = True, False
                     if response.is_success:
                         return self._read(response)
                     if response.status_code in REFUSED:
@@ -137,6 +145,12 @@ class WebSearch:
                     pause = retry_after(response, pause)
                 if attempt + 1 < self._attempts:
                     await asyncio.sleep(pause)
+        if unreachable and not self._reached:
+            raise ConfigurationError(
+                f"search engine {self._name!r} at {self._url} cannot be reached: {problem}.",
+                hint="start its server, correct the url, or see that this machine has a network.",
+            )
+        log.warning("search engine %s gave no answer: %s", self._name, problem)
         raise ToolError(f"the search gave no answer ({problem}).", hint="try again later, or with other words.")
 
     def _refusal(self, status: int) -> ConfigurationError:

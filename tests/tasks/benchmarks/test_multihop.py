@@ -230,3 +230,17 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(b"x")
     with pytest.raises(DataError, match=r"none of \['\.csv'"):
         HotpotQA(str(tmp_path / "a.pkl"))
+
+
+def test_two_questions_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"split validation has two questions 'h1'.*HINT"):
+        HotpotQA(validation_path=str(write_rows(tmp_path / "a.json", [HOTPOT, HOTPOT])))
+
+
+def test_half_of_a_surrogate_pair_is_no_obstacle(tmp_path: Path) -> None:
+    broken = HOTPOT | {"question": "Who? \ud83d", "context": [["Blue Boat \ud83d", ["It sank. \ud83d"]]]}
+    broken["supporting_facts"] = [["Blue Boat \ud83d", 0]]
+    (tmp_path / "a.json").write_text(json.dumps([broken]))
+    task = HotpotQA(validation_path=str(tmp_path / "a.json"))
+    assert task.questions("validation")[0].text == "Who? ?"
+    assert asyncio.run(task.tools()["visit"](url="wiki/blue-boat", section="Text")).endswith("It sank. ?")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tools.web.fetch import FetchConfig, Fetcher, Page
 from tests.tools.web.site import Answer, Crowd, Site, dripping, moved, said
 
@@ -89,7 +89,7 @@ def test_a_page_is_remembered_and_an_error_is_not(site: Site, tmp_path: Path) ->
     assert get(site, cache=str(tmp_path / "pages")).text == "second"
 
 
-@pytest.mark.parametrize("path", ["/gaia-answers", "/innocent", "/elsewhere"])
+@pytest.mark.parametrize("path", ["/gaia-answers", "/gaia%2Danswers", "/g%2561ia%252D", "/innocent", "/elsewhere"])
 def test_what_matches_a_pattern_is_not_read(site: Site, path: str, tmp_path: Path) -> None:
     site.pages |= {
         "/gaia-answers": said(b"x"),
@@ -98,8 +98,20 @@ def test_what_matches_a_pattern_is_not_read(site: Site, path: str, tmp_path: Pat
     }
     for _ in range(2):
         with pytest.raises(ToolError, match="not to be read"):
-            get(site, path, blocked=("gaia", "canary"), cache=str(tmp_path))
+            get(site, path, blocked=("gaia-", "canary"), cache=str(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pattern_that_is_none_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"fetch.blocked has '\('.*HINT: escape it"):
+        Fetcher(FetchConfig(blocked=("(",)))
+
+
+def test_a_cache_that_cannot_be_written_is_the_users_to_mend(site: Site, tmp_path: Path) -> None:
+    site.pages["/"] = said(b"x")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"the cache .*file/pages cannot be written: Not a directory.*HINT"):
+        get(site, cache=str(tmp_path / "file" / "pages"))
 
 
 def test_what_is_remembered_is_held_against_the_patterns_of_now(site: Site, tmp_path: Path) -> None:

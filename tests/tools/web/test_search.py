@@ -98,8 +98,8 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_not(site: Site, monkey
     site.pages["/search"] = lambda handler: answers.pop(0)(handler)
     assert len(asyncio.run(engine_at(site, attempts=3).find("x"))) == 1
     assert pauses == [7, 1], "as long as the service asks, else longer each time"
-    answers += [said(b"", status=404), said(b"", status=404)]
-    with pytest.raises(ToolError, match="404"):
+    answers += [said(b"", status=400), said(b"", status=400)]
+    with pytest.raises(ToolError, match="400"):
         asyncio.run(engine_at(site, attempts=2).find("y"))
     assert len(answers) == 1
 
@@ -162,3 +162,29 @@ def test_a_missing_address_or_key_is_told_at_once(engine: str, monkeypatch: pyte
     monkeypatch.delenv("SEARCH_KEY")
     with pytest.raises(ConfigurationError, match="no address" if engine in ("searxng", "retriever") else "SEARCH_KEY"):
         WebSearch(cast("EngineName", engine), key_variable="SEARCH_KEY")
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 432, 433])
+def test_a_service_that_refuses_whoever_asks_ends_the_run(site: Site, status: int) -> None:
+    site.pages["/search"] = said(b"", status=status)
+    with pytest.raises(ConfigurationError, match=f"refuses with status {status}"):
+        asyncio.run(engine_at(site).find("x"))
+
+
+def test_a_service_that_was_never_there_ends_the_run_and_one_that_goes_away_does_not(site: Site) -> None:
+    with pytest.raises(ConfigurationError, match=r"127.0.0.1:9/search cannot be reached: ConnectError.*HINT: start"):
+        asyncio.run(WebSearch("searxng", "http://127.0.0.1:9/search", attempts=1).find("x"))
+    site.pages["/search"] = said(json.dumps(FOUND["searxng"]).encode())
+    search = engine_at(site)
+    assert asyncio.run(search.find("x"))
+    search._url = "http://127.0.0.1:9/search"
+    with pytest.raises(ToolError, match="ConnectError"):
+        asyncio.run(search.find("y"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"), [({"url": "localhost:8080"}, "url of the search"), ({"k": 0}, "k = 0")]
+)
+def test_settings_that_cannot_work_are_named(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{problem}.*HINT"):
+        WebSearch("searxng", **{"url": "http://localhost:8080", **settings})
