@@ -33,17 +33,29 @@ class _Matrix(nn.Linear):
     """A or B of an adapter, multiplied in the type of what it gets.
 
     peft would turn every layer's input into the adapter's float32 instead: in a base that computes in bfloat16 its two
-    narrow products then cost more time than the layer's own. The matrix and its gradient stay in float32.
+    narrow products then cost more time than the layer's own. The matrix and its gradient stay in float32; without
+    gradients, thousands of times between two updates, its copy in the other type is kept until it is written to.
     """
 
     def __init__(self, weight: nn.Parameter) -> None:
         super().__init__(weight.shape[1], weight.shape[0], bias=False, device="meta")
         self.weight = weight
+        self._copy: Tensor | None = None
+        self._copied = -1
 
     @override
     def forward(self, input: Tensor) -> Tensor:
         """Of ... x inputs, ... x outputs."""
-        return F.linear(input, self.weight.to(input.dtype))
+        return F.linear(input, self._in_type_of(input))
+
+    def _in_type_of(self, input: Tensor) -> Tensor:
+        weight = self.weight
+        if torch.is_grad_enabled() or input.dtype == weight.dtype:
+            return weight.to(input.dtype)
+        copy = self._copy
+        if copy is None or self._copied != weight._version or (copy.dtype, copy.device) != (input.dtype, weight.device):
+            self._copy, self._copied = (copy := weight.to(input.dtype)), weight._version
+        return copy
 
 
 class AdapterBank:

@@ -38,7 +38,7 @@ class MemoryPlan:
     dense_copy: int
     """What ``dense_copy`` keeps besides; without a GPU, with the packed weights of a CPU (``policy/onednn.py``)."""
     adapters: int
-    """LoRA matrices in float32, frozen roles' too."""
+    """LoRA matrices in float32, frozen roles' too, and their copies where the base computes in another type."""
     optimizer: int
     """Gradients and both moments of the trained adapters."""
     cache: int
@@ -123,7 +123,7 @@ def plan(
     return MemoryPlan(
         base=sum(_base_bytes(model, quantization, width) for model in models.values()),
         dense_copy=sum(_copy_bytes(model, compute_dtype, on_gpu) for model in models.values()) if dense_copy else 0,
-        adapters=4 * sum(sizes.values()),
+        adapters=(4 + (width if width < 4 else 0)) * sum(sizes.values()),
         optimizer=12 * trained,
         cache=sum(
             _cache(models[role.base_model], conversations[name] * role.limits.context, compute_dtype, cache_bytes)

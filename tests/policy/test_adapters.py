@@ -14,6 +14,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from mgrpo_lightning.errors import ConfigurationError, DataError
+from mgrpo_lightning.policy.adapters import _Matrix
 from mgrpo_lightning.policy.loading import Base, load_base
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
@@ -83,6 +84,31 @@ def test_role_gradients_equal_those_of_a_model_with_one_adapter(
         torch.testing.assert_close(parameter.grad, oracle[name])
     others = policies["searcher" if role == "main" else "main"].named_parameters()
     assert all(parameter.grad is None for parameter in others.values())
+
+
+def test_the_copy_of_a_matrix_is_made_once_between_two_writes(make_policy: MakePolicy) -> None:
+    policy = make_policy(quantization="none", dtype=torch.bfloat16)
+    layer = next(module for module in policy.base.model.modules() if isinstance(module, LoraLayer))
+    matrix = layer.lora_B["main"]
+    assert isinstance(matrix, _Matrix)
+    ids = torch.arange(1, 9)[None]
+
+    def logits() -> Tensor:
+        with torch.no_grad(), policy.active():
+            found: Tensor = policy.base.model(ids).logits
+            return found
+
+    before, copy = logits(), matrix._copy
+    logits()
+    assert copy is not None
+    assert matrix._copy is copy
+    parameters = list(policy.named_parameters().values())
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.AdamW(parameters, lr=0.1).step()
+    assert not torch.equal(logits(), before)
+    with policy.active():
+        assert torch.equal(policy.base.model(ids).logits, logits()), "as with gradients"
 
 
 @pytest.mark.parametrize(("quantization", "bound"), [("none", 0.1), ("nf4", 0.3)])  # 4 bits of a rounded weight differ
