@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ from queue import SimpleQueue
 from typing import IO
 
 from mgrpo_lightning.composition import composed
-from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.errors import STOPPED, ConfigurationError
 from mgrpo_lightning.slurm import read_cluster, submit
 from mgrpo_lightning.store.layout import STOP
 
@@ -40,7 +41,7 @@ def main(args: Sequence[str]) -> None:
         args: The command line behind ``launch``.
 
     Raises:
-        SystemExit: With 1 if a role failed for good.
+        SystemExit: With 1 if a role failed for good, with ``STOPPED`` if one was stopped.
         ConfigurationError: No config file names roles.
     """
     parser = argparse.ArgumentParser(
@@ -59,7 +60,12 @@ def main(args: Sequence[str]) -> None:
         submit(read_cluster(arguments.slurm, roles), folder, rest, write_only=arguments.write_only)
         return
     (folder / STOP).unlink(missing_ok=True)  # of an attempt before
-    failed = Launch(roles, folder, rest, resume=arguments.ckpt_path is not None).run(arguments.restarts)
+    signal.signal(signal.SIGTERM, _ask_to_end)
+    launch = Launch(roles, folder, rest, resume=arguments.ckpt_path is not None)
+    failed = launch.run(arguments.restarts)
+    if launch.stopped and not failed:
+        print(f"mgrpo: {', '.join(launch.stopped)} stopped. HINT: go on with --ckpt_path last.", file=sys.stderr)
+        raise SystemExit(STOPPED)
     if failed:
         print(f"mgrpo: error: role {failed!r} failed; see {folder / failed / 'log.txt'}.", file=sys.stderr)
         raise SystemExit(1)
@@ -114,6 +120,8 @@ class Launch:
         self._resume = resume
         self._options = options
         self._roles = roles
+        self.stopped: list[str] = []
+        """Roles that were asked to stop and did, all done that they had begun."""
         self._gpus = shared_out(_visible_gpus() if gpus is None else gpus, roles)
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._ended: SimpleQueue[str] = SimpleQueue()
@@ -132,7 +140,9 @@ class Launch:
                 role = self._ended.get()
                 running.discard(role)
                 code = self._processes[role].wait()
-                if code == 0:
+                if code == STOPPED:
+                    self.stopped.append(role)
+                if code in (0, STOPPED):
                     continue
                 if restarts == 0:
                     return role
@@ -158,7 +168,7 @@ class Launch:
 
     def _environment(self, role: str) -> Mapping[str, str]:
         """Cores are shared: threads of several processes that wait for each other are slower than fewer threads."""
-        share = max(1, (os.cpu_count() or 1) // len(self._roles))
+        share = max(1, _cores() // len(self._roles))
         gpus = {"CUDA_VISIBLE_DEVICES": ",".join(mine)} if (mine := self._gpus[role]) else {}
         return {"OMP_NUM_THREADS": str(share), **os.environ, **gpus, "PYTHONUNBUFFERED": "1"}
 
@@ -181,6 +191,15 @@ class Launch:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _ask_to_end(signum: int, frame: object) -> None:
+    raise SystemExit(STOPPED)  # on whose way out the roles are told to end
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shared_out(gpus: Sequence[str], roles: Sequence[str]) -> dict[str, Sequence[str]]:

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from mgrpo_lightning.errors import DataError
+
 
 def num_ranks() -> int:
     """Ranks of the process group, 1 without one."""
@@ -32,6 +34,24 @@ def over_ranks(values: Sequence[float], device: torch.device, *, largest: bool =
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(tensor, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
     return [float(value) for value in tensor]
+
+
+def refuse_apart(num_steps: int, device: torch.device) -> None:
+    """Make sure that all ranks go on from the same step, as each has looked for the last checkpoint itself.
+
+    Args:
+        num_steps: Of this rank.
+        device: Where the process group computes.
+
+    Raises:
+        DataError: They do not; on every rank.
+    """
+    most, least = over_ranks([num_steps, -num_steps], device, largest=True)
+    if most != -least:
+        raise DataError(
+            f"ranks go on from steps {int(-least)} to {int(most)}: not every node sees the same checkpoints.",
+            hint="start again when the newest one is to be seen everywhere, or give --ckpt_path its file.",
+        )
 
 
 def add_up_gradients(parameters: Sequence[nn.Parameter]) -> None:

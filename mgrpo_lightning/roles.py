@@ -5,7 +5,7 @@ These dataclasses are the blocks under ``model.init_args.roles`` of a team file;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -84,6 +84,12 @@ class RewardConfig:
     """How well the subtask was done, in [0, 1], by a rule or a judge."""
 
 
+def _require(block: object, name: str, field_name: str, hint: str, holds: Callable[[float], bool]) -> None:
+    """Refuse a number of a block; NaN holds to nothing."""
+    if not holds(value := getattr(block, field_name)):
+        raise ConfigurationError(f"{name}.{field_name} is {value}.", hint=hint)
+
+
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """What a role minimises (eq. 14 to 19 of the paper, and options beside them)."""
@@ -109,6 +115,13 @@ class ObjectiveConfig:
     std_floor: float = 1e-6
     """Groups whose reward std is below this get advantage 0 (and are counted)."""
 
+    def __post_init__(self) -> None:
+        _require(self, "objective", "clip_low", "give at least 0; 1 or more clips nothing.", lambda low: low >= 0)
+        _require(self, "objective", "clip_high", "give at least 0.", lambda high: high >= 0)
+        _require(self, "objective", "correction_cap", "give more than 0.", lambda cap: cap > 0)
+        _require(self, "objective", "kl", "give at least 0; 0 is without.", lambda weight: weight >= 0)
+        _require(self, "objective", "std_floor", "give more than 0: rewards that are equal round.", lambda std: std > 0)
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -128,6 +141,11 @@ class OptimizerConfig:
     """Shape after the warm-up, over the run's max_steps."""
     final: float = 0.1
     """Share of the peak learning rate at the end of a decay."""
+
+    def __post_init__(self) -> None:
+        _require(self, "optimizer", "lr", "give at least 0.", lambda rate: rate >= 0)
+        _require(self, "optimizer", "clip_norm", "give more than 0; .inf bounds nothing.", lambda norm: norm > 0)
+        _require(self, "optimizer", "warmup", "give at least 0.", lambda updates: updates >= 0)
 
 
 @dataclass(frozen=True)

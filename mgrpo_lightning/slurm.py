@@ -31,6 +31,8 @@ from mgrpo_lightning.store.layout import STOP
 
 SCRIPT = "job.sbatch"
 """In the run folder."""
+RANK = f"""trap : TERM; "${{@:2}}"; code=$?; [ "$code" -eq {STOPPED} ] && code=0 && touch "$1"; exit "$code\""""
+"""What a rank runs: the command behind a file, which is there if it has stopped. SIGTERM is for the command alone."""
 TEMPLATE = f"""#!/bin/bash
 @header@
 
@@ -48,12 +50,15 @@ role() {{  # name, index, options of srun, --, options of mgrpo fit
   while [ "$1" != -- ]; do srun+=("$1"); shift; done
   shift
   mkdir -p "$run/$name"
-  rm -f "$run/$name/status"
+  rm -f "$run/$name/status" "$run/$name/stopped"
   compgen -G "$run/$name/checkpoints/step=*.ckpt" >/dev/null && last=(--ckpt_path=last)
   (
+    # A rank that has stopped says so in a file: of its status, srun would make a failure of the others.
     MGRPO_ROLE_INDEX=$index srun "${{srun[@]}}" --kill-on-bad-exit=1 --open-mode=append --output="$run/$name/log.txt" \\
+      bash -c '{RANK}' bash "$run/$name/stopped" \\
       @fit@ --role "$name" "$@" "${{last[@]}}"
     code=$?
+    [ "$code" -eq 0 ] && [ -e "$run/$name/stopped" ] && code={STOPPED}
     case $code in 0 | {STOPPED}) ;; *) touch "$run/{STOP}" ;; esac  # it failed: the others save and stop
     echo "$code" >"$run/$name/status"
   ) &
@@ -189,10 +194,10 @@ def render(cluster: ClusterConfig, folder: Path, options: Sequence[str], command
 def _header(cluster: ClusterConfig, folder: Path) -> list[str]:
     job = cluster.job
     common = [
-        f"--job-name={job.name or folder.name}",
+        _whole(f"--job-name={job.name or folder.name}"),
         *([f"--time={job.time}"] if job.time else []),
-        *([f"--account={job.account}"] if job.account else []),
-        f"--output={folder.absolute() / 'slurm-%j.txt'}",
+        *([_whole(f"--account={job.account}")] if job.account else []),
+        _whole(f"--output={folder.absolute() / 'slurm-%j.txt'}"),
         "--open-mode=append",
         f"--signal=B:USR1@{job.stop_before}",
         *(["--requeue"] if job.requeue else ["--no-requeue"]),
@@ -214,6 +219,11 @@ def _header(cluster: ClusterConfig, folder: Path) -> list[str]:
     for block in blocks[1:]:
         lines += ["#SBATCH hetjob", *(f"#SBATCH {option}" for option in block)]
     return lines
+
+
+def _whole(option: str) -> str:
+    """As one word for sbatch, which splits the lines of a script at white space."""
+    return f'"{option}"' if len(option.split()) > 1 else option
 
 
 def _size(where: PlaceConfig) -> list[str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -19,10 +23,12 @@ role = words[words.index("--role") + 1]
 folder = pathlib.Path(words[0])
 tries = folder / f"{role}.tries"
 tries.write_text((tries.read_text() if tries.exists() else "") + " ".join(words[1:]) + chr(10))
-print(role, "speaks")
+print(role, "speaks", flush=True)
 behaviour = (folder / role).read_text() if (folder / role).is_file() else "end"
 if behaviour == "fail" or (behaviour == "fail once" and len(tries.read_text().splitlines()) == 1):
     sys.exit(3)
+if behaviour == "stop":
+    sys.exit(75)
 if behaviour == "stay":
     time.sleep(60)
 """
@@ -50,6 +56,45 @@ def test_a_failure_ends_the_others_and_is_named(tmp_path: Path) -> None:
     started = time.monotonic()
     assert launch(tmp_path, main="fail", searcher="stay") == "main"
     assert time.monotonic() - started < 30
+
+
+@pytest.fixture
+def _sigterm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_sigterm")
+def test_a_role_that_was_stopped_has_not_failed_and_the_launch_says_how_to_go_on(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "searcher").write_text("stop")
+    command = (sys.executable, "-c", ROLE, str(tmp_path))
+    monkeypatch.setattr("mgrpo_lightning.launch.Launch", partial(Launch, command=command))
+    with pytest.raises(SystemExit) as ended:
+        main(["--restarts", "2", "--config", str(root / "configs/quickstart.yaml"), f"--run.root={tmp_path}"])
+    assert ended.value.code == 75
+    assert "mgrpo: searcher stopped. HINT: go on with --ckpt_path last." in capsys.readouterr().err
+    assert len(tries(tmp_path, "searcher")) == 1, "it is not started again"
+
+
+def test_a_launch_that_is_told_to_end_ends_its_roles(tmp_path: Path, root: Path) -> None:
+    for role in ("main", "searcher"):
+        (tmp_path / role).write_text("stay")
+    program = f"""if True:
+        from functools import partial
+        from mgrpo_lightning import launch
+        launch.Launch = partial(launch.Launch, command={(sys.executable, "-c", ROLE, str(tmp_path))!r})
+        launch.main(["--config", {str(root / "configs/quickstart.yaml")!r}, "--run.root={tmp_path}"])
+    """
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert {process.stdout.readline().split()[-1] for _ in range(2)} == {"speaks"}
+    process.terminate()
+    assert process.wait(timeout=20) == 75
+    assert process.stdout.read() == "", "nobody holds it any more"
+    process.stdout.close()
 
 
 def test_a_failed_role_is_started_again_from_its_checkpoint_if_it_has_one(tmp_path: Path) -> None:
@@ -93,12 +138,13 @@ def test_too_few_gpus_are_shared_in_turn() -> None:
     assert shared_out(["0", "1"], "abc") == {"a": ["0"], "b": ["1"], "c": ["0"]}
 
 
+@pytest.mark.usefixtures("_sigterm")
 @pytest.mark.parametrize("words", [["--ckpt_path", "last"], ["--ckpt_path=last"]])
 def test_going_on_is_for_the_launch_and_other_words_are_for_the_roles(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     made = Mock()
-    made.return_value.run.return_value = None
+    made.return_value.run.return_value, made.return_value.stopped = None, []
     monkeypatch.setattr("mgrpo_lightning.launch.Launch", made)
     options = ["--config", str(root / "configs/quickstart.yaml"), f"--run.root={tmp_path}", "--re=1"]
     main([*options, *words])

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import start_processes
 
 from mgrpo_lightning.data.streams import part_of
+from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.journal import read_groups, training_files
+from mgrpo_lightning.ranks import refuse_apart
 from mgrpo_lightning.replay import differences, replay
 from tests.test_decoupled import ROLES, adapter, command, finish, start, trajectories
 
@@ -51,6 +59,42 @@ def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path,
     replayed = replay(run, start=None, until=STEPS, settings=["--trainer.devices=1"])
     found = differences(replayed.adapters, {role: values["adapter"] for role, values in state["roles"].items()})
     assert max(found.values()) < 1e-6
+
+
+def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, root: Path) -> None:
+    arguments = [
+        *(sys.executable, "-m", "mgrpo_lightning", "fit", "--config", "configs/quickstart.yaml"),
+        *("--config", "configs/debug/fast.yaml", f"--run.root={tmp_path}", "--run.name=run"),
+        *("--trainer.max_steps=500", "--trainer.enable_progress_bar=false", "--trainer.limit_val_batches=0", *TWO),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(arguments, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "checkpoints" / "step=000001.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    (other,) = [child for child in psutil.Process(process.pid).children() if "fit" in child.cmdline()]
+    other.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 75, told
+    assert re.search(r"stopped behind step \d+ of 500, as SIGTERM asks. HINT: go on with --ckpt_path=last", told)
+    assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
+
+
+def _go_on(rank: int, folder: str, steps: tuple[int, int]) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    try:
+        refuse_apart(steps[rank], torch.device("cpu"))
+    except DataError as error:
+        Path(folder, f"{rank}.txt").write_text(str(error))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("steps", [(3, 3), (3, 2)])
+def test_ranks_that_see_other_checkpoints_do_not_begin(tmp_path: Path, steps: tuple[int, int]) -> None:
+    start_processes(_go_on, (str(tmp_path), steps), nprocs=2, start_method="spawn")
+    told = [path.read_text() for path in sorted(tmp_path.glob("*.txt"))]
+    assert len(told) == (0 if steps[0] == steps[1] else 2)
+    assert all("ranks go on from steps 2 to 3" in text for text in told)
 
 
 @pytest.mark.slow

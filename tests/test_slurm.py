@@ -44,6 +44,11 @@ def test_a_plain_job_has_the_nodes_of_all_roles_and_each_gets_its_own() -> None:
     assert "mgrpo fit --config 'my team.yaml' --role \"$name\"" in script
 
 
+def test_a_folder_and_a_name_with_spaces_are_one_word_each() -> None:
+    script = render(ClusterConfig(JobConfig(name="a b"), PLACES), Path("/shared/my runs/c"), [], ["mgrpo", "fit"])
+    assert asked(script)[:2] == ['"--job-name=a b"', '"--output=/shared/my runs/c/slurm-%j.txt"']
+
+
 def test_a_heterogeneous_job_has_a_component_for_each_role() -> None:
     job = JobConfig(heterogeneous=True, partition="cpu", requeue=False)
     places = PLACES | {"searcher": PlaceConfig(partition="gpu", memory="32G", gpus_per_node=1)}
@@ -59,13 +64,26 @@ def test_a_heterogeneous_job_has_a_component_for_each_role() -> None:
 
 
 FAKE = {
+    # A rank that fails makes it end the others; its own status is theirs then.
     "srun": """#!/bin/bash
-while [[ $1 == --* ]]; do [[ $1 == --output=* ]] && log=${1#*=}; shift; done
-echo "index $MGRPO_ROLE_INDEX: $*" >>"$log"
-for last; do :; done
+tasks=1 ranks=() status=0
+while [[ $1 == --* ]]; do
+  case $1 in --output=*) log=${1#*=} ;; --ntasks=*) tasks=${1#*=} ;; esac
+  shift
+done
+for ((rank = 0; rank < tasks; rank++)); do
+  FAKE_RANK=$rank "$@" >>"$log" &
+  ranks+=($!)
+done
+for pid in "${ranks[@]}"; do wait "$pid" || { status=$?; break; }; done
+if [ "$status" -ne 0 ] && [ "$tasks" -gt 1 ]; then kill "${ranks[@]}"; wait; status=143; fi
+exit "$status"
+""",
+    "mgrpo": """#!/bin/bash
 role=$(sed 's/.*--role \\([a-z]*\\).*/\\1/' <<<"$*")
+[ "$FAKE_RANK" -eq 0 ] && echo "index $MGRPO_ROLE_INDEX: mgrpo $*"
 while [ ! -e "$FAKE/$role.code" ]; do
-  [ -e "$FAKE/run/stop" ] && exit 75
+  [ -e "$FAKE/run/stop" ] && { sleep "0.$FAKE_RANK"; exit 75; }
   sleep 0.05
 done
 exit "$(cat "$FAKE/$role.code")"
@@ -152,9 +170,9 @@ def test_a_failure_stops_the_others_and_nothing_is_requeued(tmp_path: Path, limi
     job = Job(tmp_path)
     job.logs()
     if limit:
-        (tmp_path / "searcher.code").write_text("3")
+        (tmp_path / "main.code").write_text("3")
         job.process.send_signal(10)
-    assert job.end(**({} if limit else {"searcher": 3})) == 3
+    assert job.end(**({} if limit else {"main": 3})) == 3
     assert (tmp_path / "run" / "stop").exists()
     assert not job.requeued
 

@@ -4,8 +4,9 @@ A trajectory whose total cannot be decided is marked failed and leaves its group
 scored as wrong. That is so when
 
 - a ScoringError hits main's own correctness, or another component that its role weighs: the correctness that sub
-  trajectories copy, or the expert score (an invalid format is 0 whatever else). Where the engine interrupted main,
-  nobody can say what it would have answered: that correctness cannot be decided either;
+  trajectories copy, with which all of a rollout leave, or the expert score of one (an invalid format is 0 whatever its
+  expert says). Where the engine interrupted main, nobody can say what it would have answered: that correctness cannot
+  be decided either;
 - the engine interrupted it, or it has no sampled token at all (its prompt filled the context): it did nothing that
   could be rewarded.
 
@@ -137,8 +138,10 @@ def _total(trajectory: Trajectory, role: RoleConfig, components: Mapping[str, fl
     open_question = valid and any(
         value is None and (name == "correct" or getattr(role.reward, name)) for name, value in components.items()
     )
+    # One event of the whole rollout: were its invalid calls to stay, they alone would fill its slots.
+    open_rollout = components["correct_main"] is None and role.reward.correct_main
     idle = Violation.INTERRUPTED in trajectory.violations or not trajectory.num_actions
     values = {name: value or 0.0 for name, value in components.items()}
-    failed = bool(open_question or idle)
+    failed = bool(open_question or open_rollout or idle)
     total = 0.0 if failed else reward(role.reward, valid=valid, **values)
     return Score(float(valid), **values, total=total, failed=failed)

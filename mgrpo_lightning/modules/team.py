@@ -23,6 +23,7 @@ from mgrpo_lightning.modules.state import load_optimizer_state, load_role_states
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import Base, load_base, load_tokenizer
 from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.ranks import refuse_apart
 from mgrpo_lightning.roles import RoleConfig, main_role
 from mgrpo_lightning.sharing import adapter_owners, refuse_split_adapters
 from mgrpo_lightning.trajectory import Group
@@ -188,6 +189,7 @@ class TeamModule(LightningModule):
 
     @override
     def on_fit_start(self) -> None:
+        refuse_apart(self.num_steps, self.device)
         load_optimizer_state(self._optimizer, self.adapters, self._restored)
         self._restored = {}
 

@@ -6,14 +6,30 @@ one adapter and miss the others; here an update adds up the gradients of its own
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from typing_extensions import override
 
 NAME = "mgrpo"
 
 
+PATIENCE = timedelta(days=1)
+"""How long ranks wait for each other: one may have to wait for another role, which ``peers`` may allow without end. A
+rank that is gone is noticed by whoever started it."""
+
+
 class TeamStrategy(DDPStrategy):
-    """Lightning's DDP without the wrapper; ``trainer.strategy: mgrpo``, which several devices or nodes choose."""
+    """Lightning's DDP without the wrapper; ``trainer.strategy: mgrpo``, which several devices or nodes choose.
+
+    Args:
+        timeout: How long a rank waits for the others.
+        **kwargs: What DDP takes.
+    """
+
+    def __init__(self, timeout: timedelta = PATIENCE, **kwargs: Any) -> None:
+        super().__init__(timeout=timeout, **kwargs)
 
     @override
     def configure_ddp(self) -> None:

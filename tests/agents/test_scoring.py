@@ -59,10 +59,11 @@ def test_an_invalid_sub_earns_nothing_and_no_judge_is_asked() -> None:
     assert task.asked == ["correct"]
 
 
-def test_undecided_correctness_takes_out_all_whose_total_hangs_on_it() -> None:
+def test_undecided_correctness_takes_out_all_of_the_rollout_that_weigh_it() -> None:
+    """A call with an invalid format too: by itself it would fill all slots of the rollout that the others have left."""
     invalid = trajectory(2, answer=None, violation=Violation.NO_ACTION)
     scores = scored(trajectory(0), trajectory(1), invalid, task=FakeTask(broken=["correct"]))
-    assert [(score.failed, score.total) for score in scores] == [(True, 0), (True, 0), (False, 0)]
+    assert [(score.failed, score.total) for score in scores] == [(True, 0), (True, 0), (True, 0)]
 
 
 def test_undecided_correctness_spares_a_sub_that_does_not_weigh_it() -> None:

@@ -55,7 +55,15 @@ class TransformersSampler:
         self.name = policy.role
         self._scheduler = scheduler
         self._model = policy.base.model
-        kinds = set(getattr(self._model.config.get_text_config(), "layer_types", None) or ()) - {"full_attention"}
+        config = self._model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+        if window and not getattr(config, "layer_types", None) and window < policy.config.limits.context:
+            raise ConfigurationError(
+                f"base_model {policy.base.name!r} sees {window} tokens back, less than the role's limits.context of "
+                f"{policy.config.limits.context}.",
+                hint=f"set limits.context to {window} at most, or take a model with full attention in every layer.",
+            )
         if kinds:
             raise ConfigurationError(
                 f"base_model {policy.base.name!r} has layers of kind {sorted(kinds)}, which this sampler cannot cache.",
