@@ -102,7 +102,6 @@ class Launch:
         options: For ``mgrpo fit``.
         resume: Whether roles that have a checkpoint go on with it.
         command: That is started, with the options and the role behind it.
-        gpus: As ``CUDA_VISIBLE_DEVICES`` names them; None: those that this process sees.
     """
 
     def __init__(
@@ -113,7 +112,6 @@ class Launch:
         *,
         resume: bool = False,
         command: Sequence[str] = FIT,
-        gpus: Sequence[str] | None = None,
     ) -> None:
         self._command = command
         self._folder = folder
@@ -122,7 +120,7 @@ class Launch:
         self._roles = roles
         self.stopped: list[str] = []
         """Roles that were asked to stop and did, all done that they had begun."""
-        self._gpus = shared_out(_visible_gpus() if gpus is None else gpus, roles)
+        self._gpus = shared_out(_visible_gpus(), roles)
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._ended: SimpleQueue[str] = SimpleQueue()
 
