@@ -144,10 +144,11 @@ class MgrpoCLI(LightningCLI):
         undecided = self.model.validation_results[-1]["undecided"]
         if not undecided:
             remove_finished(self.datamodule)
-        elif self.datamodule.settings is not None:
+        else:
+            kept = self.datamodule.settings is not None and self.datamodule.schedule == "eager"
             rank_zero_warn(
-                f"{undecided} answers could not be decided and count for nothing. What was played is kept: give the "
-                "command again when whoever could not be asked can be, and only they are asked again."
+                f"{undecided} answers could not be decided and count for nothing. Give the command again when whoever "
+                f"could not be asked can be{': what was played is kept, and only they are asked' if kept else ''}."
             )
 
     before_test, after_test = before_validate, after_validate
