@@ -1,7 +1,7 @@
 """Roles in processes of their own: bitwise what they are in one.
 
-Left out unless asked for are a run without a kill, the kill of main, the searcher's in a validation, a frozen role and
-twenty whole steps:
+Left out unless asked for are a run without a kill, the kill of main, kills in a validation, a frozen role and twenty
+whole steps:
 pytest -m slow tests/test_decoupled.py
 """
 
@@ -124,7 +124,8 @@ def test_a_killed_role_is_resumed_and_nothing_differs(tmp_path: Path, root: Path
     assert (tmp_path / "run" / "store" / "writers" / f"{victim}-0" / "000002").is_dir()
 
 
-@pytest.mark.parametrize("victim", ["main", pytest.param("searcher", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ROLES)
 def test_a_role_killed_in_a_validation_is_resumed_with_it(tmp_path: Path, root: Path, victim: str) -> None:
     options = ["--data.schedule=eager", "--data.validation.questions=6", "--data.validation.per_batch=3"]
     options.append("--trainer.val_check_interval=1")
