@@ -126,7 +126,7 @@ class OpenStep:
             self._append(head)
 
     def get(self, key: str) -> Any | None:
-        """What was put there, None if nothing was.
+        """What an earlier life put there, None if nothing was.
 
         Args:
             key: From ``key_of``.
@@ -134,13 +134,12 @@ class OpenStep:
         return self._known.get(key)
 
     def put(self, key: str, value: Mapping[str, Any]) -> None:
-        """Record something that is finished.
+        """Record something that is finished; nobody asks for it again in this life.
 
         Args:
             key: From ``key_of``.
             value: What JSON can hold; floats come back bit for bit.
         """
-        self._known[key] = value
         self._append({"key": key, "value": value, "seconds": round(self.seconds + time.monotonic() - self._opened, 3)})
 
     def sync(self) -> None:

@@ -65,7 +65,7 @@ def _from_file(folder: Path) -> Tokenizer | None:
         return None
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception:
+    except Exception:  # the bindings raise nothing more exact; transformers may still read it
         return None
     config = folder / "tokenizer_config.json"
     settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}

@@ -1,9 +1,11 @@
-"""Run folders for the viewer: a small team's journal, with whatever texts a test wants in every field."""
+"""Run folders for the viewer, with whatever texts a test wants in every field, and what the page is given of them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mgrpo_lightning.journal import Extra, write_groups
 from mgrpo_lightning.tasks.base import Evidence, Question
@@ -66,3 +68,11 @@ def write_run(folder: Path, *, steps: int = 2, queries: int = 2, text: str = TEX
     if validation:
         write_groups(folder / "journal", 0, [make_group(0, q, (q % 2,), text=text) for q in range(3)], "validate")
     return folder
+
+
+def received(script: str | None) -> Any:
+    """What a script hands to the page."""
+    assert script is not None
+    head, _, rest = script.partition(",")
+    assert head.startswith('mgrpo.receive("')
+    return json.loads(rest.removesuffix(");\n"))

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.journal import write_groups
@@ -26,20 +19,9 @@ from mgrpo_lightning.viewer.command import main
 from mgrpo_lightning.viewer.detail import read_play, reasons
 from mgrpo_lightning.viewer.index import FAILED, INVALID, TRUNCATED
 from mgrpo_lightning.viewer.rows import Row, read_rows
-from mgrpo_lightning.viewer.search import search
 from mgrpo_lightning.viewer.site import Site
 from mgrpo_lightning.viewer.sources import Source
-from mgrpo_lightning.viewer.tokens import Decoder, decoder_of
-from tests.tiny import make_tiny_tokenizer
-from tests.viewer.runs import make_group, write_run
-
-
-def received(script: str | None) -> Any:
-    """What a script hands to the page."""
-    assert script is not None
-    head, _, rest = script.partition(",")
-    assert head.startswith('mgrpo.receive("')
-    return json.loads(rest.removesuffix(");\n"))
+from tests.viewer.runs import make_group, received, write_run
 
 
 def test_every_rollout_stands_in_the_index_once_with_its_figures(tmp_path: Path) -> None:
@@ -256,60 +238,6 @@ def test_an_export_replaces_a_page_of_ours_and_nothing_else(tmp_path: Path) -> N
     assert (out / "CNAME").exists()
 
 
-@given(st.text(max_size=40))
-def test_pieces_of_a_turn_are_its_text(text: str) -> None:
-    tokenizer = make_tiny_tokenizer()
-    decoder = Decoder(tokenizer.backend_tokenizer)
-    ids = tokenizer(text, add_special_tokens=False).input_ids
-    pieces = decoder.pieces(ids)
-    assert len(pieces) == len(ids)
-    assert "".join(pieces) == decoder.text(ids)
-    cut = decoder.pieces(ids[:-1])
-    assert "".join(cut) == decoder.text(ids[:-1]), "a character that a limit cut in two"
-
-
-TEXT = "\u00e9t\u00e9 <|im_start|>user <extra>"
-
-
-def decoded(folder: Path) -> tuple[str, list[str], bool]:
-    """Text and pieces from a folder's tokenizer in a new process, and whether that took transformers."""
-    program = f"""if True:
-        import json, sys
-        from mgrpo_lightning.viewer.tokens import decoder_of
-        decoder, ids = decoder_of({str(folder)!r}), json.loads(sys.argv[1])
-        print(json.dumps([decoder.text(ids), decoder.pieces(ids), "transformers" in sys.modules]))
-    """
-    ids = json.dumps(AutoTokenizer.from_pretrained(folder)(TEXT, add_special_tokens=False).input_ids)
-    run = subprocess.run([sys.executable, "-c", program, ids], check=True, capture_output=True, text=True)
-    text, pieces, slow = json.loads(run.stdout)
-    return text, pieces, slow
-
-
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_tokenizer_is_read_whole_and_without_transformers_where_it_can_be(tmp_path: Path, elsewhere: bool) -> None:
-    tokenizer = make_tiny_tokenizer()
-    if not elsewhere:
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<extra>"]})
-    tokenizer.save_pretrained(tmp_path)
-    if elsewhere:  # a token that stands in the settings alone
-        settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
-        settings["extra_special_tokens"] = ["<extra>"]
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    text, pieces, slow = decoded(tmp_path)
-    assert text == "".join(pieces) == TEXT
-    assert pieces[-1] == "<extra>"
-    assert slow == elsewhere
-
-
-def test_a_base_that_is_not_here_or_damaged_has_no_decoder(tmp_path: Path) -> None:
-    assert decoder_of(None) is None
-    assert decoder_of(str(tmp_path / "gone")) is None
-    assert decoder_of("nobody/has-this-one") is None
-    make_tiny_tokenizer().save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{")
-    assert decoder_of(str(tmp_path)) is None
-
-
 def test_marks_are_of_any_trajectory(tmp_path: Path) -> None:
     group = make_group(0, 0, (1.0,))
     rollout = group.rollouts[0]
@@ -331,31 +259,3 @@ def test_a_folder_for_others_has_no_sealed_question(tmp_path: Path) -> None:
     assert not any("SECRET" in path.read_text() for path in tmp_path.rglob("*.js")), "no part of it stays"
     main(["--sealed", "--out", str(tmp_path / "page"), str(run)])
     assert "SECRET" in (tmp_path / "page" / "data" / "index.js").read_text()
-
-
-@pytest.mark.parametrize(
-    ("text", "places"),
-    [
-        ("which PEAK", {(0, 0), (0, 1), (1, 0), (1, 1)}),  # the question
-        ("\u00dcBERALL", {(1, 1)}),  # a task
-        ("at last", {(1, 0)}),  # an answer
-        ("thought aloud", {(0, 1)}),  # a message
-        ("secret word", {(0, 0)}),  # arguments of a call
-        ("404", {(1, 1)}),  # a result
-        ("no such text.*", set()),
-    ],
-)
-def test_a_search_looks_into_every_text(tmp_path: Path, text: str, places: set[tuple[int, int]]) -> None:
-    groups = [make_group(4, query, (0.0, 1.0)) for query in range(2)]
-    main = {(group.rollouts[k].main.key[1:3]): group.rollouts[k].main for group in groups for k in range(2)}
-    main[1, 1].task = "fragt \u00fcberall"
-    main[1, 0].answer = "At last!"
-    main[0, 1].messages[2] = replace(main[0, 1].messages[2], content="it Thought aloud")
-    main[0, 0].calls[0] = replace(main[0, 0].calls[0], arguments={"query": "Secret word"})
-    sub = groups[1].rollouts[1].subs[0]
-    sub.calls[0] = replace(sub.calls[0], result="status 404")
-    path = write_groups(tmp_path / "journal", 4, groups)
-    (damaged := tmp_path / "journal" / "step-000005.parquet").write_bytes(b"PAR1 nothing")
-    assert search([path, damaged], text) == places
-    found = received(Site([Source(tmp_path)], live=True).search(3, text))["found"]
-    assert found == [[0, "step-000004", *place] for place in sorted(places)]

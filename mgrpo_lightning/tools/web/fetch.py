@@ -24,6 +24,9 @@ from mgrpo_lightning.tools.web.guard import PublicTransport, check_url
 REDIRECTS = 5
 KINDS = ("text/html", "application/xhtml+xml", "text/plain", "text/markdown", "application/json", "text/xml")
 """Media types that are text to read."""
+QUOTED = 4
+"""How often a text is read anew with %2D as the hyphen that a pattern has: servers do so once or twice, and a page of
+nothing but quoted quotes could be read for hours."""
 AGENT = "mgrpo-lightning (+https://arxiv.org/abs/2511.13288)"
 
 
@@ -95,17 +98,18 @@ class Fetcher:
             return page
 
     def blocks(self, text: str) -> bool:
-        """Whether a pattern of the configuration is in a URL or text.
+        """Whether a pattern of the configuration is in a URL or text, whose characters may be quoted as in ``%2D``.
 
         Args:
             text: Any.
         """
-        return any(pattern.search(text) for pattern in self._blocked)
+        for _ in range(QUOTED):
+            if any(pattern.search(text) for pattern in self._blocked):
+                return True
+            text = unquote(text)
+        return False
 
     def _refuse_blocked(self, text: str) -> None:
-        # A server reads %2D as the hyphen that a pattern has, however often that was quoted.
-        while (plain := unquote(text)) != text and not self.blocks(text):
-            text = plain
         if self.blocks(text):
             raise ToolError("this page is not to be read here.", hint="find the answer elsewhere.")
 

@@ -102,6 +102,11 @@ def test_what_matches_a_pattern_is_not_read(site: Site, path: str, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_page_of_quoted_quotes_is_read_like_any_other(site: Site) -> None:
+    site.pages["/"] = said(b"%" + b"25" * 300_000)
+    assert len(get(site, blocked=("gaia",), max_bytes=10**6).text) == 600_001
+
+
 def test_a_pattern_that_is_none_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"fetch.blocked has '\('.*HINT: escape it"):
         Fetcher(FetchConfig(blocked=("(",)))
