@@ -44,7 +44,7 @@ class RunConfigCallback(SaveConfigCallback):
         path.parent.mkdir(parents=True, exist_ok=True)
         config = self.config.clone()
         for name in OF_A_COMMAND:
-            del config[name]
+            config.pop(name, None)  # a program that fits with the objects of a command line has given no command
         self.parser.save(config, str(path), skip_none=False, overwrite=True, multifile=False, skip_validation=True)
 
 

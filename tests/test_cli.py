@@ -94,6 +94,15 @@ def test_validate_and_predict_read_a_checkpoint(team: Path, tmp_path: Path, caps
     assert "word 3" in capsys.readouterr().out
 
 
+def test_a_program_fits_with_the_objects_of_a_command_line(team: Path, tmp_path: Path) -> None:
+    cli = make_cli(["--config", str(team), "--trainer.max_steps=1"], run=False)
+    cli.trainer.fit(cli.model, cli.datamodule)
+    run = tmp_path / "runs" / "toy"
+    assert (run / "adapters" / "main").is_dir()
+    main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", "last"])
+    assert "validate" in json.loads((run / "results.json").read_text())
+
+
 def test_a_validation_is_known_by_its_task(team: Path) -> None:
     def settings(*options: str) -> str:
         cli = make_cli(["--config", str(team), *options], run=False)

@@ -1,0 +1,108 @@
+"""Every benchmark that the documentation names runs to its end, each shortened.
+
+They run one after the other in one folder, as some read what others have written. The folder has a copy of the configs
+in which every run is two small steps.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks import arms
+from tests.test_docs_commands import commands
+from tests.tiny import make_tiny_model
+
+ROOT = Path(__file__).parents[2]
+SMALL_ARMS = ["--arms", "co_training", "main_only", "--seeds", "0"]
+SHORTENED: dict[str, list[str]] = {
+    "benchmarks.arms": SMALL_ARMS,
+    "benchmarks.arms_report": [],
+    "benchmarks.causes": [],
+    "benchmarks.credit": ["--questions", "4", "--copies", "2"],
+    "benchmarks.crossplay": ["--questions", "4"],
+    "benchmarks.decoupled": ["--steps", "4", "--arms", "coupled", "decoupled"],
+    "benchmarks.kill": ["--kills", "1", "--schedules", "rounds"],
+    "benchmarks.lag": ["--seeds", "0", "--arms", "lag 0", "lag 1", "--steps", "3"],
+    "benchmarks.memory": ["--models", "2M"],
+    "benchmarks.mismatch": [],
+    "benchmarks.multiturn": ["--sizes", "2M", "--repeats", "1"],
+    "benchmarks.quickstart": ["--seeds", "0", "1", "2"],
+    "benchmarks.roofline": ["--sizes", "2M", "--bases", "fp32", "--rows", "2"],
+    "benchmarks.scaling": ["--vary", "K"],
+    "benchmarks.smollm2": ["--seeds", "0", "--base", "tiny"],
+    "benchmarks.store": ["--writers", "1", "--rate", "500", "--seconds", "1", "--million", "2000"],
+    "benchmarks.trl": ["--sizes", "2M", "--lengths", "64+8", "--dtypes", "float32", "--repeats", "1"],
+    "benchmarks.viewer": ["--rollouts", "50", "--repeats", "1"],
+}
+"""Arguments behind those of the documents. A benchmark without a line here fails."""
+STEPS = {"12": "2"}
+"""Steps that a shortened run has, by those that the documents name."""
+FIRST = ("benchmarks.quickstart", "benchmarks.arms")
+"""Others read their runs."""
+
+
+def documented() -> list[list[str]]:
+    """The commands in the order in which they can run."""
+    named = [words for words in commands("python -m ") if words[0].startswith("benchmarks.") and "--help" not in words]
+    return sorted(named, key=lambda words: (words[0] not in FIRST, "--arms" not in words or "clean" in words))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands run: as the repository, with small configs."""
+    path = tmp_path_factory.mktemp("repository")
+    for name in ("benchmarks", "tests", "examples"):
+        (path / name).symlink_to(ROOT / name)
+    (path / "docs").mkdir()
+    shutil.copytree(ROOT / "configs", path / "configs")
+    for config in (path / "configs").rglob("*.yaml"):
+        config.write_text(yaml.safe_dump(smaller(yaml.safe_load(config.read_text("utf-8")))), "utf-8")
+    make_tiny_model(path / "tiny")
+    return path
+
+
+def smaller(config: Any) -> Any:
+    """A config file whose runs, if it says how long they are, take seconds."""
+    bounds = {"queries_per_step": 2, "rollouts_per_query": 2, "questions": 4, "max_steps": 2, "val_check_interval": 2}
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: min(value, bounds[key]) if key in bounds and isinstance(value, int) else smaller(value)
+        for key, value in config.items()
+    }
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
+    """Run a module with arguments, in the folder."""
+    evaluation = ("--data.validation.split=test", "--data.validation.questions=4", "--trainer.val_check_interval=1")
+    kept = ("--checkpoint.save_top_k=-1", "--checkpoint.every_n_train_steps=1")
+    monkeypatch.setattr(arms, "EVALUATION", (*evaluation, *kept))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+
+    def called(words: list[str]) -> None:
+        monkeypatch.setattr("sys.argv", words)
+        importlib.import_module(words[0]).main()
+
+    return called
+
+
+def test_every_documented_benchmark_is_here() -> None:
+    assert {words[0] for words in documented()} == set(SHORTENED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", documented(), ids=" ".join)
+def test_a_documented_benchmark_runs_to_its_end(words: list[str], run: Callable[[list[str]], None]) -> None:
+    if words[0] == "benchmarks.viewer":
+        pytest.importorskip("playwright", reason="only `make test-browser` installs it")
+    run([*(STEPS.get(word, word) for word in words), *SHORTENED[words[0]]])
