@@ -61,11 +61,13 @@ def convert(gguf: Path, folder: Path) -> None:
         folder: To be written.
     """
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(**where)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        **where, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
+    tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
     # What was loaded is marked as quantised, although every weight is float32 by now; a model of its shape is not.
     del loaded.config.quantization_config
-    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32, trust_remote_code=False)
     model.load_state_dict(loaded.state_dict())
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     with atomic_folder(folder) as temporary:
@@ -82,8 +84,10 @@ def reply(folder: Path, question: str, *, max_new_tokens: int = 16) -> str:
         question: Asked without a system message.
         max_new_tokens: At most.
     """
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    chat = Chat(AutoTokenizer.from_pretrained(folder))
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
+    chat = Chat(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     ids = torch.tensor([chat.open("", question)])
     said = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False)
     return chat.decode_action(said[0, ids.shape[1] :].tolist())

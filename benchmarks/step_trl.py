@@ -69,7 +69,9 @@ def make_trainer(folder: str, step: Step, steps: int, output: str, options: dict
             the type of the weights.
     """
     rows = options.pop("rows")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, options.pop("dtype")))
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, options.pop("dtype")), trust_remote_code=False, use_safetensors=True
+    )
     config = GRPOConfig(
         output_dir=output,
         use_cpu=True,
@@ -92,7 +94,7 @@ def make_trainer(folder: str, step: Step, steps: int, output: str, options: dict
         reward_funcs=rewards,
         args=config,
         train_dataset=Dataset.from_dict({"prompt": [text for number in range(steps) for text in step.texts(number)]}),
-        processing_class=AutoTokenizer.from_pretrained(folder),
+        processing_class=AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
         peft_config=LoraConfig(
             r=ADAPTER.rank, lora_alpha=ADAPTER.alpha, target_modules=ADAPTER.target_modules, task_type="CAUSAL_LM"
         ),

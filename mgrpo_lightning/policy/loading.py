@@ -19,9 +19,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.dense import DenseCopy
+from mgrpo_lightning.policy.foreign import refuse_code, refuse_pickles
 from mgrpo_lightning.policy.forest_attention import attend_by_forest
 from mgrpo_lightning.policy.head import check_head
 from mgrpo_lightning.policy.quantised import refuse_unquantised
@@ -79,8 +80,9 @@ def load_base(
         dense_copy: Keep a dense copy of the linear layers; see ``DenseCopy`` and ``Policy.updating``.
 
     Raises:
-        ConfigurationError: There is no such model, it cannot be loaded, its logits or attention are made in an unknown
-            way, or it is not in 4 bit although that was asked for.
+        ConfigurationError: There is no such model, it is an adapter, a pickle or needs code of its own, it cannot be
+            loaded, its logits or attention are made in an unknown way, or it is not in 4 bit although that was asked
+            for.
     """
     source = source_of(name)
     config = None
@@ -92,8 +94,15 @@ def load_base(
             bnb_4bit_compute_dtype=compute_dtype,
         )
     with clear_load_error(name):
+        refuse_code(source, name)
+        refuse_pickles(source, name)
         model = AutoModelForCausalLM.from_pretrained(
-            source, quantization_config=config, dtype=compute_dtype, device_map={"": torch.device(device)}
+            source,
+            quantization_config=config,
+            dtype=compute_dtype,
+            device_map={"": torch.device(device)},
+            trust_remote_code=False,
+            use_safetensors=True,
         )
     tokenizer = load_tokenizer(name)
     model.requires_grad_(False).eval()
@@ -115,8 +124,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         ConfigurationError: There is none, or it cannot be loaded.
     """
+    source = source_of(name)
     with clear_load_error(name):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source_of(name))
+        refuse_code(source, name)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     return tokenizer
 
 
@@ -132,6 +143,8 @@ def clear_load_error(name: str) -> Iterator[None]:
     """
     try:
         yield
+    except MgrpoError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         raise ConfigurationError(
             f"base_model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}",

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from mgrpo_lightning.policy.foreign import refuse_code, refuse_pickles
 from mgrpo_lightning.policy.forest import LAID_OUT
 from mgrpo_lightning.policy.loading import Quantization, clear_load_error
 from mgrpo_lightning.policy.logprobs import LOGITS
@@ -60,12 +61,15 @@ def meta_model(name: str) -> PreTrainedModel:
         name: ``pocket``, a folder, or a hub name.
 
     Raises:
-        ConfigurationError: There is no such model.
+        ConfigurationError: There is no such model, or it is an adapter, a pickle or needs code of its own.
     """
+    source = source_of(name)
     with clear_load_error(name):
-        config = AutoConfig.from_pretrained(source_of(name))
+        refuse_code(source, name)
+        refuse_pickles(source, name)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return model
 
 
