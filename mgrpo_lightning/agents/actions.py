@@ -22,6 +22,8 @@ from typing import Protocol
 
 from typing_extensions import override
 
+from mgrpo_lightning.unicode import visible
+
 
 class Violation(StrEnum):
     """The format rules a trajectory can break, by name."""
@@ -44,6 +46,7 @@ class Violation(StrEnum):
     BAD_CALL = "call is not a name with arguments"
     BAD_ARGUMENTS = "arguments not an object"
     EMPTY_ANSWER = "empty answer"
+    """White space, or characters that nobody sees."""
     TRUNCATED = "truncated"
     """A limit cut the turn."""
     NO_ANSWER_AT_END = "answer missing at the end"
@@ -166,7 +169,7 @@ class _Findings:
             yield Violation.SEVERAL_ANSWERS
         if self.answers and self.calls:
             yield Violation.CALL_AND_ANSWER
-        if "" in self.answers:
+        if any(not visible(answer).strip() for answer in self.answers):
             yield Violation.EMPTY_ANSWER
 
 

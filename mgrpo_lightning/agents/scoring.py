@@ -10,19 +10,23 @@ scored as wrong. That is so when
 - the engine interrupted it, or it has no sampled token at all (its prompt filled the context): it did nothing that
   could be rewarded.
 
-An expert score that a role does not weigh is not asked for and stays 0.
+An expert score that a role does not weigh is not asked for and stays 0. Tasks may return a score of any real type; here
+it becomes a float in [0, 1].
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from mgrpo_lightning.agents.actions import Violation
 from mgrpo_lightning.algorithm.rewards import reward
-from mgrpo_lightning.errors import ScoringError
+from mgrpo_lightning.errors import DataError, ScoringError
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.tasks.base import Question, Task
 from mgrpo_lightning.tasks.scoring import fold
@@ -112,7 +116,7 @@ async def _correct(question: Question, rollout: Rollout, task: Task) -> float | 
     if not any(head.valid for head in rollout.heads):
         return None if _interrupted(rollout) else 0.0
     try:
-        return await task.correct(question, rollout.main.answer)
+        return _number(await task.correct(question, rollout.main.answer), "correct", question, task)
     except ScoringError:
         return None
 
@@ -127,9 +131,25 @@ async def _expert(question: Question, trajectory: Trajectory, task: Task, role: 
     if not role.reward.expert or not trajectory.valid:
         return 0.0
     try:
-        return await task.expert(question, trajectory)
+        return _number(await task.expert(question, trajectory), "expert", question, task)
     except ScoringError:
         return None
+
+
+def _number(score: Any, method: str, question: Question, task: Task) -> float:
+    """The score as a float, whatever type of number a task returned: of numpy or torch, a fraction, a bool."""
+    try:
+        scalar = score.item() if hasattr(score, "item") else score
+        # A text is refused even if it says a number: whoever returns one has mixed something up.
+        number = math.nan if isinstance(scalar, str | bytes | bytearray) else float(scalar)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):  # the last one: torch, of several elements
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise DataError(
+            f"{method!r} of task {type(task).__name__} scored question {question.id!r} with {reprlib.repr(score)}.",
+            hint="return a number from 0 to 1, or raise a ScoringError where nobody can decide.",
+        )
+    return number
 
 
 def _total(trajectory: Trajectory, role: RoleConfig, components: Mapping[str, float | None]) -> Score:

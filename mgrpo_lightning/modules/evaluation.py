@@ -12,6 +12,7 @@ from torch import nn
 from mgrpo_lightning.agents.scoring import undecided
 from mgrpo_lightning.modules.rates import (
     ANSWER_SCORES,
+    AnswerScore,
     answer_rates,
     labels,
     observe_answer,
@@ -23,6 +24,7 @@ from mgrpo_lightning.ranks import over_ranks
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.tasks.agreement import Agreement, agreement_figures
 from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.tasks.scoring import token_f1
 from mgrpo_lightning.trajectory import Group
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Evaluation(nn.Module):
         by: Metadata of questions that have tables too.
         repeats: Rollouts of each question.
         agreement: Of the task's judge with its rule.
+        f1: The task's own; see ``Task.f1``.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class Evaluation(nn.Module):
         by: Sequence[str] = (),
         repeats: int = 1,
         agreement: Agreement | None = None,
+        f1: AnswerScore = token_f1,
     ) -> None:
         super().__init__()
+        self._f1 = f1
         self._repeats = repeats
         self._started = time.monotonic()
         self._roles = roles
@@ -87,7 +92,7 @@ class Evaluation(nn.Module):
         """
         task, config = data.task, data.validation
         questions = task.questions("test" if testing else config.split)
-        return cls(roles, questions, by=task.table_by, repeats=config.repeats, agreement=task.agreement)
+        return cls(roles, questions, by=task.table_by, repeats=config.repeats, agreement=task.agreement, f1=task.f1)
 
     def observe(self, groups: Sequence[Group]) -> None:
         """Add played and scored groups.
@@ -101,7 +106,7 @@ class Evaluation(nn.Module):
             # Where the answer is known to a leaderboard alone, nobody who could be asked again decides it.
             self._undecided += group.question.known and sum(undecided(rollout) for rollout in group.rollouts)
             for rollout in group.rollouts:
-                observe_answer(self.answers, group.question, rollout, self._by)
+                observe_answer(self.answers, group.question, rollout, self._by, f1=self._f1)
 
     def finish(
         self, step: int, device: torch.device, *, earlier: float = 0.0

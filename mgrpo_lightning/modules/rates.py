@@ -124,7 +124,9 @@ def _weighted(config: RoleConfig) -> list[str]:
     return [name for name in COMPONENTS if getattr(config.reward, name)]
 
 
-ANSWER_SCORES: dict[str, Callable[[str | None, Sequence[str]], float]] = {
+AnswerScore = Callable[[str | None, Sequence[str]], float]
+
+ANSWER_SCORES: dict[str, AnswerScore] = {
     "exact_match": exact_match,
     "f1": token_f1,
     "gaia": lambda answer, golds: max(gaia_rule(answer, gold) for gold in golds),
@@ -159,7 +161,9 @@ def answer_rates(parts: Iterable[str]) -> Rates:
     return Rates(f"{name}{suffix}" for name in names for suffix in ("", *(f"/{part}" for part in parts)))
 
 
-def observe_answer(rates: Rates, question: Question, rollout: Rollout, by: Sequence[str] = ()) -> None:
+def observe_answer(
+    rates: Rates, question: Question, rollout: Rollout, by: Sequence[str] = (), *, f1: AnswerScore = token_f1
+) -> None:
     """Score main's answer under every rule.
 
     Args:
@@ -167,8 +171,9 @@ def observe_answer(rates: Rates, question: Question, rollout: Rollout, by: Seque
         question: With its accepted answers.
         rollout: One played rollout; no answer counts as wrong.
         by: See ``labels``.
+        f1: The task's own; see ``Task.f1``.
     """
-    for name, score in ANSWER_SCORES.items():
+    for name, score in (ANSWER_SCORES | {"f1": f1}).items():
         value = score(rollout.main.answer, question.answers)
         for suffix in ("", *(f"/{part}" for part in labels(question, by).values())):
             rates.add(f"{name}{suffix}", value)

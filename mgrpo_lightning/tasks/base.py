@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from mgrpo_lightning.tasks.scoring import token_f1
+
 if TYPE_CHECKING:
     from mgrpo_lightning.tasks.agreement import Agreement
     from mgrpo_lightning.tools.base import Tool
@@ -96,6 +98,15 @@ class Task(ABC):
             ScoringError: It could not be decided; the sample leaves its group.
         """
         return 0.0
+
+    def f1(self, answer: str | None, golds: Sequence[str]) -> float:
+        """F1 of shared tokens, which tables show beside ``correct``; HotpotQA's unless a benchmark has its own.
+
+        Args:
+            answer: Main's; None is wrong.
+            golds: Accepted answers.
+        """
+        return token_f1(answer, golds)
 
     def predictions(self, played: Sequence[tuple[Question, Rollout]]) -> tuple[str, str]:
         """A file of predictions, in the format of whoever scores them.

@@ -1,17 +1,19 @@
-"""JsonlTask: an own task from files of questions and answers, one JSON object a line.
+"""JsonlTask: an own task from files of questions and answers, one JSON object a line, whatever the file is called.
 
     {"question": "What is the capital of France?", "answer": "Paris"}
     {"question": "Who wrote it?", "answer": ["Mark Twain", "Samuel Clemens"], "id": "q7", "level": "hard"}
 
 ``answer`` is the accepted answer or a list of them, the canonical one first; ``id`` and ``level`` are optional, and so
-are the fields by which tables are split (``table_by``).
+are the fields by which tables are split (``table_by``). All but the question may be numbers, which count as texts.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
 
@@ -21,7 +23,7 @@ from mgrpo_lightning.tasks.judge import Judge, judged_report
 from mgrpo_lightning.tasks.judged import JudgedTask
 from mgrpo_lightning.tools.sets import ToolSet
 from mgrpo_lightning.trajectory import Trajectory
-from mgrpo_lightning.unicode import encodable
+from mgrpo_lightning.unicode import encodable, visible
 
 LAYOUT = 'write {"question": "...", "answer": "..."} on every line.'
 
@@ -108,24 +110,31 @@ def _question(line: bytes, path: Path, number: int, metadata: Sequence[str]) -> 
     if not isinstance(record, dict):
         raise _malformed(path, number, 1, f"it is a {type(record).__name__}, not an object")
     answers = record.get("answer")
-    answers = [answers] if isinstance(answers, str) else answers
+    answers = list(map(_text, answers if isinstance(answers, list) else [answers]))
     fields = {
         "question": record.get("question"),
-        "id": record.get("id", f"line {number}"),
-        "level": record.get("level", ""),
-        **{key: record.get(key, "") for key in metadata},
+        "id": _text(record.get("id", f"line {number}")),
+        "level": _text(record.get("level", "")),
+        **{key: _text(record.get(key, "")) for key in metadata},
     }
     for key, value in fields.items():
         if not isinstance(value, str) or (key in ("question", "id") and not value.strip()):
             raise _malformed(path, number, _column(line, key), f"{key!r} is {value!r}, not a text")
-    if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and a.strip() for a in answers):
-        wrong = record.get("answer")
-        raise _malformed(path, number, _column(line, "answer"), f"'answer' is {wrong!r}, not a text or a list of texts")
+    if not answers or not all(isinstance(answer, str) and visible(answer).strip() for answer in answers):
+        problem = f"'answer' is {record.get('answer')!r}, not a text, a number or a list of these"
+        raise _malformed(path, number, _column(line, "answer"), problem)
     for key, value in (*fields.items(), *(("answer", answer) for answer in answers)):
         if encodable(value) != value:
             raise _malformed(path, number, _column(line, key), f"{key!r} has half of a surrogate pair: {value!r}")
     kept = {key: fields[key] for key in metadata}
     return Question(fields["id"], fields["question"], tuple(answers), fields["level"], metadata=kept)
+
+
+def _text(value: Any) -> Any:
+    """A number as it is usually written, without ``.0``; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    return repr(value).removesuffix(".0")
 
 
 def _column(line: bytes, key: str) -> int:

@@ -14,6 +14,7 @@ from mgrpo_lightning.errors import ConfigurationError, ScoringError
 from mgrpo_lightning.tasks.agreement import Agreement
 from mgrpo_lightning.tasks.verdict import PROMPT_VERSION, read_rubric, read_verdict, rubric_prompt, verdict_prompt
 from mgrpo_lightning.trajectory import Trajectory
+from mgrpo_lightning.unicode import visible
 
 
 class Judge:
@@ -168,7 +169,7 @@ async def judged_report(judge: Judge | None, trajectory: Trajectory) -> float:
     Raises:
         ScoringError: The judge gave no verdict in any try.
     """
-    if judge is None or not (trajectory.answer or "").strip():
+    if judge is None or not visible(trajectory.answer or "").strip():
         return 0.0
     findings = [call.result for call in trajectory.calls if not call.failed]
     return await judge.expert(trajectory.task, trajectory.answer or "", findings)

@@ -12,6 +12,7 @@ from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.tools.sets import ToolSet, collected
+from mgrpo_lightning.unicode import visible
 
 
 class JudgedTask(Task):
@@ -41,7 +42,7 @@ class JudgedTask(Task):
     @override
     async def correct(self, question: Question, answer: str | None) -> float:
         """1.0 if the rule or else the judge says so; an empty answer is wrong."""
-        if answer is None or not answer.strip():
+        if answer is None or not visible(answer).strip():
             return 0.0
         matched = self.rule(question, answer)
         if self._judge is None:

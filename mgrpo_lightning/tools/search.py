@@ -1,7 +1,8 @@
 """The search tool: which passages of a corpus fit a query, shown without their text, so that reading stays work.
 
 A backend is anything with ``search(query, k)``. The default one is SQLite's FTS5 in memory: BM25 over title, heading
-and text of a passage, where a word in the title counts most, as in most site searches.
+and text of a passage, where a word in the title counts most, as in most site searches. Whoever searches for a title
+gets its page first.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +58,10 @@ class Fts5Backend:
 
     def __init__(self, passages: Iterable[Passage]) -> None:
         self._passages = list(passages)
+        self._titled: dict[str, dict[str, list[int]]] = {}
+        """Rows by URL, by what a query for the page's title looks like."""
+        for row, passage in enumerate(self._passages):
+            self._titled.setdefault(_plain(passage.title), {}).setdefault(passage.url, []).append(row)
         # Readers may sit in worker threads; the connection is serialised by SQLite and never written to again.
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
@@ -70,14 +75,26 @@ class Fts5Backend:
         self._rows = functools.lru_cache(CACHE_SIZE)(self._find)
 
     def search(self, query: str, k: int) -> list[Passage]:
-        """The best k passages that share a word with the query."""
-        return [self._passages[row] for row in self._rows(fts5_query(query), k)]
+        """The best k passages that share a word with the query; first the best one of each page with that title."""
+        return [self._passages[row] for row in self._rows(query, k)]
 
-    def _find(self, match: str, k: int) -> tuple[int, ...]:
-        if not match:
+    def _find(self, query: str, k: int) -> tuple[int, ...]:
+        if not (match := fts5_query(query)):
             return ()
-        sql = "SELECT rowid FROM passages WHERE passages MATCH ? ORDER BY bm25(passages, ?, ?, ?), rowid LIMIT ?"
-        return tuple(row for (row,) in self._database.execute(sql, (match, *WEIGHTS, k)))
+        pages = list(self._titled.get(_plain(query), {}).values())
+        pages.sort(key=lambda rows: self._passages[rows[0]].title != query)  # of titles that differ by case, this one
+        meant = [row for rows in pages[:k] for row in self._ranked(match, 1, rows)]
+        return (*meant, *(row for row in self._ranked(match, k) if row not in meant))[:k]
+
+    def _ranked(self, match: str, k: int, among: Sequence[int] | None = None) -> list[int]:
+        places = "" if among is None else f"AND rowid IN ({', '.join(map(str, among))})"
+        order = "ORDER BY bm25(passages, ?, ?, ?), rowid LIMIT ?"
+        sql = f"SELECT rowid FROM passages WHERE passages MATCH ? {places} {order}"
+        return [row for (row,) in self._database.execute(sql, (match, *WEIGHTS, k))]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def fts5_query(text: str) -> str:

@@ -56,6 +56,7 @@ def test_legal_turns(text: str, action: Action) -> None:
         ("<answer>a</answer><think>hm</think>", {Violation.TEXT_AFTER}),
         ("<answer></answer>", {Violation.EMPTY_ANSWER}),
         ("<answer> \n</answer>", {Violation.EMPTY_ANSWER}),
+        ("<answer>\u200b \ufeff\u00ad</answer>", {Violation.EMPTY_ANSWER}),
         ("<answer>a", {Violation.UNCLOSED_ANSWER, Violation.TEXT_AFTER}),
         ('<tool_call>{"name": "a", "arguments": {}}', {Violation.UNCLOSED_CALL, Violation.TEXT_AFTER}),
         ("<tool_call>", {Violation.UNCLOSED_CALL}),

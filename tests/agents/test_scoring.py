@@ -1,12 +1,20 @@
 import asyncio
+import math
+import reprlib
 from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+from typing import cast
 
+import numpy as np
 import pytest
+import torch
 
 from mgrpo_lightning.agents.actions import Violation
 from mgrpo_lightning.agents.scoring import question_scores, score_groups, undecided
-from mgrpo_lightning.errors import ScoringError
+from mgrpo_lightning.errors import DataError, ScoringError
 from mgrpo_lightning.roles import RewardConfig, RoleConfig
+from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Span, Trajectory
 from tests.agents.fakes import FakeTask, duo, question
 
@@ -166,3 +174,48 @@ def test_a_notebook_whose_loop_is_running_can_score() -> None:
         return scored(trajectory(0))
 
     assert asyncio.run(cell())[0].total == 1
+
+
+class Returning(FakeTask):
+    """A task whose scores are whatever it is given."""
+
+    def __init__(self, score: object, method: str) -> None:
+        super().__init__()
+        self._score = score
+        self._method = method
+
+    async def correct(self, question: Question, answer: str | None) -> float:
+        return cast("float", self._score) if self._method == "correct" else 1.0
+
+    async def expert(self, question: Question, trajectory: Trajectory) -> float:
+        return cast("float", self._score) if self._method == "expert" else 0.5
+
+
+REAL = [
+    *(kind(1) for kind in (int, float, bool, Fraction, Decimal, np.array, torch.tensor)),
+    *(np.dtype(code).type(1) for code in "?bBhHiIlLqQefdg"),
+    *(torch.tensor(1, dtype=kind) for kind in (torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16)),
+    torch.ones(1, requires_grad=True),
+]
+
+
+@pytest.mark.parametrize("method", ["correct", "expert"])
+@pytest.mark.parametrize("score", REAL, ids=lambda score: f"{type(score).__name__}-{getattr(score, 'dtype', '')}")
+def test_scores_of_every_real_type_become_floats(score: object, method: str) -> None:
+    for one in scored(trajectory(0), trajectory(1), task=Returning(score, method)):
+        assert all(type(value) is float for value in (one.correct, one.correct_main, one.expert, one.total))
+        assert one.correct in (0, 1)
+
+
+NONE_OF_THEM: list[object] = [
+    *(2.0, -0.1, math.inf, math.nan, Decimal("sNaN"), 10**400, None, "1", b"1", np.str_("1"), 1j, [], {}),
+    *(np.complex64(1), np.ones(2), torch.ones(2), type),
+]
+
+
+@pytest.mark.parametrize("method", ["correct", "expert"])
+@pytest.mark.parametrize("score", NONE_OF_THEM, ids=lambda score: f"{type(score).__name__}-{str(score)[:5]}")
+def test_any_other_score_is_an_error_that_names_task_question_and_value(score: object, method: str) -> None:
+    with pytest.raises(DataError, match=f"'{method}' of task Returning scored question 'id-Who.' with .*HINT") as error:
+        scored(trajectory(0), trajectory(1), task=Returning(score, method))
+    assert reprlib.repr(score)[:8] in str(error.value)

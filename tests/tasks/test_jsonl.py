@@ -51,11 +51,15 @@ GOOD = '{"question": "q", "answer": "a"}'
         ('{"question": "q"', 17, "Expecting ',' delimiter"),
         ('["q", "a"]', 1, "list, not an object"),
         ('{"answer": "a"}', 1, "'question' is None"),
-        ('{"question": "q", "answer": 7}', 19, "'answer' is 7"),
+        ('{"question": "q", "answer": true}', 19, "'answer' is True, not a text, a number or a list"),
+        ('{"question": "q", "answer": NaN}', 19, "'answer' is nan"),
+        ('{"question": "q", "answer": [3, null]}', 19, r"'answer' is \[3, None\]"),
+        (r'{"question": "q", "answer": "\u200b"}', 19, "'answer' is '"),
+        ('{"question": 7, "answer": "a"}', 2, "'question' is 7"),
         ('{"question": "q", "answer": []}', 19, r"'answer' is \[\]"),
         ('{"question": "q", "answer": ["a", ""]}', 19, "'answer' is"),
         ('{"answer": "a", "question": " "}', 17, "'question' is ' '"),
-        ('{"question": "q", "answer": "a", "level": 1}', 34, "'level' is 1"),
+        ('{"question": "q", "answer": "a", "level": [1]}', 34, r"'level' is \[1\]"),
         ('{"question": "q", "answer": "a", "id": "line 1"}', 1, "'line 1' stands on an earlier line"),
         (b'{"question": "\xff"}', 15, "0xff is not UTF-8"),
         ("[" * 100_000, 1, "it cannot be read"),
@@ -76,6 +80,20 @@ def test_empty_and_missing_files_are_named(tmp_path: Path) -> None:
     good = write(tmp_path / "good.jsonl", GOOD)
     with pytest.raises(DataError, match=r"nowhere.jsonl: No such file"):
         JsonlTask(good, str(tmp_path / "nowhere.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.ndjson", "rows.txt", "rows"])
+def test_numbers_are_texts_in_a_file_of_any_name(tmp_path: Path, name: str) -> None:
+    path = write(
+        tmp_path / name,
+        '{"question": "q", "answer": 3, "id": 7, "level": 2, "year": 1901}',
+        '{"question": "q", "answer": [3.5, 4.0, -1e3, "four"]}',
+    )
+    task = JsonlTask(path, table_by=["year"])
+    first, second = task.questions("train")
+    assert (first.id, first.answers, first.level, first.metadata) == ("7", ("3",), "2", {"year": "1901"})
+    assert second.answers == ("3.5", "4", "-1000", "four")
+    assert asyncio.run(task.correct(first, "3")) == 1.0
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), st.text(min_size=1)), min_size=1, max_size=5))

@@ -1,12 +1,19 @@
-"""Scorers against truth tables: the exact rule, HotpotQA's F1, GAIA's official rule."""
+"""Scorers against truth tables: the exact rule, HotpotQA's F1, SQuAD's (MuSiQue), GAIA's official rule."""
 
 from __future__ import annotations
+
+import re
+import string
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgrpo_lightning.tasks.scoring import exact_match, gaia_rule, token_f1
+from mgrpo_lightning.tasks.scoring import exact_match, fold, gaia_rule, hotpot_normalise, squad_f1, token_f1
 
 
 @pytest.mark.parametrize(
@@ -101,3 +108,77 @@ def test_token_f1_is_symmetric_and_a_share(one: str, other: str) -> None:
 )
 def test_gaia_rule(answer: str | None, gold: str, right: bool) -> None:
     assert gaia_rule(answer, gold) == float(right)
+
+
+def official_musique_f1(gold: str, predicted: str) -> float:
+    """Of StonyBrookNLP/musique, ``metrics/answer.py``, as it is written there (SQuAD 2.0's)."""
+
+    def tokens(text: str) -> list[str]:
+        text = "".join(character for character in text.lower() if character not in set(string.punctuation))
+        return re.sub(re.compile(r"\b(a|an|the)\b", re.UNICODE), " ", text).split()
+
+    wanted, answered = tokens(gold), tokens(predicted)
+    common = sum((Counter(wanted) & Counter(answered)).values())
+    if not wanted or not answered:
+        return int(wanted == answered)
+    if not common:
+        return 0
+    precision, recall = common / len(answered), common / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+WORDS = st.lists(
+    st.sampled_from(["yes", "no", "noanswer", "the", "a", "...", "!", "Blue", "boat", "Boat."]), max_size=4
+)
+
+
+@given(WORDS, WORDS)
+def test_musique_s_f1_is_its_script_s(gold: list[str], answer: list[str]) -> None:
+    wanted, given_answer = " ".join(gold), " ".join(answer)
+    assert squad_f1(given_answer, [wanted]) == pytest.approx(official_musique_f1(wanted, given_answer))
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "musique", "hotpot"),
+    [("yes it is", "yes", 0.5, 0.0), ("no", "no way", 2 / 3, 0.0), ("the", "the", 1.0, 0.0), ("it", "the", 0.0, 0.0)],
+)
+def test_the_two_f1_differ_where_gold_is_yes_or_nothing(answer: str, gold: str, musique: float, hotpot: float) -> None:
+    assert squad_f1(answer, [gold]) == pytest.approx(musique)
+    assert token_f1(answer, [gold]) == hotpot
+    assert squad_f1(None, [gold]) == squad_f1(answer, []) == 0
+
+
+RULES: dict[str, Callable[[str, str], float]] = {
+    "exact": lambda answer, gold: exact_match(answer, [gold]),
+    "hotpot": lambda answer, gold: float(hotpot_normalise(answer) == hotpot_normalise(gold)),
+    "token F1": lambda answer, gold: token_f1(answer, [gold]),
+    "SQuAD F1": lambda answer, gold: squad_f1(answer, [gold]),
+    "GAIA": gaia_rule,
+    "GAIA, a list": lambda answer, gold: gaia_rule(f"x, {answer}", f"x, {gold}"),
+}
+UNSEEN = [*"\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u202e\u034f\u3164\ufe0f\u2800\x00\x7f", "\U000e0041"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("gold", ["Paris", "r\u00e9", "re\u0301", "\u1e69", "s\u0307\u0323", "17", "\uac00"])
+def test_every_rule_compares_what_is_seen(rule: str, gold: str) -> None:
+    same = RULES[rule]
+    for form in ("NFC", "NFD"):
+        answer = unicodedata.normalize(form, gold)
+        assert same(answer, gold) == 1.0
+        for unseen in UNSEEN:
+            assert same(f"{unseen}{answer[0]}{unseen}{answer[1:]}{unseen}", gold) == 1.0, ascii(unseen)
+            assert same(answer, f"{gold[0]}{unseen}{gold[1:]}") == 1.0, ascii(unseen)
+    assert same("Lyon", gold) == 0.0
+
+
+def test_what_unicode_calls_invisible_is_removed_and_nothing_that_is_seen() -> None:
+    """Format characters but those that have a shape (such as the Arabic number signs), and controls but space."""
+    shown = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD, *range(0xFFF9, 0xFFFC)}
+    shown |= {*range(0x13430, 0x13440)}  # they arrange hieroglyphs
+    for code in range(sys.maxunicode + 1):
+        character, kind = chr(code), unicodedata.category(chr(code))
+        if kind in ("Cf", "Cc") and code not in shown and not character.isspace():
+            assert fold(character) == "", ascii(character)
+        if kind[0] in "LNPS" and unicodedata.normalize("NFC", character) not in " .,;:!?\u115f\u1160\u3164\uffa0\u2800":
+            assert fold(character), ascii(character)

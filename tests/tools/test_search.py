@@ -45,6 +45,31 @@ def test_a_word_in_the_title_counts_most_and_in_the_heading_more_than_in_the_tex
     assert [hit.url for hit in BACKEND.search("Paris", 5)] == ["w/texas", "w/france"]
 
 
+BOATS = [
+    Passage("w/boat-song", "The Blue Boat Song", "Text", "Blue Boat", "blue boat, blue boat, blue boat"),
+    Passage("w/boat", "Blue Boat", "Text", "Paragraph 1", "A long text. " * 50),
+    Passage("w/boat", "Blue Boat", "Text", "Paragraph 2", "More of it. " * 50),
+    Passage("w/boat-2", "Blue boat", "Text", "Paragraph 1", "A dish of fish. " * 50),
+    Passage("w/blue", "Blue Boat Blue Boat", "Text", "Paragraph 1", "It."),
+    Passage("w/half", "\u00bd", "Text", "Paragraph 1", "A half."),
+]
+
+
+@pytest.mark.parametrize("title", sorted({passage.title for passage in BOATS}))
+def test_who_searches_for_a_title_gets_its_page_first(title: str) -> None:
+    backend = Fts5Backend(BOATS)
+    for query in (title, f"  {title.upper()} "):
+        hits = backend.search(query, 6)
+        assert hits[0].title.casefold() == title.casefold()
+        assert len(set(hits)) == len(hits)
+    assert backend.search(title, 1)[0].title == title, "of titles that differ by case, the one that is written so"
+
+
+def test_only_the_best_passage_of_a_page_goes_before_better_ones_of_others() -> None:
+    assert [hit.url for hit in Fts5Backend(BOATS).search("blue boat", 9)][:3] == ["w/boat", "w/boat-2", "w/blue"]
+    assert len(Fts5Backend(BOATS).search("Blue Boat", 1)) == 1
+
+
 def test_word_forms_and_accents_do_not_matter() -> None:
     backend = Fts5Backend([Passage("w/a", "Ålesund", "S", "Exports", "")])
     assert backend.search("alesund", 1) == backend.search("export", 1) != []

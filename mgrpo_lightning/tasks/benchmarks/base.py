@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -34,9 +35,8 @@ class Benchmark(JudgedTask):
         super().__init__(judge, tools)
         if not questions:
             raise DataError("the benchmark has no question that fits its filters.", hint="give less of them.")
-        ids = [question.id for question in questions]
-        if len(set(ids)) < len(ids):
-            double = next(name for name in ids if ids.count(name) > 1)
+        ids = Counter(question.id for question in questions)
+        if double := next((name for name, count in ids.items() if count > 1), None):
             raise DataError(f"two questions have the id {double!r}.", hint="give the file of one split only.")
         self._questions = list(questions)
 

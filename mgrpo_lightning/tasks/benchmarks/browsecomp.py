@@ -17,6 +17,7 @@ SOURCE = Source(
     # The repository itself does not hold the file; its evaluation loads it from here.
     "https://openaipublic.blob.core.windows.net/simple-evals/browse_comp_test_set.csv, as openai/simple-evals does",
     "MIT; its plain text is never to go online",
+    [["problem"], ["answer"], ["canary"]],
 )
 
 
@@ -33,7 +34,7 @@ class BrowseComp(Benchmark):
     """
 
     def __init__(self, path: str, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()) -> None:
-        rows = read_rows(files_of(located(path, SOURCE), ["browse_comp*.csv"], SOURCE))
+        rows = read_rows(files_of(located(path, SOURCE), ["browse_comp*.csv"], SOURCE), SOURCE)
         super().__init__([_question(number, row) for number, row in enumerate(rows)], judge=judge, tools=tools)
 
 

@@ -23,6 +23,7 @@ SOURCE = Source(
     "GAIA",
     "gaia-benchmark/GAIA on the Hugging Face hub",
     "gated: accept its terms there; its rows are not to be shared",
+    [["task_id"], ["Question"], ["Level"]],
 )
 
 
@@ -55,7 +56,7 @@ class Gaia(Benchmark):
     ) -> None:
         patterns = [f"2023/{part}/metadata.parquet", f"2023/{part}/metadata.jsonl"]
         files = files_of(located(path, SOURCE), patterns, SOURCE)
-        kept = [row for row in read_rows(files) if text_of(row, "Level") in map(str, levels)]
+        kept = [row for row in read_rows(files, SOURCE) if text_of(row, "Level") in map(str, levels)]
         rows = [row for row in kept if not (text_only and _file(row))]
         attachments = {name: inside(files[0].parent, name) for row in rows if (name := _file(row))}
         super().__init__([_question(row, attachments) for row in rows], judge=judge, tools=tools)

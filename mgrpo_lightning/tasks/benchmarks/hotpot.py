@@ -17,7 +17,10 @@ from mgrpo_lightning.trajectory import Rollout
 from mgrpo_lightning.unicode import encodable
 
 SOURCE = Source(
-    "HotpotQA", "hotpotqa.github.io, or 2WikiMultihopQA from Alab-NII/2wikimultihop on GitHub", "CC BY-SA 4.0"
+    "HotpotQA",
+    "hotpotqa.github.io, or 2WikiMultihopQA from Alab-NII/2wikimultihop on GitHub",
+    "CC BY-SA 4.0",
+    [["_id", "id"], ["question"], ["context"]],
 )
 # The authors' folders of either benchmark, then hotpotqa/hotpot_qa and two copies of 2WikiMultihopQA on the hub.
 PATTERNS: Mapping[Split, Sequence[str]] = {

@@ -65,12 +65,14 @@ class MultiHop(Task):
     ) -> None:
         paths: dict[Split, str | None] = {"train": path, "validation": validation_path, "test": test_path}
         examples = {
-            split: [self.example(row) for row in read_rows(self._files(split, given))]
+            split: [self.example(row) for row in read_rows(self._files(split, given), self.source)]
             for split, given in paths.items()
             if given is not None
         }
         for split, found in examples.items():
             names = Counter(one.question.id for one in found)
+            if bare := [one.question.id for one in found if not one.paragraphs]:
+                raise DataError(f"question {bare[0]!r} brings no paragraphs along.", hint="there is nothing to search.")
             if twice := [name for name, count in names.items() if count > 1]:
                 raise DataError(f"split {split} has two questions {twice[0]!r}.", hint="remove one, or rename it.")
         if unknown := [one.question.id for one in examples.get("train", ()) if not one.question.known]:

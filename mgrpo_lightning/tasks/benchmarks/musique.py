@@ -11,9 +11,10 @@ from mgrpo_lightning.tasks.base import UNKNOWN, Question, Split, json_lines
 from mgrpo_lightning.tasks.benchmarks.multihop import Example, Hop, MultiHop
 from mgrpo_lightning.tasks.benchmarks.paragraphs import Paragraph
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, text_of
+from mgrpo_lightning.tasks.scoring import squad_f1
 from mgrpo_lightning.trajectory import Rollout
 
-SOURCE = Source("MuSiQue", "StonyBrookNLP/musique on GitHub", "CC BY 4.0")
+SOURCE = Source("MuSiQue", "StonyBrookNLP/musique on GitHub", "CC BY 4.0", [["id"], ["question"], ["paragraphs"]])
 PATTERNS: Mapping[Split, Sequence[str]] = {
     "train": ("musique_ans_*_train.jsonl", "data/musique_ans_*_train.jsonl"),
     "validation": ("musique_ans_*_dev.jsonl", "data/musique_ans_*_dev.jsonl"),
@@ -54,6 +55,10 @@ class MuSiQue(MultiHop):
             level=f"{len(steps)} hops" if steps else "",
         )
         return Example(question, list(paragraphs.values()), steps)
+
+    @override
+    def f1(self, answer: str | None, golds: Sequence[str]) -> float:
+        return squad_f1(answer, golds)
 
     @override
     def predictions(self, played: Sequence[tuple[Question, Rollout]]) -> tuple[str, str]:

@@ -31,6 +31,8 @@ class Source:
     """Repository or address."""
     terms: str
     """Under which it may be used."""
+    columns: Sequence[Sequence[str]]
+    """What every row has; several spellings of one column stand together."""
 
     def missing(self, problem: str) -> DataError:
         """The error of somebody who does not have it.
@@ -39,6 +41,14 @@ class Source:
             problem: What was looked for, and where.
         """
         return DataError(f"{self.name}: {problem}.", hint=f"get it from {self.where} ({self.terms}) and give its path.")
+
+    def lacks(self, row: Row) -> str | None:
+        """The first column that a row should have and does not; None: it is a row of this benchmark.
+
+        Args:
+            row: As read.
+        """
+        return next((names[0] for names in self.columns if not any(name in row for name in names)), None)
 
 
 def located(path: str, source: Source) -> Path:
@@ -94,30 +104,33 @@ def files_of(folder: Path, patterns: Sequence[str], source: Source) -> list[Path
     return found
 
 
-def read_rows(paths: Sequence[Path]) -> list[Row]:
-    """All rows of some files, in their order.
+def read_rows(paths: Sequence[Path], source: Source) -> list[Row]:
+    """All rows of a benchmark's files, in their order.
 
     Args:
-        paths: ``.parquet``, ``.csv``, ``.json`` (a list of rows) or ``.jsonl``.
+        paths: ``.parquet``, ``.csv``, or a list of rows as JSON, or JSON lines, whatever such a file is called.
+        source: The benchmark that they should be of.
 
     Raises:
-        DataError: One cannot be read, holds no rows, or is of another kind.
+        DataError: One cannot be read, holds no rows, or has a row of another layout.
     """
-    return [row for path in paths for row in _read(path)]
+    return [row for path in paths for row in _read(path, source)]
 
 
-def _read(path: Path) -> list[Row]:
-    readers = {".parquet": _parquet, ".csv": _csv, ".json": _json, ".jsonl": _json_lines}
-    reader = readers.get(path.suffix)
-    if reader is None:
-        raise DataError(f"{path} is none of {sorted(readers)}.", hint="give a file of one of these kinds.")
+def _read(path: Path, source: Source) -> list[Row]:
+    reader = {".parquet": _parquet, ".csv": _csv}.get(path.suffix, _json)
     try:
         rows = list(reader(path))
     except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
-        raise DataError(f"cannot read {path}: {error}.", hint="get the file again; it may be cut off.") from error
+        raise DataError(f"cannot read {path}: {error}.", hint="get it again: it may be cut off.") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
             raise DataError(f"{path}, row {number} is {row!r}, not an object.", hint="get the file again.")
+        if (column := source.lacks(row)) is not None:
+            raise DataError(
+                f"{path} is no file of {source.name}: row {number} has no {column!r}; it has {sorted(map(str, row))}.",
+                hint=f"give a file of {source.name}, or the class of the benchmark that this one is of.",
+            )
     if not rows:
         raise DataError(f"{path} holds no rows.", hint="get the file again; it may be cut off.")
     return rows
@@ -152,9 +165,9 @@ def _csv(path: Path) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    found = json.loads(path.read_text(encoding="utf-8-sig"))
-    yield from found if isinstance(found, list) else [found]
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    yield from (json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip())
+    """A list of rows, or a row a line: only a list begins with a bracket."""
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("["):
+        yield from json.loads(text)
+    else:
+        yield from (json.loads(line) for line in text.split("\n") if line.strip())

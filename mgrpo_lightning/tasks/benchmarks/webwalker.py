@@ -10,7 +10,12 @@ from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tools.sets import ToolSet
 
-SOURCE = Source("WebWalkerQA", "callanwu/WebWalkerQA on the Hugging Face hub", "Apache-2.0")
+SOURCE = Source(
+    "WebWalkerQA",
+    "callanwu/WebWalkerQA on the Hugging Face hub",
+    "Apache-2.0",
+    [["question", "Question"], ["answer", "Answer"], ["root_url", "Root_Url"]],
+)
 
 
 class WebWalkerQA(Benchmark):
@@ -33,7 +38,7 @@ class WebWalkerQA(Benchmark):
         self, path: str, judge: Judge, languages: Sequence[str] | None = None, tools: Sequence[str | ToolSet] = ()
     ) -> None:
         patterns = [f"**/{name}.{end}" for end in ("parquet", "jsonl", "json") for name in ("main*", "*")]
-        rows = read_rows(files_of(located(path, SOURCE), patterns, SOURCE))
+        rows = read_rows(files_of(located(path, SOURCE), patterns, SOURCE), SOURCE)
         questions = [_question(number, row) for number, row in enumerate(rows)]
         kept = [one for one in questions if languages is None or one.metadata["language"] in languages]
         super().__init__(kept, judge=judge, tools=tools)

@@ -15,7 +15,12 @@ from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.tools.sets import ToolSet
 
-SOURCE = Source("xbench-DeepSearch", "xbench-ai/xbench-evals on GitHub", "MIT; its plain text is never to go online")
+SOURCE = Source(
+    "xbench-DeepSearch",
+    "xbench-ai/xbench-evals on GitHub",
+    "MIT; its plain text is never to go online",
+    [["id"], ["prompt"], ["answer"], ["canary"]],
+)
 _FINAL = re.compile("最终答案[:\uff1a]")
 """What the official prompt has before an answer; its own parser knows the ASCII colon only."""
 
@@ -35,7 +40,7 @@ class XBench(Benchmark):
 
     def __init__(self, path: str, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()) -> None:
         files = files_of(located(path, SOURCE), ["DeepSearch*.csv", "data/DeepSearch*.csv"], SOURCE)
-        super().__init__([_question(row) for row in read_rows(files)], judge=judge, tools=tools)
+        super().__init__([_question(row) for row in read_rows(files, SOURCE)], judge=judge, tools=tools)
 
     @override
     def rule(self, question: Question, answer: str) -> float:

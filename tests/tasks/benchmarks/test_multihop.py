@@ -228,8 +228,26 @@ def test_a_file_that_is_cut_off_is_one_error(tmp_path: Path, content: str) -> No
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"none of \['\.csv'"):
+    with pytest.raises(DataError, match=r"cannot read .*a\.pkl"):
         HotpotQA(str(tmp_path / "a.pkl"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"), [(HotpotQA, {**HOTPOT, "context": [], "supporting_facts": []}), (MuSiQue, {"id": "h1"})]
+)
+def test_a_question_without_paragraphs_is_named(
+    tmp_path: Path, kind: type[HotpotQA | MuSiQue], row: dict[str, Any]
+) -> None:
+    rows = [row if kind is HotpotQA else {**MUSIQUE, **row, "paragraphs": [], "question_decomposition": []}]
+    with pytest.raises(DataError, match="question 'h1' brings no paragraphs along"):
+        kind(validation_path=str(write_rows(tmp_path / "a.json", rows)))
+
+
+def test_musique_reports_its_own_f1(tmp_path: Path) -> None:
+    hotpot = HotpotQA(validation_path=str(write_rows(tmp_path / "b.json", [HOTPOT])))
+    task, _ = musique(tmp_path)
+    assert task.f1("yes indeed", ["yes"]) == pytest.approx(2 / 3)
+    assert hotpot.f1("yes indeed", ["yes"]) == 0.0
 
 
 def test_two_questions_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -95,5 +95,5 @@ def test_the_judge_is_asked_only_where_nothing_else_decides(tmp_path: Path) -> N
 def test_a_row_without_what_it_needs_is_named(tmp_path: Path, missing: str) -> None:
     row = {key: value for key, value in LAYOUTS["flat.parquet"].items() if key != missing}
     write_rows(tmp_path / "rows.jsonl", [row])
-    with pytest.raises(DataError, match=f"a row has {missing} = None"):
+    with pytest.raises(DataError, match=f"row 1 has no '{missing}'"):
         WebWalkerQA(str(tmp_path), judge())
