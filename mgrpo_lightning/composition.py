@@ -19,10 +19,12 @@ from typing_extensions import override
 from mgrpo_lightning.errors import ConfigurationError
 
 PACKAGED = "pkg:"
+_NO_KEYS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null", "tag:yaml.org,2002:float")
+"""Of a key that is one of these, such as ``on``, somebody has meant the word."""
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML in which no key may stand twice in a mapping."""
+    """Safe YAML in which no key may stand twice in a mapping, and none is a word that YAML takes for a value."""
 
     @override
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -33,6 +35,10 @@ class UniqueKeyLoader(yaml.SafeLoader):
                     None, None, f"the key {key.value!r} stands twice", key.start_mark
                 )
             seen.add(key.value)
+            if key.tag in _NO_KEYS:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} means {self.construct_object(key)!r} in YAML", key.start_mark
+                )
         return super().construct_mapping(node, deep)
 
 

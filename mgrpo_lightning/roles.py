@@ -11,6 +11,7 @@ from typing import Literal
 
 from mgrpo_lightning.endpoint import EndpointConfig
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.names import check_roles
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -216,9 +217,10 @@ def main_role(roles: Mapping[str, RoleConfig]) -> str:
     """The one role nobody calls: it gets the question and gives the answer. Of equals, the one that names the others.
 
     Raises:
-        ConfigurationError: A called role does not exist, a role can reach itself through calls, there is not
-            exactly one role that nobody calls, or equals are called or call.
+        ConfigurationError: A role cannot have its name, a called role does not exist, a role can reach itself through
+            calls, there is not exactly one role that nobody calls, or equals are called or call.
     """
+    check_roles(roles)
     for name, role in roles.items():
         for key, others in (("calls", role.calls), ("discusses_with", role.discusses_with)):
             for other in others:
