@@ -26,6 +26,7 @@ from typing import IO
 
 from mgrpo_lightning.composition import composed
 from mgrpo_lightning.errors import STOPPED, ConfigurationError
+from mgrpo_lightning.names import check_roles
 from mgrpo_lightning.slurm import read_cluster, submit
 from mgrpo_lightning.store.layout import STOP
 
@@ -78,10 +79,11 @@ def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
         args: As for ``mgrpo fit``.
 
     Raises:
-        ConfigurationError: No config file names roles.
+        ConfigurationError: No config file names roles, or a role cannot be called so.
     """
     settings = composed(args)
     blocks = settings.get("model", {}).get("init_args", {}).get("roles", {})
+    check_roles(blocks)
     roles = [name for name, block in blocks.items() if not (block or {}).get("endpoint")]
     if not roles:
         raise ConfigurationError("no config file has roles.", hint="give a team file: mgrpo launch --config TEAM.")

@@ -23,7 +23,7 @@ ROLE_SCHEMA: dict[str, object] = {
 """Arguments of a delegation."""
 
 
-_HEARD = re.compile(r"^\w+: \w+\(\{.*\}\)\n", re.MULTILINE)
+_HEARD = re.compile(r"^\w+: [\w.-]+\(\{.*\}\)\n", re.MULTILINE)
 """First line of what ``heard`` writes."""
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from mgrpo_lightning.agents.actions import TAG, Dialect
 from mgrpo_lightning.agents.prompts import NOTICE, Signature, signatures, system_prompt
-from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.trajectory import Message
@@ -37,13 +36,6 @@ class Seat:
     dialect: Dialect
     equals: Sequence[str] = ()
     """Roles with whom it discusses."""
-
-    def __post_init__(self) -> None:
-        if both := sorted(set(self.tools) & set(self.callees)):
-            raise ConfigurationError(
-                f"role {self.role!r} may call {both[0]!r}, which is both a tool and a role.",
-                hint="rename the role or the tool: a call has nothing but the name.",
-            )
 
     @cached_property
     def offers(self) -> list[Signature]:

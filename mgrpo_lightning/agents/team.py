@@ -11,6 +11,7 @@ from mgrpo_lightning.agents.rollout import Play, RolloutPlay, Scripts, Stage
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.endpoint import ChatEndpoint
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.names import check_tools
 from mgrpo_lightning.open_step import OpenStep
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
 from mgrpo_lightning.policy.sampling.remembering import RememberingSampler
@@ -180,16 +181,11 @@ class Team:
 
 
 def _tools(name: str, role: RoleConfig, offered: Mapping[str, Tool]) -> dict[str, Tool]:
-    tools: dict[str, Tool] = {}
     for wanted in role.tools:
         if wanted not in offered:
             raise ConfigurationError(
                 f"role {name!r} has tool {wanted!r}, which does not exist.", hint=f"the tools are {sorted(offered)}."
             )
-        tool = offered[wanted]
-        if tool.name in tools:
-            raise ConfigurationError(
-                f"role {name!r} has two tools called {tool.name!r}.", hint="rename one, or take it off the list."
-            )
-        tools[tool.name] = tool
-    return tools
+    tools = [offered[wanted] for wanted in role.tools]
+    check_tools(name, [tool.name for tool in tools], role.calls)
+    return {tool.name: tool for tool in tools}

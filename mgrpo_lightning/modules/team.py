@@ -104,13 +104,10 @@ class TeamModule(LightningModule):
         """Of the last training step alone, by name."""
         self.validation_results: list[dict[str, Any]] = []
         """One entry a validation run, the first of a fit being the untrained team."""
-        self.role_modules = nn.ModuleDict(
-            {
-                name: RoleModule(
-                    name, roles[name], token_budget=token_budget, gradient_checkpointing=gradient_checkpointing
-                )
-                for name in self.trained_roles
-            }
+        # a list, because a ModuleDict refuses names that are attributes of it, such as `keys`
+        self.role_modules = nn.ModuleList(
+            RoleModule(name, roles[name], token_budget=token_budget, gradient_checkpointing=gradient_checkpointing)
+            for name in self.trained_roles
         )
         self._play_rates = play_rates(roles)
         self._evaluation: Evaluation | None = None
@@ -122,7 +119,7 @@ class TeamModule(LightningModule):
         Args:
             role: Its name.
         """
-        module = self.role_modules[role]
+        module = self.role_modules[self.trained_roles.index(role)]
         assert isinstance(module, RoleModule)
         return module
 

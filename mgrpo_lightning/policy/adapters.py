@@ -3,6 +3,10 @@
 peft's ``set_adapter`` switches gradients off on every other adapter, so that a later backward, checkpoint or
 reduction silently loses them (correctness.md 33). Here every role's adapter keeps its ``requires_grad`` for the life of
 the run, and selecting one only sets which matrices the LoRA layers add.
+
+peft and torch also search names of parameters for the adapter's, so a role that is called like a part of the model
+would get other parameters. They know each adapter by a key that no module can have; its parameters are found in the
+layers.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ class _Matrix(nn.Linear):
 
     def __init__(self, weight: nn.Parameter) -> None:
         super().__init__(weight.shape[1], weight.shape[0], bias=False, device="meta")
-        self.weight = weight
+        self.weight: nn.Parameter = weight
         self._copy: Tensor | None = None
         self._copied = -1
 
@@ -69,21 +73,21 @@ class AdapterBank:
     def __init__(self, model: PreTrainedModel, base_name: str) -> None:
         self.model = model
         self.peft: PeftModel | None = None
+        self._keys: dict[str, str] = {}
+        """By name; what ``key`` gives."""
         self._base_name = base_name
         self._configs: dict[str, LoraConfig] = {}
-        self._layers: list[LoraLayer] = []
+        self._layers: dict[str, LoraLayer] = {}
+        """By their path in the model."""
 
     def add(self, name: str, config: AdapterConfig, *, trainable: bool) -> None:
         """Add an adapter without a change of the base's output (B = 0); its A still has to be initialised.
 
         Raises:
-            ConfigurationError: The name is taken or cannot name an adapter, or a target is no linear layer of the base.
+            ConfigurationError: The name is taken, or a target is no linear layer of the base.
         """
-        if not name.isidentifier() or name in self._configs:
-            reason = "is there already" if name in self._configs else "is no identifier"
-            raise ConfigurationError(
-                f"the adapter name {name!r} {reason}.", hint="rename the role, for instance `main`."
-            )
+        if name in self._configs:
+            raise ConfigurationError(f"there is an adapter {name!r} already.", hint="rename the role.")
         self._check_targets(config.target_modules)
         lora = LoraConfig(
             r=config.rank,
@@ -93,42 +97,49 @@ class AdapterBank:
             bias="none",
             task_type="CAUSAL_LM",
         )
+        key = self._keys[name] = f"adapter:{len(self._keys)}"
         trained = {id(parameter): parameter.requires_grad for parameter in self.model.parameters()}
         # peft draws A from the global generator; the caller overwrites it, and nobody else's numbers may move.
         device = self.model.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             if self.peft is None:
-                self.peft = get_peft_model(self.model, lora, adapter_name=name)
+                self.peft = get_peft_model(self.model, lora, adapter_name=key)
             else:
-                self.peft.add_adapter(name, lora)
+                self.peft.add_adapter(key, lora)
         self._configs[name] = lora
-        self._layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
-        for layer in self._layers:
+        self._layers = {path: m for path, m in self.model.named_modules() if isinstance(m, LoraLayer)}
+        for layer in self._layers.values():
             layer.cast_input_dtype_enabled = False
             for matrices in (layer.lora_A, layer.lora_B):
-                if name in matrices:
-                    weight = matrices[name].weight
+                if key in matrices:
+                    weight = matrices[key].weight
                     assert isinstance(weight, nn.Parameter)
-                    matrices[name] = _Matrix(weight)
+                    matrices[key] = _Matrix(weight)
         for parameter in self.model.parameters():  # adding an adapter froze the others
             parameter.requires_grad_(trained.get(id(parameter), trainable))
         self.model.eval()
 
     def _check_targets(self, targets: list[str]) -> None:
-        linear = {path for path, module in self.model.named_modules() if isinstance(module, nn.Linear | LoraLayer)}
+        linear = dict(_linear_layers(self.model))
         head = self.model.get_output_embeddings()
-        heads = {path for path, module in self.model.named_modules() if module is head}
+        heads = {path for path, module in linear.items() if module is head}
         for target in targets:
             found = {path for path in linear if path == target or path.endswith(f".{target}")}
             if not found or found & heads:
-                names = sorted(
-                    {path.rsplit(".", 1)[-1] for path in linear - heads if ".lora_" not in path} - {"base_layer"}
-                )
+                names = sorted({path.rsplit(".", 1)[-1] for path in linear.keys() - heads})
                 raise ConfigurationError(
                     f"adapter target_modules names {target!r}, "
                     + ("the output head, which stays frozen." if found else "which is no linear layer of the base."),
                     hint=f"the linear layers are {names}.",
                 )
+
+    def key(self, name: str) -> str:
+        """By what the LoRA layers know an adapter.
+
+        Args:
+            name: That it was added under.
+        """
+        return self._keys[name]
 
     @contextmanager
     def select(self, name: str) -> Iterator[None]:
@@ -136,23 +147,27 @@ class AdapterBank:
 
         A backward pass that recomputes (gradient checkpointing) must run inside the block too.
         """
-        previous = [layer._active_adapter for layer in self._layers]
-        for layer in self._layers:
-            layer._active_adapter = [name]
+        layers = list(self._layers.values())
+        previous = [layer._active_adapter for layer in layers]
+        for layer in layers:
+            layer._active_adapter = [self.key(name)]
         try:
             yield
         finally:
-            for layer, active in zip(self._layers, previous, strict=True):
+            for layer, active in zip(layers, previous, strict=True):
                 layer._active_adapter = active
 
     def parameters(self, name: str) -> dict[str, nn.Parameter]:
-        """The adapter's parameters by names that do not hold the adapter's own, sorted."""
+        """The adapter's parameters by names that do not hold the adapter's own, sorted; none for an unknown name."""
+        if (key := self._keys.get(name)) is None:
+            return {}
         found = {
-            path.replace(f".{name}.", "."): parameter
-            for path, parameter in self.model.named_parameters()
-            if f".lora_A.{name}." in path or f".lora_B.{name}." in path
+            f"{path}.{kind}.weight": matrices[key]
+            for path, layer in self._layers.items()
+            for kind, matrices in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B))
+            if key in matrices
         }
-        return dict(sorted(found.items()))
+        return {path: matrix.weight for path, matrix in sorted(found.items()) if isinstance(matrix, _Matrix)}
 
     def load(self, name: str, state: Mapping[str, Tensor], *, source: str) -> None:
         """Copy a state into the adapter, strictly.
@@ -189,6 +204,15 @@ class AdapterBank:
         (folder / WEIGHTS_NAME).write_bytes(save(state, metadata={"format": "pt"}))
 
 
+def _linear_layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Linear layers with their paths, those with adapters as one: what is inside of them is no layer of the base."""
+    if isinstance(module, nn.Linear | LoraLayer):
+        yield path, module
+        return
+    for name, child in module.named_children():
+        yield from _linear_layers(child, f"{path}.{name}" if path else name)
+
+
 def initial_state(parameters: Mapping[str, nn.Parameter], *, seed: int, role: str) -> dict[str, Tensor]:
     """A fresh adapter: A uniform within 1/sqrt(inputs) (peft's default), B zero.
 
@@ -199,7 +223,7 @@ def initial_state(parameters: Mapping[str, nn.Parameter], *, seed: int, role: st
     for name, parameter in parameters.items():
         # Lightning makes modules with the run's device as the default one, where this generator cannot draw.
         value = torch.zeros(parameter.shape, dtype=torch.float32, device="cpu")
-        if ".lora_A." in name:
+        if name.endswith(".lora_A.weight"):
             bound = 1 / math.sqrt(parameter.shape[1])
             generator = torch.Generator().manual_seed(stream_of("adapter", seed, role, name))
             value.uniform_(-bound, bound, generator=generator)

@@ -104,7 +104,7 @@ class DenseCopy:
         """Compute with ``adapter`` added in until the end of the block; a backward pass may come later.
 
         Args:
-            adapter: Its name; a layer that has no such adapter is the base's alone.
+            adapter: Its key in the LoRA layers; a layer that has no such adapter is the base's alone.
         """
         if not self._places:
             self._places = list(_places(self._model))

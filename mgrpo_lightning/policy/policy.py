@@ -45,7 +45,7 @@ class Policy:
         self._owner = owner
         self._version = 0
         self._seed = seed
-        self._reference = f"{self.adapter}__reference"
+        self._reference = f"{self.adapter}: reference"  # no role can be called so
         if owner is None:
             base.adapters.add(role, config.adapter, trainable=config.trainable)
             base.adapters.load(role, self._start(), source=str(config.adapter.path))
@@ -74,7 +74,7 @@ class Policy:
     @contextmanager
     def sampling(self) -> Iterator[None]:
         """Like ``active``, for a sampler: from the base's dense copy if there is one, and without gradients."""
-        with self.base.dense.select(self.adapter) if self.base.dense else self.active():
+        with self.base.dense.select(self._key) if self.base.dense else self.active():
             yield
 
     @contextmanager
@@ -84,7 +84,7 @@ class Policy:
         In a type shorter than float32 an adapter that is added to the weights loses most of its bits.
         """
         exact = self.base.model.dtype in (torch.float32, torch.float64)
-        with self.base.dense.select(self.adapter) if self.base.dense and exact else self.active():
+        with self.base.dense.select(self._key) if self.base.dense and exact else self.active():
             yield
 
     @contextmanager
@@ -100,6 +100,10 @@ class Policy:
             adapters.load(self._reference, self._start(), source=str(self.config.adapter.path))
         with adapters.select(self._reference):
             yield
+
+    @property
+    def _key(self) -> str:
+        return self.base.adapters.key(self.adapter)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters of this role's adapter, names sorted and independent of the other roles."""

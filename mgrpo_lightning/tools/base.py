@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.names import check_tools
 
 if TYPE_CHECKING:
     from mgrpo_lightning.roles import RoleConfig
@@ -163,7 +164,8 @@ def wanted_tools(roles: Mapping[str, RoleConfig], offered: Mapping[str, Tool]) -
         offered: The task's own tools, by name.
 
     Raises:
-        ConfigurationError: The task does not offer one, and it is no dotted path of a function.
+        ConfigurationError: The task does not offer one, and it is no dotted path of a function; or a role cannot have a
+            tool of that name, see ``check_tools``.
     """
     tools: dict[str, Tool] = {}
     for role, config in roles.items():
@@ -174,6 +176,7 @@ def wanted_tools(roles: Mapping[str, RoleConfig], offered: Mapping[str, Tool]) -
                     hint=f"it offers {sorted(offered)}; a tool of your own is a dotted path: package.function.",
                 )
             tools[name] = offered[name] if name in offered else load_tool(name)
+        check_tools(role, [tools[name].name for name in config.tools], config.calls)
     return tools
 
 

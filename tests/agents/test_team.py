@@ -281,14 +281,14 @@ def test_an_unknown_tool_is_refused() -> None:
 def test_a_tool_with_the_name_of_a_role_is_refused() -> None:
     roles = duo()
     roles["main"] = replace(roles["main"], tools=["search"])
-    with pytest.raises(ConfigurationError, match="both a tool and a role"):
+    with pytest.raises(ConfigurationError, match="a tool and a role"):
         make_team(roles, {}, {"search": FakeTool(echo, name="searcher")})
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
     roles = duo()
     roles["searcher"] = replace(roles["searcher"], tools=["search", "my.search"])
-    with pytest.raises(ConfigurationError, match="two tools called 'search'"):
+    with pytest.raises(ConfigurationError, match="two things called 'search': a tool and a tool"):
         make_team(roles, {}, {"search": FakeTool(echo), "my.search": FakeTool(echo)})
 
 

@@ -89,7 +89,7 @@ def test_role_gradients_equal_those_of_a_model_with_one_adapter(
 def test_the_copy_of_a_matrix_is_made_once_between_two_writes(make_policy: MakePolicy) -> None:
     policy = make_policy(quantization="none", dtype=torch.bfloat16)
     layer = next(module for module in policy.base.model.modules() if isinstance(module, LoraLayer))
-    matrix = layer.lora_B["main"]
+    matrix = layer.lora_B[policy.base.adapters.key("main")]
     assert isinstance(matrix, _Matrix)
     ids = torch.arange(1, 9)[None]
 
@@ -121,7 +121,7 @@ def test_in_bfloat16_an_adapter_is_multiplied_in_it_and_kept_in_float32(
     multiplied = []
     for layer in layers:
         for matrices in (layer.lora_A, layer.lora_B):
-            matrices["main"].register_forward_hook(
+            matrices[policy.base.adapters.key("main")].register_forward_hook(
                 lambda _, inputs, output: multiplied.append((inputs[0].dtype, output.dtype))
             )
     found = gradients(policy)
