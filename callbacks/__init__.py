@@ -4,6 +4,7 @@ from mgrpo_lightning.callbacks.adapter_export import AdapterExport
 from mgrpo_lightning.callbacks.collapse_alarm import CollapseAlarm, CollapseWarning
 from mgrpo_lightning.callbacks.distributions import Distributions
 from mgrpo_lightning.callbacks.graceful_stop import GracefulStop
+from mgrpo_lightning.callbacks.one_writer import OneWriter
 from mgrpo_lightning.callbacks.predictions import Predictions
 from mgrpo_lightning.callbacks.progress import TeamProgress
 from mgrpo_lightning.callbacks.results import Results
@@ -16,6 +17,7 @@ __all__ = [
     "CollapseWarning",
     "Distributions",
     "GracefulStop",
+    "OneWriter",
     "Predictions",
     "Results",
     "RolloutLog",

@@ -29,6 +29,7 @@ from mgrpo_lightning.callbacks import (
     CollapseAlarm,
     Distributions,
     GracefulStop,
+    OneWriter,
     Predictions,
     Results,
     RolloutLog,
@@ -115,11 +116,21 @@ class MgrpoCLI(LightningCLI):
         if config["strategy"] == "auto" and (config["devices"], config["num_nodes"]) != (1, 1):
             config["strategy"] = strategies.NAME
         unwanted = () if config["enable_progress_bar"] in (None, True) else (TeamProgress,)
-        return super()._instantiate_trainer(config, [c for c in callbacks if not isinstance(c, unwanted)])
+        self.one_writer = OneWriter()
+        wanted = [self.one_writer, *(callback for callback in callbacks if not isinstance(callback, unwanted))]
+        return super()._instantiate_trainer(config, wanted)
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            self.one_writer.release()  # behind what comes after the trainer's own end
 
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        self.one_writer.take(self.trainer, subcommand)  # first: the folder holds still from here on
         folder = Path(self.trainer.default_root_dir) / "checkpoints"
         if kwargs.get("ckpt_path") == "last":
             kwargs["ckpt_path"] = str(last_checkpoint(folder))

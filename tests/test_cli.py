@@ -23,6 +23,7 @@ from mgrpo_lightning.data.resuming import open_held_out
 from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.journal import read_groups
 from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.run_lock import RunLock
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
 from tests.toy import ToyTask
@@ -132,6 +133,22 @@ def test_an_own_data_module_is_validated_too(team: Path, tmp_path: Path) -> None
     team.write_text(yaml.safe_dump(content))
     main(["validate", "--config", str(team)])
     assert (tmp_path / "runs" / "toy" / "results.json").exists()
+
+
+def test_a_second_fit_in_a_folder_is_refused_before_it_writes(
+    team: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs" / "toy"
+    lock = RunLock(run, "fit")
+    lock.take()
+    with pytest.raises(SystemExit) as refused:
+        main(["fit", "--config", str(team)])
+    assert refused.value.code == 2
+    assert f"error: another fit writes into {run}: process {os.getpid()} on " in capsys.readouterr().err
+    assert [path.name for path in run.iterdir()] == ["locks"]
+    main(["validate", "--config", str(team)])
+    lock.release()
+    main(["fit", "--config", str(team)])
 
 
 def test_a_command_that_sigterm_stops_is_not_done(
