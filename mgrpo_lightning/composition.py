@@ -6,7 +6,7 @@ and leave the others. Lists are replaced, and so are the arguments of a class in
 instance a role, is refused: YAML would silently keep the last. ``--role`` is short for ``--run.role``.
 
 Options win over files, in whatever order both stand. An option with a ``null`` in its value becomes a part of the
-merged file, where it means None: jsonargparse 4.53 makes the text "None" of a null in a block that is inside of a block.
+merged file, where it means None: jsonargparse 4.53 makes the text "None" of a null in a block inside of a block.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from mgrpo_lightning.errors import ConfigurationError
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _TOOL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
-FOLDERS = ("adapters", "checkpoints", "journal", "open_steps", "predictions", "stop", "store", "tensorboard")
+FOLDERS = ("adapters", "checkpoints", "journal", "locks", "open_steps", "predictions", "stop", "store", "tensorboard")
 """What stands in a run folder, beside the folders of roles that have processes of their own."""
 METRICS = ("judge", "seconds", "val")
 """What stands before the slash of a metric, beside roles."""
