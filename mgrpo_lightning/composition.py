@@ -4,10 +4,15 @@ jsonargparse replaces a mapping of free names, such as ``roles``, as a whole; he
 and leave the others. Lists are replaced, and so are the arguments of a class in whose place comes another.
 ``pkg:NAME`` is the config of that name inside the installed package. A key that stands twice in one mapping, for
 instance a role, is refused: YAML would silently keep the last. ``--role`` is short for ``--run.role``.
+
+Options win over files, in whatever order both stand. An option with a ``null`` in its value becomes a part of the
+merged file, where it means None: jsonargparse 4.53 makes the text "None" of a null in a block that is inside of a
+block.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +22,7 @@ import yaml
 from typing_extensions import override
 
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.names import CLASS_KEYS
 
 PACKAGED = "pkg:"
 _NO_KEYS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null", "tag:yaml.org,2002:float")
@@ -51,11 +57,14 @@ def compose(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigurationError: A file cannot be read or is no YAML mapping.
     """
-    rest, paths, place = _split(arguments)
-    if not paths:
+    rest, paths, nulls = _split(arguments)
+    if not paths and not nulls:
         return rest
     content = _merge_all(paths)
-    merged = paths[0] if len(paths) == 1 else yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    for option, value in nulls:
+        _set(content, option, value)
+    merged = paths[0] if len(paths) == 1 and not nulls else yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    place = int(bool(rest) and not rest[0].startswith("-"))  # behind the subcommand
     return [*rest[:place], f"--config={merged}", *rest[place:]]
 
 
@@ -71,22 +80,72 @@ def composed(arguments: Sequence[str]) -> dict[str, Any]:
     return _merge_all(_split(arguments)[1])
 
 
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], int]:
-    """Everything but the config files, their paths, and where among the rest the first of them stood."""
-    rest: list[str] = []
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[tuple[str, Any]]]:
+    """Everything but config files and nulls; paths of the files; options with nulls and their values.
+
+    Options with nulls stand behind those that came before them for the same key, or for a block around it.
+    """
+    words: list[tuple[str, str | None]] = []  # an option and its value, or a word and None
     paths: list[str] = []
-    place = 0
-    remaining = iter(arguments)
-    for argument in remaining:
-        option, equals, value = argument.partition("=")
+    remaining = deque(arguments)
+    while remaining:
+        option, equals, value = remaining.popleft().partition("=")
         if option == "--role":  # short for --run.role
-            argument = f"--run.role{equals}{value}"
+            option = "--run.role"
         if option in ("--config", "-c"):
-            place = place or len(rest)
-            paths.append(_resolve(value if equals else next(remaining, "")))
+            paths.append(_resolve(value if equals else remaining.popleft() if remaining else ""))
+        elif option.startswith("--") and (equals or (remaining and not remaining[0].startswith("--"))):
+            words.append((option, value if equals else remaining.popleft()))
         else:
-            rest.append(argument)
-    return rest, paths, place
+            words.append((option + equals + value, None))
+    moved: set[int] = set()
+    for index, (option, text) in enumerate(words):
+        if "." in option and text is not None and _holds_null(_parsed(text)):
+            before = {
+                i for i, (other, text) in enumerate(words[:index]) if text and f"{option}.".startswith(f"{other}.")
+            }
+            moved |= {index, *before}
+    rest = [word if text is None else f"{word}={text}" for i, (word, text) in enumerate(words) if i not in moved]
+    return rest, paths, [(words[i][0].removeprefix("--"), _parsed(words[i][1] or "")) for i in sorted(moved)]
+
+
+def _parsed(text: str) -> Any:
+    """A value of the command line; one that is no YAML is a text."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _holds_null(value: object) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_holds_null, value.values() if isinstance(value, dict) else value))
+    return value is None
+
+
+def _set(content: dict[str, Any], option: str, value: object) -> None:
+    """Give a key of a config the value of an option; a class may be given by its name alone."""
+    *blocks, last = option.split(".")
+    block = content
+    for name in blocks:
+        block = _arguments(block, name)
+        if not isinstance(block.get(name), dict):
+            block[name] = {"class_path": found} if isinstance(found := block.get(name), str) else {}
+        block = block[name]
+    block = _arguments(block, last)
+    if isinstance(block.get(last), dict) and isinstance(value, dict | str):
+        value = _merge(block[last], value if isinstance(value, dict) else {"class_path": value})
+    block[last] = value
+
+
+def _arguments(block: dict[str, Any], name: str) -> dict[str, Any]:
+    """Where a key of a block stands."""
+    if "class_path" not in block or name in CLASS_KEYS:
+        return block
+    if not isinstance(block.get("init_args"), dict):
+        block["init_args"] = {}
+    arguments: dict[str, Any] = block["init_args"]
+    return arguments
 
 
 def _resolve(path: str) -> str:

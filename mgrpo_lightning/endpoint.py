@@ -45,8 +45,6 @@ class EndpointConfig:
     """Requests in flight at most."""
 
     def __post_init__(self) -> None:
-        if self.key_variable == "None":  # what jsonargparse 4.53 makes of a null on the command line
-            object.__setattr__(self, "key_variable", None)
         for name, value in (("attempts", self.attempts), ("concurrency", self.concurrency)):
             if value < 1:
                 raise ConfigurationError(f"the {name} of endpoint {self.url} are {value}.", hint="give at least 1.")

@@ -20,7 +20,7 @@ FOLDERS = ("adapters", "checkpoints", "journal", "open_steps", "predictions", "s
 """What stands in a run folder, beside the folders of roles that have processes of their own."""
 METRICS = ("judge", "seconds", "val")
 """What stands before the slash of a metric, beside roles."""
-KEYS = ("class_path", "dict_kwargs", "init_args")
+CLASS_KEYS = ("class_path", "dict_kwargs", "init_args")
 """Keys by which the command line knows the block of a class."""
 
 
@@ -46,7 +46,7 @@ def check_roles(names: Iterable[object]) -> None:
                 f"a role is called {name!r}, which YAML reads as {yaml.safe_load(name)!r}.",
                 hint=f"take another name, such as {name}_role.",
             )
-        if name.lower() in (*FOLDERS, *METRICS, *KEYS):
+        if name.lower() in (*FOLDERS, *METRICS, *CLASS_KEYS):
             raise ConfigurationError(
                 f"a role is called {name!r}, a name that the run folder, its metrics or the command line need.",
                 hint=f"take another name, such as {name}_role.",

@@ -34,7 +34,6 @@ class AdapterConfig:
     """Another role, whose adapter this one plays with and trains too: one model for both. None: its own."""
 
     def __post_init__(self) -> None:
-        _restore_null(self, "path", "shared_with")
         if self.rank < 1:
             raise ConfigurationError(f"adapter rank is {self.rank}.", hint="give a rank of at least 1.")
         if not 0 <= self.dropout < 1:
@@ -197,7 +196,6 @@ class RoleConfig:
     """What callers are told the role is good for."""
 
     def __post_init__(self) -> None:
-        _restore_null(self, "system_prompt", "chat_template", "slots", "queue")
         if self.endpoint is not None and self.trainable:
             raise ConfigurationError(
                 f"the role of {self.endpoint.model!r} at {self.endpoint.url} is trainable.",
@@ -258,13 +256,6 @@ def _refuse_unequal(roles: Mapping[str, RoleConfig], main: str) -> None:
         )
     if len(set(members)) < len(members):
         raise ConfigurationError(f"{members} discuss, one of them twice.", hint="name each equal once.")
-
-
-def _restore_null(config: AdapterConfig | RoleConfig, *fields: str) -> None:
-    """Undo that jsonargparse 4.53 makes the text ``None`` of a ``null`` given on the command line for one key."""
-    for name in fields:
-        if getattr(config, name) == "None":
-            object.__setattr__(config, name, None)
 
 
 def _refuse_cycles(roles: Mapping[str, RoleConfig], name: str, path: tuple[str, ...]) -> None:

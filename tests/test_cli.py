@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.resuming import open_held_out
 from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.journal import read_groups
+from mgrpo_lightning.roles import RoleConfig
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
 from tests.toy import ToyTask
@@ -217,15 +221,43 @@ def test_a_run_for_a_gpu_is_planned_without_one_and_refused_otherwise(
     assert "mgrpo: error: No supported gpu backend found! HINT: check the trainer's settings" in capsys.readouterr().err
 
 
-def test_null_on_the_command_line_is_none(team: Path) -> None:
+def nullable(block: type, place: str) -> Iterator[str]:
+    """The keys of a block and of the blocks in it that may be null, with dots."""
+    for name, hint in typing.get_type_hints(block).items():
+        if type(None) in typing.get_args(hint):
+            yield f"{place}.{name}"
+        kinds = [kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)]
+        for kind in kinds:
+            yield from nullable(kind, f"{place}.{name}")  # type: ignore[arg-type]
+
+
+class WordTask(ToyTask):
+    """A task with a text that may be null."""
+
+    def __init__(self, word: str | None = "a") -> None:
+        self.word = word
+
+
+def test_every_null_on_the_command_line_is_none(team: Path) -> None:
     content = yaml.safe_load(team.read_text())
-    content["model"]["init_args"]["roles"]["main"]["adapter"]["path"] = "nowhere"
+    roles = content["model"]["init_args"]["roles"]
+    endpoint = {"url": "http://localhost:1/v1", "model": "reader", "key_variable": "KEY"}
+    roles["searcher"] |= {"slots": 3, "chat_template": "chatml", "endpoint": endpoint, "trainable": False}
+    roles["searcher"]["adapter"] |= {"path": "nowhere"}
     team.write_text(yaml.safe_dump(content))
-    options = [f"--model.init_args.roles.main.{key}=null" for key in ("adapter.path", "system_prompt")]
-    roles = make_cli(["--config", str(team), *options], run=False).model.roles
-    assert roles["main"].adapter.path is None
-    assert roles["main"].system_prompt is None
-    assert roles["searcher"].system_prompt == "searcher"
+    keys = [key for key in nullable(RoleConfig, "roles.searcher") if key != "roles.searcher.endpoint"]
+    assert {"roles.searcher.adapter.shared_with", "roles.searcher.endpoint.key_variable"} < set(keys)
+    options = [f"--model.{key}=null" for key in keys]
+    cli = make_cli(
+        ["--config", str(team), *options, "--data.task=tests.test_cli.WordTask", "--data.task.word=null"], run=False
+    )
+    for key in keys:
+        found: Any = cli.model
+        for name in key.split("."):
+            found = found[name] if isinstance(found, dict) else getattr(found, name)
+        assert found is None, key
+    assert cli.model.roles["main"].system_prompt == "main"
+    assert cli.datamodule.task.word is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,60 @@ def test_another_class_does_not_inherit_arguments(tmp_path: Path) -> None:
 
     assert task(same, bare) == {"class_path": "A", "init_args": {"x": 3, "y": 4}}
     assert task(other, bare) == {"class_path": "B", "init_args": {"z": 5, "y": 4}}
+
+
+OPTIONS = ["--trainer.max_steps=2", "--data.task.path=null", "--run.name", "x"]
+
+
+def given(arguments: Sequence[str]) -> tuple[list[str], dict[str, object]]:
+    """The composed command line without its file, and what that file holds."""
+    composed = compose(arguments)
+    (config,) = [word for word in composed if word.startswith("--config=")]
+    return [word for word in composed if word != config], yaml.safe_load(config.removeprefix("--config="))
+
+
+@pytest.mark.parametrize("subcommand", [[], ["fit"]])
+def test_options_win_over_files_in_any_order(tmp_path: Path, subcommand: list[str]) -> None:
+    one = write(tmp_path, "one.yaml", "trainer: {max_steps: 1}\ndata: {task: {class_path: A, init_args: {path: p}}}")
+    two = write(tmp_path, "two.yaml", "trainer: {max_steps: 5}\nmodel: {lag: 1}")
+    words = [[option] for option in OPTIONS[:2]] + [OPTIONS[2:], ["--config", one], [f"--config={two}"]]
+    expected = {
+        "trainer": {"max_steps": 5},
+        "data": {"task": {"class_path": "A", "init_args": {"path": None}}},
+        "model": {"lag": 1},
+    }
+    for order in itertools.permutations(range(5)):
+        if order.index(3) < order.index(4):
+            rest, content = given([*subcommand, *(word for i in order for word in words[i])])
+            assert content == expected, order
+            assert rest[: len(subcommand)] == subcommand
+            assert sorted(rest[len(subcommand) :]) == ["--run.name=x", "--trainer.max_steps=2"], order
+            assert compose([*subcommand, *(word for i in order for word in words[i])])[len(subcommand)].startswith(
+                "--c"
+            )
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--a.b=null"], {"a": {"b": None, "c": 1}}),
+        (["--a.b", "~"], {"a": {"b": None, "c": 1}}),
+        (["--a.b=3", "--a.b=null"], {"a": {"b": None, "c": 1}}),
+        (["--a.b={d: {e: null}}"], {"a": {"b": {"d": {"e": None}, "x": 2}, "c": 1}}),
+        (["--a.b.d.e=null"], {"a": {"b": {"d": {"e": None}, "x": 2}, "c": 1}}),
+        (["--a.b=[1, null]"], {"a": {"b": [1, None], "c": 1}}),
+        (["--a.b=Other", "--a.b.y=null"], {"a": {"b": {"class_path": "Other", "init_args": {"y": None}}, "c": 1}}),
+    ],
+)
+def test_null_is_null_at_any_depth(tmp_path: Path, options: list[str], expected: object) -> None:
+    blocks = "{b: {x: 2}, c: 1}" if "Other" not in str(options) else "{b: {class_path: One, init_args: {x: 2}}, c: 1}"
+    rest, content = given(["fit", "--config", write(tmp_path, "team.yaml", f"a: {blocks}"), *options])
+    assert (rest, content) == (["fit"], expected)
+
+
+def test_a_value_behind_a_null_wins(tmp_path: Path) -> None:
+    team = write(tmp_path, "team.yaml", "a: {b: 1}")
+    assert given(["fit", "--config", team, "--a.b=null", "--a.b=2"]) == (["fit", "--a.b=2"], {"a": {"b": None}})
 
 
 def test_a_single_file_stays_a_path_and_none_changes_nothing(tmp_path: Path) -> None:
