@@ -6,7 +6,8 @@ and leave the others. Lists are replaced, and so are the arguments of a class in
 instance a role, is refused: YAML would silently keep the last. ``--role`` is short for ``--run.role``.
 
 Options win over files, in whatever order both stand. An option with a ``null`` in its value becomes a part of the
-merged file, where it means None: jsonargparse 4.53 makes the text "None" of a null in a block inside of a block.
+merged file, where it means None: jsonargparse 4.53 makes the text "None" of a null in a block that is inside of a
+block.
 """
 
 from __future__ import annotations
@@ -98,13 +99,13 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[tuple[s
         else:
             words.append((option + equals + value, None))
     moved: set[int] = set()
-    for index, (option, value) in enumerate(words):
-        if "." in option and value is not None and _holds_null(_parsed(value)):
+    for index, (option, text) in enumerate(words):
+        if "." in option and text is not None and _holds_null(_parsed(text)):
             before = {
                 i for i, (other, text) in enumerate(words[:index]) if text and f"{option}.".startswith(f"{other}.")
             }
             moved |= {index, *before}
-    rest = [word if value is None else f"{word}={value}" for i, (word, value) in enumerate(words) if i not in moved]
+    rest = [word if text is None else f"{word}={text}" for i, (word, text) in enumerate(words) if i not in moved]
     return rest, paths, [(words[i][0].removeprefix("--"), _parsed(words[i][1] or "")) for i in sorted(moved)]
 
 
