@@ -13,11 +13,12 @@ from mgrpo_lightning.agents.calls import Outcome
 from mgrpo_lightning.agents.discussion import discuss
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.agents.texts import EndpointConversation, ScriptedConversation
-from mgrpo_lightning.endpoint import ChatEndpoint, EndpointFailed
+from mgrpo_lightning.endpoint import ChatEndpoint
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
 from mgrpo_lightning.policy.sampling.random import stream_of
+from mgrpo_lightning.services.client import ServiceFailed
 from mgrpo_lightning.tasks.base import HEAD, Question, Script
 from mgrpo_lightning.trajectory import Key, Message, Rollout, Span, Trajectory
 
@@ -84,7 +85,7 @@ class RolloutPlay:
             role: Main's name.
             conversation: Open on main's prompt; None opens one (a script's).
         """
-        with suppress(EndpointFailed):  # of one question; the others' play goes on
+        with suppress(ServiceFailed):  # of one question; the others' play goes on
             await self._heads(role, conversation)
         return self.rollout()
 

@@ -33,7 +33,7 @@ from mgrpo_lightning.tasks.scoring import fold
 from mgrpo_lightning.trajectory import Group, Rollout, Score, Trajectory
 
 
-def score_groups(groups: Sequence[Group], task: Task, roles: Mapping[str, RoleConfig]) -> None:
+def score_groups(groups: Sequence[Group], task: Task, roles: Mapping[str, RoleConfig]) -> str:
     """Fill the scores of every rollout; judges of all trajectories run at once.
 
     A trajectory that another process played is scored there; of a main elsewhere the score is there already.
@@ -42,17 +42,21 @@ def score_groups(groups: Sequence[Group], task: Task, roles: Mapping[str, RoleCo
         groups: Played groups.
         task: Decides what is correct and how well subtasks were done.
         roles: Reward weights by role.
+
+    Returns:
+        Why the first answer that could not be decided was not, "" if there is none.
     """
 
-    async def score_all() -> None:
-        await asyncio.gather(*(score(g.question, rollout, task, roles) for g in groups for rollout in g.rollouts))
+    async def score_all() -> list[str]:
+        rollouts = [(group.question, rollout) for group in groups for rollout in group.rollouts]
+        return await asyncio.gather(*(score(question, rollout, task, roles) for question, rollout in rollouts))
 
     # A thread of its own, because a notebook has a loop running in this one.
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(lambda: asyncio.run(score_all())).result()
+        return next(filter(None, pool.submit(lambda: asyncio.run(score_all())).result()), "")
 
 
-async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping[str, RoleConfig]) -> None:
+async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping[str, RoleConfig]) -> str:
     """Fill the scores of one rollout.
 
     Args:
@@ -60,10 +64,14 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
         rollout: A finished rollout.
         task: Decides what is correct and how well subtasks were done.
         roles: Reward weights by role.
+
+    Returns:
+        Why main's correctness could not be decided, "" if it could, or the engine interrupted it.
     """
+    why: list[str] = []
     trajectories = [trajectory for trajectory in rollout.trajectories() if not trajectory.elsewhere]
     correct, *experts = await asyncio.gather(
-        _correct(question, rollout, task),
+        _correct(question, rollout, task, why),
         *(_expert(question, trajectory, task, roles[trajectory.role]) for trajectory in trajectories),
     )
     for trajectory, expert in zip(trajectories, experts, strict=True):
@@ -73,6 +81,7 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
             roles[trajectory.role],
             {"correct": correct if head else 0.0, "correct_main": 0.0 if head else correct, "expert": expert},
         )
+    return "".join(why)
 
 
 def undecided(rollout: Rollout) -> bool:
@@ -106,8 +115,10 @@ def question_scores(group: Group) -> dict[str, float]:
     return {"accuracy": sum(correct) / len(correct), "pass": max(correct), "majority": majority}
 
 
-async def _correct(question: Question, rollout: Rollout, task: Task) -> float | None:
+async def _correct(question: Question, rollout: Rollout, task: Task, why: list[str]) -> float | None:
     """Main's correctness, 0 when its format (of equals, every one's) is invalid; None when it cannot be decided.
+
+    Why it cannot is added to ``why``.
 
     It is what validations report, so it is asked for whether or not it is a reward.
     """
@@ -117,7 +128,8 @@ async def _correct(question: Question, rollout: Rollout, task: Task) -> float | 
         return None if _interrupted(rollout) else 0.0
     try:
         return _number(await task.correct(question, rollout.main.answer), "correct", question, task)
-    except ScoringError:
+    except ScoringError as error:
+        why.append(str(error))
         return None
 
 

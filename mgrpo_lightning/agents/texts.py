@@ -122,7 +122,9 @@ class EndpointConversation(TextConversation):
 
     @override
     async def reply(self, params: SamplingParams, stream: int) -> Completion:
-        place = key_of("endpoint", self._endpoint.config.model, self._key, tuple(self._messages), params)
+        config = self._endpoint.config
+        asked = [config.parameters] if config.parameters else []
+        place = key_of("endpoint", config.model, self._key, tuple(self._messages), params, *asked)
         if self._memory is not None and (known := self._memory.get(place)) is not None:
             return Completion(**known)
         sampling: dict[str, Any] = {"temperature": params.temperature, "max_tokens": params.max_new_tokens}

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning.pytorch import Trainer
 
 from mgrpo_lightning.agents.rollout import Stage
-from mgrpo_lightning.agents.scoring import score_groups
+from mgrpo_lightning.agents.scoring import score_groups, undecided
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.data.peers import PeersConfig, open_exchange
+from mgrpo_lightning.errors import ScoringError
 from mgrpo_lightning.open_step import OpenStep
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
@@ -22,6 +23,9 @@ from mgrpo_lightning.trajectory import Group
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
+
+NOTHING_DECIDED = 4
+"""Answers in a row, a whole play at least, of which none could be decided: nothing is left to train on or to report."""
 
 
 class Playing:
@@ -53,6 +57,8 @@ class Playing:
         seed: int,
     ) -> None:
         module: TeamModule = trainer.lightning_module  # type: ignore[assignment]
+        self._undecided = 0
+        """Answers since one was decided."""
         self._trainer = trainer
         self._module = module
         self._task = task
@@ -98,6 +104,9 @@ class Playing:
             scripted: The task's demonstrators take the policies' places.
             memory: What is finished of this step.
             meanwhile: Other work for moments in which there is nothing to compute.
+
+        Raises:
+            ScoringError: Nothing has been decided for ``NOTHING_DECIDED`` answers.
         """
         self._notify("on_play_start", total=len(questions) * rollouts, stage=stage)
         groups = self._team.play(
@@ -129,13 +138,24 @@ class Playing:
     def _score(self, groups: Sequence[Group], stage: Stage) -> None:
         module, exchange, remote = self._module, self.exchange, self._team.remote
         if exchange is None or remote is None:
-            score_groups(groups, self._task, module.roles)
+            self._refuse_nothing_decided(groups, score_groups(groups, self._task, module.roles))
         elif module.main in module.local_roles:
-            score_groups(groups, self._task, module.roles)
+            why = score_groups(groups, self._task, module.roles)
+            self._refuse_nothing_decided(groups, why)
             tell_outcomes(exchange, groups, remote.sent, stage=stage)
         else:
             take_outcomes(exchange, groups, remote.served, main=module.main, stage=stage)
             score_groups(groups, self._task, module.roles)
+
+    def _refuse_nothing_decided(self, groups: Sequence[Group], why: str) -> None:
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        self._undecided = self._undecided + len(rollouts) if all(map(undecided, rollouts)) else 0
+        if self._undecided >= NOTHING_DECIDED:
+            why = why or "no turn was given for them; the log says why."
+            raise ScoringError(
+                f"none of the last {self._undecided} answers could be decided: {why}",
+                hint="mend whoever decides or speaks, then go on; what was finished is kept.",
+            )
 
     def _notify(self, hook: str, **arguments: Any) -> None:
         for callback in self._trainer.callbacks:  # type: ignore[attr-defined]

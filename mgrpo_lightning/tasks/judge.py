@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from mgrpo_lightning.atomic import cache_path
-from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig, EndpointFailed
+from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig
 from mgrpo_lightning.errors import ConfigurationError, ScoringError
+from mgrpo_lightning.services.client import ServiceFailed
 from mgrpo_lightning.tasks.agreement import Agreement
 from mgrpo_lightning.tasks.verdict import PROMPT_VERSION, read_rubric, read_verdict, rubric_prompt, verdict_prompt
 from mgrpo_lightning.trajectory import Trajectory
@@ -26,13 +28,15 @@ class Judge:
         url: Of the endpoint, up to and with ``/v1``.
         model: Name of the judging model there.
         key_variable: Environment variable with the key; None sends none.
-        timeout: Seconds until one try counts as failed.
+        timeout: Seconds of one try, from connecting to the last byte; then it counts as failed.
         attempts: Tries in all.
         backoff: Seconds before the second try; doubled for each further one. ``Retry-After`` goes before it.
         concurrency: Requests in flight at most.
         cache: Folder of remembered verdicts, shared by runs; None remembers for the life of the process.
         audit: Share of the answers that a rule calls right about which the judge is asked too: the rule's word counts,
             and the agreement of both is logged, in which an audited answer stands for 1 / audit of its kind.
+        parameters: Further fields of every request, as this server wants them, such as ``max_completion_tokens``; null
+            leaves one out, such as ``temperature``. ``stream: true`` is for a server that only streams.
 
     Raises:
         ConfigurationError: The environment variable is not set, a size is below 1, or a share outside 0 to 1.
@@ -49,10 +53,12 @@ class Judge:
         concurrency: int = 16,
         cache: str | None = None,
         audit: float = 0.0,
+        parameters: dict[str, Any] | None = None,
     ) -> None:
         if not 0 <= audit <= 1:
             raise ConfigurationError(f"the judge's audit is {audit}.", hint="give a share from 0 to 1.")
-        self._endpoint = ChatEndpoint(EndpointConfig(url, model, key_variable, timeout, attempts, backoff, concurrency))
+        config = EndpointConfig(url, model, key_variable, timeout, attempts, backoff, concurrency, parameters)
+        self._endpoint = ChatEndpoint(config, "judge")
         self.model = model
         self._cache = Path(cache) if cache is not None else None
         self.agreement = Agreement(audit)
@@ -124,7 +130,8 @@ class Judge:
         return int.from_bytes(digest, "big") < self._audit * 2**64
 
     async def _decide(self, about: list[object], prompt: str, read: Callable[[str], float | None]) -> float:
-        parts = json.dumps([PROMPT_VERSION, self.model, *about])
+        asked = [self._endpoint.config.parameters] if self._endpoint.config.parameters else []
+        parts = json.dumps([PROMPT_VERSION, self.model, *about, *asked])
         key = blake2b(parts.encode(), digest_size=16).hexdigest()
         if (known := self._remembered(key)) is not None:
             return known
@@ -139,8 +146,9 @@ class Judge:
         messages = [{"role": "user", "content": prompt}]
         try:
             return await self._endpoint.ask(messages, lambda found: read(found.text), temperature=0)
-        except EndpointFailed as error:
-            raise ScoringError(f"the judge gave no verdict: {error}") from error
+        except ServiceFailed as error:
+            words = f" It says: {error.words}" if error.words else ""
+            raise ScoringError(f"the judge gave no verdict: {error}{words}") from error
 
     def _remembered(self, key: str) -> float | None:
         if key not in self._known and self._cache is not None:

@@ -37,6 +37,9 @@ or `supported: no`."""
 
 _MARKS = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "<[\uff5c"})
 """What control tokens of chat templates are written with, as JSON's escapes."""
+_COLON = re.compile("[:\uff1a]")
+_QUOTE = re.compile(r"(?:^|\s)[>\uff1e]")
+"""A line of somebody else's, as Markdown writes it; no arrow."""
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
@@ -90,7 +93,7 @@ def read_verdict(text: str) -> bool | None:
     """The verdict in a judge's words; None if there is none, or there are two that differ.
 
     Only a line that says nothing but ``correct: yes`` or ``correct: no`` counts (any case, marks of emphasis and
-    full-width colons allowed); thinking does not.
+    full-width colons allowed); thinking does not, nor does a line that is quoted with ``>``.
 
     Args:
         text: The judge's message.
@@ -99,6 +102,12 @@ def read_verdict(text: str) -> bool | None:
 
 
 def _verdict(word: str, text: str) -> bool | None:
-    line = re.compile(rf"^\W*{word}\W*?[:\uff1a]\W*(yes|no)\W*$", re.IGNORECASE | re.MULTILINE)
-    verdicts = {match.casefold() for match in line.findall(_THINKING.sub("", text))}
+    # What stands between word and yes is one run of marks, read once: two runs with the colon between them would be
+    # tried at every colon.
+    line = re.compile(rf"^([^\w\n]*){word}(\W*)(yes|no)[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
+    verdicts = {
+        verdict.casefold()
+        for before, between, verdict in line.findall(_THINKING.sub("", text))
+        if not _QUOTE.search(before) and _COLON.search(between)
+    }
     return verdicts.pop() == "yes" if len(verdicts) == 1 else None

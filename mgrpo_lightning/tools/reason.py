@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig, EndpointFailed
+from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig
 from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.services.client import ServiceFailed
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.tools.sets import ToolSet
 
@@ -28,14 +29,14 @@ class Reason(ToolSet):
     """
 
     def __init__(self, endpoint: EndpointConfig) -> None:
-        asked = ChatEndpoint(endpoint)
+        asked = ChatEndpoint(endpoint, "reasoning model")
 
         async def reason(problem: str) -> str:
             """Think a problem over, given all that is known about it."""
             messages = [{"role": "user", "content": PROMPT.format(problem=problem)}]
             try:
                 return await asked.ask(messages, lambda found: found.text.strip() or None, temperature=0)
-            except EndpointFailed as error:
+            except ServiceFailed as error:
                 raise ToolError("the reasoning model gave no answer.", hint="go on without it.") from error
 
         self._tools = [function_tool(reason)]

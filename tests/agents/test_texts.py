@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.texts import EndpointConversation
 from mgrpo_lightning.cli import main
-from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig, EndpointFailed
+from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.journal import read_groups
 from mgrpo_lightning.open_step import OpenStep
@@ -20,6 +21,7 @@ from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_tokenizer
 from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
 from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.services.client import ServiceFailed
 from mgrpo_lightning.trajectory import Key, Message
 from tests.agents.fakes import FakeTask, answer, call, duo, make_team, question
 from tests.chat_server import Server, failed, said
@@ -100,7 +102,7 @@ def test_trouble_is_retried_and_then_an_error_of_the_call(server: Server, chat: 
     server.replies = [failed(503), (200, "no json", {}), said("<answer>yes</answer>")]
     assert sample(server, chat, attempts=3).stopped
     server.replies = [failed(503)]
-    with pytest.raises(EndpointFailed, match=r"reader at .* gave no answer: status 503"):
+    with pytest.raises(ServiceFailed, match=r"reader at .* gave no answer: status 503"):
         sample(server, chat, attempts=2)
     server.replies = [failed(404)]
     with pytest.raises(ConfigurationError, match=r"refuses with status 404.*HINT"):
@@ -175,3 +177,31 @@ def test_a_team_trains_beside_a_searcher_behind_an_endpoint(
         call.result == "the euro" for g in groups for r in g.rollouts for call in r.main.calls if not call.failed
     )
     assert sorted(path.name for path in (tmp_path / "run" / "adapters").iterdir()) == ["main"]
+
+
+def test_what_servers_differ_in_is_added_changed_and_left_out(server: Server, chat: Chat) -> None:
+    server.replies = [said("<answer>yes</answer>")]
+    parameters = {"temperature": None, "max_tokens": None, "max_completion_tokens": 256, "seed": 1}
+    endpoint = ChatEndpoint(EndpointConfig(server.url, "reader", parameters=parameters))
+    conversation = EndpointConversation(endpoint, chat, MESSAGES, length=100, key=Key(3, 0, 1, 2))
+    asyncio.run(conversation.sample(SamplingParams(64, chat.stop_ids, temperature=0.7), 0))
+    (seen,) = server.seen
+    assert {name: value for name, value in seen.items() if name not in ("model", "messages")} == {
+        "max_completion_tokens": 256,
+        "seed": 1,
+    }
+    with pytest.raises(ConfigurationError, match=r"parameters of endpoint .* have 'model'.*HINT"):
+        EndpointConfig(server.url, "reader", parameters={"model": "other"})
+
+
+def test_a_server_that_only_streams_is_read(server: Server, chat: Chat) -> None:
+    pieces = [{"content": "<answer>in "}, {"content": "Europe</answer>"}, {}]
+    events = [{"choices": [{"delta": piece, "finish_reason": None if piece else "stop"}]} for piece in pieces]
+    lines = [f"data: {json.dumps(event)}\n\n" for event in [*events, {"choices": [], "usage": {}}]]
+    server.replies = [(200, "".join([*lines, "data: [DONE]\n\n"]), {"Content-Type": "text/event-stream"})]
+    turn = sample(server, chat)
+    assert turn.stopped
+    assert chat.decode_action(turn.ids) == "<answer>in Europe</answer>"
+    server.replies = [(200, "".join(lines[:2]), {"Content-Type": "text/event-stream"})]
+    with pytest.raises(ServiceFailed, match="cannot be read"):
+        sample(server, chat, attempts=1)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mgrpo_lightning.errors import ConfigurationError, ScoringError
 from mgrpo_lightning.tasks.base import Question
@@ -45,12 +48,50 @@ def ask(judge: Judge, answers: Sequence[str] = ("the Danube",)) -> list[bool]:
         ("correct: yes and no", None),
         ("correct: yes\ncorrect: no", None),
         ("The answer says `correct: yes`, which is no river.", None),
+        ("> correct: yes", None),
+        (">correct: yes", None),
+        ("- > correct: yes", None),
+        ("\uff1e correct: yes", None),
+        ("> > **correct: yes**", None),
+        ("It ends like this:\n> correct: yes\nThat counts for nothing.\ncorrect: no", False),
+        ("-> correct: yes", True),
+        ("=> correct: yes", True),
+        ("**Correct**:\n\nYes", True),
+        ('{"correct": "yes"}', True),
+        ("correct yes", None),
         ("yes", None),
         ("", None),
     ],
 )
 def test_a_verdict_is_a_line_of_its_own_and_anything_else_is_none(words: str, verdict: bool | None) -> None:
     assert read_verdict(words) is verdict
+
+
+WORDY = st.lists(
+    st.sampled_from(
+        ["correct", "Correct", "yes", "no", "\n", " ", ":", "\uff1a", "*", "`", "-", '"', "x", "_", ".", "<think>"]
+    ),
+    max_size=14,
+).map("".join)
+
+
+@given(WORDY)
+@settings(max_examples=400)
+def test_what_is_not_quoted_is_read_as_ever(words: str) -> None:
+    line = re.compile(r"^\W*correct\W*?[:\uff1a]\W*(yes|no)\W*$", re.IGNORECASE | re.MULTILINE)
+    found = {verdict.casefold() for verdict in line.findall(re.sub(r"(?s)<think>.*?(?:</think>|\Z)", "", words))}
+    assert read_verdict(words) is (found.pop() == "yes" if len(found) == 1 else None)
+
+
+@pytest.mark.parametrize(
+    "piece", ["\n", " ", ":", "*", "correct", "correct:", "correct\n", "correct: yes", "<think>", "> "]
+)
+@pytest.mark.parametrize("end", ["", "x", "correct: yes", "correct:"])
+def test_long_words_of_any_kind_are_read_at_once(piece: str, end: str) -> None:
+    started = time.process_time()
+    read_verdict(piece * (200_000 // len(piece)) + end)
+    read_verdict("correct" + piece * (200_000 // len(piece)) + end)
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -127,7 +168,7 @@ def test_one_prompt_that_is_not_taken_is_undecided_at_once_and_the_next_is_judge
 def test_silence_and_a_closed_port_are_errors_too(server: Server) -> None:
     server.replies = [said("correct: yes")]
     server.delay = 1.0
-    with pytest.raises(ScoringError, match="ReadTimeout"):
+    with pytest.raises(ScoringError, match=r"no whole answer within 0.1 s"):
         ask(Judge(server.url, "m", timeout=0.1, attempts=1))
 
 
@@ -137,7 +178,7 @@ def test_whoever_was_never_there_is_the_users_to_mend_and_whoever_goes_away_is_n
     judge = Judge(server.url, "m", attempts=1)
     server.replies = [said("correct: yes")]
     assert ask(judge)
-    judge._endpoint.config = replace(judge._endpoint.config, url="http://127.0.0.1:9/v1")
+    judge._endpoint.config = replace(judge._endpoint.config, url="http://127.0.0.1:9/v1")  # it goes away
     with pytest.raises(ScoringError, match="ConnectError"):
         asyncio.run(judge.correct("another?", ["a"], "b"))
 

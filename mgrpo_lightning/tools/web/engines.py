@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,20 +35,46 @@ class Engine:
     """Reads them from the answer; whatever it raises, the answer is none."""
 
 
-def _listed(answer: Any, *path: str, url: str, title: str, text: str) -> list[Hit]:
-    for name in path:
-        answer = answer[name]
-    return [Hit(str(one[url]), str(one.get(title, "")), str(one.get(text) or "")) for one in answer]
+def _listed(hits: Any, *, url: str, title: str, text: str) -> list[Hit]:
+    return _readable(hits, lambda one: Hit(str(one[url]), str(one.get(title, "")), str(one.get(text) or "")))
 
 
 def _passages(answer: Any) -> list[Hit]:
     """Search-R1: a document's contents are its quoted title, a line break, and the text."""
-    hits = []
-    for one in answer["result"][0]:
+
+    def read(one: Any) -> Hit:
         document = one.get("document", one)
         title, _, text = str(document["contents"]).partition("\n")
-        hits.append(Hit(str(document.get("id", "")), title.strip('" '), text))
-    return hits
+        return Hit(str(document.get("id", "")), title.strip('" '), text)
+
+    return _readable(answer["result"][0], read)
+
+
+def _readable(hits: Any, read: Callable[[Any], Hit]) -> list[Hit]:
+    """The hits that can be read, of a list in which some can.
+
+    Raises:
+        TypeError: It is no list, or none of its hits can be read.
+    """
+    if not isinstance(hits, list):
+        raise TypeError("no list of hits")
+    found = []
+    for one in hits:
+        with suppress(LookupError, TypeError, AttributeError):
+            found.append(read(one))
+    if hits and not found:
+        raise TypeError("no hit that can be read")
+    return found
+
+
+def _serper(answer: Any) -> Any:
+    """It leaves the list out where it found nothing, and always says what it was asked."""
+    return answer["organic"] if "organic" in answer or "searchParameters" not in answer else []
+
+
+def _brave(answer: Any) -> Any:
+    """It leaves the pages out where it found none, and always says that it has searched."""
+    return answer["web"]["results"] if "web" in answer or answer.get("type") != "search" else []
 
 
 ENGINES: Mapping[EngineName, Engine] = {
@@ -56,28 +83,28 @@ ENGINES: Mapping[EngineName, Engine] = {
         "GET",
         None,
         lambda query, k: {"q": query, "format": "json"},
-        lambda answer: _listed(answer, "results", url="url", title="title", text="content"),
+        lambda answer: _listed(answer["results"], url="url", title="title", text="content"),
     ),
     "serper": Engine(
         "https://google.serper.dev/search",
         "POST",
         "X-API-KEY: {}",
         lambda query, k: {"q": query, "num": k},
-        lambda answer: _listed(answer, "organic", url="link", title="title", text="snippet"),
+        lambda answer: _listed(_serper(answer), url="link", title="title", text="snippet"),
     ),
     "brave": Engine(
         "https://api.search.brave.com/res/v1/web/search",
         "GET",
         "X-Subscription-Token: {}",
         lambda query, k: {"q": query, "count": k},
-        lambda answer: _listed(answer, "web", "results", url="url", title="title", text="description"),
+        lambda answer: _listed(_brave(answer), url="url", title="title", text="description"),
     ),
     "tavily": Engine(
         "https://api.tavily.com/search",
         "POST",
         "Authorization: Bearer {}",
         lambda query, k: {"query": query, "max_results": k},
-        lambda answer: _listed(answer, "results", url="url", title="title", text="content"),
+        lambda answer: _listed(answer["results"], url="url", title="title", text="content"),
     ),
     "retriever": Engine(
         None,

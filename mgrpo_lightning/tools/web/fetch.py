@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import httpx2
 
 from mgrpo_lightning.atomic import cache_path
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.services.reading import UnusableAnswer, read_body
 from mgrpo_lightning.tools.web.decoding import decoded
 from mgrpo_lightning.tools.web.guard import PublicTransport, check_url
 
@@ -163,34 +163,11 @@ class Fetcher:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind not in KINDS:
             raise ToolError(f"{url} is {kind or 'of no kind'!r}, not a page of text.", hint="read another page.")
-        body = b""
-        async for piece in response.aiter_raw():
-            body += piece
-            if len(body) > self.config.max_bytes:
-                raise self._too_large(url)
-        body = self._plain(url, body, response)
-        return Page(url, kind, decoded(body, response.charset_encoding, html="html" in kind or "xml" in kind))
-
-    def _plain(self, url: str, body: bytes, response: httpx2.Response) -> bytes:
-        packing = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if packing == "gzip":
-            return self._unpacked(url, body)
-        if packing != "identity":
-            raise ToolError(f"{url} is packed as {packing!r}, which was not asked for.", hint="read another page.")
-        return body
-
-    def _unpacked(self, url: str, body: bytes) -> bytes:
-        unpacker = zlib.decompressobj(wbits=31)
         try:
-            unpacked = unpacker.decompress(body, self.config.max_bytes + 1)
-        except zlib.error as error:
-            raise ToolError(f"{url} cannot be unpacked.", hint="read another page.") from error
-        if len(unpacked) > self.config.max_bytes:
-            raise self._too_large(url)
-        return unpacked
-
-    def _too_large(self, url: str) -> ToolError:
-        return ToolError(f"{url} is larger than {self.config.max_bytes:,} bytes.", hint="read another page.")
+            body = await read_body(response, self.config.max_bytes)
+        except UnusableAnswer as error:
+            raise ToolError(f"{url} cannot be read: {error}.", hint="read another page.") from error
+        return Page(url, kind, decoded(body, response.charset_encoding, html="html" in kind or "xml" in kind))
 
     def _remembered(self, url: str) -> Page | None:
         if self.config.cache is None:

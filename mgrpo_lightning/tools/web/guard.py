@@ -16,6 +16,7 @@ import httpx2
 from typing_extensions import override
 
 from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.services.client import certificates
 
 PORTS = (80, 443, 8080, 8443)
 """Where web servers listen; others would let a tool talk to mail servers and databases."""
@@ -46,7 +47,7 @@ class PublicTransport(httpx2.AsyncHTTPTransport):
     """
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
-        super().__init__(trust_env=False)
+        super().__init__(verify=certificates(), trust_env=False)
         self._allowed = frozenset(allowed)
 
     @override

@@ -30,7 +30,10 @@ class Site:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Http(ThreadingHTTPServer):
+            request_queue_size = 64  # all that ask at once are heard
+
+        self._http = Http(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self._http.server_address[1]}"
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
 

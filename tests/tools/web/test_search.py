@@ -77,6 +77,7 @@ def test_blocked_hits_are_left_out_and_the_rest_counts(site: Site) -> None:
         (said(b"", status=429), "status 429"),
         (said(b'{"results": []}'), "nothing found"),
         (lambda handler: handler.connection.close(), "no answer"),
+        (said(b"<html><title>Are you a robot?</title></html>"), "cannot be read"),
     ],
 )
 def test_trouble_is_told_to_the_policy(site: Site, answer: Answer, problem: str) -> None:
@@ -92,7 +93,7 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_not(site: Site, monkey
     async def at_once(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("mgrpo_lightning.tools.web.search.asyncio.sleep", at_once)
+    monkeypatch.setattr("mgrpo_lightning.services.client.asyncio.sleep", at_once)
     found = said(json.dumps(FOUND["searxng"]).encode())
     answers = [said(b"", status=429, Retry_After="7"), said(b"", status=503), found]
     site.pages["/search"] = lambda handler: answers.pop(0)(handler)
@@ -188,3 +189,30 @@ def test_a_service_that_was_never_there_ends_the_run_and_one_that_goes_away_does
 def test_settings_that_cannot_work_are_named(settings: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{problem}.*HINT"):
         WebSearch("searxng", **{"url": "http://localhost:8080", **settings})
+
+
+@pytest.mark.parametrize(
+    ("engine", "answer"),
+    [
+        ("serper", {"searchParameters": {"q": "x"}, "credits": 1}),
+        ("brave", {"type": "search", "query": {"original": "x"}}),
+        ("searxng", {"results": []}),
+        ("tavily", {"results": []}),
+        ("retriever", {"result": [[]]}),
+    ],
+)
+def test_finding_nothing_is_no_failure_of_any_service(site: Site, engine: EngineName, answer: Any) -> None:
+    site.pages["/search"] = said(json.dumps(answer).encode())
+    assert asyncio.run(engine_at(site, engine).find("x")) == []
+
+
+@pytest.mark.parametrize("bad", [{"title": "no url"}, None, 5, [], "text"])
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_a_hit_that_cannot_be_read_loses_only_itself(site: Site, engine: EngineName, bad: Any) -> None:
+    def with_bad(value: Any) -> Any:
+        if isinstance(value, list):
+            return [bad, *value] if isinstance(value[0], dict) else [with_bad(one) for one in value]
+        return {name: with_bad(one) for name, one in value.items()} if isinstance(value, dict) else value
+
+    site.pages["/search"] = said(json.dumps(with_bad(FOUND[engine])).encode())
+    assert [hit.title for hit in asyncio.run(engine_at(site, engine).find("x"))] == ["A"]

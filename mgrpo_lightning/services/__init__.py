@@ -1,0 +1,1 @@
+"""Services behind HTTP: one client, one way of asking again."""
