@@ -2,7 +2,8 @@
 
 Whoever may write to a model's folder must not be able to run anything here. transformers would ask on the terminal
 whether to run a folder's code, and take a ``y`` from a pipe; every call that loads says ``trust_remote_code=False`` and
-``use_safetensors=True`` as well.
+``use_safetensors=True`` as well. Some folders bring code for architectures that transformers has itself, such as
+Phi-3's: then transformers' own is used.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 from transformers.utils import (
     CONFIG_NAME,
+    GENERATION_CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
     WEIGHTS_INDEX_NAME,
@@ -23,6 +27,7 @@ from transformers.utils.hub import cached_file, has_file
 
 from mgrpo_lightning.errors import ConfigurationError, DataError
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
 ADAPTER = "adapter_config.json"
 """With it in a folder, transformers would load another base, the one that it names, and put its adapter on."""
 
@@ -35,16 +40,27 @@ def refuse_code(source: str, name: str) -> None:
         name: As the team file says it.
 
     Raises:
-        ConfigurationError: Its description names code.
+        ConfigurationError: Its description names code that transformers would need.
         DataError: A file that describes it is no JSON object.
     """
-    for file in (CONFIG_NAME, "tokenizer_config.json", "generation_config.json"):
-        for key, value in _code(_described(source, file)):
+    config, tokenizer = _described(source, CONFIG_NAME), _described(source, TOKENIZER_CONFIG)
+    kind = config.get("model_type")
+    known = {
+        CONFIG_NAME: kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        TOKENIZER_CONFIG: kind in TOKENIZER_MAPPING_NAMES
+        or tokenizer_class_from_name(str(tokenizer.get("tokenizer_class"))) is not None,
+    }
+    files = {CONFIG_NAME: config, TOKENIZER_CONFIG: tokenizer}
+    for file, described in (*files.items(), (GENERATION_CONFIG_NAME, _described(source, GENERATION_CONFIG_NAME))):
+        for key, value in _code(described):
+            if key == "auto_map" and known.get(file, False):
+                continue
             raise ConfigurationError(
                 f"base_model {name!r} brings code of its own: {key} in its {file} names {value!r}; no code of a model "
                 "is ever run here.",
-                hint="take a model that transformers has itself. If it has this one's model_type, remove "
-                f"{key.split('.')[-1]} from a copy of the folder.",
+                hint=f"take a model whose model_type transformers has itself; it has no {kind!r}."
+                if key.endswith("auto_map")
+                else f"remove {key.split('.')[-1]} from a copy of the folder.",
             )
 
 

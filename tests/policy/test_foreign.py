@@ -155,6 +155,7 @@ def model(tiny_dir: Path, tmp_path: Path) -> Path:
     [
         ("config.json", {"auto_map": {"AutoModelForCausalLM": "elsewhere/model--stranger.Model"}}),
         ("config.json", {"text_config": {"auto_map": {"AutoConfig": "stranger.Config"}}}),
+        ("config.json", {"auto_map": {"AutoConfig": "stranger.Config"}}),
         ("config.json", {"attn_implementation": "somebody/kernel"}),
         ("config.json", {"attn_implementation": {"text_config": "somebody/kernel:attend"}}),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["stranger.Reader", None]}}),
@@ -163,9 +164,22 @@ def model(tiny_dir: Path, tmp_path: Path) -> Path:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
 )
 def test_whatever_names_code_is_refused_by_name(load: Any, file: str, said: dict[str, Any], model: Path) -> None:
+    if "auto_map" in str(said):  # of a model that transformers has itself, that is not needed
+        _describe(model / "config.json", model_type="stranger")
+        _describe(model / "tokenizer_config.json", tokenizer_class="Stranger")
     _describe(model / file, **said)
     with pytest.raises(ConfigurationError, match=rf"{model}.*code of its own: {next(iter(said))}.* in its {file}"):
         load(str(model))
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_code_for_what_transformers_has_itself_is_left_alone(load: Any, model: Path) -> None:
+    (model / "stranger.py").write_text(CODE.format(folder=model))
+    names = {"AutoConfig": "stranger.Config", "AutoModelForCausalLM": "stranger.Model"}
+    _describe(model / "config.json", auto_map=names)
+    _describe(model / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "stranger.Reader"]})
+    load(str(model))
+    assert not list(model.rglob(MARKER))
 
 
 @pytest.mark.parametrize("load", LOADERS[::2])
