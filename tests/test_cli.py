@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import typing
@@ -22,6 +23,7 @@ from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.resuming import open_held_out
 from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.journal import read_groups
+from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.run_lock import RunLock
 from tests.team_file import write_team_file
@@ -317,3 +319,28 @@ def test_a_checkpoint_of_another_team_is_refused(
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(team), "--ckpt_path=last", "--model.roles.main.adapter.rank=8"])
     assert "main" in capsys.readouterr().err
+
+
+def test_a_step_that_diverges_is_not_kept(
+    team: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fit", "--config", str(team), "--checkpoint.save_top_k=-1"]
+    words += ["--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=0", "--trainer.max_steps=3"]
+    with monkeypatch.context() as broken:
+        rate = RoleModule.learning_rate
+        broken.setattr(
+            RoleModule,
+            "learning_rate",
+            lambda role, steps: math.inf if (role.name, role.policy.version) == ("searcher", 2) else rate(role, steps),
+        )
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert "role 'searcher'" in message
+    assert "after its update 3 in step 2, which is not kept. HINT: go on from the last checkpoint" in message
+    run = tmp_path / "runs" / "toy"
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step=000001.ckpt", "step=000002.ckpt"]
+    assert not (run / "adapters").exists()
+    main([*words, "--ckpt_path", "last"])
+    assert all(tensor.isfinite().all() for tensor in adapters(checkpoint(tmp_path, 3)).values())

@@ -13,10 +13,14 @@ from mgrpo_lightning.data.batch import AlignedBatch
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.modules.schedule import learning_rate
 from mgrpo_lightning.modules.update import Update
+from mgrpo_lightning.policy.finite import first_nonfinite
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.ranks import add_up_gradients
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.trajectory import Key
+
+_AGAIN = "go on from the last checkpoint (--ckpt_path last) with a lower optimizer.lr"
+_SEEN = "the figures of the steps before are in the run's log"
 
 
 class RoleModule(LightningModule):
@@ -112,10 +116,30 @@ class RoleModule(LightningModule):
             raise MgrpoError(
                 f"the gradient of role {self.name!r} has norm {norm} at its update {self.policy.version + 1}; "
                 "the adapter is as it was before.",
-                hint="go on from the last checkpoint with a lower optimizer.lr, or another objective.ratio or "
-                "compute_dtype; the figures of the steps before are in the run's log.",
+                hint=f"{_AGAIN}, or another objective.ratio or compute_dtype; {_SEEN}.",
             )
         return norm
+
+    def refuse_diverged(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Require that a step has left the adapter and its moments finite, before anything of it is kept.
+
+        Args:
+            optimizer: Has stepped; the update is not counted yet.
+            step: Training step, from 0.
+
+        Raises:
+            MgrpoError: It has not.
+        """
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.policy.named_parameters().items():
+            tensors[name] = parameter.detach()
+            tensors |= {f"{key} of {name}": value for key, value in optimizer.state.get(parameter, {}).items()}
+        if (found := first_nonfinite(tensors)) is not None:
+            raise MgrpoError(
+                f"role {self.name!r}: {found} is not finite after its update {self.policy.version + 1} in step {step}, "
+                "which is not kept.",
+                hint=f"{_AGAIN}, and optimizer.betas below 1; {_SEEN}.",
+            )
 
     def learning_rate(self, max_steps: int) -> float:
         """Learning rate of the next update, by this role's own update count.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.policy.finite import refuse_nonfinite
 from mgrpo_lightning.policy.policy import Policy
 
 
@@ -21,8 +22,11 @@ def role_states(policies: Mapping[str, Policy], optimizer: torch.optim.Optimizer
     Args:
         policies: By role.
         optimizer: With one parameter group a role; None saves weights only.
+
+    Raises:
+        DataError: A number is not finite: such a state is never kept.
     """
-    return {
+    states = {
         role: {
             "adapter": {name: tensor.detach().cpu().clone() for name, tensor in policy.adapter_state().items()},
             "optimizer": {
@@ -34,17 +38,27 @@ def role_states(policies: Mapping[str, Policy], optimizer: torch.optim.Optimizer
         }
         for role, policy in policies.items()
     }
+    for role, state in states.items():
+        _refuse_nonfinite(state, f"role {role!r}", hint="go on from the last checkpoint, with a lower optimizer.lr.")
+    return states
 
 
-def load_role_states(policies: Mapping[str, Policy], checkpoint: Mapping[str, Any]) -> None:
+def _refuse_nonfinite(state: Mapping[str, Any], source: str, *, hint: str) -> None:
+    """Refuse the state of a role in which an adapter's number or one of its moments is not finite."""
+    moments = {f"{key} of {name}": value for name, of in state["optimizer"].items() for key, value in of.items()}
+    refuse_nonfinite({**state["adapter"], **moments}, source=source, hint=hint)
+
+
+def load_role_states(policies: Mapping[str, Policy], checkpoint: Mapping[str, Any], *, source: str) -> None:
     """Load every role's adapter and update count.
 
     Args:
         policies: By role.
         checkpoint: A Lightning checkpoint written by this package.
+        source: Its file, for errors.
 
     Raises:
-        DataError: It is no team's checkpoint, or of a team with other roles or adapters.
+        DataError: It is no team's checkpoint, of a team with other roles or adapters, or a number of it is not finite.
     """
     if "roles" not in checkpoint:
         raise DataError(
@@ -57,6 +71,8 @@ def load_role_states(policies: Mapping[str, Policy], checkpoint: Mapping[str, An
             f"the checkpoint is of a team with roles {sorted(states)}, this team has {sorted(policies)}.",
             hint="use the team file the checkpoint was trained with (config.yaml in its run folder).",
         )
+    for role, state in states.items():
+        _refuse_nonfinite(state, f"{source}, role {role!r}", hint="go on from an earlier checkpoint.")
     for role, policy in policies.items():
         policy.load_adapter_state(states[role]["adapter"])
         policy.version = states[role]["updates"]

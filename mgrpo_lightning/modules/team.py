@@ -212,6 +212,8 @@ class TeamModule(LightningModule):
             if any(p.grad is not None for p in self.policies[name].named_parameters().values()):
                 updated.append(name)
         self.optimizers().step()  # type: ignore[union-attr]
+        for name in updated:
+            self.role_module(name).refuse_diverged(self._optimizer, batch.step)
         self._optimizer.zero_grad(set_to_none=True)
         for name in updated:
             self.policies[name].version += 1
@@ -271,7 +273,7 @@ class TeamModule(LightningModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        load_role_states(self.adapters, checkpoint)
+        load_role_states(self.adapters, checkpoint, source=str(self.trainer.ckpt_path or "the checkpoint"))
         self._restored = checkpoint["roles"]
         self.num_steps = checkpoint["num_steps"]
         self.validation_results = checkpoint["validation_results"]

@@ -1,47 +1,118 @@
-"""Read a PEFT folder as an adapter's start: its weights by our names, refused where it is another adapter's shape."""
+"""Read a PEFT folder as an adapter's start: its weights by our names, refused where PEFT would compute another thing.
+
+Only plain LoRA is computed here. A folder's description may differ from PEFT's defaults in what the team file says too,
+and in fields that have no part in what a loaded adapter computes (``HARMLESS``); any other is refused by name.
+"""
 
 from __future__ import annotations
 
 import json
 from importlib.resources import files
 from pathlib import Path
+from reprlib import repr as shortened
+from typing import Any
 
+from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.policy.adapters import _PEFT_PREFIX, WEIGHTS_NAME
+from mgrpo_lightning.policy.finite import refuse_nonfinite
 from mgrpo_lightning.roles import AdapterConfig
+
+DESCRIPTION_NAME = "adapter_config.json"
+HARMLESS = {
+    "base_model_name_or_path": "names the base; the team file decides which one is loaded",
+    "revision": "of the repository that the folder came from",
+    "auto_mapping": "names a class for PEFT to load the base with",
+    "peft_version": "who wrote the folder",
+    "inference_mode": "decides whether PEFT freezes the weights",
+    "lora_dropout": "has no effect where nothing is trained, and training is refused with dropout",
+    "loftq_config": "read with init_lora_weights loftq only",
+    "eva_config": "read when an adapter is first made only, which leaves the base as it is",
+    "corda_config": "read with init_lora_weights corda only",
+    "lora_ga_config": "read with init_lora_weights lora_ga only",
+    "megatron_core": "read with a megatron_config only",
+    "qalora_group_size": "read with use_qalora only",
+    "runtime_config": "PEFT does not read it from a folder",
+}
+"""Fields that change nothing of what a loaded adapter computes, and why."""
+ALLOWED: dict[str, tuple[object, ...]] = {
+    "peft_type": ("LORA",),
+    "task_type": (None, "CAUSAL_LM"),
+    # The start of weights that the folder replaces. The others change the base's weights too.
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
+}
+"""Fields of which some values change nothing."""
+_UNUSED = ("null", "false", "[]", "{}")
+"""What a field that this version of peft does not know may say: that it is not used."""
+_COMPARED = ("r", "lora_alpha", "target_modules")
 
 
 def read_peft_folder(config: AdapterConfig, *, role: str) -> dict[str, Tensor]:
     """The state in ``config.path``; ``pocket`` stands for the embedded model's warm-started adapter of this role.
 
     Raises:
-        ConfigurationError: The folder is no PEFT folder, or its rank, alpha or targets are not the team file's.
-        DataError: The weights cannot be read.
+        ConfigurationError: The folder is no PEFT folder, its rank, alpha or targets are not the team file's, or PEFT
+            would not compute plain LoRA from it.
+        DataError: The weights cannot be read, or one is not finite.
     """
     assert config.path is not None
     folder = Path(config.path)
     if config.path == "pocket":
         folder = Path(str(files("mgrpo_lightning.pocket"))) / "adapters" / role
-    weights, description = folder / WEIGHTS_NAME, folder / "adapter_config.json"
+    weights, description = folder / WEIGHTS_NAME, folder / DESCRIPTION_NAME
     if not (weights.is_file() and description.is_file()):
         raise ConfigurationError(
-            f"role {role!r}: adapter path {config.path!r} has no {WEIGHTS_NAME} and adapter_config.json in {folder}.",
+            f"role {role!r}: adapter path {config.path!r} has no {WEIGHTS_NAME} and {DESCRIPTION_NAME} in {folder}.",
             hint="give a folder written by `save_pretrained` of peft or by a run's adapter export.",
         )
     try:
-        saved = json.loads(description.read_text())
+        saved = json.loads(description.read_text(encoding="utf-8"))
         state = load_file(weights)
     except (ValueError, SafetensorError) as error:
         raise DataError(f"the adapter in {folder} cannot be read: {error}", hint="export it again.") from error
+    if not isinstance(saved, dict):
+        raise DataError(f"{description} is no JSON object.", hint="export the adapter again.")
+    _refuse_other_fields(saved, role=role, folder=folder)
     _check_shape(config, saved, role=role, folder=folder)
+    if foreign := sorted(name for name in state if not name.startswith(_PEFT_PREFIX)):
+        raise DataError(
+            f"{weights} has {foreign[0]!r}, a name that PEFT does not read.", hint="export the adapter again."
+        )
+    refuse_nonfinite(state, source=str(weights), hint="take an earlier export of it; its training has diverged.")
     return {name.removeprefix(_PEFT_PREFIX): value for name, value in state.items()}
 
 
-def _check_shape(config: AdapterConfig, saved: dict[str, object], *, role: str, folder: Path) -> None:
+def _refuse_other_fields(saved: dict[str, Any], *, role: str, folder: Path) -> None:
+    """Refuse every field by which PEFT would compute another thing than plain LoRA, known today or not."""
+    defaults = LoraConfig().to_dict()
+    for name, value in sorted(saved.items()):
+        if name in HARMLESS or name in _COMPARED or (name in defaults and _same(value, defaults[name])):
+            continue
+        if any(_same(value, allowed) for allowed in ALLOWED.get(name, ())):
+            continue
+        if name not in defaults and json.dumps(value) in _UNUSED:
+            continue
+        known = "makes it another thing than plain LoRA" if name in defaults else "is unknown to this version of peft"
+        hint = "train and export one as plain LoRA."
+        if name == "init_lora_weights":
+            hint = "export it with `save_pretrained(..., path_initial_model_for_weight_conversion=...)` of peft."
+        elif name not in defaults:
+            hint = f"if {name} is at its default, remove it from {DESCRIPTION_NAME}; else export one as plain LoRA."
+        raise ConfigurationError(
+            f"role {role!r}: the adapter in {folder} has {name} {shortened(value)}, which {known}.", hint=hint
+        )
+
+
+def _same(value: object, other: object) -> bool:
+    """Equal as JSON has them, where 0 is not false; of two empty mappings one may be null."""
+    return json.dumps(value, default=str) == json.dumps(other, default=str) or (other == {} and value is None)
+
+
+def _check_shape(config: AdapterConfig, saved: dict[str, Any], *, role: str, folder: Path) -> None:
     targets = saved.get("target_modules")
     found = {
         "rank": saved.get("r"),
@@ -49,10 +120,6 @@ def _check_shape(config: AdapterConfig, saved: dict[str, object], *, role: str, 
         "target_modules": sorted(targets) if isinstance(targets, list) else targets,
     }
     wanted = {"rank": config.rank, "alpha": config.alpha, "target_modules": sorted(config.target_modules)}
-    if saved.get("peft_type") != "LORA" or saved.get("use_dora") or saved.get("use_rslora"):
-        raise ConfigurationError(
-            f"role {role!r}: the adapter in {folder} is no plain LoRA adapter.", hint="train and export one with LoRA."
-        )
     if found != wanted:
         raise ConfigurationError(
             f"role {role!r}: the adapter in {folder} has {found}, the team file says {wanted}.",

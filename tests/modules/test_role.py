@@ -179,3 +179,21 @@ def test_a_ratio_of_any_size_leaves_a_finite_gradient(make_roles: MakeRoles, rat
     main = make_roles(ratio=ratio)["main"]
     main.update(replace(batch, rows=[replace(row, behaviour=row.behaviour - gap) for row in batch.rows]))
     assert math.isfinite(main.clip())
+
+
+@pytest.mark.parametrize("where", ["parameter", "exp_avg", "exp_avg_sq"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_step_that_leaves_a_number_that_is_none_is_refused_by_role_and_step(
+    make_roles: MakeRoles, where: str, value: float
+) -> None:
+    main = make_roles()["main"]
+    main.update(random_batch("main"))
+    name, parameter = sorted(main.policy.named_parameters().items())[3]
+    optimizer = torch.optim.AdamW(main.policy.named_parameters().values())
+    optimizer.step()
+    main.refuse_diverged(optimizer, step=7)
+    with torch.no_grad():
+        (parameter if where == "parameter" else optimizer.state[parameter][where]).view(-1)[1] = value
+    found = name if where == "parameter" else f"{where} of {name}"
+    with pytest.raises(MgrpoError, match=rf"role 'main': {found} is not finite .*in step 7.*HINT:.*optimizer\.lr"):
+        main.refuse_diverged(optimizer, step=7)

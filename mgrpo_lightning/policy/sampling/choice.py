@@ -33,7 +33,8 @@ def choose(
         finish: Makes float32 or float64 logits of some rows; None: they are that.
 
     Returns:
-        ids, int64, B, and their log-probabilities, B (those of temperature 1 if greedy).
+        ids, int64, B, and their log-probabilities, B (those of temperature 1 if greedy). Where a row's logits are not
+        finite numbers, its log-probability is not one either, and its id means nothing.
     """
     rows = rows_of_part(logits)
     parts = zip(logits.split(rows), streams.split(rows), positions.split(rows), strict=True)
@@ -54,7 +55,8 @@ def _choose(logits: Tensor, params: SamplingParams, streams: Tensor, positions: 
             target = (uniforms(streams, positions).to(logits.dtype)[:, None] * total).clamp(max=_below(total))
         else:
             target = (uniforms(streams, positions)[:, None] * total).long().clamp(max=total - 1)
-        ids = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+        # NaN sorts behind every number; its id must stay a place in the logits until somebody looks.
+        ids = torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
     return ids, logprobs.gather(-1, ids[:, None]).squeeze(-1)
 
 

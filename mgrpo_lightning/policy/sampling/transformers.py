@@ -7,6 +7,7 @@ of ids.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.policy.forest_attention import NAME
 from mgrpo_lightning.policy.head import finished_logits, head_product, hidden_states
 from mgrpo_lightning.policy.policy import Policy
@@ -107,7 +108,11 @@ class TransformersSampler:
 
     @torch.no_grad()
     def advance(self, steps: int) -> Finished:
-        """Compute what joined, then up to ``steps`` decoding steps; return the turns that ended."""
+        """Compute what joined, then up to ``steps`` decoding steps; return the turns that ended.
+
+        Raises:
+            MgrpoError: A turn was sampled from logits that are not finite.
+        """
         finished: Finished = []
         with self.policy.sampling(), self._eval_mode():
             finished += self._join()
@@ -116,7 +121,17 @@ class TransformersSampler:
                     break
                 finished += self._step(self._turns)
                 self._close_up()
+        self._refuse_nonfinite(finished)
         return finished
+
+    def _refuse_nonfinite(self, finished: Finished) -> None:
+        """Looked for where turns end: what is finite costs nothing more, and what is not never leaves the sampler."""
+        if not all(math.isfinite(value) for _, turn in finished for value in turn.logprobs):
+            raise MgrpoError(
+                f"role {self.name!r} computes logits that are not finite, after {self.policy.version} updates.",
+                hint="go on from an earlier checkpoint, with a lower optimizer.lr; at 0 updates, its base, its "
+                "adapter.path or compute_dtype is the cause: try `mgrpo doctor`.",
+            )
 
     def _join(self) -> Finished:
         settings = _settings(self._turns.params if self._turns else self._waiting[0].params) if self.busy else None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.policy import forest_attention, shared_prefix
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.logprobs import action_logprobs
@@ -269,3 +269,15 @@ def test_sliding_windows_are_refused(make_base: Callable[..., Base]) -> None:
     policy = Policy("main", RoleConfig(base.name), base, seed=0)
     with pytest.raises(ConfigurationError, match=r"sliding_attention.*HINT"):
         TransformersSampler(policy, Scheduler("rounds"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_finite_end_with_an_error_that_names_the_role(
+    make_policy: MakePolicy, temperature: float, value: float
+) -> None:
+    policy = make_policy("searcher")
+    with torch.no_grad():
+        next(iter(policy.named_parameters().values()))[0, 0] = value
+    with pytest.raises(MgrpoError, match=r"role 'searcher' computes logits that are not finite, after 0 updates.*HINT"):
+        play(policy, temperature=temperature)
