@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from mgrpo_lightning.tasks.factbook.world import Page, World
 
 NO_COUNTRIES = frozenset({"factbook/world", "factbook/european-union"})
 """Pages that no question is about."""
+SHORT = 6
+"""Letters below which names that differ in one of them are different names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,44 @@ class Facts:
                     if not shared and fact.title.casefold() not in value:
                         found[fact.url].append(fact)
         return found
+
+    @functools.cached_property
+    def twins(self) -> frozenset[Fact]:
+        """The identifying facts whose value a reader may take for that of another page.
+
+        Another page has it in the same line up to accents, or has a value that differs in one letter at most, such as
+        ``Mont Nimba`` and ``Monts Nimba``. Numbers and short names differ for good: Rome is not Lome.
+        """
+        found: set[Fact] = set()
+        identifying = [fact for facts in self.identifying.values() for fact in facts]
+        for relation in filter(lambda relation: relation.clause, RELATIONS.values()):
+            entries = {page.url: relation.entry(page) for page in self.world.pages.values()}
+            lines = {url: _unaccented(entry.text) for url, entry in entries.items() if entry}
+            names = {fact.url: _letters(fact.value) for fact in self.of(relation.name)}
+            for fact in (fact for fact in identifying if fact.relation == relation.name):
+                value, name = _unaccented(fact.value), names[fact.url]
+                long = name.isalpha() and len(name) >= SHORT
+                if any(value in line for url, line in lines.items() if url != fact.url) or (
+                    long and any(_one_apart(name, other) for url, other in names.items() if url != fact.url)
+                ):
+                    found.add(fact)
+        return frozenset(found)
+
+
+def _unaccented(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+
+
+def _letters(text: str) -> str:
+    return "".join(character for character in _unaccented(text) if character.isalnum())
+
+
+def _one_apart(one: str, other: str) -> bool:
+    """Whether one letter more, less or changed makes the one the other; equal texts are."""
+    short, long = sorted((one, other), key=len)
+    same = next((i for i, pair in enumerate(zip(short, long, strict=False)) if pair[0] != pair[1]), len(short))
+    rest = short[same + 1 :] if len(short) == len(long) else short[same:]
+    return len(long) - len(short) <= 1 and rest == long[same + 1 :]
 
 
 def _fact(world: World, page: Page, relation: Relation) -> Fact | None:

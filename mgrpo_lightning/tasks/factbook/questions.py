@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from mgrpo_lightning.tasks.base import Evidence, Question, Split
-from mgrpo_lightning.tasks.factbook.facts import Facts
+from mgrpo_lightning.tasks.factbook.facts import Fact, Facts
 from mgrpo_lightning.tasks.factbook.paths import COMPARISON, Comparison, Path, comparisons, paths
 from mgrpo_lightning.tasks.factbook.relations import GENERAL, RELATIONS, lookup
 from mgrpo_lightning.tasks.factbook.split import question_split
@@ -36,14 +36,16 @@ def generate(
         seed: Another seed, another sample, order and wording; never another split.
         split: Only the questions of this split.
     """
-    levels = [_level(level_name(n), paths(facts, n), seed, split) for n in sorted(hops)]
+    levels = [_level(level_name(n), paths(facts, n), facts.twins, seed, split) for n in sorted(hops)]
     if with_comparisons:
-        levels.append(_level(COMPARISON, comparisons(facts), seed, split))
+        levels.append(_level(COMPARISON, comparisons(facts), facts.twins, seed, split))
     # Lazily: the smallest level ends it, and most paths of the others never become a question.
     return [question for row in zip(*levels, strict=False) for question in row]
 
 
-def _level(level: str, found: Iterable[Path | Comparison], seed: int, split: Split) -> Iterator[Question]:
+def _level(
+    level: str, found: Iterable[Path | Comparison], twins: Collection[Fact], seed: int, split: Split
+) -> Iterator[Question]:
     """The questions of one level, first one of every kind about every answer, then a second one, and so on.
 
     Trade partners are few: without this order, most multi-hop questions would be about the same three countries.
@@ -57,8 +59,14 @@ def _level(level: str, found: Iterable[Path | Comparison], seed: int, split: Spl
         ranks.append(seen[group])
         seen[group] += 1
     order = sorted(range(len(kept)), key=ranks.__getitem__)
-    questions = (_question(kept[i], level, seed) for i in order)
+    # Twins go last of all, so that the questions that stay keep their order.
+    questions = (_question(kept[i], level, seed) for i in order if not _ambiguous(kept[i], twins))
     yield from (question for question in questions if not _given_away(question))
+
+
+def _ambiguous(path: Path | Comparison, twins: Collection[Fact]) -> bool:
+    """Whether a reader may take the value that it begins with for another country's."""
+    return isinstance(path, Path) and path.start in twins
 
 
 def _split(path: Path | Comparison) -> Split | None:
