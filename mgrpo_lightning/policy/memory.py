@@ -21,6 +21,7 @@ from mgrpo_lightning.policy.logprobs import LOGITS
 from mgrpo_lightning.policy.onednn import multiplies
 from mgrpo_lightning.policy.sampling.slots import bytes_per_token
 from mgrpo_lightning.policy.sampling.transformers import PREFILL_TOKENS
+from mgrpo_lightning.policy.source import source_of
 from mgrpo_lightning.policy.supported import empty_model
 from mgrpo_lightning.roles import AdapterConfig, RoleConfig
 
