@@ -18,10 +18,21 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "null": (type(None),),
 }
+"""What Python makes of the types of JSON."""
+_OTHERS = (
+    *("additionalProperties", "unevaluatedProperties", "patternProperties", "dependentSchemas"),
+    *("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if"),
+)
+"""Keywords by which a schema may take arguments that its ``properties`` do not name."""
 
 
 def check_arguments(name: str, schema: Mapping[str, object], arguments: Mapping[str, object]) -> None:
     """Refuse arguments that do not fit the schema.
+
+    Args:
+        name: Of the tool.
+        schema: Of an object, whose properties are schemas with types that JSON has; a server's is read by ``declared``.
+        arguments: What a policy wrote.
 
     Raises:
         ToolError: An argument is unknown, missing or of another type; the message is written for the policy.
@@ -30,11 +41,13 @@ def check_arguments(name: str, schema: Mapping[str, object], arguments: Mapping[
     required = schema.get("required", [])
     assert isinstance(properties, Mapping), f"schema of {name} has no properties"
     assert isinstance(required, list | tuple), f"schema of {name}: required is no list"
+    named_alone = not any(schema.get(keyword) for keyword in _OTHERS)
     for argument, value in arguments.items():
-        if argument not in properties:
+        described = properties.get(argument, not named_alone)
+        if described is False:
             raise ToolError(f"{name} has no argument {argument!r}.", hint=f"its arguments are {sorted(properties)}.")
-        declared = properties[argument].get("type")
-        kinds = [declared] if isinstance(declared, str) else list(declared or [])
+        declared = [] if described is True else described.get("type", [])
+        kinds = [declared] if isinstance(declared, str) else list(declared)
         if kinds and not any(_is(value, kind) for kind in kinds):
             raise ToolError(f"{name}: {argument} must be of type {' or '.join(kinds)}, not {value!r}.")
     for argument in required:

@@ -20,6 +20,9 @@ from mgrpo_lightning.policy.encoders import Encoders
 from mgrpo_lightning.policy.template import Template
 
 CUT_MARK = "[cut]"
+CHARACTERS = 4096
+CHARACTERS_A_TOKEN = 16
+"""How much of a text is encoded at first to see where it is to be cut; more where its tokens are longer."""
 
 
 class Chat:
@@ -105,8 +108,14 @@ class Chat:
         return self._encoders.decode(ids[:end])
 
     def cut(self, text: str, max_tokens: int) -> str:
-        """``text`` if it fits, else a start of it that ends at a line or sentence and fits with the mark below it."""
-        ends = self._encoders.ends(text)
+        """``text`` if it fits, else a start of it that ends at a line or sentence and fits with the mark below it.
+
+        Of a long text only as much is encoded as shows where to cut: twice the tokens, so that where it was cut for
+        that, maybe inside of a word, does not matter.
+        """
+        start = CHARACTERS + CHARACTERS_A_TOKEN * max_tokens
+        while len(ends := self._encoders.ends(text[:start])) <= 2 * max_tokens and start < len(text):
+            start *= 2
         if len(ends) <= max_tokens:
             return text
         tail = f"\n{CUT_MARK}"

@@ -8,19 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from typing_extensions import override
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tools.base import Tool
+from mgrpo_lightning.tools.declared import declared
 from mgrpo_lightning.tools.sets import ToolSet
+from mgrpo_lightning.unicode import encodable
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
+AGAIN = 3
+"""Tries to connect to a server that has died."""
+MOST_DEATHS = 8
+"""Deaths of a server without an answer in between."""
+TO_END = 10.0
+"""Seconds beyond its timeout in which a connection is to end; a program has 2 before it is killed."""
+MOST_PAGES = 100
+"""Of a server's list of tools."""
 
 
 class McpTools(ToolSet):
@@ -51,29 +66,22 @@ class McpTools(ToolSet):
             raise ConfigurationError(
                 f"an MCP server is given by {sorted(given) or 'nothing'}.", hint="give one of url, command and server."
             )
-        (where,) = given.values()
-        try:
-            self._connection = _Connection(_target(url, command, server), timeout)
-            listed = self._connection.wait(self._connection.list_tools())
-        except ImportError as error:
-            raise ConfigurationError(
-                f"MCP tools cannot be imported: {error}.", hint="pip install 'mgrpo-lightning[mcp]'."
-            ) from error
-        except Exception as error:  # whatever its transport raises
-            raise ConfigurationError(
-                f"the MCP server {where!r} does not answer: {type(error).__name__}: {error}.", hint="is it running?"
-            ) from error
-        found = {tool.name: tool for tool in listed}
+        self._server = _Server(partial(_target, url, command, server), shown(url, command, server), timeout)
+        found = {tool.name: tool for tool in self._server.listed}
         if missing := [name for name in only or () if name not in found]:
             self.close()
             raise ConfigurationError(
-                f"the MCP server {where!r} has no tool {missing[0]!r}.", hint=f"it has {sorted(found)}."
+                f"the MCP server {self._server.where} has no tool {missing[0]!r}.", hint=f"it has {sorted(found)}."
             )
-        self._tools = [_McpTool(found[name], self._connection) for name in (only or found)]
+        try:
+            self._tools = [_McpTool(found[name], self._server) for name in (only or found)]
+        except ConfigurationError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the connection, and a server that was started for it; a process that ends does it too."""
-        self._connection.close()
+        self._server.close()
 
     @override
     def tools(self) -> Sequence[Tool]:
@@ -83,23 +91,112 @@ class McpTools(ToolSet):
 class _McpTool:
     """One tool of a server; see ``Tool``."""
 
-    def __init__(self, described: Any, connection: _Connection) -> None:
+    def __init__(self, described: Any, server: _Server) -> None:
         self.name: str = described.name
-        self.description: str = described.description or ""
-        self.parameters: dict[str, object] = dict(described.input_schema)
-        self._connection = connection
+        self.description: str = encodable(described.description or "")
+        self.parameters = declared(self.name, described.input_schema)
+        self._server = server
 
-    async def __call__(self, **arguments: object) -> str:
-        try:
-            result = await asyncio.wrap_future(self._connection.start(self._connection.call(self.name, arguments)))
-        except Exception as error:  # whatever its transport raises
-            raise ToolError(f"{self.name} failed: {type(error).__name__}: {error}") from error
+    async def __call__(self, /, **arguments: object) -> str:
+        result = await self._server.call(self.name, arguments)
         texts = [text for block in result.content if (text := getattr(block, "text", None))]
         if result.is_error:
             raise ToolError(f"{self.name} failed: {' '.join(texts) or 'no reason given'}")
         if not texts:
             raise ToolError(f"{self.name} gave no text.", hint="another tool may.")
         return "\n".join(texts)
+
+
+class _Server:
+    """A server that is connected to again when it has died; the play ends when it does not come back."""
+
+    def __init__(self, target: Callable[[], Any], where: str, timeout: float) -> None:
+        self.where = where
+        self._target = target
+        self._timeout = timeout
+        self._deaths = 0
+        """Since it answered."""
+        self._told = False
+        # Every step is played in an event loop of its own.
+        self._mending: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        try:
+            self._connection = _Connection(target(), timeout)
+            self._connection.opened.result(timeout)
+            self.listed = self._connection.start(self._connection.list_tools()).result(timeout)
+        except ImportError as error:
+            raise ConfigurationError(
+                f"MCP tools cannot be imported: {error}.", hint="pip install 'mgrpo-lightning[mcp]'."
+            ) from error
+        except Exception as error:  # whatever its transport raises
+            self.close()
+            raise ConfigurationError(
+                f"the MCP server {where} does not answer: {self._reason(error)}.", hint="is it running?"
+            ) from error
+
+    async def call(self, name: str, arguments: dict[str, object]) -> Any:
+        """What the server answers.
+
+        Raises:
+            ToolError: Nothing, this time.
+            ConfigurationError: It has died and does not come back.
+        """
+        connection = self._connection
+        try:
+            found = await asyncio.wrap_future(connection.start(connection.call(name, arguments)))
+        except Exception as error:  # whatever its transport raises
+            failed = f"{name} failed: {self._reason(error)}"
+            if await self._lives(connection):
+                raise ToolError(failed) from error
+            async with self._mending.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+                if self._connection is connection:  # no other call has found it out before
+                    await self._connect_again(connection, failed)
+            raise ToolError(f"{failed}; its server was started anew.", hint="call it again.") from error
+        self._deaths = 0
+        return found
+
+    def close(self) -> None:
+        if hasattr(self, "_connection"):
+            self._connection.close()
+
+    async def _lives(self, connection: _Connection) -> bool:
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(connection.start(connection.list_tools())), self._timeout)
+        except Exception:  # whatever its transport raises
+            return False
+        return True
+
+    async def _connect_again(self, broken: _Connection, failed: str) -> None:
+        broken.end()
+        self._deaths += 1
+        problem = failed
+        for attempt in range(AGAIN if self._deaths <= MOST_DEATHS else 0):
+            await asyncio.sleep(attempt)
+            connection = _Connection(self._target(), self._timeout)
+            try:
+                await asyncio.wait_for(asyncio.wrap_future(connection.opened), self._timeout)
+            except asyncio.CancelledError:
+                connection.end()
+                raise
+            except Exception as error:  # whatever its transport raises
+                connection.end()
+                problem = self._reason(error)
+                continue
+            self._connection = connection
+            if not self._told:
+                log.warning("the MCP server %s had died (%s) and was connected to again. Told once", self.where, failed)
+            self._told = True
+            return
+        raise ConfigurationError(
+            f"the MCP server {self.where} has died and does not come back: {problem}.",
+            hint="mend or start it, then go on.",
+        )
+
+    def _reason(self, error: BaseException) -> str:
+        while isinstance(error, BaseExceptionGroup):  # of task groups inside of each other
+            error = error.exceptions[0]
+        if isinstance(error, TimeoutError) and not str(error):
+            return f"no answer within {self._timeout:g} s"
+        return f"{type(error).__name__}: {error}"
 
 
 class _Connection:
@@ -110,53 +207,74 @@ class _Connection:
 
         self._timeout = timeout
         self._client = Client(target, read_timeout_seconds=timeout)
-        self._opened: Future[None] = Future()
+        self.opened: Future[None] = Future()
+        self.opened.set_running_or_notify_cancel()  # whoever waits no longer leaves it as it is
         self._closed = asyncio.Event()
         self._loop = asyncio.new_event_loop()
+        self._staying = self._loop.create_task(self._stay())
         self._thread = threading.Thread(target=self._run, name="MCP", daemon=True)
         self._thread.start()
-        try:
-            self._opened.result(timeout)
-        except BaseException:
-            self.close()
-            raise
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # its loop has ended with the server
+            work.close()
+            raise
+
+    def end(self) -> None:
+        """Begin to close."""
+        with contextlib.suppress(RuntimeError):  # its loop has ended
+            self._loop.call_soon_threadsafe(self._stop)
 
     def close(self) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._closed.set)
-            self._thread.join(self._timeout)
-
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.start(work).result(self._timeout)
+        self.end()
+        self._thread.join(self._timeout + TO_END)
 
     async def list_tools(self) -> list[Any]:
         found, cursor = [], None
-        while True:
+        for _ in range(MOST_PAGES):
             page = await self._client.list_tools(cursor=cursor)
             found += page.tools
             cursor = page.next_cursor
             if not cursor:
                 return found
+        raise ValueError(f"its list of tools has more than {MOST_PAGES} pages")
 
     async def call(self, name: str, arguments: dict[str, object]) -> Any:
         return await asyncio.wait_for(self._client.call_tool(name, arguments), self._timeout)
 
+    def _stop(self) -> None:
+        self._closed.set()
+        if not self.opened.done():
+            self._staying.cancel()
+
     def _run(self) -> None:
-        with contextlib.closing(self._loop):
-            self._loop.run_until_complete(self._stay())
+        with contextlib.closing(self._loop), contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._staying)
 
     async def _stay(self) -> None:
         try:
             async with self._client:
-                self._opened.set_result(None)
+                self.opened.set_result(None)
                 await self._closed.wait()
         except BaseException as error:
-            if self._opened.done():
-                raise
-            self._opened.set_exception(error)
+            if not self.opened.done():
+                self.opened.set_exception(error)
+
+
+def shown(url: str | None, command: Sequence[str] | None, server: str | None) -> str:
+    """A server as messages name it, without what may be secret: a user's name, a query, a program's arguments.
+
+    Args:
+        url: See ``McpTools``.
+        command: See there.
+        server: See there.
+    """
+    if url:
+        place = urlsplit(url)
+        return repr(f"{place.scheme}://{place.netloc.rpartition('@')[2]}{place.path}")
+    return repr(command[0] if command else server)
 
 
 def _target(url: str | None, command: Sequence[str] | None, server: str | None) -> Any:

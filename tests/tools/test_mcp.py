@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -19,6 +20,8 @@ from tests.agents.fakes import FakeChat, answer, call, duo, question
 from tests.agents.test_rounds import FakeEngine
 
 pytest.importorskip("mcp")
+
+from tests.tools.mcp_server import server
 
 SERVERS: dict[str, dict[str, Any]] = {
     "object": {"server": "tests.tools.mcp_server.server"},
@@ -108,3 +111,54 @@ def test_a_searcher_uses_them_in_a_rollout() -> None:
             ("search", "1. page 1 about France\n2. page 2 about France", False)
         ]
         assert rollout.main.answer == "done"
+
+
+def test_what_a_server_declares_is_read_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = server._tool_manager.get_tool("search")
+    assert described is not None
+    monkeypatch.setattr(described, "parameters", {"type": "object", "properties": {"query": {"type": "any"}}})
+    with pytest.raises(ConfigurationError, match=r"tool 'search' .* property 'query' .*'any'"):
+        McpTools(**SERVERS["object"])
+    with tools(only=["sleep"]) as found:  # what is not taken may be as it likes
+        assert list(found) == ["sleep"]
+    monkeypatch.setattr(described, "parameters", {"type": "object", "additionalProperties": True})
+    with tools(only=["search"]) as found, pytest.raises(ToolError, match="search failed"):
+        asyncio.run(found["search"](**{"self": 1, "name": 2, "arguments": 3}))
+
+
+def test_a_server_that_dies_is_connected_to_again_told_once_and_ends_the_run_when_it_does_not_come_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (alive := tmp_path / "alive").touch()
+    command = [sys.executable, "-m", "tests.tools.dying_mcp_server", str(alive)]
+    with contextlib.closing(McpTools(command=command)) as opened:
+        found = {tool.name: tool for tool in opened.tools()}
+
+        async def all_at_once() -> list[Any]:
+            calls = [found["die"](), found["live"](), found["live"]()]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        for _ in range(2):
+            results = asyncio.run(all_at_once())
+            assert isinstance(results[0], ToolError)
+            assert all(result == "alive" or isinstance(result, ToolError) for result in results[1:])
+            assert asyncio.run(found["live"]()) == "alive"
+        assert caplog.text.count("and was connected to again") == 1
+        alive.unlink()
+        with pytest.raises(ConfigurationError, match=r"has died and does not come back: MCPError.*HINT"):
+            asyncio.run(found["die"]())
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"url": "http://user:secret@127.0.0.1:9/mcp?key=secret"}, r"'http://127.0.0.1:9/mcp' .*: ConnectError: "),
+        ({"command": [sys.executable, "-c", "", "secret"]}, "MCPError: Connection closed"),
+        ({"command": [sys.executable, "-c", "import time; time.sleep(9)", "secret"]}, "no answer within 2 s"),
+    ],
+)
+def test_the_reason_of_a_start_that_fails_is_told_without_secrets(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason) as error:
+        McpTools(**settings, timeout=2.0)
+    assert "TaskGroup" not in str(error.value)
+    assert "secret" not in str(error.value)

@@ -1,0 +1,62 @@
+"""What an MCP server declares about its tools, read once: what no call could be checked against is refused by name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mgrpo_lightning.errors import ConfigurationError
+
+KINDS = ("string", "integer", "number", "boolean", "array", "object", "null")
+"""The types of JSON."""
+
+
+def declared(name: str, schema: Any) -> dict[str, object]:
+    """The schema of a tool's arguments, in which names, types and required ones can be looked up.
+
+    Whatever JSON Schema allows is accepted. What goes beyond names and types, such as ``anyOf``, is for the server to
+    check.
+
+    Args:
+        name: Of the tool.
+        schema: As the server declares it.
+
+    Raises:
+        ConfigurationError: It is no JSON Schema of an object; the message names the tool, and the property.
+    """
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import Draft202012Validator, validator_for
+
+    try:
+        json.dumps(schema, ensure_ascii=False, allow_nan=False).encode()
+        kind = validator_for(schema, default=Draft202012Validator)
+        kind.check_schema(schema)
+    except SchemaError as error:
+        path = list(error.absolute_path)
+        where = f"property {path[1]!r}" if path[:1] == ["properties"] and len(path) > 1 else "its arguments"
+        raise _refused(name, where, error.message) from error
+    except Exception as error:  # a schema that is no JSON, is nested without end, or names a draft that is none
+        raise _refused(name, "its arguments", f"{type(error).__name__}: {error}") from error
+    # Older drafts allow more at these places than is looked up there.
+    if not isinstance(schema, dict) or schema.get("type", "object") != "object":
+        raise _refused(name, "its arguments", "they are no object")
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    if not isinstance(properties, dict):
+        raise _refused(name, "its arguments", f"their properties are {properties!r}")
+    for argument, described in properties.items():
+        if not isinstance(described, dict | bool):
+            raise _refused(name, f"property {argument!r}", f"{described!r} is no schema")
+        kinds = described.get("type", []) if isinstance(described, dict) else []
+        for one in kinds if isinstance(kinds, list) else [kinds]:
+            if not isinstance(one, str) or one not in KINDS:
+                raise _refused(name, f"property {argument!r}", f"{one!r} is no type of JSON")
+    if not isinstance(required, list) or not all(isinstance(one, str) for one in required):
+        raise _refused(name, "its arguments", f"those that it requires are {required!r}")
+    return schema
+
+
+def _refused(name: str, where: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the tool {name!r} of an MCP server declares {where} in a way that JSON Schema does not have: {why[:300]}.",
+        hint="correct the server, or leave the tool out: `only` lists those that are taken.",
+    )
