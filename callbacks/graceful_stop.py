@@ -1,4 +1,4 @@
-"""GracefulStop: ends a run where it can go on later, when a file asks for it, or SIGTERM one of its ranks."""
+"""GracefulStop: ends a run where it can go on later, when a file asks for it, or a signal to one of its ranks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks.team_checkpoint import validation_follows
 from mgrpo_lightning.checkpointing import FILENAME
 from mgrpo_lightning.errors import RunStopped
+from mgrpo_lightning.stopping import Stopping
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import STOP
 
@@ -23,9 +23,10 @@ from mgrpo_lightning.store.layout import STOP
 class GracefulStop(Callback):
     """Looks for the file at the start and after every step; if it is there, saves and raises ``RunStopped``.
 
-    Lightning answers SIGTERM with a collective inside of the signal's handler, in which several ranks wait for each
-    other for ever. With several, a signal is noted here and counts like the file; where nothing is saved, it ends the
-    rank at once.
+    A signal counts like the file, for as long as a step may still end (see ``Stopping``); where nothing is saved, it
+    interrupts at once. Lightning answers SIGTERM with a collective inside of the signal's handler, in which several
+    ranks wait for each other for ever: its handler is replaced. A program that is not the command ``mgrpo`` keeps its
+    own handlers, but for SIGTERM to several ranks.
 
     Where a validation follows the step it does not wait for that, nor save: resumed, the run does this step again, and
     then the validation (see ``TeamCheckpoint``).
@@ -37,16 +38,24 @@ class GracefulStop(Callback):
     def __init__(self, path: str | None = None) -> None:
         self.path = path
         self._disk = Disk()
-        self._terminated = False
+        self._signals = Stopping()
+
+    @override
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._hear(trainer, patient=False)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
-            self._hear(trainer, at_once=True)
+            self._hear(trainer, patient=False)
 
     @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._hear(trainer, at_once=True)
+        self._hear(trainer, patient=False)
+
+    @override
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._hear(trainer, patient=False)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,7 +64,15 @@ class GracefulStop(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._hear(trainer, at_once=False)  # here, as Lightning's own handler comes behind on_fit_start
+        self._hear(trainer, patient=True)  # here, as Lightning's own handler comes behind on_fit_start
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._signals.patient = False
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._signals.patient = False
 
     @override
     def on_train_batch_end(
@@ -72,24 +89,20 @@ class GracefulStop(Callback):
 
     def _asked(self, trainer: Trainer) -> bool:
         # any rank that sees the file stops all, as the file may reach them at different times
-        asked = self._terminated or self._disk.exists(self._file(trainer))
+        asked = self._signals.asked is not None or self._disk.exists(self._file(trainer))
         return trainer.strategy.reduce_boolean_decision(asked, all=False)
 
-    def _hear(self, trainer: Trainer, *, at_once: bool) -> None:
-        """Take SIGTERM in Lightning's place; it restores what was there before when the command ends."""
-        if trainer.world_size == 1 or threading.current_thread() is not threading.main_thread():
+    def _hear(self, trainer: Trainer, *, patient: bool) -> None:
+        """Take signals in Lightning's place; it restores what was there before when the command ends."""
+        command = Stopping.current
+        alone = command is None and trainer.world_size == 1
+        if alone or threading.current_thread() is not threading.main_thread():
             return
-        self._terminated = False
-
-        def note(signum: int, frame: object) -> None:
-            launcher = trainer.strategy.launcher
-            if launcher is not None and not self._terminated:
-                launcher.kill(signal.Signals(signum))  # the ranks that this one has started
-            self._terminated = True
-            if at_once:
-                raise SIGTERMException
-
-        signal.signal(signal.SIGTERM, note)
+        self._signals = command or Stopping()
+        self._signals.patient = patient
+        if (launcher := trainer.strategy.launcher) is not None:
+            self._signals.forward = launcher.kill  # to the ranks that this one has started
+        self._signals.listen(signal.SIGTERM)
 
     def _stop(self, trainer: Trainer, *, save: bool) -> NoReturn:
         saver = trainer.checkpoint_callback
@@ -97,7 +110,8 @@ class GracefulStop(Callback):
             trainer.save_checkpoint(Path(saver.dirpath) / f"{FILENAME.format(step=trainer.global_step)}.ckpt")
         place = "behind" if save else "before the validation behind"
         path = self._file(trainer)
-        who, first = (path, "remove the file and ") if self._disk.exists(path) else ("SIGTERM", "")
+        asked = self._signals.asked or signal.SIGTERM  # which another rank may have got
+        who, first = (path, "remove the file and ") if self._disk.exists(path) else (asked.name, "")
         raise RunStopped(
             f"stopped {place} step {trainer.global_step} of {trainer.max_steps}, as {who} asks.",
             hint=f"{first}go on with --ckpt_path=last.",

@@ -41,7 +41,7 @@ from mgrpo_lightning.composition import compose
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.data.resuming import played_settings, remove_finished
 from mgrpo_lightning.dry_run import dry_run
-from mgrpo_lightning.errors import STOPPED, MgrpoError, RunStopped
+from mgrpo_lightning.errors import STOPPED, Interrupted, MgrpoError, RunStopped
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.open_step import key_of
 from mgrpo_lightning.run_config import RunConfig, RunConfigCallback, link_run
@@ -243,8 +243,9 @@ def main(args: Sequence[str] | None = None) -> None:
             doctor(words[1:])
         else:
             make_cli(words)
-    except SIGTERMException as error:  # of a SystemExit's status, which would be that of a command that is done
-        print(f"mgrpo: stopped by SIGTERM. HINT: {_again(words)}.", file=sys.stderr)
+    except (Interrupted, SIGTERMException) as error:  # the second is Lightning's, whose status is that of success
+        name = str(error) if isinstance(error, Interrupted) else "SIGTERM"
+        print(f"mgrpo: stopped by {name}. HINT: {_again(words)}.", file=sys.stderr)
         raise SystemExit(STOPPED) from error
     except Exception as error:
         if (mistake := _mistake(error)) is None:

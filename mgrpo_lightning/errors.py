@@ -1,5 +1,7 @@
 """The exceptions users see: each message names the wrong value and ends with the fix after ``HINT:``."""
 
+import signal
+
 
 class MgrpoError(Exception):
     """Base of every error a user can cause and mend.
@@ -23,6 +25,21 @@ class DataError(MgrpoError, ValueError):
 
 class RunStopped(MgrpoError):
     """A run that was asked to stop, and can go on from its last checkpoint; ``mgrpo`` exits with ``STOPPED``."""
+
+
+class Interrupted(SystemExit):
+    """SIGINT or SIGTERM ends a command; ``mgrpo`` exits with ``STOPPED``. No Exception, so that no tool catches it.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(STOPPED)
+        self.number = number
+
+    def __str__(self) -> str:
+        return self.number.name
 
 
 STOPPED = 75

@@ -5,7 +5,9 @@
 
 Each process is ``mgrpo fit ... --role ROLE``. Its output goes to ``log.txt`` in the role's folder, and to the terminal
 with the role's name before each line. Where one fails it is started again from its last checkpoint, ``--restarts``
-times in all; after that the others are told to stop. ``--ckpt_path last`` resumes the roles that have a checkpoint.
+times in all; after that the others are told to stop, as they are when this process is. All have one grace for that. A
+role that ends with its launcher's death is resumed like any other. ``--ckpt_path last`` resumes the roles that have a
+checkpoint.
 The GPUs that this process sees are shared out: neighbours to each role, or one to several where there are too few.
 With ``--slurm`` the roles are one job of a cluster instead: see ``slurm.py``.
 """
@@ -18,21 +20,25 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 from typing import IO
 
 from mgrpo_lightning.composition import composed
 from mgrpo_lightning.errors import STOPPED, ConfigurationError
 from mgrpo_lightning.names import check_roles
+from mgrpo_lightning.run_lock import RunLock
 from mgrpo_lightning.slurm import read_cluster, submit
-from mgrpo_lightning.store.layout import STOP
+from mgrpo_lightning.stopping import LAUNCHER, MARK
+from mgrpo_lightning.store.layout import STOP, writer_name
 
 FIT = (sys.executable, "-m", "mgrpo_lightning", "fit")
-GRACE = 30.0
-"""Seconds that a process has to end when it is told to."""
+GRACE = 10.0
+"""Seconds that all roles together have to end when they are told to; each does within five."""
+POLL = 0.1
+"""Seconds between two looks at the processes."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -57,19 +63,26 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--write_only", action="store_true", help="with --slurm: write the script, submit nothing")
     arguments, rest = parser.parse_known_args(args)
     roles, folder = team_of(rest)
+    for role in roles:
+        writer_name(role, 0)  # before a folder is made
     if arguments.slurm is not None:
         submit(read_cluster(arguments.slurm, roles), folder, rest, write_only=arguments.write_only)
         return
-    (folder / STOP).unlink(missing_ok=True)  # of an attempt before
-    signal.signal(signal.SIGTERM, _ask_to_end)
-    launch = Launch(roles, folder, rest, resume=arguments.ckpt_path is not None)
-    failed = launch.run(arguments.restarts)
-    if launch.stopped and not failed:
-        print(f"mgrpo: {', '.join(launch.stopped)} stopped. HINT: go on with --ckpt_path last.", file=sys.stderr)
-        raise SystemExit(STOPPED)
+    lock = RunLock(folder, "launch")
+    lock.take()
+    try:
+        (folder / STOP).unlink(missing_ok=True)  # of an attempt before
+        launch = Launch(roles, folder, rest, resume=arguments.ckpt_path is not None)
+        with _heard(launch.ask):
+            failed = launch.run(arguments.restarts)
+    finally:
+        lock.release()
     if failed:
         print(f"mgrpo: error: role {failed!r} failed; see {folder / failed / 'log.txt'}.", file=sys.stderr)
         raise SystemExit(1)
+    if launch.stopped:
+        print(f"mgrpo: {', '.join(launch.stopped)} stopped. HINT: go on with --ckpt_path last.", file=sys.stderr)
+        raise SystemExit(STOPPED)
 
 
 def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
@@ -123,8 +136,20 @@ class Launch:
         self.stopped: list[str] = []
         """Roles that were asked to stop and did, all done that they had begun."""
         self._gpus = shared_out(_visible_gpus(), roles)
-        self._processes: dict[str, subprocess.Popen[str]] = {}
-        self._ended: SimpleQueue[str] = SimpleQueue()
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._followers: dict[str, threading.Thread] = {}
+        self._asked = 0
+        self._deadline: float | None = None
+        """By the monotonic clock, when roles that were told to end are killed."""
+
+    def ask(self, signum: int, frame: object) -> None:
+        """Ask for the end, as a handler of signals: the second time at once.
+
+        Args:
+            signum: Of the signal.
+            frame: Where it was heard.
+        """
+        self._asked += 1
 
     def run(self, restarts: int) -> str | None:
         """Start all and wait for their end; the role that failed for good, if one did.
@@ -132,45 +157,92 @@ class Launch:
         Args:
             restarts: How often a failed role is started again, in all.
         """
+        failed: str | None = None
         try:
             for role in self._roles:
                 self._start(role, resume=self._resume)
-            running = set(self._roles)
-            while running:
-                role = self._ended.get()
-                running.discard(role)
-                code = self._processes[role].wait()
-                if code == STOPPED:
-                    self.stopped.append(role)
-                if code in (0, STOPPED):
-                    continue
-                if restarts == 0:
-                    return role
-                restarts -= 1
-                print(f"{role} | ended with {code}; started again, {restarts} more times allowed", flush=True)
-                self._start(role, resume=True)
-                running.add(role)
+            while self._running:
+                if self._asked:
+                    self._tell_to_end(at_once=self._asked > 1)
+                for role, process in list(self._running.items()):
+                    if process.poll() is None:
+                        continue
+                    code = self._ended(role)
+                    if code == STOPPED:
+                        self.stopped.append(role)
+                        if not (self._folder / STOP).exists():  # each finds it, and stops behind its own step
+                            self._tell_to_end()
+                    elif code != 0 and restarts > 0 and self._deadline is None:
+                        restarts -= 1
+                        print(f"{role} | ended with {code}; started again, {restarts} more times allowed", flush=True)
+                        self._start(role, resume=True)
+                    elif code != 0:
+                        failed = failed or role
+                        self._tell_to_end()
+                if self._deadline is not None and time.monotonic() > self._deadline:
+                    self._tell_to_end(at_once=True)
+                time.sleep(POLL)  # no wait for an event: a signal's handler could not set one without a lock
         finally:
-            self._stop()
-        return None
+            self._kill()
+        return failed
+
+    def _ended(self, role: str) -> int:
+        """Take a process that has ended off the list; its status, and whether a kill was a stop."""
+        code = self._running.pop(role).returncode
+        self._followers.pop(role).join(POLL * 20)  # a process that a tool has left behind may hold the other end
+        if code == -signal.SIGKILL and self._mark(role).exists():
+            return STOPPED  # it was asked to stop, and a tool held its interpreter
+        if code in (-signal.SIGTERM, -signal.SIGKILL) and self._deadline is not None:
+            return STOPPED  # told to end, before it could say so itself
+        return code
+
+    def _tell_to_end(self, *, at_once: bool = False) -> None:
+        """Tell all roles, which have one grace together; with ``at_once`` it is over."""
+        if at_once:
+            self._deadline = time.monotonic()
+            for process in self._running.values():
+                process.kill()
+        elif self._deadline is None:
+            self._deadline = time.monotonic() + GRACE
+            for process in self._running.values():
+                process.terminate()
+
+    def _kill(self) -> None:
+        """Leave nobody behind an error of the launch itself."""
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+
+    def _mark(self, role: str) -> Path:
+        return (self._folder / role / "killed").absolute()
 
     def _start(self, role: str, *, resume: bool) -> None:
         folder = self._folder / role
         folder.mkdir(parents=True, exist_ok=True)
         last = ["--ckpt_path=last"] if resume and any((folder / "checkpoints").glob("*.ckpt")) else []
         command = [*self._command, *self._options, "--role", role, *last]
+        self._mark(role).unlink(missing_ok=True)
         process = subprocess.Popen(
-            command, env=self._environment(role), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+            command,
+            env=self._environment(role),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            bufsize=1,
+            process_group=0,  # a Ctrl-C is for the launch, which passes it on once
         )
-        self._processes[role] = process
+        self._running[role] = process
         assert process.stdout is not None
-        threading.Thread(target=self._follow, args=(role, process.stdout), daemon=True).start()
+        self._followers[role] = threading.Thread(target=self._follow, args=(role, process.stdout), daemon=True)
+        self._followers[role].start()
 
     def _environment(self, role: str) -> Mapping[str, str]:
         """Cores are shared: threads of several processes that wait for each other are slower than fewer threads."""
         share = max(1, _cores() // len(self._roles))
         gpus = {"CUDA_VISIBLE_DEVICES": ",".join(mine)} if (mine := self._gpus[role]) else {}
-        return {"OMP_NUM_THREADS": str(share), **os.environ, **gpus, "PYTHONUNBUFFERED": "1"}
+        own = {LAUNCHER: str(os.getpid()), MARK: str(self._mark(role)), "PYTHONUNBUFFERED": "1"}
+        return {"OMP_NUM_THREADS": str(share), **os.environ, **gpus, **own}
 
     def _follow(self, role: str, output: IO[str]) -> None:
         width = max(map(len, self._roles))
@@ -179,22 +251,18 @@ class Launch:
                 log.write(line)
                 log.flush()
                 print(f"{role:<{width}} | {line}", end="", flush=True)
-        self._ended.put(role)
-
-    def _stop(self) -> None:
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
-        for process in self._processes.values():
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
-def _ask_to_end(signum: int, frame: object) -> None:
-    raise SystemExit(STOPPED)  # on whose way out the roles are told to end
+@contextmanager
+def _heard(ask: Callable[[int, object], None]) -> Iterator[None]:
+    """The block in which signals ask for the end; those that the shell has this process ignore stay ignored."""
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _cores() -> int:

@@ -27,12 +27,18 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.errors import STOPPED, ConfigurationError, MgrpoError
+from mgrpo_lightning.stopping import MARK
 from mgrpo_lightning.store.layout import STOP
 
 SCRIPT = "job.sbatch"
 """In the run folder."""
-RANK = f"""trap : TERM; "${{@:2}}"; code=$?; [ "$code" -eq {STOPPED} ] && code=0 && touch "$1"; exit "$code\""""
-"""What a rank runs: the command behind a file, which is there if it has stopped. SIGTERM is for the command alone."""
+RANK = (
+    f'trap : TERM; export {MARK}="$1-$$"; rm -f "${MARK}"; "${{@:2}}"; code=$?; '
+    f'[ -e "${MARK}" ] && rm "${MARK}" && code={STOPPED}; '
+    f'[ "$code" -eq {STOPPED} ] && code=0 && touch "$1"; exit "$code"'
+)
+"""What a rank runs: the command behind a file, which is there if it has stopped, by itself or by its guard. SIGTERM is
+for the command alone."""
 TEMPLATE = f"""#!/bin/bash
 @header@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ from unittest.mock import Mock
 
 import pytest
 
-from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.launch import Launch, main, shared_out, team_of
+from mgrpo_lightning.run_lock import RunLock
 
 ROLE = """
-import pathlib, sys, time
+import os, pathlib, signal, sys, time
 words = sys.argv[1:]
 role = words[words.index("--role") + 1]
 folder = pathlib.Path(words[0])
@@ -29,7 +31,13 @@ if behaviour == "fail" or (behaviour == "fail once" and len(tries.read_text().sp
     sys.exit(3)
 if behaviour == "stop":
     sys.exit(75)
-if behaviour == "stay":
+if behaviour == "killed":  # by its guard
+    pathlib.Path(os.environ["MGRPO_STOPPED_MARK"]).touch()
+    os.kill(os.getpid(), 9)
+if behaviour == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(role, "is deaf", flush=True)
+if behaviour in ("stay", "deaf"):
     time.sleep(60)
 """
 
@@ -59,13 +67,13 @@ def test_a_failure_ends_the_others_and_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def _sigterm() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+def _sigint() -> Iterator[None]:
+    """As in a terminal, also where a shell has started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("_sigterm")
 def test_a_role_that_was_stopped_has_not_failed_and_the_launch_says_how_to_go_on(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,22 +87,79 @@ def test_a_role_that_was_stopped_has_not_failed_and_the_launch_says_how_to_go_on
     assert len(tries(tmp_path, "searcher")) == 1, "it is not started again"
 
 
-def test_a_launch_that_is_told_to_end_ends_its_roles(tmp_path: Path, root: Path) -> None:
-    for role in ("main", "searcher"):
-        (tmp_path / role).write_text("stay")
+@pytest.mark.parametrize("behaviour", ["stop", "killed"])
+def test_a_role_that_stops_makes_the_others_stop(tmp_path: Path, behaviour: str) -> None:
+    for role, text in {"main": "stay", "searcher": behaviour}.items():
+        (tmp_path / role).write_text(text)
+    started = time.monotonic()
+    launched = Launch(["main", "searcher"], tmp_path / "run", [], command=(sys.executable, "-c", ROLE, str(tmp_path)))
+    assert launched.run(2) is None
+    assert sorted(launched.stopped) == ["main", "searcher"]
+    assert time.monotonic() - started < 20
+
+
+def start_launch(tmp_path: Path, root: Path, *, grace: float = 10.0, **behaviour: str) -> subprocess.Popen[str]:
+    """A launch in a process of its own, whose roles have said all that they say."""
+    for role, text in behaviour.items():
+        (tmp_path / role).write_text(text)
     program = f"""if True:
         from functools import partial
         from mgrpo_lightning import launch
+        launch.GRACE = {grace}
         launch.Launch = partial(launch.Launch, command={(sys.executable, "-c", ROLE, str(tmp_path))!r})
         launch.main(["--config", {str(root / "configs/quickstart.yaml")!r}, "--run.root={tmp_path}"])
     """
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # nobody looks for some, which takes seconds
+    words = [sys.executable, "-c", program]
+    process = subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=environment)
     assert process.stdout is not None
-    assert {process.stdout.readline().split()[-1] for _ in range(2)} == {"speaks"}
+    lines = len(behaviour) + list(behaviour.values()).count("deaf")
+    assert {process.stdout.readline().split()[-1] for _ in range(lines)} <= {"speaks", "deaf"}
+    return process
+
+
+@pytest.mark.usefixtures("_sigint")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_launch_that_is_told_to_end_ends_its_roles(tmp_path: Path, root: Path, number: signal.Signals) -> None:
+    process = start_launch(tmp_path, root, main="stay", searcher="stay")
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert output == "", "nobody holds it any more"
+    assert errors == "mgrpo: main, searcher stopped. HINT: go on with --ckpt_path last.\n"
+
+
+def test_roles_have_one_grace_together(tmp_path: Path, root: Path) -> None:
+    process = start_launch(tmp_path, root, grace=4.0, main="deaf", searcher="deaf")
+    started = time.monotonic()
     process.terminate()
     assert process.wait(timeout=20) == 75
-    assert process.stdout.read() == "", "nobody holds it any more"
-    process.stdout.close()
+    assert 3.9 < time.monotonic() - started < 7.9
+    process.communicate()
+
+
+@pytest.mark.usefixtures("_sigint")
+def test_a_second_ctrl_c_ends_all_at_once(tmp_path: Path, root: Path) -> None:
+    process = start_launch(tmp_path, root, grace=60.0, main="deaf", searcher="stay")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 75
+
+
+def test_one_launch_a_run_and_no_folder_for_a_role_without_a_name(tmp_path: Path, root: Path) -> None:
+    options = ["--config", str(root / "configs/quickstart.yaml"), f"--run.root={tmp_path}"]
+    lock = RunLock(tmp_path / "quickstart", "launch")
+    lock.take()
+    with pytest.raises(ConfigurationError, match="another launch writes into"):
+        main(options)
+    lock.release()
+    (tmp_path / "team.yaml").write_text("model: {init_args: {roles: {'../x': {}}}}\nrun: {name: named}")
+    with pytest.raises(MgrpoError, match=r"role '\.\./x'"):
+        main(["--config", str(tmp_path / "team.yaml"), f"--run.root={tmp_path}"])
+    assert not (tmp_path / "named").exists()
 
 
 def test_a_failed_role_is_started_again_from_its_checkpoint_if_it_has_one(tmp_path: Path) -> None:
@@ -138,7 +203,6 @@ def test_too_few_gpus_are_shared_in_turn() -> None:
     assert shared_out(["0", "1"], "abc") == {"a": ["0"], "b": ["1"], "c": ["0"]}
 
 
-@pytest.mark.usefixtures("_sigterm")
 @pytest.mark.parametrize("words", [["--ckpt_path", "last"], ["--ckpt_path=last"]])
 def test_going_on_is_for_the_launch_and_other_words_are_for_the_roles(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]

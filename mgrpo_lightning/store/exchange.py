@@ -28,6 +28,8 @@ NOWHERE = Key(-1, -1, -1, -1)
 """Key of a record that is about a member, but for its rank, which stands as the query."""
 PAUSES = (0.002, 0.05)
 """Seconds between two looks, at first and after a while."""
+_GONE = {"fail": "failed ({})", "end": "has ended", "interrupt": "was interrupted ({})"}
+"""What is told of a peer, by its last event."""
 _GO_ON = "remove the file `stop` if it is there, and go on with --ckpt_path=last."
 
 
@@ -190,8 +192,7 @@ class Exchange:
             return
         self._ended.set()
         self._heart.join()
-        event = "end" if error is None else "stop" if isinstance(error, RunStopped) else "fail"
-        self._member(event, f"{type(error).__name__}: {error}" if error else None)
+        self._member(_ending(error), f"{type(error).__name__}: {error}" if error else None)
 
     def _member(self, event: str, reason: str | None) -> None:
         text = f"incarnation {self._writer.incarnation}" + (f": {reason}" if reason else "")
@@ -241,7 +242,7 @@ class Exchange:
                 )
         told = self._told(self._rank)
         for name, record in told.items():
-            if record.event == "stop":
+            if record.event == "stop" or (record.event == "interrupt" and self._on_loss == "error"):
                 raise RunStopped(f"role {name!r} has stopped while {self.role!r} waits for {what}.", hint=_GO_ON)
             if record.event == "begin" and (record.version or 0) < self._oldest:
                 raise DataError(
@@ -252,8 +253,8 @@ class Exchange:
         for name, peer in self._peers.items():
             silent = peer.silence(partial(self._sign, name))
             gone, lost, hint = None, False, ""
-            if (last := told.get(name)) is not None and last.event in ("fail", "end"):
-                gone, lost = f"failed ({last.text})" if last.event == "fail" else "has ended", True
+            if (last := told.get(name)) is not None and last.event in _GONE:
+                gone, lost = _GONE[last.event].format(last.text), True
                 hint = "mend what stopped it and resume both; nothing that was said is lost."
             elif silent > min(QUIET, self.lost_after):
                 gone, lost = f"has shown no sign of life for {silent:.0f} s", silent > self.lost_after
@@ -286,3 +287,12 @@ class Exchange:
         home = self._root / "writers" / writer_name(role, self._rank)
         latest = max(incarnations(self._disk, home), default=0)
         return latest, read_alive(self._disk, incarnation_folder(home, latest))
+
+
+def _ending(error: BaseException | None) -> str:
+    """The event that tells peers how a role ended. What a signal interrupts has not failed, and may come back."""
+    if error is None:
+        return "end"
+    if isinstance(error, RunStopped):
+        return "stop"
+    return "interrupt" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "fail"

@@ -47,7 +47,8 @@ class Record:
     role: str
     """Whom a delegation is for; otherwise whose record it is."""
     event: str | None = None
-    """Of members: begin, save (a checkpoint), end, stop, fail. Of frontiers: round (of a play), play (is over), step
+    """Of members: begin, save (a checkpoint), end, stop,
+    interrupt (by a signal), fail. Of frontiers: round (of a play), play (is over), step
     (is closed)."""
     of: str | None = None
     """Hash of the record that this one answers, or stands below: a return's delegation, a sub-call's own call."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from mgrpo_lightning.errors import ConfigurationError, MgrpoError, RunStopped
+from mgrpo_lightning.errors import ConfigurationError, Interrupted, MgrpoError, RunStopped
 from mgrpo_lightning.store.disk import TRIES, Disk
 from mgrpo_lightning.store.exchange import Exchange, PeerLost
 from mgrpo_lightning.store.tail import Tail
@@ -47,6 +48,22 @@ def test_who_waits_never_takes_an_earlier_life_for_the_last(tmp_path: Path, endi
     looks = iter([None, None, "there"])
     assert main.until(lambda: next(looks), "a report") == "there"
     main.close()
+
+
+@pytest.mark.parametrize("ending", [Interrupted(signal.SIGTERM), KeyboardInterrupt()])
+def test_a_peer_that_a_signal_interrupts_has_stopped_and_is_waited_for_where_that_is_asked(
+    tmp_path: Path, ending: BaseException
+) -> None:
+    root = tmp_path / "store"
+    main = Exchange(root, "main", peers=["searcher"])
+    patient = Exchange(root, "reader", peers=["searcher"], on_loss="wait")
+    Exchange(root, "searcher", peers=[]).close(ending)
+    with pytest.raises(RunStopped, match=r"role 'searcher' has stopped while 'main' waits for a report.*--ckpt_path"):
+        main.until(lambda: None, "a report")
+    looks = iter([None, None, "there"])
+    assert patient.until(lambda: next(looks), "a report") == "there"
+    main.close()
+    patient.close()
 
 
 def test_a_peer_is_past_a_play_when_it_is_at_a_later_one(tmp_path: Path) -> None:

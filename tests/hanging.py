@@ -1,0 +1,59 @@
+"""The toy task with a tool that hangs for as long as a file says so."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from typing_extensions import override
+
+from mgrpo_lightning.tools.base import Tool, function_tool
+from tests import toy
+
+FIRST = 6
+"""Calls before the first that hangs."""
+
+
+class HangingTask(toy.ToyTask):
+    """Its tool hangs in an await, in a thread, or in C with the interpreter held.
+
+    Args:
+        kind: Where.
+        folder: In which the file ``hang`` makes it hang; the tool makes ``hangs`` when it does.
+    """
+
+    def __init__(self, kind: Literal["await", "thread", "interpreter"] = "await", folder: str = ".") -> None:
+        self.kind = kind
+        self.folder = Path(folder)
+
+    @override
+    def tools(self) -> Mapping[str, Tool]:
+        calls = itertools.count()
+
+        def hangs() -> bool:
+            if next(calls) < FIRST or not (self.folder / "hang").exists():
+                return False
+            (self.folder / "hangs").touch()
+            return True
+
+        async def search(query: str) -> str:
+            """Look a number up."""
+            if hangs():
+                await asyncio.sleep(3600)
+            return toy.search(query)
+
+        def blocking(query: str) -> str:
+            """Look a number up."""
+            if hangs() and self.kind == "thread":
+                time.sleep(3600)
+            elif (self.folder / "hangs").exists() and (self.folder / "hang").exists():
+                re.fullmatch(r"(a+)+b", "a" * 40)
+            return toy.search(query)
+
+        blocking.__name__ = "search"
+        return {"search": function_tool(search) if self.kind == "await" else function_tool(blocking, apart=True)}
