@@ -14,9 +14,10 @@ from rich.table import Column, Table
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.chat import Chat
-from mgrpo_lightning.policy.loading import load_tokenizer
+from mgrpo_lightning.policy.loading import load_config, load_tokenizer
 from mgrpo_lightning.policy.memory import MemoryPlan, adapter_parameters, meta_model, plan
 from mgrpo_lightning.policy.policy import refuse_biased_training
+from mgrpo_lightning.policy.supported import refuse_unsupported
 from mgrpo_lightning.tools.base import wanted_tools
 
 
@@ -38,6 +39,8 @@ def dry_run(
     for name, config in model.roles.items():
         refuse_biased_training(name, config)
         Chat(load_tokenizer(config.base_model), config.chat_template)
+        if config.endpoint is None:
+            refuse_unsupported(load_config(config.base_model), config.base_model, context=config.limits.context)
     wanted_tools(model.roles, data.task.tools())
     memory = planned(model, data, on_gpu=on_gpu)
     console.print(_roles_table(model, data.queries_per_step * data.rollouts_per_query))

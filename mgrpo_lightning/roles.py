@@ -211,6 +211,16 @@ class RoleConfig:
             )
 
 
+def longest_row(roles: Mapping[str, RoleConfig], base_model: str) -> int:
+    """Tokens of the longest row that a base computes: the largest ``limits.context`` of the roles on it.
+
+    Args:
+        roles: The team.
+        base_model: As the team file says it; at least one role has it.
+    """
+    return max(role.limits.context for role in roles.values() if role.base_model == base_model)
+
+
 def main_role(roles: Mapping[str, RoleConfig]) -> str:
     """The one role nobody calls: it gets the question and gives the answer. Of equals, the one that names the others.
 

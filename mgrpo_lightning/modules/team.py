@@ -24,7 +24,7 @@ from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import Base, load_base, load_tokenizer
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.ranks import refuse_apart
-from mgrpo_lightning.roles import RoleConfig, main_role
+from mgrpo_lightning.roles import RoleConfig, longest_row, main_role
 from mgrpo_lightning.sharing import adapter_owners, refuse_split_adapters
 from mgrpo_lightning.trajectory import Group
 
@@ -162,6 +162,7 @@ class TeamModule(LightningModule):
                     compute_dtype=self.compute_dtype,
                     device=self.device,
                     dense_copy=self.dense_copy,
+                    context=longest_row(self.roles, config.base_model),
                 )
             owner = None if self._owners[name] == name else self.policies[self._owners[name]]
             self.policies[name] = Policy(name, config, bases[config.base_model], seed=self.seed, owner=owner)

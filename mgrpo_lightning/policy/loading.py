@@ -12,9 +12,11 @@ from typing import Literal
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -25,8 +27,10 @@ from mgrpo_lightning.policy.dense import DenseCopy
 from mgrpo_lightning.policy.foreign import refuse_code, refuse_pickles
 from mgrpo_lightning.policy.forest_attention import attend_by_forest
 from mgrpo_lightning.policy.head import check_head
+from mgrpo_lightning.policy.passes import check_passes, clear_pass_error
 from mgrpo_lightning.policy.quantised import refuse_unquantised
 from mgrpo_lightning.policy.source import source_of
+from mgrpo_lightning.policy.supported import num_positions, refuse_unsupported
 
 Quantization = Literal["nf4", "none"]
 
@@ -69,6 +73,7 @@ def load_base(
     compute_dtype: torch.dtype,
     device: torch.device | str = "cpu",
     dense_copy: bool = False,
+    context: int | None = None,
 ) -> Base:
     """Load ``name`` onto one device, frozen.
 
@@ -78,13 +83,18 @@ def load_base(
         compute_dtype: Type of activations and of every weight that is not 4-bit.
         device: The one device that gets the whole base.
         dense_copy: Keep a dense copy of the linear layers; see ``DenseCopy`` and ``Policy.updating``.
+        context: Tokens of the longest row that will be sampled or trained on: the largest ``limits.context`` of its
+            roles. None: as many as its config has positions for.
 
     Raises:
         ConfigurationError: There is no such model, it is an adapter, a pickle or needs code of its own, it cannot be
-            loaded, its logits or attention are made in an unknown way, or it is not in 4 bit although that was asked
-            for.
+            loaded, its numbers depend on the pass that computes them, its logits or attention are made in an unknown
+            way, or it is not in 4 bit although that was asked for.
     """
     source = source_of(name)
+    settings = load_config(name)
+    context = num_positions(settings) if context is None else context
+    refuse_unsupported(settings, name, context=context)
     config = None
     if quantization == "nf4":
         config = BitsAndBytesConfig(
@@ -94,8 +104,6 @@ def load_base(
             bnb_4bit_compute_dtype=compute_dtype,
         )
     with clear_load_error(name):
-        refuse_code(source, name)
-        refuse_pickles(source, name)
         model = AutoModelForCausalLM.from_pretrained(
             source,
             quantization_config=config,
@@ -107,12 +115,31 @@ def load_base(
     tokenizer = load_tokenizer(name)
     model.requires_grad_(False).eval()
     _keep_one_layout(model)
-    check_head(model, name)
-    attend_by_forest(model, name)
+    with clear_pass_error(model, name):
+        check_head(model, name)
+        attend_by_forest(model, name)
+        check_passes(model, name, context=context)
     if quantization == "nf4":
         refuse_unquantised(model, name)
         _let_go_of_the_file(model)
     return Base(name=name, model=model, tokenizer=tokenizer, dense=DenseCopy(model) if dense_copy else None)
+
+
+def load_config(name: str) -> PreTrainedConfig:
+    """The config of a base, without its weights.
+
+    Args:
+        name: ``pocket``, a folder, or a hub name.
+
+    Raises:
+        ConfigurationError: There is none, it cannot be read, or it is an adapter, a pickle or needs code of its own.
+    """
+    source = source_of(name)
+    with clear_load_error(name):
+        refuse_code(source, name)
+        refuse_pickles(source, name)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    return config
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

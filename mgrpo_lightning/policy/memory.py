@@ -12,16 +12,15 @@ from functools import partial
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from mgrpo_lightning.policy.foreign import refuse_code, refuse_pickles
 from mgrpo_lightning.policy.forest import LAID_OUT
-from mgrpo_lightning.policy.loading import Quantization, clear_load_error
+from mgrpo_lightning.policy.loading import Quantization, clear_load_error, load_config
 from mgrpo_lightning.policy.logprobs import LOGITS
 from mgrpo_lightning.policy.onednn import multiplies
 from mgrpo_lightning.policy.sampling.slots import bytes_per_token
 from mgrpo_lightning.policy.sampling.transformers import PREFILL_TOKENS
-from mgrpo_lightning.policy.source import source_of
+from mgrpo_lightning.policy.supported import empty_model
 from mgrpo_lightning.roles import AdapterConfig, RoleConfig
 
 BLOCK = 64
@@ -63,14 +62,9 @@ def meta_model(name: str) -> PreTrainedModel:
     Raises:
         ConfigurationError: There is no such model, or it is an adapter, a pickle or needs code of its own.
     """
-    source = source_of(name)
+    config = load_config(name)
     with clear_load_error(name):
-        refuse_code(source, name)
-        refuse_pickles(source, name)
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return model
+        return empty_model(config)
 
 
 def adapter_parameters(model: PreTrainedModel, adapter: AdapterConfig) -> int:

@@ -36,7 +36,7 @@ class SlotCache(Cache):
         self._fresh = False
         self._span = 0
         self._positions: Tensor = torch.empty(0, dtype=torch.int64)
-        self._index: Tensor | None = None
+        self._index: dict[int, Tensor] = {}  # by key/value heads: layers may differ in them
 
     def reserve(self, num_slots: int, capacity: int) -> None:
         """Make room for rows and tokens; what is there stays."""
@@ -64,7 +64,7 @@ class SlotCache(Cache):
         self._view = slice(rows.start, rows.stop) if isinstance(rows, range) else None
         self._rows = torch.as_tensor(list(rows), device=self._device)
         self._positions = offsets[:, None] + torch.arange(num_tokens, device=self._device)
-        self._index = None
+        self._index = {}
         self._fresh = not bool(offsets.any())
         self._span = int(offsets.max()) + num_tokens
         assert self._span <= self.capacity, "reserve() comes first"
@@ -85,12 +85,14 @@ class SlotCache(Cache):
             self._stores.append(
                 (key_states.new_zeros(shape), value_states.new_zeros(*shape[:3], value_states.shape[-1]))
             )
-        if self._index is None:
+        index = self._index.get(heads)
+        if index is None:
             row_heads = self._rows[:, None] * heads + torch.arange(heads, device=self._device)
-            self._index = (row_heads[:, :, None] * self.capacity + self._positions[:, None]).reshape(-1)
+            index = (row_heads[:, :, None] * self.capacity + self._positions[:, None]).reshape(-1)
+            self._index[heads] = index
         keys, values = self._stores[layer_idx]
-        keys.view(-1, size).index_copy_(0, self._index, key_states.reshape(-1, size))
-        values.view(-1, values.shape[-1]).index_copy_(0, self._index, value_states.reshape(-1, values.shape[-1]))
+        keys.view(-1, size).index_copy_(0, index, key_states.reshape(-1, size))
+        values.view(-1, values.shape[-1]).index_copy_(0, index, value_states.reshape(-1, values.shape[-1]))
         if self._fresh:
             return key_states, value_states
         return self._read(keys), self._read(values)

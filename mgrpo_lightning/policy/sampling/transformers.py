@@ -45,7 +45,7 @@ class TransformersSampler:
             conversations that wait for a tool are computed again; None: no bound.
 
     Raises:
-        ConfigurationError: The model has layers without full attention, or the bound is below two full conversations.
+        ConfigurationError: The bound is below two full conversations.
     """
 
     exact = True
@@ -56,20 +56,6 @@ class TransformersSampler:
         self.name = policy.role
         self._scheduler = scheduler
         self._model = policy.base.model
-        config = self._model.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-        if window and not getattr(config, "layer_types", None) and window < policy.config.limits.context:
-            raise ConfigurationError(
-                f"base_model {policy.base.name!r} sees {window} tokens back, less than the role's limits.context of "
-                f"{policy.config.limits.context}.",
-                hint=f"set limits.context to {window} at most, or take a model with full attention in every layer.",
-            )
-        if kinds:
-            raise ConfigurationError(
-                f"base_model {policy.base.name!r} has layers of kind {sorted(kinds)}, which this sampler cannot cache.",
-                hint="take a model with full attention in every layer, for instance Llama, Qwen2.5 or Qwen3.",
-            )
         self._cache = SlotCache(self._model.dtype, policy.device)
         self._rows = Rows(self._cache)
         self._budget = self._tokens_of(cache_bytes)
@@ -215,7 +201,8 @@ class TransformersSampler:
             width = max(map(len, parts))
             ids = torch.tensor([part + [0] * (width - len(part)) for part in parts], device=self.policy.device)
             offsets = torch.tensor([sequences[i].cached for i in chunk], device=self.policy.device)
-            states = self._forward([sequences[i].row or 0 for i in chunk], ids, offsets)
+            longest = max(ends[i] for i in chunk)
+            states = self._forward([sequences[i].row or 0 for i in chunk], ids, offsets, longest=longest)
             for i, part, state in zip(chunk, parts, states, strict=True):
                 hidden[i] = state[len(part) - 1]
                 sequences[i].cached, sequences[i].version = ends[i], self.policy.version
@@ -228,9 +215,17 @@ class TransformersSampler:
         return torch.stack(hidden) if keep_last else torch.empty(0)
 
     def _forward(
-        self, rows: range | list[int], ids: Tensor, offsets: Tensor, shared: SharedPrefix | None = None
+        self,
+        rows: range | list[int],
+        ids: Tensor,
+        offsets: Tensor,
+        shared: SharedPrefix | None = None,
+        *,
+        longest: int | None = None,
     ) -> Tensor:
         positions, mask = self._cache.begin(rows, offsets, ids.shape[1])
+        if longest is not None:  # padding stands behind the context, where a model may know no position
+            positions = positions.clamp(max=longest - 1)
         options = {} if shared is None else {"shared_prefix": shared}
         return hidden_states(
             self._model,

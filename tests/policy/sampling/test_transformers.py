@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from mgrpo_lightning.errors import ConfigurationError, MgrpoError
+from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.policy import forest_attention, shared_prefix
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.logprobs import action_logprobs
@@ -21,7 +21,7 @@ from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.policy.shared_prefix import SharedPrefix, attend_shared
-from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, RoleConfig
+from mgrpo_lightning.roles import AdapterConfig, RoleConfig
 from tests.policy.sampling.player import MakePolicy, Spans, play
 
 
@@ -247,28 +247,6 @@ def test_other_models_and_attention_kernels(make_base: Callable[..., Base], fami
     policy = Policy("main", RoleConfig("tiny", adapter=AdapterConfig(rank=2, alpha=4)), base, seed=0)
     stored, fresh = recomputed(policy, play(policy, names=range(5)), temperature=1.0)
     assert float((stored - fresh).abs().max()) <= 1e-4
-
-
-def test_a_window_that_every_layer_has_is_refused_where_the_context_is_longer(make_base: Callable[..., Base]) -> None:
-    """As Mistral's: its prompts would be read with the window, and all else without."""
-    base = make_base()
-    base.model.config.sliding_window = 64
-    for context, fits in ((64, True), (65, False)):
-        role = RoleConfig(base.name, limits=LimitsConfig(context=context, new_tokens=16))
-        policy = Policy(f"main_{context}", role, base, seed=0)
-        if fits:
-            TransformersSampler(policy, Scheduler("rounds"))
-        else:
-            with pytest.raises(ConfigurationError, match=r"sees 64 tokens back.*HINT: set limits.context to 64"):
-                TransformersSampler(policy, Scheduler("rounds"))
-
-
-def test_sliding_windows_are_refused(make_base: Callable[..., Base]) -> None:
-    base = make_base()
-    base.model.config.layer_types = ["full_attention", "sliding_attention"]
-    policy = Policy("main", RoleConfig(base.name), base, seed=0)
-    with pytest.raises(ConfigurationError, match=r"sliding_attention.*HINT"):
-        TransformersSampler(policy, Scheduler("rounds"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -1,0 +1,110 @@
+"""Whether a loaded base computes the same in every pass: alone, beside a row that ends at the context, with a cache.
+
+A few short passes over the real weights. What a config tells is refused before (``supported.py``); this finds what it
+does not tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.head import hidden_states
+from mgrpo_lightning.policy.sampling.slots import SlotCache
+from mgrpo_lightning.policy.supported import TAKE
+
+TOKENS = 20
+"""Of each row; rows at the end of the context have these positions there, not more tokens."""
+
+
+@contextmanager
+def clear_pass_error(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Say of whatever an architecture raises in a pass that it cannot be used, in one sentence.
+
+    Args:
+        model: The base.
+        name: As the team file says it.
+
+    Raises:
+        ConfigurationError: In place of the architecture's error. A device that is out of memory stays what it is.
+    """
+    try:
+        yield
+    except (ConfigurationError, torch.OutOfMemoryError):
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ConfigurationError(
+            f"base_model {name!r} ({type(model).__name__}) cannot compute rows at positions of their own ({said}).",
+            hint=TAKE,
+        ) from error
+
+
+@torch.no_grad()
+def check_passes(model: PreTrainedModel, name: str, *, context: int) -> None:
+    """Require that a row is computed alike alone, beside a row that ends at the context, and in pieces with a cache.
+
+    Args:
+        model: A base as loaded.
+        name: As the team file says it.
+        context: Tokens of the longest row.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    ids = (torch.arange(1, 2 * TOKENS + 1, device=model.device).view(2, -1) * 7919) % vocabulary
+    first = torch.arange(TOKENS, device=model.device)
+    positions = torch.stack([first, first + max(context - TOKENS, 0)])
+    row, last = (
+        hidden_states(model, ids[i : i + 1], position_ids=positions[i : i + 1], attention_mask=_causal(model, 1))[0]
+        for i in range(2)
+    )
+    cut = hidden_states(model, ids[:1, :-4])[0]
+    _require(row[:-4], cut, model, name, "a token's numbers depend on the tokens behind it")
+    both = hidden_states(model, ids, position_ids=positions, attention_mask=_causal(model, 2))
+    why = f"a row's numbers depend on the longest row of its pass, and rows may have {context} tokens"
+    for alone, beside in zip((row, last), both, strict=True):
+        _require(alone, beside, model, name, why)
+    cached = _in_pieces(model, ids)
+    _require(row[-4:], cached[0], model, name, "a row read in pieces, with a cache, gets other numbers")
+    plain = hidden_states(model, ids[1:])[0]
+    _require(plain[-4:], cached[1], model, name, "a row read in pieces, with a cache, gets other numbers")
+
+
+def _in_pieces(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """The states of the last four tokens, read as the sampler does: of rows that had different lengths before."""
+    cache = SlotCache(model.dtype, model.device)
+    cache.reserve(2, TOKENS + 8)
+    starts = torch.tensor([TOKENS - 4, TOKENS - 9], device=model.device)
+    pieces: tuple[tuple[range | list[int], list[int], Tensor], ...] = (
+        ([0], [0], ids[:1, : starts[0]]),
+        ([1], [0], ids[1:, : starts[1]]),
+        ([1], [int(starts[1])], ids[1:, int(starts[1]) : -4]),
+        (range(2), [TOKENS - 4, TOKENS - 4], ids[:, -4:]),
+    )
+    for rows, offsets, piece in pieces:
+        at, mask = cache.begin(rows, torch.tensor(offsets, device=model.device), piece.shape[1])
+        states = hidden_states(
+            model, piece, position_ids=at, attention_mask=mask, past_key_values=cache, use_cache=True
+        )
+    return states
+
+
+def _causal(model: PreTrainedModel, rows: int) -> Tensor:
+    """A mask of our own: transformers takes positions that do not start at 0 for packed rows."""
+    hidden = torch.full((rows, 1, TOKENS, TOKENS), -torch.inf, dtype=model.dtype, device=model.device)
+    return hidden.triu(1)
+
+
+def _require(states: Tensor, other: Tensor, model: PreTrainedModel, name: str, otherwise: str) -> None:
+    distance = float((states.float() - other.float()).norm() / states.float().norm())
+    if not distance <= (5e-2 if model.dtype == torch.bfloat16 else 1e-2):
+        raise ConfigurationError(
+            f"base_model {name!r} ({type(model).__name__}): {otherwise} (by {distance:.1g} of their norm).", hint=TAKE
+        )
