@@ -104,7 +104,6 @@ def load_base(
             bnb_4bit_compute_dtype=compute_dtype,
         )
     with clear_load_error(name):
-        refuse_pickles(source, name)
         model = AutoModelForCausalLM.from_pretrained(
             source,
             quantization_config=config,
@@ -133,11 +132,12 @@ def load_config(name: str) -> PreTrainedConfig:
         name: ``pocket``, a folder, or a hub name.
 
     Raises:
-        ConfigurationError: There is none, it needs code of its own, or it cannot be read.
+        ConfigurationError: There is none, it cannot be read, or it is an adapter, a pickle or needs code of its own.
     """
     source = source_of(name)
     with clear_load_error(name):
         refuse_code(source, name)
+        refuse_pickles(source, name)
         config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     return config
 

@@ -14,14 +14,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from mgrpo_lightning.policy.foreign import refuse_pickles
 from mgrpo_lightning.policy.forest import LAID_OUT
 from mgrpo_lightning.policy.loading import Quantization, clear_load_error, load_config
 from mgrpo_lightning.policy.logprobs import LOGITS
 from mgrpo_lightning.policy.onednn import multiplies
 from mgrpo_lightning.policy.sampling.slots import bytes_per_token
 from mgrpo_lightning.policy.sampling.transformers import PREFILL_TOKENS
-from mgrpo_lightning.policy.source import source_of
 from mgrpo_lightning.policy.supported import empty_model
 from mgrpo_lightning.roles import AdapterConfig, RoleConfig
 
@@ -66,7 +64,6 @@ def meta_model(name: str) -> PreTrainedModel:
     """
     config = load_config(name)
     with clear_load_error(name):
-        refuse_pickles(source_of(name), name)
         return empty_model(config)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,8 +69,7 @@ def refuse_unsupported(config: PreTrainedConfig, name: str, *, context: int) -> 
     """
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise _refused(name, type(config).__name__, "is no causal language model of transformers")
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    kind = kind[0] if isinstance(kind, tuple) else kind
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if config.is_encoder_decoder:
         raise _refused(name, kind.__name__, "is an encoder with a decoder")
     if getattr(kind, "_is_stateful", False):
@@ -172,16 +172,15 @@ def _length_dependent(model: nn.Module) -> Iterator[tuple[str, int]]:
     The modules say it, not the config: Hunyuan calls a scaling ``dynamic`` that it makes a fixed one.
     """
     for module in model.modules():
-        types = getattr(module, "rope_type", None)
+        rotary: Any = module  # it has what its class gave it
+        types = getattr(rotary, "rope_type", None)
         for layer, rope in types.items() if isinstance(types, dict) else [(None, types)]:
             if rope == "longrope":
-                parameters = module.config.rope_parameters
-                yield (
-                    rope,
-                    int((parameters if layer is None else parameters[layer])["original_max_position_embeddings"]),
-                )
+                settings = rotary.config.rope_parameters
+                settings = settings if layer is None else settings[layer]
+                yield rope, int(settings["original_max_position_embeddings"])
             elif isinstance(rope, str) and "dynamic" in rope:
-                yield rope, int(module.original_max_seq_len)
+                yield rope, int(rotary.original_max_seq_len)
 
 
 def _refused(name: str, kind: str, reason: str, hint: str = TAKE) -> ConfigurationError:
