@@ -109,6 +109,16 @@ class Facts:
         return frozenset(found)
 
 
+@functools.cache
+def facts_of(world: World) -> Facts:
+    """The facts of a world; every caller shares one copy.
+
+    Args:
+        world: Its pages.
+    """
+    return Facts(world)
+
+
 def _unaccented(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
 

@@ -10,7 +10,7 @@ from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.tasks.base import Question, Script, Split, Task
 from mgrpo_lightning.tasks.factbook.comparing import parse_comparison, with_more
 from mgrpo_lightning.tasks.factbook.demonstrator import Demonstrator
-from mgrpo_lightning.tasks.factbook.facts import Facts
+from mgrpo_lightning.tasks.factbook.facts import facts_of
 from mgrpo_lightning.tasks.factbook.paths import MAX_HOPS
 from mgrpo_lightning.tasks.factbook.questions import generate
 from mgrpo_lightning.tasks.factbook.split import ORDER, split_of
@@ -48,7 +48,7 @@ class Factbook(Task):
     ) -> None:
         _check(hops, comparisons, max_questions)
         world = load_world()
-        self.facts = Facts(world)
+        self.facts = facts_of(world)
         self._tools = world.tools(backend)
         self._demonstrator = Demonstrator(mistakes, closed=held_out())
         self._hops = tuple(hops)

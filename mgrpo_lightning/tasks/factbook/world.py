@@ -13,7 +13,7 @@ from pathlib import Path
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.tasks.factbook.cleaning import LINK_FIELDS
 from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.tools.search import Passage, make_backend, search_tool
+from mgrpo_lightning.tools.search import Passage, SearchBackend, make_backend, search_tool
 from mgrpo_lightning.tools.visit import Document, visit_tool
 
 SNAPSHOT = Path(__file__).with_name("snapshot.jsonl.xz")
@@ -102,7 +102,13 @@ class World:
             backend: Name of the search backend.
         """
         documents = {url: Document(page.title, page.passages) for url, page in self.pages.items()}
-        return {"search": search_tool(make_backend(backend, self.passages())), "visit": visit_tool(documents)}
+        return {"search": search_tool(_index(self, backend)), "visit": visit_tool(documents)}
+
+
+@functools.cache
+def _index(world: World, backend: str) -> SearchBackend:
+    """A search index, made once and only read: it takes a second."""
+    return make_backend(backend, world.passages())
 
 
 def _linked(page: Page, by_title: Mapping[str, str]) -> Page:
