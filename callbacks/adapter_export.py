@@ -9,12 +9,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from mgrpo_lightning.atomic import atomic_folder
-from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.ranges import Count, ranged
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
 
 
+@ranged("export")
 class AdapterExport(Callback):
     """Writes every role's adapter as a PEFT folder at the end of a fit, and while it runs if asked to.
 
@@ -30,11 +31,7 @@ class AdapterExport(Callback):
         ConfigurationError: ``every_n_steps`` is below 1.
     """
 
-    def __init__(self, dirpath: str | None = None, every_n_steps: int | None = None) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ConfigurationError(
-                f"every_n_steps is {every_n_steps}.", hint="give at least 1, or null for the end only."
-            )
+    def __init__(self, dirpath: str | None = None, every_n_steps: Count | None = None) -> None:
         self.dirpath = dirpath
         self.every_n_steps = every_n_steps
         self._exported_step: int | None = None

@@ -13,8 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from mgrpo_lightning.data.batch import TeamBatch
-from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.figures import log_figures
+from mgrpo_lightning.ranges import Count, Share, Weight, ranged
 from mgrpo_lightning.roles import RewardConfig, RoleConfig
 from mgrpo_lightning.trajectory import Group, Score
 
@@ -35,6 +35,7 @@ class CollapseWarning(UserWarning):
     """A figure that a healthy team keeps up fell below its bound."""
 
 
+@ranged("alarm")
 class CollapseAlarm(Callback):
     """Watches each role's training rollouts, logs what it sees, and warns once per episode of trouble.
 
@@ -51,10 +52,8 @@ class CollapseAlarm(Callback):
     """
 
     def __init__(
-        self, window: int = 5, min_reward_std: float = 0.01, min_calls: float = 0.2, min_format: float = 0.5
+        self, window: Count = 5, min_reward_std: Share = 0.01, min_calls: Weight = 0.2, min_format: Share = 0.5
     ) -> None:
-        if window < 1:
-            raise ConfigurationError(f"the alarm's window is {window}.", hint="give at least 1 step.")
         self.window = window
         self.bounds = {"reward_std": min_reward_std, "calls_per_rollout": min_calls, "format_rate": min_format}
         self._values: dict[str, deque[float]] = {}

@@ -11,6 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
+from mgrpo_lightning.ranges import Count, ranged
+
 if TYPE_CHECKING:
     from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
     from mgrpo_lightning.modules.team import TeamModule
@@ -19,6 +21,7 @@ OUTCOMES = ("exact_match", "f1", "accuracy", "calls_per_rollout", "tokens_per_ro
 """Of the last validation, what the table of hyperparameters ends with."""
 
 
+@ranged("distributions")
 class Distributions(Callback):
     """Histograms of advantages and log ratios by role, and the run's settings with its outcomes, for runs to compare.
 
@@ -26,8 +29,8 @@ class Distributions(Callback):
         every_n_steps: Steps between histograms.
     """
 
-    def __init__(self, every_n_steps: int = 1) -> None:
-        self.every_n_steps = max(every_n_steps, 1)
+    def __init__(self, every_n_steps: Count = 1) -> None:
+        self.every_n_steps = every_n_steps
 
     @override
     def on_train_batch_end(

@@ -16,6 +16,7 @@ from mgrpo_lightning.callbacks.held_out import HeldOut
 from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.journal import Extra, write_groups
+from mgrpo_lightning.ranges import Count, Number, ranged
 from mgrpo_lightning.ratios import write_ratios
 from mgrpo_lightning.trajectory import Group
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
 
 
+@ranged("rollout_log")
 class RolloutLog(HeldOut):
     """Writes the journal of every step before its update, so that a crash loses no finished rollout.
 
@@ -42,9 +44,7 @@ class RolloutLog(HeldOut):
             run is resumed.
     """
 
-    def __init__(self, dirpath: str | None = None, every_n_steps: int = 1, texts: int = 2) -> None:
-        if every_n_steps < 1:
-            raise ConfigurationError(f"every_n_steps is {every_n_steps}.", hint="give at least 1.")
+    def __init__(self, dirpath: str | None = None, every_n_steps: Count = 1, texts: Number = 2) -> None:
         super().__init__()
         self.dirpath = dirpath
         self.every_n_steps = every_n_steps

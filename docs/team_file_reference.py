@@ -5,20 +5,22 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import re
 import textwrap
+import typing
 from collections.abc import Iterator
 from typing import Any
 
 from docstring_parser import parse
 
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
-from mgrpo_lightning.cli import RunConfig
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.data.peers import PeersConfig
 from mgrpo_lightning.data.selection import SelectionConfig
 from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.endpoint import EndpointConfig
 from mgrpo_lightning.modules.team import TeamModule
+from mgrpo_lightning.ranges import ranges_of
 from mgrpo_lightning.roles import (
     AdapterConfig,
     LimitsConfig,
@@ -28,6 +30,7 @@ from mgrpo_lightning.roles import (
     RoleConfig,
     SamplingConfig,
 )
+from mgrpo_lightning.run_config import RunConfig
 from mgrpo_lightning.tasks import Factbook, JsonlTask, Judge
 
 BLOCKS: list[tuple[str, type]] = [
@@ -63,7 +66,7 @@ def _section(place: str, block: type) -> Iterator[str]:
     yield from (f"\n## `{place}`\n", " ".join(first.split()), "", "| key | type | default | |", "|---|---|---|---|")
     keys = _fields(block) if dataclasses.is_dataclass(block) else _arguments(block)
     for name, kind, default, meaning in keys:
-        cells = (f"`{name}`", f"`{kind}`", default, " ".join(meaning.split()))
+        cells = (f"`{name}`", kind, default, " ".join(meaning.split()))
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -83,7 +86,7 @@ def _fields(block: type) -> Iterator[tuple[str, str, str, str]]:
         default: Any = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        yield field.name, str(field.type), _shown(default, dataclasses.MISSING), str(said[field.name])
+        yield field.name, _kind(block, field.name), _shown(default, dataclasses.MISSING), str(said[field.name])
 
 
 def _arguments(block: type) -> Iterator[tuple[str, str, str, str]]:
@@ -91,7 +94,15 @@ def _arguments(block: type) -> Iterator[tuple[str, str, str, str]]:
     said = {one.arg_name: one.description or "" for one in parse(inspect.getdoc(block) or "").params}
     for name, parameter in list(inspect.signature(block).parameters.items()):
         if parameter.kind is not parameter.VAR_KEYWORD:
-            yield name, str(parameter.annotation), _shown(parameter.default, parameter.empty), said[name]
+            yield name, _kind(block, name), _shown(parameter.default, parameter.empty), said[name]
+
+
+def _kind(block: type, name: str) -> str:
+    """The type of a key and the range of its numbers."""
+    hints = typing.get_type_hints(block if dataclasses.is_dataclass(block) else inspect.unwrap(vars(block)["__init__"]))
+    kind = re.sub(r"(\w+\.)+(?=\w)", "", inspect.formatannotation(hints[name]))
+    allowed = ranges_of(block).get(name)
+    return f"`{kind}`" if allowed is None else f"`{kind}`, {allowed}"
 
 
 def _shown(default: object, none: object) -> str:

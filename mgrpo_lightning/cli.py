@@ -38,11 +38,13 @@ from mgrpo_lightning.callbacks import (
 )
 from mgrpo_lightning.checkpointing import FILENAME, AtomicCheckpointIO, last_checkpoint, refuse_two_runs
 from mgrpo_lightning.composition import compose
+from mgrpo_lightning.config_numbers import refuse_numbers
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.data.resuming import played_settings, remove_finished
 from mgrpo_lightning.dry_run import dry_run
 from mgrpo_lightning.errors import STOPPED, Interrupted, MgrpoError, RunStopped
 from mgrpo_lightning.modules.team import TeamModule
+from mgrpo_lightning.modules.trainer_keys import refuse_keys, refuse_trainer
 from mgrpo_lightning.open_step import key_of
 from mgrpo_lightning.run_config import RunConfig, RunConfigCallback, link_run
 from mgrpo_lightning.strategies import team as strategies
@@ -62,21 +64,30 @@ TRAINER_DEFAULTS = {
 }
 
 
+CALLBACKS: dict[str, type[Callback]] = {
+    "checkpoint": TeamCheckpoint,
+    "progress": TeamProgress,
+    "rollout_log": RolloutLog,
+    "alarm": CollapseAlarm,
+    "distributions": Distributions,
+    "export": AdapterExport,
+    "predictions": Predictions,
+    "results": Results,
+    "stop": GracefulStop,
+}
+"""Of every run, by their blocks of the team file."""
+BLOCKS: dict[str, type] = {"run": RunConfig, **CALLBACKS}
+"""What the blocks are that name no class."""
+
+
 class MgrpoCLI(LightningCLI):
     """LightningCLI with a run folder, the package's callbacks, atomic checkpoints and questions on the command line."""
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunConfig, "run")
-        parser.add_lightning_class_args(TeamCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(TeamProgress, "progress")
-        parser.add_lightning_class_args(RolloutLog, "rollout_log")
-        parser.add_lightning_class_args(CollapseAlarm, "alarm")
-        parser.add_lightning_class_args(Distributions, "distributions")
-        parser.add_lightning_class_args(AdapterExport, "export")
-        parser.add_lightning_class_args(Predictions, "predictions")
-        parser.add_lightning_class_args(Results, "results")
-        parser.add_lightning_class_args(GracefulStop, "stop")
+        for name, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, name)
         parser.set_defaults(
             {
                 "checkpoint.filename": FILENAME,
@@ -96,6 +107,14 @@ class MgrpoCLI(LightningCLI):
         return {given: every[given]} if given in every else every
 
     @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        subcommand = self.config.get("subcommand")
+        config = self.config[subcommand] if subcommand else self.config
+        refuse_numbers(config.run, RunConfig, "run")  # first, as model and data have its seed too
+        refuse_numbers(config, BLOCKS, "")
+
+    @override
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
@@ -108,6 +127,7 @@ class MgrpoCLI(LightningCLI):
 
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        refuse_keys(config)
         folder = config["default_root_dir"]
         self.on_gpu = config["accelerator"] in ("gpu", "cuda")
         if config["accelerator"] == "auto":
@@ -150,6 +170,7 @@ class MgrpoCLI(LightningCLI):
     def before_fit(self) -> None:
         """With ``--dry_run``, check and print instead of training."""
         if self._get(self.config_init, "dry_run"):
+            refuse_trainer(self.trainer)
             dry_run(self.model, self.datamodule, on_gpu=self.on_gpu)
             raise SystemExit(0)
 

@@ -6,9 +6,10 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.ranges import Count, Range, Seconds, ranged
 from mgrpo_lightning.services.client import Answer, Patience, Service, UnusableWords, require_http
 from mgrpo_lightning.services.reading import parse_json
 
@@ -19,6 +20,7 @@ OURS = ("model", "messages", "n")
 """Fields of a request that ``parameters`` cannot change."""
 
 
+@ranged("endpoint")
 @dataclass(frozen=True)
 class EndpointConfig:
     """Where a chat model is served, and how patiently it is asked."""
@@ -29,22 +31,19 @@ class EndpointConfig:
     """Name of the model there."""
     key_variable: str | None = None
     """Environment variable with the key; None sends none."""
-    timeout: float = 60.0
+    timeout: Seconds = 60.0
     """Seconds of one try, from connecting to the last byte; then it counts as failed."""
-    attempts: int = 5
+    attempts: Count = 5
     """Tries in all."""
-    backoff: float = 1.0
+    backoff: Annotated[float, Range(0, 3600)] = 1.0
     """Seconds before the second try; doubled for each further one. ``Retry-After`` goes before it."""
-    concurrency: int = 16
+    concurrency: Count = 16
     """Requests in flight at most."""
     parameters: dict[str, Any] | None = None
     """Further fields of every request, as this server wants them; null leaves one out that would be sent, such as
     ``temperature`` or ``max_tokens``. ``stream: true`` reads the answer of a server that only streams."""
 
     def __post_init__(self) -> None:
-        for name, value in (("attempts", self.attempts), ("concurrency", self.concurrency)):
-            if value < 1:
-                raise ConfigurationError(f"the {name} of endpoint {self.url} are {value}.", hint="give at least 1.")
         if taken := [name for name in OURS if name in (self.parameters or {})]:
             raise ConfigurationError(
                 f"the parameters of endpoint {self.url} have {taken[0]!r}.", hint="leave it out: it is set elsewhere."

@@ -5,28 +5,32 @@ These dataclasses are the blocks under ``model.init_args.roles`` of a team file;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from mgrpo_lightning.endpoint import EndpointConfig
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.names import check_roles
+from mgrpo_lightning.ranges import MOST, Count, Number, Range, Share, Temperature, Weight, ranged
 
+Beta = Annotated[float, Range(0, 1, below=True)]
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
+@ranged("adapter")
 @dataclass(frozen=True)
 class AdapterConfig:
     """A role's LoRA adapter."""
 
-    rank: int = 16
+    rank: Annotated[int, Range(1, 65536)] = 16
     """Rank r of the update B A."""
-    alpha: int = 32
+    alpha: Annotated[int, Range(1, 65536)] = 32
     """Scale numerator: the update is multiplied by alpha / rank."""
     target_modules: list[str] = field(default_factory=lambda: list(LINEAR_LAYERS))
     """Names of the linear layers that carry an adapter; an explicit list, so that routers and heads never do."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Range(0, 1, below=True)] = 0.0
     """LoRA dropout of a frozen role's adapter, which has no effect; must be 0 in training (correctness.md 12)."""
     path: str | None = None
     """PEFT folder to start from; ``pocket`` names the embedded model's warm-started adapters. None: B = 0."""
@@ -34,62 +38,56 @@ class AdapterConfig:
     """Another role, whose adapter this one plays with and trains too: one model for both. None: its own."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigurationError(f"adapter rank is {self.rank}.", hint="give a rank of at least 1.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigurationError(f"adapter dropout is {self.dropout}.", hint="give 0 <= dropout < 1.")
         if not self.target_modules:
             raise ConfigurationError("adapter target_modules is empty.", hint=f"for instance {list(LINEAR_LAYERS)}.")
 
 
+@ranged("sampling")
 @dataclass(frozen=True)
 class SamplingConfig:
     """How a role samples. While training, only the temperature may differ from plain sampling (correctness.md 8)."""
 
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Divides the logits; 0 is greedy (validation only)."""
-    top_p: float = 1.0
+    top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
     """Nucleus mass; must be 1 while training."""
-    top_k: int = 0
+    top_k: Number = 0
     """Number of candidates, 0 for all; must be 0 while training."""
 
 
+@ranged("limits")
 @dataclass(frozen=True)
 class LimitsConfig:
     """Budgets of one trajectory. When one runs out the role gets a last turn in which only an answer is legal."""
 
-    turns: int = 6
+    turns: Count = 6
     """Sampled messages per trajectory, the last one included."""
-    new_tokens: int = 256
+    new_tokens: Count = 256
     """Sampled tokens per turn."""
-    calls: int = 8
+    calls: Number = 8
     """Tool calls and delegations per trajectory."""
-    context: int = 4096
+    context: Count = 4096
     """Tokens of the whole trajectory, the context window of the policy."""
-    observation: int = 1024
+    observation: Count = 1024
     """Tokens of one tool result or report; longer ones are cut at a line or sentence border."""
 
 
+@ranged("reward")
 @dataclass(frozen=True)
 class RewardConfig:
     """Weights of the reward components (eq. 4 and 5); 0 switches one off."""
 
-    format: float = 0.1
+    format: Weight = 0.1
     """The trajectory followed the protocol."""
-    correct: float = 0.0
+    correct: Weight = 0.0
     """Main's answer is right."""
-    correct_main: float = 0.0
+    correct_main: Weight = 0.0
     """Main's correctness, copied to each sub trajectory of its rollout."""
-    expert: float = 0.0
+    expert: Weight = 0.0
     """How well the subtask was done, in [0, 1], by a rule or a judge."""
 
 
-def _require(block: object, name: str, field_name: str, hint: str, holds: Callable[[float], bool]) -> None:
-    """Refuse a number of a block; NaN holds to nothing."""
-    if not holds(value := getattr(block, field_name)):
-        raise ConfigurationError(f"{name}.{field_name} is {value}.", hint=hint)
-
-
+@ranged("objective")
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """What a role minimises (eq. 14 to 19 of the paper, and options beside them)."""
@@ -100,54 +98,44 @@ class ObjectiveConfig:
     """Importance ratio per token, its geometric mean over the trajectory, or the product as printed."""
     reduction: Literal["trajectory_mean", "token_mean"] = "trajectory_mean"
     """Token mean inside each trajectory, or one token mean over the batch."""
-    clip_low: float = 0.2
+    clip_low: Annotated[float, Range(0, MOST, "1 or more clips nothing")] = 0.2
     """The ratio is clipped below at 1 - clip_low."""
-    clip_high: float = 0.28
+    clip_high: Annotated[float, Range(0, MOST)] = 0.28
     """The ratio is clipped above at 1 + clip_high."""
     correction: Literal["ratio", "truncated", "none"] = "ratio"
     """For tokens that an older adapter sampled (``lag``). ``ratio``: clipped around the policy that sampled them;
     ``truncated``: their gradient is weighted by current / behaviour, at most ``correction_cap``; ``none``: taken for
     the current policy's."""
-    correction_cap: float = 2.0
+    correction_cap: Annotated[float, Range(0, MOST, above=True)] = 2.0
     """Bound of the ``truncated`` weight."""
-    kl: float = 0.0
+    kl: Annotated[float, Range(0, 1000, "0 is without")] = 0.0
     """Weight of the KL estimate against the frozen start adapter; 0 loads no reference."""
-    std_floor: float = 1e-6
+    std_floor: Annotated[float, Range(0, 1, "rewards that are equal round", above=True)] = 1e-6
     """Groups whose reward std is below this get advantage 0 (and are counted)."""
 
-    def __post_init__(self) -> None:
-        _require(self, "objective", "clip_low", "give at least 0; 1 or more clips nothing.", lambda low: low >= 0)
-        _require(self, "objective", "clip_high", "give at least 0.", lambda high: high >= 0)
-        _require(self, "objective", "correction_cap", "give more than 0.", lambda cap: cap > 0)
-        _require(self, "objective", "kl", "give at least 0; 0 is without.", lambda weight: weight >= 0)
-        _require(self, "objective", "std_floor", "give more than 0: rewards that are equal round.", lambda std: std > 0)
 
-
+@ranged("optimizer")
 @dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW and the learning-rate schedule of one role; the schedule counts that role's own updates."""
 
-    lr: float = 1e-5
+    lr: Annotated[float, Range(0, 10)] = 1e-5
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     """AdamW betas."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Range(0, 100)] = 0.0
     """Decoupled weight decay of the adapter."""
-    clip_norm: float = 1.0
+    clip_norm: Annotated[float, Range(0, math.inf, above=True)] = 1.0
     """Gradient norm bound, per role."""
-    warmup: int = 0
+    warmup: Number = 0
     """Updates of linear warm-up."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
     """Shape after the warm-up, over the run's max_steps."""
-    final: float = 0.1
+    final: Share = 0.1
     """Share of the peak learning rate at the end of a decay."""
 
-    def __post_init__(self) -> None:
-        _require(self, "optimizer", "lr", "give at least 0.", lambda rate: rate >= 0)
-        _require(self, "optimizer", "clip_norm", "give more than 0; .inf bounds nothing.", lambda norm: norm > 0)
-        _require(self, "optimizer", "warmup", "give at least 0.", lambda updates: updates >= 0)
 
-
+@ranged("role")
 @dataclass(frozen=True)
 class RoleConfig:
     """One seat in the team."""
@@ -179,12 +167,12 @@ class RoleConfig:
     """What its update minimises."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How its adapter moves."""
-    slots: int | None = None
+    slots: Count | None = None
     """d of this role: how many slots its calls in a rollout fill; None: ``data.init_args.alignment.slots``."""
-    lag: int = 0
+    lag: Number = 0
     """Steps between play and update: step t trains on what was played in step t - lag, and the last ``lag`` steps'
     play is not trained on. The update then fills what time the next play waits for tools or for other processes."""
-    queue: int | None = None
+    queue: Count | None = None
     """Trajectories of an update, taken from a free-running queue whichever steps they were played in; None: it trains
     on exactly what was played in one step."""
     endpoint: EndpointConfig | None = None
@@ -201,13 +189,9 @@ class RoleConfig:
                 f"the role of {self.endpoint.model!r} at {self.endpoint.url} is trainable.",
                 hint="set trainable: false.",
             )
-        if self.slots is not None and self.slots < 1:
-            raise ConfigurationError(f"slots is {self.slots}.", hint="give d >= 1; the paper has 8.")
-        if self.lag < 0:
-            raise ConfigurationError(f"lag is {self.lag}.", hint="give 0, or steps that an update may come late.")
-        if self.queue is not None and (self.queue < 1 or self.lag):
+        if self.queue is not None and self.lag:
             raise ConfigurationError(
-                f"queue is {self.queue} with lag {self.lag}.", hint="give at least 1 trajectory, and no lag beside it."
+                f"queue is {self.queue} with lag {self.lag}.", hint="give one of them, and leave the other out."
             )
 
 

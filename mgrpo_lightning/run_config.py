@@ -9,12 +9,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from typing_extensions import override
 
+from mgrpo_lightning.ranges import Seed, ranged
 from mgrpo_lightning.store.layout import FOLDER
 
 OF_A_COMMAND = ("ckpt_path", "weights_only", "dry_run")
 """Settings that say how a fit was started, not what it is; the saved config is for every command."""
 
 
+@ranged("run")
 @dataclass(frozen=True)
 class RunConfig:
     """Where a run writes, and its seed."""
@@ -23,7 +25,7 @@ class RunConfig:
     """Folder of the run under the root."""
     root: str = "runs"
     """Folder of all runs."""
-    seed: int = 0
+    seed: Seed = 0
     """Fixes questions, adapters' initial values, sampling and alignment; linked to model and data."""
     role: str | None = None
     """The role that this process plays and trains, in a folder of its own inside the run's, while others play theirs.

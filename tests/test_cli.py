@@ -97,8 +97,11 @@ def test_validate_and_predict_read_a_checkpoint(team: Path, tmp_path: Path, caps
     main(["validate", "--config", str(tmp_path / "runs" / "toy" / "config.yaml"), "--ckpt_path", "last"])
     assert (tmp_path / "runs" / "toy" / "results.json").exists()
     capsys.readouterr()
-    main(["predict", "--config", str(team), "--ckpt_path", "last", "--question", "word 3"])
+    predict = ["predict", "--config", str(team), "--ckpt_path", "last", "--question", "word 3"]
+    main(predict)
     assert "word 3" in capsys.readouterr().out
+    main([*predict, "--trainer.limit_predict_batches=0"])
+    assert "word 3" not in capsys.readouterr().out
 
 
 def test_a_program_fits_with_the_objects_of_a_command_line(team: Path, tmp_path: Path) -> None:

@@ -18,25 +18,25 @@ from hashlib import blake2b
 from typing import Literal
 
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.ranges import Count, ranged
 
 EMPTY = -1
 """What stands in a masked slot."""
 
 
+@ranged("alignment")
 @dataclass(frozen=True)
 class AlignmentConfig:
     """How the calls of a rollout fill its slots."""
 
     mode: Literal["duplicate_drop", "weights"] = "weights"
     """``duplicate_drop`` as printed in the paper, or ``weights``, its expectation."""
-    slots: int = 8
+    slots: Count = 8
     """d, the slots of a rollout; choose it so that about 99% of rollouts make at most d calls."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("duplicate_drop", "weights"):
             raise ConfigurationError(f"alignment mode is {self.mode!r}.", hint="give duplicate_drop or weights.")
-        if self.slots < 1:
-            raise ConfigurationError(f"alignment slots is {self.slots}.", hint="give d >= 1; the paper has 8.")
 
 
 @dataclass(frozen=True)

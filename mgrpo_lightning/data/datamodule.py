@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -28,6 +28,7 @@ from mgrpo_lightning.data.streams import PlayedStream, TrainStream, part_of
 from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.open_step import OpenStep
+from mgrpo_lightning.ranges import Count, Range, Seed, ranged
 from mgrpo_lightning.tasks.base import Question, Task
 from mgrpo_lightning.trajectory import Group
 
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
 
 
+CacheSize = Annotated[float, Range(0, 2**20, above=True)]
+
+
+@ranged("data.init_args")
 class AlignedTrajectoryDataModule(LightningDataModule):
     """Streams one ``TeamBatch`` per optimizer step, played with the adapters as they are at that moment.
 
@@ -56,29 +61,26 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         seed: Fixes questions, sampling and alignment.
 
     Raises:
-        ConfigurationError: A size below 1, or a group of one with the mgrpo objective.
+        ConfigurationError: A number out of its range, or a group of one with the mgrpo objective.
     """
 
     def __init__(
         self,
         task: Task,
-        queries_per_step: int = 8,
-        rollouts_per_query: int = 8,
+        queries_per_step: Count = 8,
+        rollouts_per_query: Count = 8,
         alignment: AlignmentConfig = AlignmentConfig(),  # noqa: B008 - frozen, and --help shows its fields
         schedule: Literal["rounds", "eager"] = "eager",
         source: Literal["policy", "demonstrations"] = "policy",
         validation: ValidationConfig = ValidationConfig(),  # noqa: B008 - as above
         selection: SelectionConfig | None = None,
-        cache_gib: float | None = None,
+        cache_gib: CacheSize | None = None,
         store: str | None = None,
         peers: PeersConfig = PeersConfig(),  # noqa: B008 - as above
         journal: str | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("queries_per_step", queries_per_step), ("rollouts_per_query", rollouts_per_query)):
-            if value < 1:
-                raise ConfigurationError(f"{name} is {value}.", hint="give at least 1.")
         self.task = task
         self.queries_per_step = queries_per_step
         self.rollouts_per_query = rollouts_per_query

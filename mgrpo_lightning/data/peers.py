@@ -9,29 +9,25 @@ from typing import TYPE_CHECKING, Literal
 from lightning.pytorch import Trainer
 
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.ranges import Number, Seconds, ranged
 from mgrpo_lightning.store.exchange import Exchange
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
 
 
+@ranged("peers")
 @dataclass(frozen=True)
 class PeersConfig:
     """What happens when a role that another process plays is gone."""
 
     on_loss: Literal["error", "wait"] = "error"
     """``error``: this process ends and says who is gone; ``wait``: it waits until the role is started again."""
-    lost_after: float = 300.0
+    lost_after: Seconds = 300.0
     """Seconds without a sign of life after which a role is gone; also for one that has not started yet."""
-    keep_steps: int | None = None
+    keep_steps: Number | None = None
     """What is said of older steps is removed from the store, in steps before the oldest checkpoint from which a role
     would go on; null: nothing is. The run's journal keeps every call and report."""
-
-    def __post_init__(self) -> None:
-        if self.keep_steps is not None and self.keep_steps < 0:
-            raise ConfigurationError(
-                f"peers.keep_steps is {self.keep_steps}.", hint="give 0 or more steps, or null to keep all."
-            )
 
 
 def open_exchange(store: Path, trainer: Trainer, peers: PeersConfig) -> Exchange:

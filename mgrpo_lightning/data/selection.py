@@ -13,24 +13,26 @@ from pathlib import Path
 from mgrpo_lightning.agents.scoring import question_scores
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.journal import PREFIXES, read_groups
+from mgrpo_lightning.ranges import Share, ranged
 from mgrpo_lightning.tasks.base import Question
 
 
+@ranged("selection")
 @dataclass(frozen=True)
 class SelectionConfig:
     """Which training questions are asked: those of a validation run's journal with a success rate in a range."""
 
     journal: str
     """Folder of that journal: ``RUN/journal/validate``. Questions that are not in it are not asked."""
-    at_least: float = 0.0
+    at_least: Share = 0.0
     """Smallest share of right rollouts; above 0 leaves out what the team never gets right."""
-    at_most: float = 0.5
+    at_most: Share = 0.5
     """Largest share of right rollouts."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.at_least <= self.at_most <= 1:
+        if self.at_least > self.at_most:
             raise ConfigurationError(
-                f"selection is from {self.at_least} to {self.at_most}.", hint="give 0 <= at_least <= at_most <= 1."
+                f"selection is from {self.at_least} to {self.at_most}.", hint="give at_least <= at_most."
             )
 
 

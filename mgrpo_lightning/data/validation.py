@@ -6,29 +6,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.ranges import Count, Temperature, ranged
 
 
+@ranged("validation")
 @dataclass(frozen=True)
 class ValidationConfig:
     """How a team is evaluated on held-out questions."""
 
     split: Literal["validation", "test", "train"] = "validation"
     """Which split; ``train`` measures what a ``selection`` of training questions needs."""
-    questions: int = 300
+    questions: Count = 300
     """How many of its questions, the first of the split's fixed order."""
-    temperature: float = 0.0
+    temperature: Temperature = 0.0
     """Sampling temperature; 0 is greedy."""
-    per_batch: int = 64
+    per_batch: Count = 64
     """Questions played together."""
-    repeats: int = 1
+    repeats: Count = 1
     """Rollouts of each question; with several, results have avg@k (``accuracy``), pass@k and majority@k."""
 
     def __post_init__(self) -> None:
-        for name in ("questions", "per_batch", "repeats"):
-            if (value := getattr(self, name)) < 1:
-                raise ConfigurationError(f"validation.{name} is {value}.", hint="give at least 1.")
-        if not self.temperature >= 0:
-            raise ConfigurationError(f"validation.temperature is {self.temperature}.", hint="give 0 (greedy) or more.")
         if self.repeats > 1 and self.temperature == 0:
             raise ConfigurationError(
                 f"validation.repeats is {self.repeats} at temperature 0, where all of them are the same.",

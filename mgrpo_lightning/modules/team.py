@@ -16,13 +16,14 @@ from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation, judge_figures
 from mgrpo_lightning.modules.figures import log_figures
-from mgrpo_lightning.modules.precision import refuse_trainers_precision
 from mgrpo_lightning.modules.rates import observe_play, play_rates
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.modules.state import load_optimizer_state, load_role_states, role_states
+from mgrpo_lightning.modules.trainer_keys import refuse_trainer
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import Base, load_base, load_tokenizer
 from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.ranges import Count, Seed, ranged
 from mgrpo_lightning.ranks import refuse_apart
 from mgrpo_lightning.roles import RoleConfig, longest_row, main_role
 from mgrpo_lightning.sharing import adapter_owners, refuse_split_adapters
@@ -31,6 +32,7 @@ from mgrpo_lightning.trajectory import Group
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+@ranged("model.init_args")
 class TeamModule(LightningModule):
     """All roles of a team on shared bases, one adapter, objective, clip and schedule each (manual optimization).
 
@@ -60,11 +62,11 @@ class TeamModule(LightningModule):
         roles: dict[str, RoleConfig],
         quantization: Literal["nf4", "none"] = "nf4",
         compute_dtype: Literal["float32", "bfloat16"] = "float32",
-        token_budget: int = 8192,
+        token_budget: Count = 8192,
         gradient_checkpointing: bool = False,
         dense_copy: bool = False,
         local_roles: list[str] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -143,7 +145,7 @@ class TeamModule(LightningModule):
 
     @override
     def setup(self, stage: str) -> None:
-        refuse_trainers_precision(self.trainer)
+        refuse_trainer(self.trainer)
 
     @override
     def configure_model(self) -> None:

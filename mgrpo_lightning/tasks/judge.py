@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mgrpo_lightning.atomic import cache_path
 from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig
-from mgrpo_lightning.errors import ConfigurationError, ScoringError
+from mgrpo_lightning.errors import ScoringError
+from mgrpo_lightning.ranges import Count, Range, Seconds, Share, ranged
 from mgrpo_lightning.services.client import ServiceFailed
 from mgrpo_lightning.tasks.agreement import Agreement
 from mgrpo_lightning.tasks.verdict import PROMPT_VERSION, read_rubric, read_verdict, rubric_prompt, verdict_prompt
@@ -19,6 +20,7 @@ from mgrpo_lightning.trajectory import Trajectory
 from mgrpo_lightning.unicode import visible
 
 
+@ranged("judge")
 class Judge:
     """Asks a chat model, at temperature 0, and remembers what it said.
 
@@ -39,7 +41,7 @@ class Judge:
             leaves one out, such as ``temperature``. ``stream: true`` is for a server that only streams.
 
     Raises:
-        ConfigurationError: The environment variable is not set, a size is below 1, or a share outside 0 to 1.
+        ConfigurationError: The environment variable is not set, or a number is out of its range.
     """
 
     def __init__(
@@ -47,16 +49,14 @@ class Judge:
         url: str,
         model: str,
         key_variable: str | None = None,
-        timeout: float = 60.0,
-        attempts: int = 5,
-        backoff: float = 1.0,
-        concurrency: int = 16,
+        timeout: Seconds = 60.0,
+        attempts: Count = 5,
+        backoff: Annotated[float, Range(0, 3600)] = 1.0,
+        concurrency: Count = 16,
         cache: str | None = None,
-        audit: float = 0.0,
+        audit: Share = 0.0,
         parameters: dict[str, Any] | None = None,
     ) -> None:
-        if not 0 <= audit <= 1:
-            raise ConfigurationError(f"the judge's audit is {audit}.", hint="give a share from 0 to 1.")
         config = EndpointConfig(url, model, key_variable, timeout, attempts, backoff, concurrency, parameters)
         self._endpoint = ChatEndpoint(config, "judge")
         self.model = model

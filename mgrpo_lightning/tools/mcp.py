@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 from typing_extensions import override
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.ranges import Seconds, ranged
 from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.tools.declared import declared
 from mgrpo_lightning.tools.sets import ToolSet
@@ -38,6 +39,7 @@ MOST_PAGES = 100
 """Of a server's list of tools."""
 
 
+@ranged("tools")
 class McpTools(ToolSet):
     """What one server offers.
 
@@ -59,7 +61,7 @@ class McpTools(ToolSet):
         command: Sequence[str] | None = None,
         server: str | None = None,
         only: Sequence[str] | None = None,
-        timeout: float = 60.0,
+        timeout: Seconds = 60.0,
     ) -> None:
         given = {name: one for name, one in (("url", url), ("command", command), ("server", server)) if one}
         if len(given) != 1:

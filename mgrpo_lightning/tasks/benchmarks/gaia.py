@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from typing_extensions import override
 
 from mgrpo_lightning.agents.tree import render
 from mgrpo_lightning.errors import ScoringError
+from mgrpo_lightning.ranges import Range, ranged
 from mgrpo_lightning.tasks.base import UNKNOWN, Question, json_lines
 from mgrpo_lightning.tasks.benchmarks.attachments import attachment_tool
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark, inside
@@ -27,6 +28,7 @@ SOURCE = Source(
 )
 
 
+@ranged("task")
 class Gaia(Benchmark):
     """GAIA in its Parquet layout (since October 2025) or the JSON lines before it.
 
@@ -49,7 +51,7 @@ class Gaia(Benchmark):
         self,
         path: str,
         part: Literal["validation", "test"] = "validation",
-        levels: Sequence[int] = (1, 2, 3),
+        levels: Sequence[Annotated[int, Range(1, 3)]] = (1, 2, 3),
         text_only: bool = False,
         judge: Judge | None = None,
         tools: Sequence[str | ToolSet] = (),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 from typing_extensions import override
 
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.ranges import Count, Range, Seed, Share, ranged
 from mgrpo_lightning.tasks.base import Question, Script, Split, Task
 from mgrpo_lightning.tasks.factbook.comparing import parse_comparison, with_more
 from mgrpo_lightning.tasks.factbook.demonstrator import Demonstrator
@@ -19,7 +21,10 @@ from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.trajectory import Trajectory
 
+Hops = Annotated[int, Range(1, MAX_HOPS)]
 
+
+@ranged("task")
 class Factbook(Task):
     """Questions over the vendored Factbook, split by the answer's country.
 
@@ -39,14 +44,14 @@ class Factbook(Task):
 
     def __init__(
         self,
-        hops: Sequence[int] = (1, 2),
+        hops: Sequence[Hops] = (1, 2),
         comparisons: bool = False,
-        max_questions: int | None = None,
-        seed: int = 0,
+        max_questions: Count | None = None,
+        seed: Seed = 0,
         backend: str = "fts5",
-        mistakes: dict[str, float] | None = None,
+        mistakes: dict[str, Share] | None = None,
     ) -> None:
-        _check(hops, comparisons, max_questions)
+        _check(hops, comparisons)
         world = load_world()
         self.facts = facts_of(world)
         self._tools = world.tools(backend)
@@ -104,12 +109,8 @@ def held_out() -> frozenset[str]:
     return frozenset(url for url in load_world().pages if split_of(url) != "train")
 
 
-def _check(hops: Sequence[int], comparisons: bool, max_questions: int | None) -> None:
-    if bad := [n for n in hops if not 1 <= n <= MAX_HOPS]:
-        raise ConfigurationError(f"hops has {bad[0]!r}.", hint=f"give numbers from 1 to {MAX_HOPS}.")
+def _check(hops: Sequence[int], comparisons: bool) -> None:
     if len(set(hops)) < len(hops):
         raise ConfigurationError(f"hops {list(hops)} names a number twice.", hint="name every number once.")
     if not hops and not comparisons:
         raise ConfigurationError("hops is empty and comparisons is off.", hint="give for instance hops: [1, 2].")
-    if max_questions is not None and max_questions < 1:
-        raise ConfigurationError(f"max_questions is {max_questions}.", hint="give at least 1, or null for all.")

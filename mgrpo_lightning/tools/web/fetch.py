@@ -17,6 +17,7 @@ import httpx2
 
 from mgrpo_lightning.atomic import cache_path
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.ranges import Count, Seconds, ranged
 from mgrpo_lightning.services.reading import UnusableAnswer, read_body
 from mgrpo_lightning.tools.web.decoding import decoded
 from mgrpo_lightning.tools.web.guard import PublicTransport, check_url
@@ -30,17 +31,18 @@ nothing but quoted quotes could be read for hours."""
 AGENT = "mgrpo-lightning (+https://arxiv.org/abs/2511.13288)"
 
 
+@ranged("fetch")
 @dataclass(frozen=True)
 class FetchConfig:
     """What a fetch may cost."""
 
-    timeout: float = 20.0
+    timeout: Seconds = 20.0
     """Seconds for a page, redirects and slow bodies included."""
-    max_bytes: int = 4 * 2**20
+    max_bytes: Count = 4 * 2**20
     """Of a page, as sent and as unpacked."""
-    per_host: int = 2
+    per_host: Count = 2
     """Requests to one host at the same time."""
-    wait: float = 120.0
+    wait: Seconds = 120.0
     """Seconds that a request may wait for those before it to the same host."""
     cache: str | None = None
     """Folder of remembered pages, shared by runs; None remembers nothing."""

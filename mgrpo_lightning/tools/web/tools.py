@@ -7,6 +7,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from mgrpo_lightning.ranges import Count, ranged
 from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.tools.sets import ToolSet
 from mgrpo_lightning.tools.web.engines import EngineName
@@ -15,6 +16,7 @@ from mgrpo_lightning.tools.web.pages import visit_tool
 from mgrpo_lightning.tools.web.search import WebSearch
 
 
+@ranged("tools")
 class WebTools(ToolSet):
     """``search(query)`` and ``visit(url, part)``.
 
@@ -35,8 +37,8 @@ class WebTools(ToolSet):
         engine: EngineName,
         url: str | None = None,
         key_variable: str | None = None,
-        k: int = 5,
-        part: int = 6000,
+        k: Count = 5,
+        part: Count = 6000,
         fetch: FetchConfig = FetchConfig(),  # noqa: B008 - frozen
     ) -> None:
         fetcher = Fetcher(fetch)
@@ -49,6 +51,7 @@ class WebTools(ToolSet):
         return self._tools
 
 
+@ranged("tools")
 class Retriever(ToolSet):
     """``search(query)`` over a retrieval server as Search-R1 has it, which shows whole passages.
 
@@ -58,7 +61,7 @@ class Retriever(ToolSet):
         cache: Folder of remembered answers, shared by runs; None remembers nothing.
     """
 
-    def __init__(self, url: str, k: int = 3, cache: str | None = None) -> None:
+    def __init__(self, url: str, k: Count = 3, cache: str | None = None) -> None:
         self._tools = [WebSearch("retriever", url, k=k, cache=cache).tool()]
 
     @override

@@ -1,0 +1,119 @@
+"""Keys of Lightning's Trainer that cannot hold for a team: each is refused by name, with what to use instead.
+
+A step is one batch, one epoch is the whole run, and each role has its own clip. ``tests/test_trainer_keys.py`` has a
+line for every other key: which test shows that it works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
+
+from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.strategies.team import NAME, TeamStrategy
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key may be."""
+
+    holds: Callable[[Any], bool]
+    hint: str
+
+
+def _only(*values: object) -> Callable[[Any], bool]:
+    # by type too: 1 is a number of batches, 1.0 is all of them
+    return lambda value: any(value is one or (type(value) is type(one) and value == one) for one in values)
+
+
+RULES: Mapping[str, Rule] = {
+    "accelerator": Rule(
+        lambda value: not isinstance(value, str) or value in ("auto", "cpu", "gpu", "cuda"), "give cpu, gpu or auto."
+    ),
+    "strategy": Rule(
+        lambda value: (
+            isinstance(value, TeamStrategy | SingleDeviceStrategy) or value in ("auto", "single_device", NAME)
+        ),
+        "leave it out; several trainer.devices make it mgrpo.",
+    ),
+    "precision": Rule(
+        _only(None, 32, "32", "32-true"),
+        "leave it out, and choose model.init_args.compute_dtype: float32 or bfloat16; trainer.precision would change "
+        "updates and not the sampling.",
+    ),
+    "fast_dev_run": Rule(
+        _only(False, 0), "use --dry_run, or two small steps: --config pkg:debug/fast.yaml behind the team file."
+    ),
+    "max_epochs": Rule(_only(None, -1), "set trainer.max_steps: one epoch is the whole run."),
+    "min_epochs": Rule(_only(None, 0), "leave it out: one epoch is the whole run."),
+    "min_steps": Rule(_only(None), "leave it out: to stop later, give EarlyStopping more patience."),
+    "limit_train_batches": Rule(_only(None, 1.0), "set trainer.max_steps: a batch is a step."),
+    "overfit_batches": Rule(_only(None, 0, 0.0), "give a task of few questions, such as JsonlTask with a short file."),
+    "val_check_interval": Rule(
+        lambda value: value is None or isinstance(value, int | float), "give steps, as in val_check_interval: 50."
+    ),
+    "check_val_every_n_epoch": Rule(
+        _only(None, 1), "set trainer.val_check_interval to steps: one epoch is the whole run."
+    ),
+    "enable_checkpointing": Rule(_only(None, True), "set checkpoint.every_n_train_steps or checkpoint.save_top_k."),
+    "accumulate_grad_batches": Rule(
+        _only(1),
+        "set data.init_args.queries_per_step: a step is one update; model.init_args.token_budget bounds memory.",
+    ),
+    "gradient_clip_val": Rule(_only(None), "set optimizer.clip_norm of each role."),
+    "gradient_clip_algorithm": Rule(_only(None), "set optimizer.clip_norm of each role: it bounds the norm."),
+    "barebones": Rule(_only(False), "leave it out: a run without checkpoints and figures cannot be resumed or read."),
+    "sync_batchnorm": Rule(_only(False), "leave it out: the bases are frozen."),
+    "reload_dataloaders_every_n_epochs": Rule(_only(0), "leave it out: one epoch is the whole run."),
+    "model_registry": Rule(_only(None), "leave it out, and publish what is in the run's `adapters`."),
+}
+"""By key; a key that is not here is Lightning's to check."""
+
+
+def refuse_keys(values: Mapping[str, Any]) -> None:
+    """Refuse values of trainer keys under which a team would not train, or not as its team file says.
+
+    Args:
+        values: By key; keys that are missing are not looked at.
+
+    Raises:
+        ConfigurationError: A value is not allowed.
+    """
+    for key, rule in RULES.items():
+        if key in values and not rule.holds(value := values[key]):
+            raise ConfigurationError(f"trainer.{key} is {value!r}, which cannot hold for a team.", hint=rule.hint)
+
+
+def refuse_trainer(trainer: Trainer) -> None:
+    """Refuse a trainer that was made with such keys.
+
+    Args:
+        trainer: Of the run.
+
+    Raises:
+        ConfigurationError: A value is not allowed, or an EarlyStopping would look when the run is over.
+    """
+    made = {key: getattr(trainer, key) for key in RULES if hasattr(trainer, key)}
+    del made["accelerator"]  # an object by now, of whatever machine is there
+    refuse_keys(made)
+    interval = trainer.val_check_interval
+    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > trainer.max_steps > 0:
+        raise ConfigurationError(
+            f"trainer.val_check_interval is {interval} in a run of {trainer.max_steps} steps.",
+            hint="give at most trainer.max_steps, or trainer.limit_val_batches: 0 for no validation.",
+        )
+    if not trainer.early_stopping_callbacks:
+        return
+    if (isinstance(interval, float) and interval == 1) or not trainer.limit_val_batches:
+        raise ConfigurationError(
+            f"EarlyStopping looks at validations, and there is none before the end: trainer.val_check_interval is "
+            f"{interval}, trainer.limit_val_batches is {trainer.limit_val_batches}.",
+            hint="set trainer.val_check_interval to steps, as in val_check_interval: 10.",
+        )
+    for stopper in trainer.early_stopping_callbacks:
+        # Lightning takes an interval of 1 step for 1.0, all steps, and would look at the end of the run alone.
+        stopper._check_on_train_epoch_end = False
