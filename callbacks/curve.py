@@ -1,4 +1,4 @@
-"""The learning curve of a run as a picture: held-out exact match, or a judge's accuracy, and each role's reward."""
+"""The learning curve of a run as a picture: held-out accuracy, as the task or its judge decided, and roles' rewards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgrpo_lightning.atomic import atomic_path
-from mgrpo_lightning.callbacks.step_line import judged
 
 
 def draw_curve(
@@ -35,18 +34,17 @@ def draw_curve(
 
 
 def _draw_accuracy(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
-    score = "accuracy" if any(map(judged, history)) else "exact_match"
     for level in sorted({level for record in history for level in record["by_level"]}):
         known = [record for record in history if level in record["by_level"]]
-        values = [_drawn(record["by_level"][level][score]) for record in known]
+        values = [_drawn(record["by_level"][level]["accuracy"]) for record in known]
         axes.plot(
             [record["step"] for record in known], values, marker="o", markersize=3, linewidth=1, label=f"level {level}"
         )
     steps = [record["step"] for record in history]
-    axes.plot(steps, [_drawn(record[score]) for record in history], "ko-", linewidth=2, label="all")
+    axes.plot(steps, [_drawn(record["accuracy"]) for record in history], "ko-", linewidth=2, label="all")
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    _finish(axes, f"Held-out {score.replace('_', ' ')}", legend=bool(history))
+    _finish(axes, "Held-out accuracy", legend=bool(history))
 
 
 def _drawn(value: float | None) -> float:

@@ -24,6 +24,7 @@ def step_line(step: int, total: int | None, metrics: Mapping[str, float], roles:
         _join(
             _value(metrics, "calls_per_rollout", "{:.2f} calls"),
             _value(metrics, "tokens_per_rollout", "{:.0f} tokens/rollout"),
+            _value(metrics, "tool_failures", "{:.0f} tool failures") if metrics.get("tool_failures") else "",
         )
     )
     parts.append(
@@ -33,28 +34,19 @@ def step_line(step: int, total: int | None, metrics: Mapping[str, float], roles:
 
 
 def validation_line(result: Mapping[str, Any]) -> str:
-    """One validation run.
+    """One validation run: what the task, or its judge, decided, then what other rules say of the same answers.
 
     Args:
         result: An entry of the root module's ``validation_results``.
     """
-    accuracy = f"| accuracy {result['accuracy']:.1%} " if judged(result) and result["accuracy"] is not None else ""
+    accuracy = "-" if result["accuracy"] is None else f"{result['accuracy']:.1%}"
     formats = " ".join(f"{role} {rate:.0%}" for role, rate in result["format_rate"].items() if rate is not None)
     return (
-        f"held out at step {result['step']} {accuracy}"
-        f"| exact match {result['exact_match']:.1%} of {result['questions']} "
+        f"held out at step {result['step']} | accuracy {accuracy} of {result['questions']} "
+        f"| exact match {result['exact_match']:.1%} "
         f"| f1 {result['f1']:.3f} | gaia {result['gaia']:.1%} | format {formats} "
         f"| {result['calls_per_rollout']:.2f} calls {result['tokens_per_rollout']:.0f} tokens/rollout"
     )
-
-
-def judged(result: Mapping[str, Any]) -> bool:
-    """Whether a judge decided about answers, so that ``accuracy`` says more than any rule.
-
-    Args:
-        result: An entry of the root module's ``validation_results``.
-    """
-    return "judge" in result
 
 
 def _role(role: str, metrics: Mapping[str, float]) -> str:

@@ -50,5 +50,18 @@ class ToolError(MgrpoError):
     """A tool or sub-agent that failed: the policy sees the message as an observation and play goes on."""
 
 
+class ToolBroken(ToolError):
+    """A tool that failed otherwise than by saying so: an exception of another kind, or its time limit.
+
+    Args:
+        message: What the policy sees.
+        where: The frames in which it failed.
+    """
+
+    def __init__(self, message: str, *, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where
+
+
 class ScoringError(MgrpoError):
     """A reward that could not be decided (a judge failed); the sample leaves its group, it is never scored as wrong."""

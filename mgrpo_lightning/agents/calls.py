@@ -14,7 +14,8 @@ from mgrpo_lightning.agents.actions import ToolCall
 from mgrpo_lightning.agents.arguments import check_arguments
 from mgrpo_lightning.agents.prompts import ROLE_SCHEMA, error_text
 from mgrpo_lightning.agents.seat import Seat
-from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.errors import ToolBroken, ToolError
+from mgrpo_lightning.tools.apart import Limit
 from mgrpo_lightning.trajectory import Call
 from mgrpo_lightning.unicode import encodable
 
@@ -42,6 +43,15 @@ class Delegate(Protocol):
             place: Index of the turn, and of the call within it.
             call: What is called.
             run: Calls the tool.
+        """
+        ...
+
+    def broken(self, call: ToolCall, error: ToolBroken) -> None:
+        """Note that a tool broke down.
+
+        Args:
+            call: What was called.
+            error: What the policy will see.
         """
         ...
 
@@ -82,7 +92,7 @@ async def run_calls(
                 invocations[position], report = delegate.start(call.name, str(call.arguments["task"]))
                 work = _outcome(report)
             else:
-                work = delegate.once((turn, position), call, partial(_run_tool, seat, call))
+                work = delegate.once((turn, position), call, partial(_run_tool, seat, call, delegate.broken))
         except ToolError as error:
             work = _outcome(_fail(error))
         outcomes[position] = asyncio.ensure_future(work)
@@ -112,8 +122,15 @@ async def _outcome(work: Awaitable[str]) -> Outcome:
     return Outcome(text, failed, time.perf_counter() - started)
 
 
-async def _run_tool(seat: Seat, call: ToolCall) -> Outcome:
-    return await _outcome(_tool_call(seat, call))
+async def _run_tool(seat: Seat, call: ToolCall, broken: Callable[[ToolCall, ToolBroken], None]) -> Outcome:
+    async def work() -> str:
+        try:
+            return await _tool_call(seat, call)
+        except ToolBroken as error:
+            broken(call, error)
+            raise
+
+    return await _outcome(work())
 
 
 async def _tool_call(seat: Seat, call: ToolCall) -> str:
@@ -122,7 +139,15 @@ async def _tool_call(seat: Seat, call: ToolCall) -> str:
         names = [offer.name for offer in seat.offers]
         raise ToolError(f"there is nothing called {call.name!r}.", hint=f"you may call {names}.")
     check_arguments(call.name, tool.parameters, call.arguments)
-    return await tool(**call.arguments)
+    seconds = seat.config.limits.tool_seconds
+    limit = Limit(seconds)
+    try:
+        async with limit:
+            return await tool(**call.arguments)
+    except TimeoutError as error:
+        if not limit.passed:
+            raise
+        raise ToolBroken(f"{call.name} took longer than {seconds:g} s.") from error
 
 
 async def _fail(error: ToolError) -> str:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from mgrpo_lightning.agents.actions import ToolCall
 from mgrpo_lightning.agents.agent import Agent
+from mgrpo_lightning.agents.breakdowns import Breakdowns
 from mgrpo_lightning.agents.calls import Outcome
 from mgrpo_lightning.agents.discussion import discuss
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.agents.texts import EndpointConversation, ScriptedConversation
 from mgrpo_lightning.endpoint import ChatEndpoint
-from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.errors import ConfigurationError, ToolBroken, ToolError
 from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
 from mgrpo_lightning.policy.sampling.random import stream_of
@@ -56,6 +57,7 @@ class Play:
     temperature: float | None
     """Overrides the roles' own."""
     scripts: Scripts | None
+    breakdowns: Breakdowns
     memory: OpenStep | None = None
     """What a killed play of this step has finished."""
     remote: RemoteCalls | None = None
@@ -217,6 +219,9 @@ class _Delegate:
 
     def waiting(self) -> AbstractContextManager[None]:
         return self.rollout.play.scheduler.blocked()
+
+    def broken(self, call: ToolCall, error: ToolBroken) -> None:
+        self.rollout.play.breakdowns.add(call, error, sealed=self.rollout.question.sealed)
 
     async def once(self, place: tuple[int, int], call: ToolCall, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
         memory = self.rollout.play.memory

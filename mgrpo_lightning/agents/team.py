@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mgrpo_lightning.agents.actions import Dialect, HermesDialect
+from mgrpo_lightning.agents.breakdowns import Breakdowns
 from mgrpo_lightning.agents.remote import RemoteCalls
 from mgrpo_lightning.agents.rollout import Play, RolloutPlay, Scripts, Stage
 from mgrpo_lightning.agents.seat import Seat
@@ -80,6 +81,7 @@ class Team:
         self._endpoints = {name: ChatEndpoint(role.endpoint) for name, role in roles.items() if role.endpoint}
         self._scheduler = scheduler
         self._seed = seed
+        self._breakdowns = Breakdowns()
 
     def play(
         self,
@@ -113,6 +115,7 @@ class Team:
         if memory is not None:
             samplers = {name: RememberingSampler(sampler, memory) for name, sampler in samplers.items()}
         remote = self.remote = self._remote(stage, step, range(first_query, first_query + len(questions)), memory)
+        self._breakdowns.count = 0
         play = Play(
             seats=self.seats,
             samplers=samplers,
@@ -123,6 +126,7 @@ class Team:
             stage=stage,
             temperature=temperature,
             scripts=script,
+            breakdowns=self._breakdowns,
             memory=memory,
             remote=remote,
         )
@@ -159,6 +163,11 @@ class Team:
     def idle(self) -> float:
         """Seconds of the last play in which nothing was computed."""
         return self._scheduler.idle
+
+    @property
+    def tool_failures(self) -> int:
+        """Calls of the last play in which a tool broke down."""
+        return self._breakdowns.count
 
     def _remote(self, stage: Stage, step: int, queries: range, memory: OpenStep | None) -> RemoteCalls | None:
         if self._exchange is None:

@@ -215,7 +215,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             step: Training step.
             questions: Its queries.
         """
-        started, idle = time.perf_counter(), 0.0
+        started, idle, broken = time.perf_counter(), 0.0, 0
         module = self.module
         due = self._backlog.due(step)
         module.begin(due)
@@ -223,12 +223,12 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             groups = recorded_groups(self.recorded, step, module.roles)
         else:
             groups = self._play(step, questions, meanwhile=module.advance if due else None)
-            idle = self.playing.idle
+            idle, broken = self.playing.idle, self.playing.tool_failures
         played = {role: self._align(groups, role, step) for role in module.trained_roles}
         self._backlog.add(step, groups)
         self.rollouts = groups
         seconds = {"play": time.perf_counter() - started, "idle": idle}
-        return TeamBatch(step, groups, played | due, played, seconds)
+        return TeamBatch(step, groups, played | due, played, seconds, broken)
 
     def _play(self, step: int, questions: Sequence[Question], meanwhile: Callable[[], bool] | None) -> list[Group]:
         """This rank's part of a step; what was finished of it before a restart is taken up."""

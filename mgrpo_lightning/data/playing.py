@@ -79,6 +79,11 @@ class Playing:
         """Seconds of the last play in which nothing was computed."""
         return self._team.idle
 
+    @property
+    def tool_failures(self) -> int:
+        """Calls of the last play in which a tool broke down."""
+        return self._team.tool_failures
+
     def play(
         self,
         questions: Sequence[Question],

@@ -24,7 +24,7 @@ from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import Base, load_base, load_tokenizer
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.ranges import Count, Seed, ranged
-from mgrpo_lightning.ranks import refuse_apart
+from mgrpo_lightning.ranks import over_ranks, refuse_apart
 from mgrpo_lightning.roles import RoleConfig, longest_row, main_role
 from mgrpo_lightning.sharing import adapter_owners, refuse_split_adapters
 from mgrpo_lightning.trajectory import Group
@@ -225,6 +225,7 @@ class TeamModule(LightningModule):
         metrics |= self._play_rates.take()[0]
         agreement = self.trainer.datamodule.task.agreement  # type: ignore[attr-defined]
         metrics |= {f"judge/{name}": value for name, value in judge_figures(agreement, self.device).items()}
+        (metrics["tool_failures"],) = over_ranks([batch.tool_failures], self.device)
         metrics |= {f"seconds/{phase}": value for phase, value in batch.seconds.items()}
         metrics["seconds/update"] = time.perf_counter() - started
         self.figures = metrics

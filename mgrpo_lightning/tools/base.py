@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-import logging
 import traceback
 import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
 
-from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.errors import ConfigurationError, ToolBroken, ToolError
 from mgrpo_lightning.names import check_tools
+from mgrpo_lightning.tools.apart import Apart
+from mgrpo_lightning.tools.parameters import SUPPORTED, Misfit, schema_of, value_of
 
 if TYPE_CHECKING:
     from mgrpo_lightning.roles import RoleConfig
@@ -39,40 +39,27 @@ class Tool(Protocol):
         ...
 
 
-log = logging.getLogger(__name__)
-
-_JSON_TYPES: Mapping[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
-_ACCEPTED: Mapping[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-}
-
-
 class _FunctionTool:
     """A tool around one function; see ``function_tool``."""
 
     def __init__(self, function: Callable[..., Any], *, apart: bool) -> None:
-        self._function = function
-        self._apart = apart and not inspect.iscoroutinefunction(inspect.unwrap(function))
-        # Every step is played in an event loop of its own.
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        apart = apart and not inspect.iscoroutinefunction(inspect.unwrap(function))
+        self._function = Apart(function) if apart else function
         self.name = function.__name__
         self.description = inspect.getdoc(function) or ""
-        self._types = {name: _json_type(function, name, hint) for name, hint in _parameters(function).items()}
+        self._hints = _parameters(function)
         signature = inspect.signature(function)
-        self._required = [n for n in self._types if signature.parameters[n].default is inspect.Parameter.empty]
+        self._required = [n for n in self._hints if signature.parameters[n].default is inspect.Parameter.empty]
         self.parameters: dict[str, object] = {
             "type": "object",
-            "properties": {name: {"type": kind} for name, kind in self._types.items()},
+            "properties": {name: _schema(function, name, hint) for name, hint in self._hints.items()},
             "required": self._required,
         }
 
     async def __call__(self, **arguments: object) -> str:
-        self._check(arguments)
+        read = self._read(arguments)
         try:
-            result = await self._call_apart(arguments) if self._apart else self._function(**arguments)
+            result = self._function(**read)
             return str(await result if inspect.isawaitable(result) else result)
         except (ToolError, ConfigurationError):
             raise
@@ -80,51 +67,44 @@ class _FunctionTool:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # of the play, not of the function
-            # Whatever a policy made a user's function do, a run of hours must not end by it. Arguments, and messages
-            # that may quote them, stay out of the log: they may tell a sealed benchmark's questions.
+            # Whatever a policy made a user's function do, a run of hours must not end by it.
             where = "".join(traceback.format_tb(error.__traceback__))
-            log.warning("tool %s failed with %s at\n%s", self.name, type(error).__name__, where)
-            raise ToolError(f"{self.name} failed: {type(error).__name__}: {_words(error)}") from error
+            raise ToolBroken(f"{self.name} failed: {type(error).__name__}: {_words(error)}", where=where) from error
 
-    async def _call_apart(self, arguments: Mapping[str, object]) -> Any:
-        def call() -> Any:
-            try:
-                return self._function(**arguments)
-            except (StopIteration, SystemExit) as error:  # no future holds the one; the other would end the process
-                raise RuntimeError(type(error).__name__) from error
-
-        async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-            return await asyncio.to_thread(call)
-
-    def _check(self, arguments: Mapping[str, object]) -> None:
+    def _read(self, arguments: Mapping[str, object]) -> dict[str, object]:
+        read: dict[str, object] = {}
         for name, value in arguments.items():
-            if name not in self._types:
-                raise ToolError(f"{self.name} has no argument {name!r}.", hint=f"it takes {list(self._types)}.")
-            kind = self._types[name]
-            # A bool is an int in Python, but no number in JSON.
-            if not isinstance(value, _ACCEPTED[kind]) or (isinstance(value, bool) and kind != "boolean"):
-                raise ToolError(f"argument {name!r} of {self.name} is {value!r}.", hint=f"it must be a {kind}.")
+            if name not in self._hints:
+                raise ToolError(f"{self.name} has no argument {name!r}.", hint=f"it takes {list(self._hints)}.")
+            try:
+                read[name] = value_of(self._hints[name], value, name)
+            except Misfit as error:
+                problem = f"argument {error.place!r} of {self.name} is {error.value!r}."
+                raise ToolError(problem, hint=f"it must be {error.wanted}.") from error
         for name in self._required:
             if name not in arguments:
-                raise ToolError(f"{self.name} lacks the argument {name!r}.", hint=f"it takes {list(self._types)}.")
+                raise ToolError(f"{self.name} lacks the argument {name!r}.", hint=f"it takes {list(self._hints)}.")
+        return read
 
 
-def function_tool(function: Callable[..., Any], *, apart: bool = False) -> Tool:
+def function_tool(function: Callable[..., Any], *, apart: bool | None = None) -> Tool:
     """Make a tool of a typed function, sync or async, that returns text.
 
-    Its name, its docstring and its annotations (str, int, float, bool) become the schema; arguments with a default are
-    optional. A call with wrong, missing or unknown arguments is a ToolError that names the argument, and so is whatever
-    the function raises but a ConfigurationError, which ends the run.
+    Its name, its docstring and its annotations become the schema: str, int, float, bool, ``Literal``, lists and dicts
+    of these, ``TypedDict`` and unions. Arguments with a default are optional. A call with wrong, missing or unknown
+    arguments is a ToolError that names the argument, and so is whatever the function raises but a ConfigurationError,
+    which ends the run.
 
     Args:
         function: What a call runs.
-        apart: Whether a sync function runs in a thread, so that play goes on while it waits; its calls follow one
-            another in their order, as they would without one.
+        apart: Whether a sync function runs in a thread, so that play goes on while it waits, and without it if it
+            passes its time limit; its calls follow one another in their order. None: unless it is this package's own.
 
     Raises:
         ConfigurationError: A parameter has no annotation, another type, or is ``*args`` or ``**kwargs``.
     """
-    return _FunctionTool(function, apart=apart)
+    own = str(function.__module__).partition(".")[0] == __name__.partition(".")[0]
+    return _FunctionTool(function, apart=not own if apart is None else apart)
 
 
 def load_tool(path: str) -> Tool:
@@ -208,10 +188,12 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
     return {parameter.name: hints.get(parameter.name) for parameter in parameters}
 
 
-def _json_type(function: Callable[..., Any], name: str, hint: object) -> str:
-    if isinstance(hint, type) and hint in _JSON_TYPES:
-        return _JSON_TYPES[hint]
-    raise ConfigurationError(
-        f"parameter {name!r} of tool {function.__name__!r} has the annotation {hint!r}.",
-        hint=f"annotate it with one of {[kind.__name__ for kind in _JSON_TYPES]}.",
-    )
+def _schema(function: Callable[..., Any], name: str, hint: object) -> dict[str, object]:
+    try:
+        return schema_of(hint)
+    except TypeError as error:
+        part = "" if str(error) == repr(hint) or isinstance(hint, type) else f", with {error} in it"
+        raise ConfigurationError(
+            f"parameter {name!r} of tool {function.__name__!r} has the annotation {hint!r}{part}.",
+            hint=f"annotate it with {SUPPORTED}.",
+        ) from error

@@ -1,7 +1,9 @@
 """One agent, one trajectory: turns, budgets, failures and the token record."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall, Viol
 from mgrpo_lightning.agents.prompts import NOTICE
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.roles import LimitsConfig, RoleConfig
+from mgrpo_lightning.tools.base import function_tool
 from mgrpo_lightning.trajectory import Span, Trajectory
 from tests.agents.fakes import (
     END,
@@ -187,6 +190,59 @@ def test_a_failing_tool_loses_no_other_call(raised: Exception, shown: str) -> No
     assert tool_texts(played) == ["page of a", shown, "page of b"]
     assert [c.failed for c in played.calls] == [False, True, False]
     assert played.valid
+
+
+@pytest.mark.parametrize("kind", ["async", "def"])
+def test_a_tool_that_passes_its_limit_is_an_error_and_play_goes_on(kind: str) -> None:
+    release = threading.Event()
+
+    async def sleep(query: str) -> str:
+        if query == "bad":
+            await asyncio.sleep(3600)
+        return query
+
+    def hang(query: str) -> str:
+        if query == "bad":
+            release.wait()
+        return query
+
+    tool = function_tool(sleep if kind == "async" else hang)
+    tool.name = "search"
+    role = RoleConfig("fake", tools=["search"], limits=replace(limits(), tool_seconds=0.2))
+    turns = [call("search", query="bad"), SEARCH, answer("end")]
+    team, _ = make_team({"main": role}, {"main": lambda _, turn, __: turns[turn]}, {"search": tool})
+    (group,) = team.play([question()], step=0, rollouts=1)
+    release.set()
+    played = group.rollouts[0].main
+    assert [(c.result, c.failed) for c in played.calls] == [
+        ("error: search took longer than 0.2 s.", True),
+        ("x", False),
+    ]
+    assert (played.answer, played.valid, team.tool_failures) == ("end", True, 1)
+
+
+def broken(query: str) -> str:
+    raise ValueError(f"there is no {query}")
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_failure_is_told_once_with_what_led_to_it_and_then_counted(
+    sealed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    tool = function_tool(broken)
+    tool.name = "search"
+    both = HermesDialect().render(Action(calls=tuple(ToolCall("search", {"query": f"word {q}"}) for q in "ab")))
+    role = RoleConfig("fake", tools=["search"], limits=limits())
+    team, _ = make_team({"main": role}, {"main": lambda _, turn, __: [both, answer("end")][turn]}, {"search": tool})
+    asked = replace(question(), metadata={"sealed": "yes"} if sealed else {})
+    for step in range(3):
+        team.play([asked], step=step, rollouts=4)
+        assert team.tool_failures == 8, "of this play"
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "tool search broke down" in told
+    assert "ValueError" in told
+    assert 'raise ValueError(f"there is no {query}")' in told, "the place in the code"
+    assert ("there is no word a" in told) == ('{"query": "word a"}' in told) == (not sealed)
 
 
 @pytest.mark.parametrize("error", [AssertionError, TypeError, KeyError])

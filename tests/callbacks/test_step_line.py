@@ -32,13 +32,18 @@ def test_a_supervised_step_shows_its_loss_and_nothing_it_lacks() -> None:
 
 def test_a_validation_run_leaves_out_roles_that_did_not_play() -> None:
     assert validation_line(make_record(12, 0.5)) == (
-        "held out at step 12 | exact match 50.0% of 300 | f1 0.500 | gaia 50.0% | format main 90% "
+        "held out at step 12 | accuracy 25.0% of 300 | exact match 50.0% | f1 0.500 | gaia 50.0% | format main 90% "
         "| 1.50 calls 412 tokens/rollout"
     )
 
 
-def test_where_a_judge_decides_its_accuracy_comes_first() -> None:
-    line = validation_line({**make_record(12, 0.5), "judge": {"asked": 300.0}})
-    assert line.startswith("held out at step 12 | accuracy 25.0% | exact match 50.0% of 300 |")
-    undecided = validation_line({**make_record(12, 0.5), "accuracy": None, "judge": {"asked": 300.0}})
-    assert undecided.startswith("held out at step 12 | exact match 50.0%")
+def test_where_nothing_could_be_decided_the_task_s_score_is_a_dash() -> None:
+    undecided = validation_line({**make_record(12, 0.5), "accuracy": None})
+    assert undecided.startswith("held out at step 12 | accuracy - of 300 | exact match 50.0% |")
+
+
+def test_tools_that_broke_down_are_counted_where_there_are_any() -> None:
+    assert (
+        step_line(3, None, {"calls_per_rollout": 2, "tool_failures": 12}, []) == "step 3 | 2.00 calls 12 tool failures"
+    )
+    assert step_line(3, None, {"calls_per_rollout": 2, "tool_failures": 0}, []) == "step 3 | 2.00 calls"

@@ -90,8 +90,8 @@ class Facts:
     def twins(self) -> frozenset[Fact]:
         """The identifying facts whose value a reader may take for that of another page.
 
-        Another page has it in the same line up to accents, or has a value that differs in one letter at most, such as
-        ``Mont Nimba`` and ``Monts Nimba``. Numbers and short names differ for good: Rome is not Lome.
+        Another page has it in the same line up to accents, or has a value that differs in one letter at most, spaces
+        aside, such as ``George Town`` and ``Georgetown``. Numbers and short names differ for good: Rome is not Lome.
         """
         found: set[Fact] = set()
         identifying = [fact for facts in self.identifying.values() for fact in facts]

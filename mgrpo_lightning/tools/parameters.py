@@ -1,0 +1,155 @@
+"""What a function's parameter may be: a JSON schema from its annotation, and its value from what a call says."""
+
+from __future__ import annotations
+
+import collections.abc
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired, Union, get_args, get_origin
+
+import typing_extensions
+
+_PLAIN: Mapping[object, tuple[str, str, tuple[type, ...]]] = {
+    str: ("string", "a string", (str,)),
+    int: ("integer", "an integer", (int,)),
+    float: ("number", "a number", (int, float)),
+    bool: ("boolean", "a boolean", (bool,)),
+    type(None): ("null", "null", (type(None),)),
+}
+"""Type in JSON, its name in a sentence, and what it is in Python."""
+SUPPORTED = (
+    "str, int, float, bool, Literal, a list, tuple[..., ...] or dict[str, ...] of these, a TypedDict, or a union"
+)
+
+
+class Misfit(Exception):
+    """A value that is not what the annotation says.
+
+    Args:
+        place: Where it stands, such as ``filters[0].year``.
+        value: What stands there.
+        wanted: What should.
+    """
+
+    def __init__(self, place: str, value: object, wanted: str) -> None:
+        super().__init__(f"{place} is {value!r}, not {wanted}")
+        self.place, self.value, self.wanted = place, value, wanted
+
+
+def schema_of(hint: Any, within: tuple[object, ...] = ()) -> dict[str, object]:
+    """The JSON schema of an annotation.
+
+    Args:
+        hint: As ``typing.get_type_hints`` gives it.
+        within: Typed dicts in which it stands.
+
+    Raises:
+        TypeError: It has none; the message says which part of it.
+    """
+    if hint in _PLAIN:
+        return {"type": _PLAIN[hint][0]}
+    if (members := _union(hint)) is not None:
+        return {"anyOf": [schema_of(member, within) for member in members]}
+    if (choices := _choices(hint)) is not None:
+        return {"enum": list(choices)}
+    if (item := _items(hint)) is not None:
+        return {"type": "array", "items": schema_of(item, within)}
+    if (values := _values(hint)) is not None:
+        return {"type": "object", "additionalProperties": schema_of(values, within)}
+    if typing_extensions.is_typeddict(hint) and hint not in within:
+        properties = {name: schema_of(kind, (*within, hint)) for name, kind in _fields(hint).items()}
+        return {"type": "object", "properties": properties, "required": _needed(hint), "additionalProperties": False}
+    raise TypeError(getattr(hint, "__name__", None) if isinstance(hint, type) else repr(hint))
+
+
+def value_of(hint: Any, value: object, place: str) -> object:
+    """What a call says, as the annotation wants it: as it is, but that a tuple is made of a list.
+
+    Args:
+        hint: One that has a schema.
+        value: As JSON gives it.
+        place: What it is called in errors.
+
+    Raises:
+        Misfit: It is something else.
+    """
+    if hint in _PLAIN:
+        # A bool is an int in Python, but no number in JSON.
+        if isinstance(value, _PLAIN[hint][2]) and (hint is bool or not isinstance(value, bool)):
+            return value
+    elif (members := _union(hint)) is not None:
+        for member in members:
+            try:
+                return value_of(member, value, place)
+            except Misfit:
+                continue
+    elif (choices := _choices(hint)) is not None:
+        if any(type(value) is type(choice) and value == choice for choice in choices):
+            return value
+    elif (item := _items(hint)) is not None:
+        if isinstance(value, list):
+            read = [value_of(item, one, f"{place}[{i}]") for i, one in enumerate(value)]
+            return tuple(read) if get_origin(hint) is tuple else read
+    elif isinstance(value, dict):
+        return _dict_of(hint, value, place)
+    raise Misfit(place, value, _wanted(hint))
+
+
+def _dict_of(hint: Any, value: Mapping[str, object], place: str) -> dict[str, object]:
+    values = _values(hint)
+    fields = dict.fromkeys(value, values) if values is not None else _fields(hint)
+    lacks = values is None and not value.keys() >= set(_needed(hint))
+    if lacks or value.keys() - fields.keys():
+        raise Misfit(place, value, _wanted(hint))
+    return {key: value_of(fields[key], one, f"{place}.{key}") for key, one in value.items()}
+
+
+def _wanted(hint: Any) -> str:
+    """The annotation in words, for a policy."""
+    if hint in _PLAIN:
+        return _PLAIN[hint][1]
+    if (members := _union(hint)) is not None:
+        return " or ".join(map(_wanted, members))
+    if (choices := _choices(hint)) is not None:
+        return f"one of {list(choices)}"
+    if (item := _items(hint)) is not None:
+        return f"a list, each element {_wanted(item)}"
+    if (values := _values(hint)) is not None:
+        return f"an object, each value {_wanted(values)}"
+    needed = _needed(hint)
+    return f"an object with {', '.join(name if name in needed else f'maybe {name}' for name in _fields(hint))}"
+
+
+def _union(hint: Any) -> tuple[Any, ...] | None:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else None
+
+
+def _choices(hint: Any) -> tuple[Any, ...] | None:
+    choices = get_args(hint) if get_origin(hint) is Literal else None
+    return choices if choices and all(isinstance(one, str | int | None) for one in choices) else None
+
+
+def _items(hint: Any) -> Any:
+    """What a list is of; None: it is no list."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        return arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else None
+    return arguments[0] if origin in (list, collections.abc.Sequence) else None
+
+
+def _values(hint: Any) -> Any:
+    """What a dict with texts as keys is of; None: it is no such dict."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    return arguments[1] if origin in (dict, collections.abc.Mapping) and arguments[0] is str else None
+
+
+def _fields(hint: Any) -> dict[str, Any]:
+    return typing.get_type_hints(hint)
+
+
+def _needed(hint: Any) -> list[str]:
+    """Keys that a typed dict must have, in its order."""
+    # Where annotations are texts, Python takes what is NotRequired for required.
+    marks = {key: get_origin(kind) for key, kind in typing.get_type_hints(hint, include_extras=True).items()}
+    return [key for key, mark in marks.items() if key in hint.__required_keys__ and mark is not NotRequired]
