@@ -24,6 +24,7 @@ from mgrpo_lightning.composition import composed
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.dry_run import planned
 from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.modules.mismatch import LARGEST_MEAN
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
@@ -32,8 +33,6 @@ from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 
-LARGEST_MISMATCH = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Mean abs log rho that numerics explain."""
 LARGEST_GRADIENT_CHANGE = 1e-3
 """Relative; not 0, as sums on a GPU have no fixed order. The bug that is looked for changes it by about 1."""
 TURNS, TOKENS = 8, 24
@@ -170,7 +169,7 @@ def mismatch_line(policy: Policy) -> Line:
     with torch.no_grad():
         fresh = action_logprobs(policy, ids, lengths, mask, temperature=_temperature(policy)).double().cpu()
     gap = (fresh - torch.tensor([value for turn in turns for value in turn.logprobs], dtype=torch.float64)).abs()
-    bound = LARGEST_MISMATCH.get(policy.base.model.dtype, 1e-3)
+    bound = LARGEST_MEAN.get(policy.base.model.dtype, LARGEST_MEAN[torch.float32])
     good = float(gap.mean()) <= bound
     found = f"abs log rho {float(gap.mean()):.1g} on average (bound {bound:g}), {float(gap.max()):.1g} at most"
     fix = "set dense_copy: false, or compute_dtype: float32."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from mgrpo_lightning.data.batch import AlignedBatch
 from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.modules.mismatch import LARGEST, LARGEST_MEAN, worst_place
 from mgrpo_lightning.modules.schedule import learning_rate
 from mgrpo_lightning.modules.update import Update
 from mgrpo_lightning.policy.finite import first_nonfinite
@@ -18,6 +20,8 @@ from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.ranks import add_up_gradients
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.trajectory import Key
+
+log = logging.getLogger(__name__)
 
 _AGAIN = "go on from the last checkpoint (--ckpt_path last) with a lower optimizer.lr"
 _SEEN = "the figures of the steps before are in the run's log"
@@ -45,6 +49,7 @@ class RoleModule(LightningModule):
             Policy
         ] = []  # in a list, so that the base is no submodule: it is never moved, saved or wrapped
         self._begun: Update | None = None
+        self._told_of_mismatch = False
         self.log_ratios: Mapping[Key, Tensor] = {}
         """Of the last update; see ``Update``."""
 
@@ -97,6 +102,36 @@ class RoleModule(LightningModule):
         figures = begun.finish()
         self.log_ratios = begun.log_ratios
         return figures
+
+    def refuse_mismatch(self, batch: AlignedBatch, figures: Mapping[str, float], step: int) -> None:
+        """Require that the adapter computes about what was sampled with, before it moves; a role that lags is let be.
+
+        Args:
+            batch: What was updated on.
+            figures: What ``update`` gave.
+            step: Training step, from 0.
+
+        Raises:
+            MgrpoError: Abs log rho is larger on average than numerics explain.
+        """
+        config, dtype = self.config, self.policy.base.model.dtype
+        if config.lag or config.queue is not None or config.objective.kind != "mgrpo":
+            return
+        mean, largest = figures["mismatch"], figures["mismatch_max"]
+        bound = LARGEST_MEAN.get(dtype, LARGEST_MEAN[torch.float32])
+        place = worst_place(batch.rows, self.log_ratios) or "a trajectory of another rank"
+        found = (
+            f"role {self.name!r}: in step {step} sampler and trainer differ by abs log rho {mean:.2g} on average "
+            f"(bound {bound:g}) and {largest:.2g} at most, at {place}"
+        )
+        if mean > bound:
+            raise MgrpoError(
+                f"{found}; the step is not kept.",
+                hint="see what `mgrpo doctor` says of this team; set compute_dtype: float32, or dense_copy: false.",
+            )
+        if largest > LARGEST.get(dtype, LARGEST[torch.float32]) and not self._told_of_mismatch:
+            self._told_of_mismatch = True
+            log.warning("%s; further ones are in the run's log as mismatch_max.", found)
 
     def reduce(self) -> None:
         """Add up the adapter's gradient over all ranks, when every role that plays with it is computed."""

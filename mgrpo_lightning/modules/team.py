@@ -202,6 +202,7 @@ class TeamModule(LightningModule):
         for name in self.trained_roles:
             aligned = batch.roles[name]
             values = self.role_module(name).update(aligned)
+            self.role_module(name).refuse_mismatch(aligned, values, batch.step)
             values["zero_advantage_groups"] = aligned.num_degenerate / max(aligned.num_groups, 1)
             metrics |= {f"{name}/{key}": value for key, value in values.items()}
         for group in self._optimizer.param_groups:

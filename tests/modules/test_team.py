@@ -12,10 +12,12 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from typing_extensions import override
 
-from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
+from mgrpo_lightning.data.batch import AlignedBatch, Row, TeamBatch
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.team import TeamModule
+from mgrpo_lightning.policy.logprobs import action_logprobs
+from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, OptimizerConfig, RoleConfig
 from mgrpo_lightning.tasks.base import Question
 from tests.modules.conftest import random_batch
@@ -42,8 +44,14 @@ class Prepared(AlignedTrajectoryDataModule):
 
     def _batch(self, step: int, role: str) -> AlignedBatch:
         batch = random_batch(role, rows=0 if (step, role) in self.idle else 3, seed=step)
-        version = self.module.policies[role].version
-        return replace(batch, rows=[replace(row, versions=(version,)) for row in batch.rows])
+        return replace(batch, rows=[self._sampled(row, self.module.policies[role]) for row in batch.rows])
+
+    def _sampled(self, row: Row, policy: Policy) -> Row:
+        """The row as if the policy had sampled it."""
+        length = torch.tensor([len(row.ids)])
+        with torch.no_grad():
+            behaviour = action_logprobs(policy, row.ids[None], length, row.mask[None], temperature=row.temperature)
+        return replace(row, behaviour=behaviour.float(), versions=(policy.version,))
 
 
 def plain_trainer(folder: Path, steps: int, **options: Any) -> Trainer:
