@@ -8,10 +8,13 @@ from functools import lru_cache
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.tools.parts import PART, shown_part
+from mgrpo_lightning.tools.web.extraction import Extractor
 from mgrpo_lightning.tools.web.fetch import Fetcher, Page
 
 KEPT = 32
 """Pages whose text is kept for their next parts."""
+EXTRACTOR = Extractor()
+"""Of this process."""
 
 
 def visit_tool(fetcher: Fetcher, *, part: int = PART) -> Tool:
@@ -31,7 +34,11 @@ def visit_tool(fetcher: Fetcher, *, part: int = PART) -> Tool:
     async def visit(url: str, part: int = 1) -> str:
         """Read a page, or a further part of a long one."""
         page = await fetcher.get(url)
-        text = await asyncio.to_thread(extracted, page)  # seconds for a page of megabytes, in which nobody could play
+        try:
+            text = await asyncio.to_thread(extracted, page)  # seconds for a page of megabytes
+        except asyncio.CancelledError:
+            EXTRACTOR.stop()  # the thread would go on
+            raise
         return shown_part(page.url, text, part, size)
 
     return function_tool(visit)
@@ -44,13 +51,14 @@ def main_text(page: Page) -> str:
         page: Fetched.
 
     Raises:
-        ToolError: It says nothing.
+        ToolError: It says nothing, or reading it takes too much time or memory.
     """
     text = page.text
     if "html" in page.kind:
-        from trafilatura import extract
-
-        text = extract(page.text, url=page.url, output_format="markdown", include_comments=False) or ""
+        found = EXTRACTOR.text(page.text, page.url)
+        if found is None:
+            raise ToolError(f"{page.url} takes too long to read.", hint="read another page.")
+        text = found
     if not text.strip():
         raise ToolError(f"{page.url} has no text.", hint="read another page.")
     return text.strip()
