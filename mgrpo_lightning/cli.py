@@ -47,6 +47,7 @@ from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.modules.trainer_keys import refuse_keys, refuse_trainer
 from mgrpo_lightning.open_step import key_of
 from mgrpo_lightning.run_config import RunConfig, RunConfigCallback, link_run
+from mgrpo_lightning.shared_settings import shared_settings
 from mgrpo_lightning.strategies import team as strategies
 from mgrpo_lightning.strategies.slurm import StepEnvironment
 from mgrpo_lightning.tasks.base import Question
@@ -150,6 +151,7 @@ class MgrpoCLI(LightningCLI):
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
+        self.datamodule.shared = shared_settings(self.config[subcommand].as_dict())
         try:
             super()._run_subcommand(subcommand)
         finally:

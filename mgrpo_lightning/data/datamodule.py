@@ -105,8 +105,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         """Steps that are done: a resumed run begins behind them."""
         self.settings: str | None = None
         """What ``mgrpo validate`` and ``mgrpo test`` play, beside seed and roles; None: they keep no finished turns."""
-        self.earlier_seconds = 0.0
-        """For how long runs that were killed had played what the held-out questions took up."""
+        self.shared: dict[str, Any] | None = None  # settings that processes of other roles must have alike
+        self.earlier_seconds = 0.0  # for which killed runs had played what the held-out questions took up
 
     @property
     def module(self) -> TeamModule:
@@ -127,6 +127,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 store=self.store,
                 peers=self.peers,
                 seed=self.seed,
+                shared=self.shared,
             )
         return self._playing
 
