@@ -276,7 +276,8 @@ def main(args: Sequence[str] | None = None) -> None:
             make_cli(words)
     except (Interrupted, SIGTERMException) as error:  # the second is Lightning's, whose status is that of success
         name = str(error) if isinstance(error, Interrupted) else "SIGTERM"
-        print(f"mgrpo: stopped by {name}. HINT: {_again(words)}.", file=sys.stderr)
+        hint = "go on with --ckpt_path=last" if words[:1] == ["fit"] else "give the command again"
+        print(f"mgrpo: stopped by {name}. HINT: {hint}.", file=sys.stderr)
         raise SystemExit(STOPPED) from error
     except Exception as error:
         if (mistake := _mistake(error)) is None:
@@ -286,11 +287,6 @@ def main(args: Sequence[str] | None = None) -> None:
             raise SystemExit(STOPPED) from error
         print(f"mgrpo: error: {mistake}", file=sys.stderr)
         raise SystemExit(2) from error
-
-
-def _again(words: Sequence[str]) -> str:
-    """How a command that was stopped goes on."""
-    return "go on with --ckpt_path=last" if words[:1] == ["fit"] else "give the command again"
 
 
 def _mistake(error: BaseException | None) -> MgrpoError | None:
