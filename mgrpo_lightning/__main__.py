@@ -7,7 +7,8 @@ import sys
 
 from mgrpo_lightning.allocator import give_back_large_blocks
 from mgrpo_lightning.errors import STOPPED, MgrpoError
-from mgrpo_lightning.stopping import Stopping
+from mgrpo_lightning.guard import ASKED
+from mgrpo_lightning.stopping import Stopping, heard
 
 
 def main() -> None:
@@ -15,8 +16,10 @@ def main() -> None:
     if os.getcwd() not in sys.path:  # `python -m` has it: an own tool or task beside the team file is found
         sys.path.append(os.getcwd())
     try:
-        _command()
-        sys.stdout.flush()
+        try:
+            _command()
+        finally:
+            sys.stdout.flush()  # here, and not when the interpreter ends
     except BrokenPipeError as error:
         if not _nobody_reads():
             raise
@@ -29,11 +32,17 @@ def _command() -> None:
         try:
             if sys.argv[1] == "store":
                 from mgrpo_lightning.store.status import main as tool
+
+                tool(sys.argv[2:])
             elif sys.argv[1] == "view":
                 from mgrpo_lightning.viewer.command import main as tool
+
+                tool(sys.argv[2:])
             else:
-                from mgrpo_lightning.launch import main as tool
-            tool(sys.argv[2:])
+                with heard(Stopping().hear, *ASKED):  # until it has started its roles
+                    from mgrpo_lightning.launch import main as tool
+
+                    tool(sys.argv[2:])
         except MgrpoError as error:
             print(f"mgrpo: error: {error}", file=sys.stderr)
             raise SystemExit(2) from error

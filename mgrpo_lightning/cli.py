@@ -47,6 +47,7 @@ from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.modules.trainer_keys import refuse_keys, refuse_trainer
 from mgrpo_lightning.open_step import key_of
 from mgrpo_lightning.run_config import RunConfig, RunConfigCallback, link_run
+from mgrpo_lightning.shared_settings import shared_settings
 from mgrpo_lightning.strategies import team as strategies
 from mgrpo_lightning.strategies.slurm import StepEnvironment
 from mgrpo_lightning.tasks.base import Question
@@ -150,6 +151,7 @@ class MgrpoCLI(LightningCLI):
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
+        self.datamodule.shared = shared_settings(self.config[subcommand].as_dict())
         try:
             super()._run_subcommand(subcommand)
         finally:
@@ -274,7 +276,8 @@ def main(args: Sequence[str] | None = None) -> None:
             make_cli(words)
     except (Interrupted, SIGTERMException) as error:  # the second is Lightning's, whose status is that of success
         name = str(error) if isinstance(error, Interrupted) else "SIGTERM"
-        print(f"mgrpo: stopped by {name}. HINT: {_again(words)}.", file=sys.stderr)
+        hint = "go on with --ckpt_path=last" if words[:1] == ["fit"] else "give the command again"
+        print(f"mgrpo: stopped by {name}. HINT: {hint}.", file=sys.stderr)
         raise SystemExit(STOPPED) from error
     except Exception as error:
         if (mistake := _mistake(error)) is None:
@@ -284,11 +287,6 @@ def main(args: Sequence[str] | None = None) -> None:
             raise SystemExit(STOPPED) from error
         print(f"mgrpo: error: {mistake}", file=sys.stderr)
         raise SystemExit(2) from error
-
-
-def _again(words: Sequence[str]) -> str:
-    """How a command that was stopped goes on."""
-    return "go on with --ckpt_path=last" if words[:1] == ["fit"] else "give the command again"
 
 
 def _mistake(error: BaseException | None) -> MgrpoError | None:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -31,7 +31,7 @@ from mgrpo_lightning.errors import STOPPED, ConfigurationError
 from mgrpo_lightning.names import check_roles
 from mgrpo_lightning.run_lock import RunLock
 from mgrpo_lightning.slurm import read_cluster, submit
-from mgrpo_lightning.stopping import LAUNCHER, MARK
+from mgrpo_lightning.stopping import LAUNCHER, MARK, heard
 from mgrpo_lightning.store.layout import STOP, writer_name
 
 FIT = (sys.executable, "-m", "mgrpo_lightning", "fit")
@@ -73,7 +73,7 @@ def main(args: Sequence[str]) -> None:
     try:
         (folder / STOP).unlink(missing_ok=True)  # of an attempt before
         launch = Launch(roles, folder, rest, resume=arguments.ckpt_path is not None)
-        with _heard(launch.ask):
+        with heard(launch.ask, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             failed = launch.run(arguments.restarts)
     finally:
         lock.release()
@@ -192,8 +192,8 @@ class Launch:
         self._followers.pop(role).join(POLL * 20)  # a process that a tool has left behind may hold the other end
         if code == -signal.SIGKILL and self._mark(role).exists():
             return STOPPED  # it was asked to stop, and a tool held its interpreter
-        if code in (-signal.SIGTERM, -signal.SIGKILL) and self._deadline is not None:
-            return STOPPED  # told to end, before it could say so itself
+        if code in (-signal.SIGTERM, -signal.SIGINT) or (code == -signal.SIGKILL and self._deadline is not None):
+            return STOPPED  # asked to end before it could hear that, or killed as it did not
         return code
 
     def _tell_to_end(self, *, at_once: bool = False) -> None:
@@ -251,18 +251,6 @@ class Launch:
                 log.write(line)
                 log.flush()
                 print(f"{role:<{width}} | {line}", end="", flush=True)
-
-
-@contextmanager
-def _heard(ask: Callable[[int, object], None]) -> Iterator[None]:
-    """The block in which signals ask for the end; those that the shell has this process ignore stay ignored."""
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _cores() -> int:

@@ -28,6 +28,7 @@ from mgrpo_lightning.cli import MgrpoCLI, make_cli
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.journal import training_files
 from mgrpo_lightning.run_config import OF_A_COMMAND
+from mgrpo_lightning.store.layout import FOLDER
 
 Adapters = Mapping[str, Mapping[str, Tensor]]
 """By role and parameter name."""
@@ -111,9 +112,12 @@ def _config(run: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     except OSError as error:
+        roles = [str(path.parent) for path in sorted(run.glob("*/config.yaml"))] if (run / FOLDER).is_dir() else []
         raise ConfigurationError(
             f"{run} is no folder of a run: {error.strerror}: config.yaml.",
-            hint="give the folder that `mgrpo fit` wrote.",
+            hint=f"each role has been trained apart: give {' or '.join(roles)}."
+            if roles
+            else "give the folder that `mgrpo fit` wrote.",
         ) from error
     return {key: value for key, value in config.items() if key not in OF_A_COMMAND}
 

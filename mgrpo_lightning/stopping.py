@@ -19,8 +19,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from mgrpo_lightning import guard
@@ -124,6 +124,25 @@ class Stopping:
             with suppress(OSError, ValueError):
                 stream.flush()
         os._exit(status)
+
+
+@contextmanager
+def heard(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
+    """The block in which signals have a handler, but for those that whoever started the process has it ignore.
+
+    Args:
+        handler: Of all of them.
+        *numbers: Which ones.
+    """
+    before = {number: signal.getsignal(number) for number in numbers}
+    wanted = [number for number in numbers if before[number] != signal.SIG_IGN]
+    for number in wanted:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            signal.signal(number, before[number])
 
 
 _held = threading.local()

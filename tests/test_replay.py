@@ -87,6 +87,11 @@ def test_what_is_missing_is_named(run: Path, tmp_path: Path) -> None:
         ConfigurationError, match=r"is no folder of a run.*HINT: give the folder that `mgrpo fit` wrote"
     ):
         replay(tmp_path, start=None, until=1)
+    for name in ("apart/store", "apart/main"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "apart" / "main" / "config.yaml").touch()
+    with pytest.raises(ConfigurationError, match=r"HINT: each role has been trained apart: give .*apart/main\."):
+        replay(tmp_path / "apart", start=None, until=1)
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "journal" / "step-000001.parquet").unlink()

@@ -11,7 +11,7 @@ import pytest
 
 from mgrpo_lightning.errors import STOPPED, ConfigurationError, MgrpoError
 from mgrpo_lightning.launch import main
-from mgrpo_lightning.slurm import ClusterConfig, JobConfig, PlaceConfig, read_cluster, render, submit
+from mgrpo_lightning.slurm import RANK, ClusterConfig, JobConfig, PlaceConfig, read_cluster, render, submit
 
 ROLES = ["main", "searcher"]
 PLACES = {
@@ -243,3 +243,18 @@ def test_the_script_is_kept_and_a_refusal_is_told(
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     with pytest.raises(MgrpoError, match="no command `sbatch`"):
         submit(ClusterConfig(roles=PLACES), tmp_path / "run", [], write_only=False)
+
+
+@pytest.mark.parametrize(
+    ("does", "status", "stopped"),
+    [
+        ("exit 75", 0, True),
+        ('touch "$MGRPO_STOPPED_MARK"; kill -9 $$', 0, True),  # its guard
+        ("kill -9 $$", 137, False),  # the system, short of memory
+        ("exit 3", 3, False),
+    ],
+)
+def test_a_rank_that_its_guard_had_to_kill_has_stopped(tmp_path: Path, does: str, status: int, stopped: bool) -> None:
+    words = ["bash", "-c", RANK, "bash", str(tmp_path / "stopped"), "bash", "-c", does]
+    assert subprocess.run(words, capture_output=True).returncode == status
+    assert [path.name for path in tmp_path.iterdir()] == ["stopped"] * stopped

@@ -91,6 +91,25 @@ def test_a_thread_that_never_ends_is_not_waited_for() -> None:
     assert LAST - 0.1 < seconds < LAST + SLACK
 
 
+def test_who_waits_for_a_role_that_is_gone_ends_as_well(tmp_path: Path) -> None:
+    waits = f"""from pathlib import Path
+        from mgrpo_lightning.store.exchange import Exchange
+        main = Exchange(Path({str(tmp_path / "store")!r}), "main", peers=["reader"], on_loss="wait")
+        stopping.patient = True
+        Path({str(tmp_path / "waits")!r}).touch()
+        try:
+            main.until(lambda: None, "a report")
+        except Interrupted:
+            stopping.leave(75)  # as the command does: torch would take its time to clear up"""
+    process = command(waits)
+    while not (tmp_path / "waits").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    code, seconds = end(process, signal.SIGTERM)
+    assert code == 75
+    assert seconds < KILL + SLACK
+
+
 def test_a_tool_that_holds_the_interpreter_is_ended_from_outside_and_the_kill_is_marked(tmp_path: Path) -> None:
     process = command(f"{HOLDS}; time.sleep(60)", tmp_path / "killed")
     code, seconds = end(process, signal.SIGTERM)

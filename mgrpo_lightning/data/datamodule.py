@@ -101,12 +101,11 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.recorded: Path | None = None
         """A journal whose groups take the place of playing, for ``mgrpo replay``."""
         self._playing: Playing | None = None
-        self.first_step = 0
-        """Steps that are done: a resumed run begins behind them."""
+        self.first_step = 0  # steps that are done: a resumed run begins behind them
         self.settings: str | None = None
         """What ``mgrpo validate`` and ``mgrpo test`` play, beside seed and roles; None: they keep no finished turns."""
-        self.earlier_seconds = 0.0
-        """For how long runs that were killed had played what the held-out questions took up."""
+        self.shared: dict[str, Any] | None = None  # settings that processes of other roles must have alike
+        self.earlier_seconds = 0.0  # for which killed runs had played what the held-out questions took up
 
     @property
     def module(self) -> TeamModule:
@@ -127,6 +126,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 store=self.store,
                 peers=self.peers,
                 seed=self.seed,
+                shared=self.shared,
             )
         return self._playing
 
@@ -185,8 +185,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             remove_closed_steps(self.trainer, self.schedule)
         if self._playing is not None:
             self._playing.close()
-        # the next command of a notebook has another trainer
-        self._playing, self.first_step = None, 0
+        self._playing, self.first_step = None, 0  # the next command of a notebook has another trainer
         self.__dict__.pop("_backlog", None)
 
     @override

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import Trainer
 
@@ -30,13 +31,16 @@ class PeersConfig:
     would go on; null: nothing is. The run's journal keeps every call and report."""
 
 
-def open_exchange(store: Path, trainer: Trainer, peers: PeersConfig) -> Exchange:
+def open_exchange(
+    store: Path, trainer: Trainer, peers: PeersConfig, shared: Mapping[str, Any] | None = None
+) -> Exchange:
     """This process's end of the store.
 
     Args:
         store: Its folder.
         trainer: Whose root module's local roles speak.
         peers: What happens when another role is gone, and what is kept.
+        shared: Settings that all roles must have alike; None: not known.
 
     Raises:
         ConfigurationError: A sub-agent calls others, or another role has another number of ranks.
@@ -52,6 +56,7 @@ def open_exchange(store: Path, trainer: Trainer, peers: PeersConfig) -> Exchange
         peers=[name for name in module.roles if name not in module.local_roles],
         on_loss=peers.on_loss,
         lost_after=peers.lost_after,
+        settings=shared,
         keep_steps=peers.keep_steps,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +39,7 @@ class Playing:
         store: Folder of the store; None: every role is played here.
         peers: What happens when a role elsewhere is gone.
         seed: Fixes the random streams.
+        shared: Settings that the processes of all roles must have alike; None: not known.
 
     Raises:
         ConfigurationError: A role's tool does not exist, or the team cannot be played in processes of their own.
@@ -55,6 +56,7 @@ class Playing:
         store: Path | None,
         peers: PeersConfig,
         seed: int,
+        shared: Mapping[str, Any] | None = None,
     ) -> None:
         module: TeamModule = trainer.lightning_module  # type: ignore[assignment]
         self._undecided = 0
@@ -62,7 +64,7 @@ class Playing:
         self._trainer = trainer
         self._module = module
         self._task = task
-        self.exchange = None if store is None else open_exchange(store, trainer, peers)
+        self.exchange = None if store is None else open_exchange(store, trainer, peers, shared)
         """This process's end of the store."""
         scheduler = Scheduler(schedule)
         samplers = {

@@ -7,29 +7,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from mgrpo_lightning.errors import ConfigurationError, DataError, MgrpoError, RunStopped
+from mgrpo_lightning.store.agreement import NOWHERE, Agreement, Deadlock
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import BEAT, STOP, Alive, incarnation_folder, incarnations, read_alive, writer_name
 from mgrpo_lightning.store.ledger import Ledger
-from mgrpo_lightning.store.peer import QUIET, Peer
+from mgrpo_lightning.store.peer import GONE, QUIET, Peer, ending
 from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import StoreWriter
-from mgrpo_lightning.trajectory import Key
 
 T = TypeVar("T")
-NOWHERE = Key(-1, -1, -1, -1)
-"""Key of a record that is about a member, but for its rank, which stands as the query."""
 PAUSES = (0.002, 0.05)
 """Seconds between two looks, at first and after a while."""
-_GONE = {"fail": "failed ({})", "end": "has ended", "interrupt": "was interrupted ({})"}
-"""What is told of a peer, by its last event."""
 _GO_ON = "remove the file `stop` if it is there, and go on with --ckpt_path=last."
 
 
@@ -50,6 +46,7 @@ class Exchange:
         on_loss: ``error``: a peer that ends, fails or shows no sign of life for ``lost_after`` seconds is an error;
             ``wait``: it is waited for, until it is started again.
         lost_after: Seconds.
+        settings: That all roles must have alike (see ``shared_settings``), compared when they meet; None: not known.
         keep_steps: What was said of older steps is removed, in steps before the first at which any role would begin
             again; None: nothing is.
         disk: The filesystem.
@@ -69,6 +66,7 @@ class Exchange:
         peers: Sequence[str],
         on_loss: Literal["error", "wait"] = "error",
         lost_after: float = 300.0,
+        settings: Mapping[str, Any] | None = None,
         keep_steps: int | None = None,
         disk: Disk | None = None,
     ) -> None:
@@ -83,21 +81,21 @@ class Exchange:
         self._tail = Tail(root, disk=disk)
         self._said = {record.place: record.hash for record in self._writer.recovered}
         self._peers = {peer: Peer(peer) for peer in peers}
+        self._deadlock = Deadlock(role)
         self._on_loss = on_loss
         self.lost_after = lost_after
         self._keep_steps = keep_steps
         self._saved = first_step
         """Step at which this role begins if it is started again."""
         steps = [record.key.step for record in self._writer.recovered if record.stream != "members"]
-        self._oldest = min([first_step, *steps])
-        """First step of which all that was said here is kept."""
+        self._oldest = min([first_step, *steps])  # of which all that was said here is kept
         self._state: dict[str, object] = {}
         self._reading = threading.Lock()
         self._ended = threading.Event()
-        self._member("begin", None)
+        self._agreement = Agreement(role, settings, self._writer.incarnation)
+        self.say([self._record("begin", None), *self._agreement.said(self._rank)])
         self.refresh()
-        self._earlier = self.ledger.find("members", "train", NOWHERE.step)
-        """What stood there about peers when this process began."""
+        self._earlier = self.ledger.find("members", "train", NOWHERE.step)  # what stood there about peers at the start
         self._opened = time.monotonic()
         self._heart = threading.Thread(target=self._beat, name=f"heart of {role}", daemon=True)
         self._heart.start()
@@ -147,6 +145,7 @@ class Exchange:
                 if (value := found()) is not None:
                     return value
                 self.check(what)
+                self._deadlock.look(what, {name: peer.waits_for for name, peer in self._peers.items()})
                 if stop is not None and stop.is_set():
                     raise InterruptedError(what)
                 time.sleep(pause)
@@ -178,9 +177,8 @@ class Exchange:
         self._writer.close_step(step, drop_before=oldest)
         self._oldest = max(self._oldest, oldest)
         self.ledger.forget(step)
-        self._said = {
-            place: said for place, said in self._said.items() if place[2].step >= step or place[0] == "members"
-        }
+        kept = [place for place in self._said if place[2].step >= step or place[0] == "members"]
+        self._said = {place: self._said[place] for place in kept}
 
     def close(self, error: BaseException | None = None) -> None:
         """Say that this role has ended, and why; closing twice is harmless.
@@ -192,15 +190,15 @@ class Exchange:
             return
         self._ended.set()
         self._heart.join()
-        self._member(_ending(error), f"{type(error).__name__}: {error}" if error else None)
+        self._member(ending(error), f"{type(error).__name__}: {error}" if error else None)
 
     def _member(self, event: str, reason: str | None) -> None:
+        self.say([self._record(event, reason)])
+
+    def _record(self, event: str, reason: str | None) -> Record:
         text = f"incarnation {self._writer.incarnation}" + (f": {reason}" if reason else "")
-        place, version = NOWHERE._replace(query=self._rank), self._saved
-        record = Record(
-            "members", "train", place, self.role, event=event, text=text, version=version, ranks=self._num_ranks
-        )
-        self.say([record])
+        place, saved, ranks = NOWHERE._replace(query=self._rank), self._saved, self._num_ranks
+        return Record("members", "train", place, self.role, event=event, text=text, version=saved, ranks=ranks)
 
     def _begin_again(self) -> int:
         """First step at which a peer would begin if it were started again; 0 if one has not said it."""
@@ -213,7 +211,9 @@ class Exchange:
         return {
             record.role: record
             for record in self.ledger.find("members", "train", NOWHERE.step)
-            if record.role in self._peers and record.key.query == rank and not (restarting and record in self._earlier)
+            if record.role in self._peers
+            and record.key == NOWHERE._replace(query=rank)
+            and not (restarting and record in self._earlier)
         }
 
     def _beat(self) -> None:
@@ -234,6 +234,7 @@ class Exchange:
         """
         if self._num_ranks == 1 and self._disk.exists(self._stop):  # several stop together, behind a step
             raise RunStopped(f"{self.role!r} stopped while it waited for {what}, as {self._stop} asks.", hint=_GO_ON)
+        self._agree()
         for name, record in self._told(0).items():
             if record.ranks != self._num_ranks:
                 raise ConfigurationError(
@@ -253,8 +254,8 @@ class Exchange:
         for name, peer in self._peers.items():
             silent = peer.silence(partial(self._sign, name))
             gone, lost, hint = None, False, ""
-            if (last := told.get(name)) is not None and last.event in _GONE:
-                gone, lost = _GONE[last.event].format(last.text), True
+            if (last := told.get(name)) is not None and last.event in GONE:
+                gone, lost = GONE[last.event].format(last.text), True
                 hint = "mend what stopped it and resume both; nothing that was said is lost."
             elif silent > min(QUIET, self.lost_after):
                 gone, lost = f"has shown no sign of life for {silent:.0f} s", silent > self.lost_after
@@ -262,6 +263,15 @@ class Exchange:
             if lost and self._on_loss == "error":
                 raise PeerLost(f"role {name!r} {gone} while {self.role!r} waits for {what}.", hint=hint)
             peer.tell(gone, what)
+
+    def _agree(self) -> None:
+        """Compare settings with every peer that lives."""
+        told = self._told(self._rank)
+        for record in self.ledger.find("members", "train", NOWHERE.step):
+            if record.role in self._peers and self._agreement.is_new(record, self._rank):
+                lives = record not in self._earlier or self._peers[record.role].beats > 1 or record.role in told
+                with suppress(OSError):
+                    self._agreement.compare(record, latest=self._alive(record.role)[0], lives=lives)
 
     def past(self, role: str, stage: str, step: int) -> bool:
         """Whether a peer's process has gone on to a later play, as far as the filesystem can say.
@@ -278,21 +288,12 @@ class Exchange:
         now, place = state.get("step"), (step, stage == "train")  # validation is played before the step of its number
         return isinstance(now, int) and (now, state.get("stage") == "train") > place
 
-    def _sign(self, role: str) -> object:
+    def _sign(self, role: str) -> tuple[object, Mapping[str, object]]:
         latest, alive = self._alive(role)
-        return latest, alive and alive.beat
+        return (latest, alive and alive.beat), alive.state if alive else {}
 
     def _alive(self, role: str) -> tuple[int, Alive | None]:
         """Number of a peer's last incarnation, and what it says about itself."""
         home = self._root / "writers" / writer_name(role, self._rank)
         latest = max(incarnations(self._disk, home), default=0)
         return latest, read_alive(self._disk, incarnation_folder(home, latest))
-
-
-def _ending(error: BaseException | None) -> str:
-    """The event that tells peers how a role ended. What a signal interrupts has not failed, and may come back."""
-    if error is None:
-        return "end"
-    if isinstance(error, RunStopped):
-        return "stop"
-    return "interrupt" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "fail"

@@ -47,7 +47,7 @@ class Record:
     role: str
     """Whom a delegation is for; otherwise whose record it is."""
     event: str | None = None
-    """Of members: begin, save (a checkpoint), end, stop,
+    """Of members: begin, settings, save (a checkpoint), end, stop,
     interrupt (by a signal), fail. Of frontiers: round (of a play), play (is over), step
     (is closed)."""
     of: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -83,3 +84,18 @@ def test_the_command_needs_no_torch(tmp_path: Path) -> None:
     )
     assert found.returncode == 2
     assert "mgrpo: error: there is no store at" in found.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["store", "RUN", "--wait", "0"], ["launch", "--help"], pytest.param(["fit", "--help"], marks=pytest.mark.slow)],
+)
+def test_who_reads_no_further_ends_a_command_without_a_traceback(tmp_path: Path, words: list[str]) -> None:
+    StoreWriter(tmp_path / "store", "main")
+    reads, writes = os.pipe()
+    os.close(reads)  # as `head` does when it has seen enough
+    command = [sys.executable, "-m", "mgrpo_lightning", *(str(tmp_path) if word == "RUN" else word for word in words)]
+    found = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert found.returncode != 120, "what the interpreter ends with when it cannot flush"
+    assert found.stderr == ""

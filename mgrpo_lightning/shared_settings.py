@@ -1,0 +1,70 @@
+"""Settings that roles in processes of their own share: all of a resolved config but what concerns one process alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+OWN: Mapping[str, str] = {
+    r"ckpt_path|weights_only|dry_run|config": "how this process was started",
+    r"run\.(role|root)": "which role it is, and where its machine has the folder of all runs",
+    r"checkpoint\..+": "when it saves; each begins again where it has saved",
+    r"(progress|rollout_log|alarm|distributions|export|predictions|results|stop)\..+": "what it writes and shows",
+    r"trainer\.(accelerator|strategy|devices|num_nodes|plugins|sync_batchnorm|benchmark)": "its machine; numbers of "
+    "ranks are compared on their own",
+    r"trainer\.(default_root_dir|logger|callbacks|log_every_n_steps|enable_checkpointing)": "what it writes",
+    r"trainer\.(enable_progress_bar|enable_model_summary|enable_autolog_hparams|model_registry)": "what it shows",
+    r"trainer\.(profiler|detect_anomaly|barebones|deterministic|inference_mode|max_time)": "how long it computes",
+    r"trainer\.use_distributed_sampler": "there is no sampler",
+    r"model\.init_args\.(quantization|compute_dtype|dense_copy)": "how its machine holds the role's own model",
+    r"model\.init_args\.(token_budget|gradient_checkpointing)": "memory of its machine",
+    r"data\.init_args\.cache_gib": "memory of its machine",
+    r"model\.init_args\.local_roles|data\.init_args\.(store|journal)": "follow from run.role",
+    r"model\.init_args\.roles\.[^.]+\.(base_model|chat_template|adapter\.path)": "may be paths on the machine of that "
+    "role, which alone reads them",
+    r"data\.init_args\.peers\..+": "what it does when another role is gone",
+}
+"""Keys that may differ between roles, as regular expressions, and why. Every other key must agree."""
+_OWN = re.compile("|".join(OWN))
+MISSING = "(not there)"
+
+
+def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    """All values of a resolved config by their dotted keys; an empty mapping, and a list, is a value.
+
+    Args:
+        config: Nested mappings.
+        prefix: Of the keys.
+    """
+    if not isinstance(config, Mapping) or not config:
+        return {prefix: config}
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= leaves(value, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+def shared_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that all roles of a run must have alike, as JSON holds them.
+
+    Args:
+        config: Resolved, of a command.
+    """
+    shared = {key: value for key, value in leaves(config).items() if not _OWN.fullmatch(key)}
+    found = json.loads(json.dumps(shared, default=str))
+    assert isinstance(found, dict)
+    return found
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Key and both values of all settings that differ, sorted.
+
+    Args:
+        ours: Of this role.
+        theirs: Of another.
+    """
+    keys = sorted({*ours, *theirs})
+    both = ((key, ours.get(key, MISSING), theirs.get(key, MISSING)) for key in keys)
+    return [(key, one, other) for key, one, other in both if one != other]
