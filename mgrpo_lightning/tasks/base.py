@@ -64,7 +64,12 @@ class Script(Protocol):
     """A demonstrator's behaviour for one trajectory: what it says next, given everything said so far."""
 
     def reply(self, messages: Sequence[Message]) -> str:
-        """The next assistant message, without its end-of-turn token."""
+        """The next assistant message, without its end-of-turn token.
+
+        Args:
+            messages: So far, without the notice before a last turn: where only an answer is legal, the last one is a
+                ``mgrpo_lightning.agents.prompts.LastMessage``.
+        """
         ...
 
 
