@@ -32,7 +32,7 @@ class AdapterExport(Callback):
     """
 
     def __init__(self, dirpath: str | None = None, every_n_steps: Count | None = None) -> None:
-        self.dirpath = dirpath
+        self.dirpath = None if dirpath is None else str(Path(dirpath).absolute())
         self.every_n_steps = every_n_steps
         self._exported_step: int | None = None
 

@@ -27,7 +27,7 @@ class Predictions(HeldOut):
 
     def __init__(self, dirpath: str | None = None) -> None:
         super().__init__()
-        self.dirpath = dirpath
+        self.dirpath = None if dirpath is None else str(Path(dirpath).absolute())
 
     @override
     def on_held_out(self, trainer: Trainer, groups: list[Group]) -> None:

@@ -34,7 +34,7 @@ class Results(Callback):
     """
 
     def __init__(self, dirpath: str | None = None) -> None:
-        self.dirpath = dirpath
+        self.dirpath = None if dirpath is None else str(Path(dirpath).absolute())
         self._rewards: dict[str, list[tuple[int, float]]] = {}
         self._seconds = 0.0
         self._started = time.monotonic()

@@ -46,7 +46,7 @@ class RolloutLog(HeldOut):
 
     def __init__(self, dirpath: str | None = None, every_n_steps: Count = 1, texts: Number = 2) -> None:
         super().__init__()
-        self.dirpath = dirpath
+        self.dirpath = None if dirpath is None else str(Path(dirpath).absolute())
         self.every_n_steps = every_n_steps
         self.texts = texts
 

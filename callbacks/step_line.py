@@ -9,6 +9,10 @@ COMPONENTS = {"format": "format", "correct": "correct", "correct_main": "main", 
 """Reward components by metric name, with what the line calls them."""
 
 
+COUNTS = {"tool_failures": "tool failures", "wrong_demonstrations": "wrong demonstrations"}
+"""What should not happen, shown where it does."""
+
+
 def step_line(step: int, total: int | None, metrics: Mapping[str, float], roles: Iterable[str]) -> str:
     """One training step: rewards by role and component, format, flat groups, calls, tokens, seconds.
 
@@ -24,7 +28,7 @@ def step_line(step: int, total: int | None, metrics: Mapping[str, float], roles:
         _join(
             _value(metrics, "calls_per_rollout", "{:.2f} calls"),
             _value(metrics, "tokens_per_rollout", "{:.0f} tokens/rollout"),
-            _value(metrics, "tool_failures", "{:.0f} tool failures") if metrics.get("tool_failures") else "",
+            *(_value(metrics, name, "{:.0f} " + shown) for name, shown in COUNTS.items() if metrics.get(name)),
         )
     )
     parts.append(

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.tasks import Question, Script, Split, Task
+from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.trajectory import Message, Trajectory
 
@@ -42,12 +43,14 @@ class TelephoneBook(Task):
 
     @override
     async def correct(self, question: Question, answer: str | None) -> float:
-        return float(answer in question.answers)
+        return exact_match(answer, question.answers)
 
     @override
     async def expert(self, question: Question, trajectory: Trajectory) -> float:
-        """A report is good if it repeats something that the book said."""
-        return float(any(trajectory.answer and trajectory.answer in call.result for call in trajectory.calls))
+        """A report is good if it is the neighbour or the number wanted, and the book said so when it was asked."""
+        said = [call.result for call in trajectory.calls if call.name == "look_up" and not call.failed]
+        wanted = (BOOK[question.id][0], *question.answers)
+        return exact_match(trajectory.answer, [value for value in wanted if any(value in line for line in said)])
 
     @override
     def tools(self) -> Mapping[str, Tool]:

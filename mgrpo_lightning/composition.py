@@ -1,7 +1,8 @@
 """Composing a run of several config files: ``--config TEAM --config CHANGES`` merges them, the later one wins.
 
 jsonargparse replaces a mapping of free names, such as ``roles``, as a whole; here a file of changes may name one role
-and leave the others. Lists are replaced, and so are the arguments of a class in whose place comes another.
+and leave the others, or say ``"*"`` for every one that the files before it have. Lists are replaced, and so are the
+arguments of a class in whose place comes another.
 ``pkg:NAME`` is the config of that name inside the installed package. A key that stands twice in one mapping, for
 instance a role, is refused: YAML would silently keep the last. ``--role`` is short for ``--run.role``.
 
@@ -25,6 +26,8 @@ from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.names import CLASS_KEYS
 
 PACKAGED = "pkg:"
+EVERY = "*"
+"""A key that stands for all keys of the block in the files before."""
 _NO_KEYS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null", "tag:yaml.org,2002:float")
 """Of a key that is one of these, such as ``on``, somebody has meant the word."""
 
@@ -184,6 +187,8 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     if changes.get("class_path", base.get("class_path")) != base.get("class_path"):
         return changes  # another class has arguments of its own
     merged = dict(base)
+    if EVERY in changes:  # what is said of one by its name wins
+        changes = _merge(dict.fromkeys(base, changes[EVERY]), {k: v for k, v in changes.items() if k != EVERY})
     for key, value in changes.items():
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value

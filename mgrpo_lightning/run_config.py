@@ -53,6 +53,8 @@ class RunConfigCallback(SaveConfigCallback):
 def link_run(parser: LightningArgumentParser) -> None:
     """Make trainer, checkpoints, data and model take their folders, seed and role from ``run``.
 
+    Folders are made absolute once: whatever a tool does to the working directory, a run stays in one place.
+
     Args:
         parser: With all their arguments.
     """
@@ -68,7 +70,7 @@ def link_run(parser: LightningArgumentParser) -> None:
 
 
 def _folder(root: str, name: str, role: str | None) -> str:
-    return str(Path(root) / name / (role or ""))
+    return str(Path(root, name, role or "").absolute())
 
 
 def _checkpoints(root: str, name: str, role: str | None) -> str:
@@ -76,11 +78,11 @@ def _checkpoints(root: str, name: str, role: str | None) -> str:
 
 
 def _journal(root: str, name: str, role: str | None, dirpath: str | None) -> str:
-    return dirpath or str(Path(_folder(root, name, role)) / "journal")
+    return str(Path(dirpath or Path(_folder(root, name, role)) / "journal").absolute())
 
 
 def _store(root: str, name: str, role: str | None) -> str | None:
-    return None if role is None else str(Path(root) / name / FOLDER)
+    return None if role is None else str(Path(root, name, FOLDER).absolute())
 
 
 def _local(role: str | None) -> list[str] | None:

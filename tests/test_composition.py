@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mgrpo_lightning.composition import compose
+from mgrpo_lightning.composition import compose, composed
 from mgrpo_lightning.errors import ConfigurationError
 
 
@@ -29,6 +29,23 @@ def test_changes_name_one_role_and_leave_the_others(tmp_path: Path) -> None:
         "roles": {"main": {"lr": 1.0, "calls": ["c"]}, "searcher": {"lr": 2.0}},
         "run": {"name": "x"},
     }
+
+
+def test_a_star_stands_for_every_role_that_is_there(tmp_path: Path) -> None:
+    team = write(tmp_path, "team.yaml", "roles: {boss: {lr: 1.0, path: a}, reader: {lr: 2.0}}")
+    changes = write(tmp_path, "changes.yaml", 'roles: {"*": {lr: 3.0, path: null}, reader: {lr: 4.0}}')
+    assert composed(["--config", team, "--config", changes])["roles"] == {
+        "boss": {"lr": 3.0, "path": None},
+        "reader": {"lr": 4.0, "path": None},
+    }
+
+
+def test_the_warm_start_works_for_whatever_roles_there_are(tmp_path: Path) -> None:
+    roles = {name: {"base_model": "pocket"} for name in ("boss", "reader", "critic")}
+    team = write(tmp_path, "team.yaml", yaml.safe_dump({"model": {"init_args": {"roles": roles}}}, sort_keys=False))
+    merged = composed(["--config", team, "--config", "configs/warm_start.yaml"])["model"]["init_args"]["roles"]
+    assert list(merged) == ["boss", "reader", "critic"]
+    assert {role["objective"]["kind"] for role in merged.values()} == {"supervised"}
 
 
 def test_another_class_does_not_inherit_arguments(tmp_path: Path) -> None:

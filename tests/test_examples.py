@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import pkgutil
 import re
 import shlex
+import string
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import examples
 from examples import trajectories
 from examples.own_reward import BriefReports
 from examples.own_task import BOOK, TelephoneBook
+from mgrpo_lightning.agents.prompts import error_text
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.cli import make_cli
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.roles import LimitsConfig, RewardConfig, RoleConfig
+from mgrpo_lightning.tasks import Question, Task
+from mgrpo_lightning.tasks.scoring import fold
 from mgrpo_lightning.tools.base import load_tool
-from mgrpo_lightning.trajectory import Call, Key, Trajectory
+from mgrpo_lightning.trajectory import Call, Group, Key, Rollout, Span, Trajectory
 from tests.agents.fakes import make_team
 from tests.viewer.runs import write_run
 
@@ -36,7 +44,7 @@ def test_the_command_in_an_example_makes_its_team(name: str, root: Path, monkeyp
     monkeypatch.setattr("sys.argv", ["mgrpo"])
     cli = make_cli([*command(root, name), "--trainer.accelerator=cpu"], run=False)
     config = yaml.safe_load((root / "examples" / f"{name}.yaml").read_text())
-    assert cli.trainer.default_root_dir == f"runs/{config['run']['name']}"
+    assert cli.trainer.default_root_dir == str(root / "runs" / config["run"]["name"])
     if name == "own_tool":
         assert cli.model.roles["searcher"].tools[-1] == "examples.own_tool.to_kilometres"
     else:
@@ -86,6 +94,60 @@ def test_the_reward_halves_what_is_longer_than_needed() -> None:
     assert report(hop.value) == (1.0 if len(hop.value) <= 40 else 0.5)
     assert report(f"{hop.value}{'.' * 50}") == 0.5
     assert report("another") == 0
+
+
+def book_calls(question: Question) -> list[tuple[str, dict[str, Any]]]:
+    """Everything that leads to the answer, and calls that fail."""
+    names = (question.id, BOOK[question.id][0], "Nobody", "")
+    return [("look_up", {"name": name}) for name in names]
+
+
+def factbook_calls(question: Question) -> list[tuple[str, dict[str, Any]]]:
+    hops = [("visit", {"url": hop.url, "section": hop.section.partition(": ")[2]}) for hop in question.evidence]
+    failing = [("visit", {"url": "factbook/atlantis", "section": "Capital"}), ("search", {"query": "?!"})]
+    return [*hops, *failing, ("search", {"query": question.text})]
+
+
+ATTACKED: dict[type[Task], Callable[[Question], list[tuple[str, dict[str, Any]]]]] = {
+    TelephoneBook: book_calls,
+    BriefReports: factbook_calls,
+}
+
+
+def test_every_task_of_the_examples_is_attacked() -> None:
+    modules = [importlib.import_module(f"examples.{found.name}") for found in pkgutil.iter_modules(examples.__path__)]
+    own = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
+    assert {kind for kind in own if issubclass(kind, Task) and kind.__module__.startswith("examples")} == set(ATTACKED)
+
+
+@pytest.mark.parametrize("kind", ATTACKED)
+def test_reports_that_nobody_should_be_paid_for_earn_the_format_alone(kind: type[Task]) -> None:
+    """Errors, pages and lines that tools showed, the question, single letters: after calls that went well and ill."""
+    task = kind()
+    tools = task.tools()
+    roles = {
+        "main": RoleConfig("fake", calls=["searcher"], reward=RewardConfig(0.1, correct=0.9)),
+        "searcher": RoleConfig("fake", tools=sorted(tools), reward=RewardConfig(0.1, expert=0.9)),
+    }
+    for question in [*task.questions("train")[:8], *task.questions("validation")[:4]]:
+        calls = []
+        for name, arguments in ATTACKED[kind](question):
+            try:
+                calls.append(Call(0, name, arguments, asyncio.run(tools[name](**arguments))))
+            except ToolError as error:
+                calls.append(Call(0, name, arguments, error_text(error), failed=True))
+        assert {call.failed for call in calls} == {True, False}
+        shown = [call.result for call in calls]
+        lines = [line for text in shown for line in text.splitlines()]
+        worthless = [*shown, *lines, "\n".join(shown), question.text, "error", "unknown", *string.printable.strip()]
+        gold = {fold(value) for value in (*question.answers, *(hop.value for hop in question.evidence))}
+        for report in (report for report in worthless if fold(report) not in gold):
+            main = Trajectory("main", Key(0, 0, 0, 0), question.text, answer=report)
+            sub = Trajectory("searcher", Key(0, 0, 0, 1), "?", calls=calls, answer=report, parent=0)
+            main.spans = sub.spans = [Span("observation", (1,)), Span("action", (2,), (-0.5,))]
+            rollout = Rollout(main, [sub])
+            score_groups([Group(question, [rollout])], task, roles)
+            assert [score.total for score in rollout.scores.values()] == [0.1, 0.1], report
 
 
 @pytest.mark.parametrize("ask", ["with_pandas", "with_duckdb", "with_polars"])

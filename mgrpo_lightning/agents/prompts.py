@@ -101,14 +101,34 @@ def heard(name: str, call: Call) -> str:
     return f"{name}: {call.name}({json.dumps(call.arguments, ensure_ascii=False)})\n{call.result}"
 
 
-def results(messages: Iterable[Message]) -> Iterator[str]:
-    """What came of every call so far, the agent's own and those it has heard of, in their order; for demonstrators.
+@dataclass(frozen=True, slots=True)
+class LastMessage(Message):
+    """What a demonstrator sees before a turn in which only an answer is legal: a message without its notice."""
+
+
+def for_scripts(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Messages as a demonstrator sees them: the notice is no part of a text, it makes a ``LastMessage``.
+
+    A policy sees it behind the task, or behind what a tool said. A script that repeats what a tool said must not
+    repeat the notice.
 
     Args:
         messages: Of one trajectory.
     """
+    *before, last = messages
+    if last.role == "assistant" or not last.content.endswith(NOTICE):
+        return tuple(messages)
+    return (*before, LastMessage(last.role, last.content.removesuffix(NOTICE).removesuffix("\n")))
+
+
+def results(messages: Iterable[Message]) -> Iterator[str]:
+    """What came of every call so far, the agent's own and those it has heard of, in their order; for demonstrators.
+
+    Args:
+        messages: Of one trajectory, as ``for_scripts`` gives them.
+    """
     for message in messages:
-        text = message.content.removesuffix(NOTICE).rstrip()
+        text = message.content.rstrip()
         if message.role == "user":
             yield from (entry.rstrip() for entry in _HEARD.split(text)[1:])
         elif message.role == "tool":

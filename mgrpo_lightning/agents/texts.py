@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from mgrpo_lightning.agents.prompts import for_scripts
 from mgrpo_lightning.endpoint import ChatEndpoint, Completion
 from mgrpo_lightning.open_step import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
@@ -88,7 +89,7 @@ class ScriptedConversation(TextConversation):
 
     @override
     async def reply(self, params: SamplingParams, stream: int) -> Completion:
-        return Completion(self._script.reply(tuple(self._messages)), cut=False)
+        return Completion(self._script.reply(for_scripts(self._messages)), cut=False)
 
 
 class EndpointConversation(TextConversation):

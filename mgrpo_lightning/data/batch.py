@@ -79,5 +79,5 @@ class TeamBatch:
     """How the groups were aligned."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time: ``play``, and of that ``idle``, in which nothing was computed."""
-    tool_failures: int = 0
-    """Calls in which a tool broke down, of this rank's part."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Of this rank's part: calls in which a tool broke down, and demonstrations that were not scored right."""

@@ -214,7 +214,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             step: Training step.
             questions: Its queries.
         """
-        started, idle, broken = time.perf_counter(), 0.0, 0
+        started, idle, counts = time.perf_counter(), 0.0, dict[str, int]()
         module = self.module
         due = self._backlog.due(step)
         module.begin(due)
@@ -222,12 +222,12 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             groups = recorded_groups(self.recorded, step, module.roles)
         else:
             groups = self._play(step, questions, meanwhile=module.advance if due else None)
-            idle, broken = self.playing.idle, self.playing.tool_failures
+            idle, counts = self.playing.idle, self.playing.counts
         played = {role: self._align(groups, role, step) for role in module.trained_roles}
         self._backlog.add(step, groups)
         self.rollouts = groups
         seconds = {"play": time.perf_counter() - started, "idle": idle}
-        return TeamBatch(step, groups, played | due, played, seconds, broken)
+        return TeamBatch(step, groups, played | due, played, seconds, counts)
 
     def _play(self, step: int, questions: Sequence[Question], meanwhile: Callable[[], bool] | None) -> list[Group]:
         """This rank's part of a step; what was finished of it before a restart is taken up."""

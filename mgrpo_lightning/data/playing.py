@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,8 @@ from mgrpo_lightning.trajectory import Group
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
+
+log = logging.getLogger(__name__)
 
 NOTHING_DECIDED = 4
 """Answers in a row, a whole play at least, of which none could be decided: nothing is left to train on or to report."""
@@ -66,6 +69,9 @@ class Playing:
         self._task = task
         self.exchange = None if store is None else open_exchange(store, trainer, peers, shared)
         """This process's end of the store."""
+        self.counts: dict[str, int] = {}
+        """Of the last play: ``tool_failures``, and ``wrong_demonstrations`` if demonstrators played it."""
+        self._told_wrong = False
         scheduler = Scheduler(schedule)
         samplers = {
             name: TransformersSampler(policy, scheduler, cache_bytes=cache_bytes)
@@ -80,11 +86,6 @@ class Playing:
     def idle(self) -> float:
         """Seconds of the last play in which nothing was computed."""
         return self._team.idle
-
-    @property
-    def tool_failures(self) -> int:
-        """Calls of the last play in which a tool broke down."""
-        return self._team.tool_failures
 
     def play(
         self,
@@ -130,6 +131,9 @@ class Playing:
         )
         if stage != "predict":
             self._score(groups, stage)
+        self.counts = {"tool_failures": self._team.tool_failures}
+        if scripted and self._module.main in self._module.local_roles:
+            self.counts["wrong_demonstrations"] = self._wrong_demonstrations(groups)
         self._notify("on_play_end", groups=groups, stage=stage, step=step)
         return groups
 
@@ -163,6 +167,25 @@ class Playing:
                 f"none of the last {self._undecided} answers could be decided: {why}",
                 hint="mend whoever decides or speaks, then go on; what was finished is kept.",
             )
+
+    def _wrong_demonstrations(self, groups: Sequence[Group]) -> int:
+        """How many were not scored right; the first one is told, since a team learns whatever is demonstrated."""
+        wrong = [
+            (group.question, rollout)
+            for group in groups
+            for rollout in group.rollouts
+            if group.question.known and not undecided(rollout) and rollout.scores[0].correct < 1
+        ]
+        if wrong and not self._told_wrong:
+            self._told_wrong = True
+            question, rollout = wrong[0]
+            answers = "" if question.sealed else f" answers {rollout.main.answer!r}, which"
+            log.warning(
+                "a demonstration of question %r%s is scored %g: the team learns to do so all the same. "
+                "Such demonstrations are counted as wrong_demonstrations.",
+                *(question.id, answers, rollout.scores[0].correct),
+            )
+        return len(wrong)
 
     def _notify(self, hook: str, **arguments: Any) -> None:
         for callback in self._trainer.callbacks:  # type: ignore[attr-defined]

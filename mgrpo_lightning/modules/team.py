@@ -226,7 +226,8 @@ class TeamModule(LightningModule):
         metrics |= self._play_rates.take()[0]
         agreement = self.trainer.datamodule.task.agreement  # type: ignore[attr-defined]
         metrics |= {f"judge/{name}": value for name, value in judge_figures(agreement, self.device).items()}
-        (metrics["tool_failures"],) = over_ranks([batch.tool_failures], self.device)
+        counts = over_ranks(list(batch.counts.values()), self.device) if batch.counts else []
+        metrics |= dict(zip(batch.counts, counts, strict=True))
         metrics |= {f"seconds/{phase}": value for phase, value in batch.seconds.items()}
         metrics["seconds/update"] = time.perf_counter() - started
         self.figures = metrics

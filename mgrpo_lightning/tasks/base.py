@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.tasks.scoring import token_f1
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ class Question:
     evidence: tuple[Evidence, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # A text alone would be taken for the list of its letters, each of them a right answer.
+        if isinstance(self.answers, str):
+            raise DataError(
+                f"question {self.id!r} has the answers {self.answers!r}.", hint='give a tuple, such as ("Paris",).'
+            )
+
     @property
     def sealed(self) -> bool:
         """Whether its text must not leave the machine (metadata ``sealed``): the run's journal has it, and no log."""
@@ -64,7 +72,12 @@ class Script(Protocol):
     """A demonstrator's behaviour for one trajectory: what it says next, given everything said so far."""
 
     def reply(self, messages: Sequence[Message]) -> str:
-        """The next assistant message, without its end-of-turn token."""
+        """The next assistant message, without its end-of-turn token.
+
+        Args:
+            messages: So far, without the notice before a last turn: where only an answer is legal, the last one is a
+                ``mgrpo_lightning.agents.prompts.LastMessage``.
+        """
         ...
 
 

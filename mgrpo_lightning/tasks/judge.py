@@ -60,7 +60,7 @@ class Judge:
         config = EndpointConfig(url, model, key_variable, timeout, attempts, backoff, concurrency, parameters)
         self._endpoint = ChatEndpoint(config, "judge")
         self.model = model
-        self._cache = Path(cache) if cache is not None else None
+        self._cache = Path(cache).absolute() if cache is not None else None
         self.agreement = Agreement(audit)
         """Of what it was asked about answers, with the rule that had decided before."""
         self._audit = audit

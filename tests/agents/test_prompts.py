@@ -1,15 +1,18 @@
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from mgrpo_lightning.agents.actions import parse
 from mgrpo_lightning.agents.arguments import check_arguments
-from mgrpo_lightning.agents.prompts import NOTICE, ROLE_SCHEMA, signatures, system_prompt
+from mgrpo_lightning.agents.prompts import NOTICE, ROLE_SCHEMA, LastMessage, for_scripts, signatures, system_prompt
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.roles import RoleConfig
-from tests.agents.fakes import FakeTool, echo
+from mgrpo_lightning.tasks.base import Script
+from mgrpo_lightning.trajectory import Message
+from tests.agents.fakes import FakeTool, call, echo, limits, make_team, question
 
 
 def prompt(role: RoleConfig, *, callees: bool = True) -> str:
@@ -84,3 +87,30 @@ def test_fitting_arguments_pass(arguments: dict[str, object]) -> None:
 def test_arguments_that_do_not_fit_are_told_to_the_policy(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ToolError, match=message):
         check_arguments("tool", SCHEMA, arguments)
+
+
+class Repeats(Script):
+    """Looks something up, and answers with whatever the tool said."""
+
+    def reply(self, messages: Sequence[Message]) -> str:
+        self.seen = messages
+        return f"<answer>{messages[-1].content}</answer>" if messages[-1].role == "tool" else call("search", query="x")
+
+
+@pytest.mark.parametrize("turns", [2, 6])
+def test_a_script_sees_what_a_tool_said_and_not_the_notice(turns: int) -> None:
+    script = Repeats()
+    team, _ = make_team({"main": RoleConfig("fake", tools=["search"], limits=limits(turns=turns))}, {})
+    (group,) = team.play([question()], step=0, rollouts=1, script=lambda *_, **__: script)
+    played = group.rollouts[0].main
+    assert played.messages[-2].content == ("page of x\n" + NOTICE if turns == 2 else "page of x")
+    assert played.answer == "page of x"
+    assert isinstance(script.seen[-1], LastMessage) == (turns == 2)
+
+
+def test_a_task_without_calls_is_a_last_message_too_and_an_answer_never_is() -> None:
+    asked = Message("user", f"What?\n{NOTICE}")
+    assert for_scripts([Message("system", "s"), asked]) == (Message("system", "s"), LastMessage("user", "What?"))
+    assert for_scripts([Message("tool", NOTICE)]) == (LastMessage("tool", ""),)
+    said = [asked, Message("assistant", NOTICE)]
+    assert for_scripts(said) == tuple(said)

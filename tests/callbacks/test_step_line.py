@@ -47,3 +47,4 @@ def test_tools_that_broke_down_are_counted_where_there_are_any() -> None:
         step_line(3, None, {"calls_per_rollout": 2, "tool_failures": 12}, []) == "step 3 | 2.00 calls 12 tool failures"
     )
     assert step_line(3, None, {"calls_per_rollout": 2, "tool_failures": 0}, []) == "step 3 | 2.00 calls"
+    assert step_line(3, None, {"wrong_demonstrations": 1}, []) == "step 3 | 1 wrong demonstrations"

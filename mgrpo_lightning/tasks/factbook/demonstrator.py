@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing_extensions import override
 
 from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
-from mgrpo_lightning.agents.prompts import NOTICE, results
+from mgrpo_lightning.agents.prompts import LastMessage, results
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.tasks.base import HEAD, Question, Script
 from mgrpo_lightning.tasks.factbook.comparing import comparison_subtask, parse_comparison
@@ -111,7 +111,7 @@ class _PlannedScript(Script):
                 turn = plan.send(result)
         except StopIteration as found:
             return _say(Action(found.value.quote, answer=found.value.value))
-        return _say(Action(answer=NOT_FOUND)) if messages[-1].content.endswith(NOTICE) else turn
+        return _say(Action(answer=NOT_FOUND)) if isinstance(messages[-1], LastMessage) else turn
 
 
 def _answer(question: Question, made: set[str], find: Callable[[Lookup], Plan], comparer: str | None = None) -> Plan:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mgrpo_lightning.agents.prompts import NOTICE
+from mgrpo_lightning.agents.prompts import LastMessage
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.roles import LimitsConfig, RoleConfig
 from mgrpo_lightning.tasks import Evidence, Factbook, Question
@@ -196,10 +196,10 @@ def test_a_reply_depends_on_the_messages_alone(clean: Factbook) -> None:
 @pytest.mark.parametrize(("role", "callees"), [("main", ["searcher"]), ("searcher", [])])
 def test_where_only_an_answer_is_legal_there_is_one(clean: Factbook, role: str, callees: list[str]) -> None:
     script = clean.script(highest_point(), role, "highest point of France", 0, callees=callees)
-    messages = [Message("system", role), Message("user", f"highest point of France\n{NOTICE}")]
+    messages = [Message("system", role), LastMessage("user", "highest point of France")]
     assert script.reply(messages) == f"<answer>{NOT_FOUND}</answer>"
-    read = f"France | Geography\nElevation - highest point: Mont Blanc 4,810\n{NOTICE}"
-    shown = [Message("tool", "1. factbook/france | France | Geography: Elevation"), Message("tool", read)]
+    read = "France | Geography\nElevation - highest point: Mont Blanc 4,810"
+    shown = [Message("tool", "1. factbook/france | France | Geography: Elevation"), LastMessage("tool", read)]
     if role == "searcher":
         assert script.reply([*messages, *shown]).endswith("<answer>Mont Blanc</answer>")
 
