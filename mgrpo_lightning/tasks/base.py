@@ -52,9 +52,10 @@ class Question:
 
     def __post_init__(self) -> None:
         # A text alone would be taken for the list of its letters, each of them a right answer.
-        if isinstance(self.answers, str):
+        given: object = self.answers
+        if isinstance(given, str):
             raise DataError(
-                f"question {self.id!r} has the answers {self.answers!r}.", hint='give a tuple, such as ("Paris",).'
+                f"question {self.id!r} has the answers {given!r}.", hint='give a tuple, such as ("Paris",).'
             )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,14 +70,14 @@ def test_the_bound_is_that_of_the_type_the_base_computes_in(make_roles: MakeRole
     figures = {"mismatch": 0.05, "mismatch_max": 1.0}
     with pytest.raises(MgrpoError, match=r"bound 0\.001.*at a trajectory of another rank"):
         main.refuse_mismatch(batch, figures, 0)
-    main.policy.base.model.to(dtype=torch.bfloat16)
+    torch.nn.Module.to(main.policy.base.model, torch.bfloat16)
     main.refuse_mismatch(batch, figures, 0)
     with pytest.raises(MgrpoError, match=r"bound 0\.06"):
         main.refuse_mismatch(batch, figures | {"mismatch": 0.07}, 0)
 
 
 @pytest.mark.parametrize("change", [{"lag": 1}, {"queue": 4}])
-def test_a_role_that_lags_is_let_be(make_roles: MakeRoles, change: dict[str, int]) -> None:
+def test_a_role_that_lags_is_let_be(make_roles: MakeRoles, change: dict[str, Any]) -> None:
     main = make_roles()["main"]
     batch = shifted(sampled_by(main), 0, 0, 9.0)
     main.config = replace(main.config, **change)
