@@ -1,11 +1,11 @@
 """The guard: a small process that ends a command which does not end itself after SIGINT or SIGTERM.
 
-    python guard.py PID [MARK] <signals >told
+    python guard.py PID SECONDS [MARK] <signals >told
 
 Python handles a signal between two of its own instructions. A tool that computes in C and holds the interpreter, such
 as a regular expression that backtracks, can delay that for hours. What Python does at once is write the number of the
 signal to a pipe (``signal.set_wakeup_fd``). The guard reads it, tells a thread of the command, and kills the command
-after ``KILL`` seconds. A kill loses nothing that was finished. Before it, the guard makes the file MARK: whoever
+after SECONDS. A kill loses nothing that was finished. Before it, the guard makes the file MARK: whoever
 started the command then takes the kill for a stop. The guard ends with the command.
 """
 
@@ -16,17 +16,19 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 
 KILL = 4.6
 """Seconds that a command has to end."""
 ASKED = (signal.SIGINT, signal.SIGTERM)
 
 
-def main(pid: int, mark: str | None) -> None:
+def main(pid: int, seconds: float, mark: str | None) -> None:
     """Watch the parent.
 
     Args:
         pid: Of the parent.
+        seconds: That it has to end.
         mark: File to make before it is killed.
     """
     for number in (*ASKED, signal.SIGHUP):  # they are for the command, though a cluster sends them to all
@@ -39,8 +41,8 @@ def main(pid: int, mark: str | None) -> None:
             if not numbers:  # the command has ended
                 return
             if deadline is None and set(ASKED) & set(numbers):
-                deadline = time.monotonic() + KILL
-                os.write(1, numbers[:1])
+                deadline = time.monotonic() + seconds
+                _write(1, numbers[:1])
         if deadline and time.monotonic() > deadline:
             _kill(pid, mark)
             return
@@ -53,8 +55,13 @@ def _kill(pid: int, mark: str | None) -> None:
     if os.getppid() != pid:
         return
     os.kill(pid, signal.SIGKILL)
-    os.write(2, b"mgrpo: killed, as it did not end by itself. HINT: nothing finished is lost; go on where it was.\n")
+    _write(2, b"mgrpo: killed, as it did not end by itself. HINT: nothing finished is lost; go on where it was.\n")
+
+
+def _write(descriptor: int, text: bytes) -> None:
+    with suppress(OSError):  # whoever reads may be gone
+        os.write(descriptor, text)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)

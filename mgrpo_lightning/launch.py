@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -250,7 +250,8 @@ class Launch:
             for line in output:
                 log.write(line)
                 log.flush()
-                print(f"{role:<{width}} | {line}", end="", flush=True)
+                with suppress(BrokenPipeError):  # nobody looks on any more: the log does
+                    print(f"{role:<{width}} | {line}", end="", flush=True)
 
 
 def _cores() -> int:

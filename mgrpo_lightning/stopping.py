@@ -92,7 +92,7 @@ class Stopping:
         told, tell = os.pipe()
         os.set_blocking(wakeup, False)
         # without site-packages: it starts in a few hundredths of a second
-        command = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid())]
+        command = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(guard.KILL)]
         if mark := os.environ.pop(MARK, None):
             command.append(mark)
         self._guard = subprocess.Popen(command, stdin=signals, stdout=tell, start_new_session=True)
@@ -106,12 +106,13 @@ class Stopping:
         """The later stages; in a thread, as the main one may be in a computation that no signal reaches."""
         if not os.read(told, 1):
             return  # the guard has gone
+        if self.patient:
+            _tell(f"mgrpo: the step at hand has {GRACE} s to end; another signal ends it now.\n")
         time.sleep(GRACE)
         if not self._interrupted:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         time.sleep(LAST - GRACE)
-        words = f"mgrpo: stopped by {(self.asked or signal.SIGTERM).name}, without waiting for what still ran.\n"
-        os.write(2, words.encode())
+        _tell(f"mgrpo: stopped by {(self.asked or signal.SIGTERM).name}, without waiting for what still ran.\n")
         self.leave(STOPPED)
 
     def leave(self, status: int) -> NoReturn:
@@ -124,6 +125,11 @@ class Stopping:
             with suppress(OSError, ValueError):
                 stream.flush()
         os._exit(status)
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # whoever reads may be gone
+        os.write(2, text.encode())
 
 
 @contextmanager

@@ -30,6 +30,9 @@ print(role, "speaks", flush=True)
 behaviour = (folder / role).read_text() if (folder / role).is_file() else "end"
 if behaviour == "fail" or (behaviour == "fail once" and len(tries.read_text().splitlines()) == 1):
     sys.exit(3)
+if behaviour == "talk":
+    time.sleep(1)
+    print(*["much"] * 5000, sep=chr(10))
 if behaviour == "stop":
     sys.exit(75)
 if behaviour == "killed":  # by its guard
@@ -129,6 +132,17 @@ def test_a_launch_that_is_told_to_end_ends_its_roles(tmp_path: Path, root: Path,
     assert process.returncode == 75
     assert output == "", "nobody holds it any more"
     assert errors == "mgrpo: main, searcher stopped. HINT: go on with --ckpt_path last.\n"
+
+
+def test_roles_go_on_when_nobody_looks_on_any_more(tmp_path: Path, root: Path) -> None:
+    process = start_launch(tmp_path, root, main="talk", searcher="end")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.wait(timeout=20)
+    log = (tmp_path / "quickstart" / "main" / "log.txt").read_text()
+    assert len(log.splitlines()) == 5001, "the log has all, and the role was not kept waiting"
 
 
 def test_roles_have_one_grace_together(tmp_path: Path, root: Path) -> None:

@@ -62,8 +62,15 @@ def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path,
 
 
 def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, root: Path) -> None:
+    program = tmp_path / "patient.py"  # a step may take seconds on a busy machine
+    program.write_text(
+        "from mgrpo_lightning import guard, stopping\n"
+        "from mgrpo_lightning.__main__ import main\n"
+        "stopping.GRACE, stopping.LAST, guard.KILL = 40.0, 45.0, 50.0\n"
+        "main()\n"
+    )
     arguments = [
-        *(sys.executable, "-m", "mgrpo_lightning", "fit", "--config", "configs/quickstart.yaml"),
+        *(sys.executable, str(program), "fit", "--config", "configs/quickstart.yaml"),
         *("--config", "configs/debug/fast.yaml", f"--run.root={tmp_path}", "--run.name=run"),
         *("--trainer.max_steps=500", "--trainer.enable_progress_bar=false", "--trainer.limit_val_batches=0", *TWO),
     ]

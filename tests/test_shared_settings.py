@@ -66,7 +66,10 @@ def meet(store: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]
     return told
 
 
-def test_every_shared_setting_that_differs_is_told_to_both_roles(config: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("each", [10, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_shared_setting_that_differs_is_told_to_both_roles(
+    config: dict[str, Any], tmp_path: Path, each: int
+) -> None:
     ours = shared_settings(config)
     assert {
         "run.seed",
@@ -79,7 +82,7 @@ def test_every_shared_setting_that_differs_is_told_to_both_roles(config: dict[st
     for number, (key, value) in enumerate(ours.items()):
         theirs = {**ours, key: changed(value)}
         assert differences(ours, theirs) == [(key, value, theirs[key])]
-        if number % 10 == 0 or key in ("run.seed", "trainer.max_steps"):  # each is a matter of a store on the disk
+        if number % each == 0 or key in ("run.seed", "trainer.max_steps"):
             for text in meet(tmp_path / f"{number}", ours, theirs):
                 assert re.search(rf"\b{re.escape(key)} is ", text)
                 assert text.count(" for 'main'") == text.count(" for 'searcher'") == 1
