@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.tasks.scoring import token_f1
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ class Question:
     """What tables are split by, for instance the number of hops."""
     evidence: tuple[Evidence, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # A text alone would be taken for the list of its letters, each of them a right answer.
+        answers: object = self.answers
+        if isinstance(answers, str):
+            raise DataError(
+                f"question {self.id!r} has the answers {answers!r}.", hint='give a tuple, such as ("Paris",).'
+            )
 
     @property
     def sealed(self) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.tasks import JsonlTask
+from mgrpo_lightning.tasks import JsonlTask, Question
 
 
 def write(path: Path, *lines: str | bytes) -> str:
@@ -115,3 +116,9 @@ def test_tools_are_loaded_by_path_and_offered_by_name(tmp_path: Path) -> None:
         JsonlTask(good, tools=["tests.toy.search", "tests.toy.search"])
     with pytest.raises(ConfigurationError, match=r"no tool at 'tests.toy.serch'"):
         JsonlTask(good, tools=["tests.toy.serch"])
+
+
+@pytest.mark.parametrize("answers", ["Paris", ""])
+def test_a_text_alone_is_no_list_of_its_letters(answers: Any) -> None:
+    with pytest.raises(DataError, match=r"question 'q' has the answers .*HINT: give a tuple"):
+        Question("q", "Which?", answers)
