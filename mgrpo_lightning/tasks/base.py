@@ -52,10 +52,10 @@ class Question:
 
     def __post_init__(self) -> None:
         # A text alone would be taken for the list of its letters, each of them a right answer.
-        given: object = self.answers
-        if isinstance(given, str):
+        answers: object = self.answers
+        if isinstance(answers, str):
             raise DataError(
-                f"question {self.id!r} has the answers {given!r}.", hint='give a tuple, such as ("Paris",).'
+                f"question {self.id!r} has the answers {answers!r}.", hint='give a tuple, such as ("Paris",).'
             )
 
     @property
