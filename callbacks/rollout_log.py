@@ -22,6 +22,7 @@ from mgrpo_lightning.trajectory import Group
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
+    from mgrpo_lightning.policy.identity import Identity
 
 
 @ranged("rollout_log")
@@ -74,7 +75,8 @@ class RolloutLog(HeldOut):
         if batch.step % self.every_n_steps == 0:
             rows = [row for aligned in batch.played.values() for row in aligned.rows]
             extras = {row.key: Extra(row.advantage, row.coefficient) for row in rows}
-            write_groups(self.folder(trainer), batch.step, batch.groups, "train", extras)
+            identity = _identity(pl_module)
+            write_groups(self.folder(trainer), batch.step, batch.groups, "train", extras, identity=identity)
             self._log_texts(trainer, batch.groups, batch.step, "train")
 
     @override
@@ -94,7 +96,8 @@ class RolloutLog(HeldOut):
         assert trainer.state.fn is not None
         command = "" if trainer.state.fn == TrainerFn.FITTING else trainer.state.fn.value
         last = trainer.global_rank + 1 == trainer.world_size
-        write_groups(self.folder(trainer) / command, step, groups, "validate", last=last)
+        identity = _identity(trainer.lightning_module)
+        write_groups(self.folder(trainer) / command, step, groups, "validate", identity=identity, last=last)
         self._log_texts(trainer, groups, step, command or "validate")
 
     def _log_texts(self, trainer: Trainer, groups: Sequence[Group], step: int, tag: str) -> None:
@@ -103,6 +106,10 @@ class RolloutLog(HeldOut):
             if isinstance(logger, TensorBoardLogger):
                 for number, group in enumerate(shown):
                     logger.experiment.add_text(f"{tag}/rollout_{number}", _verbatim(render(group.rollouts[0])), step)
+
+
+def _identity(module: LightningModule) -> dict[str, Identity]:
+    return {name: policy.identity for name, policy in cast("TeamModule", module).policies.items()}
 
 
 def _verbatim(text: str) -> str:

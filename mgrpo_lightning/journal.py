@@ -97,6 +97,7 @@ def write_groups(
     stage: Literal["train", "validate", "predict"] = "train",
     extras: Mapping[Key, Extra] | None = None,
     *,
+    identity: Mapping[str, Mapping[str, Any]] | None = None,
     last: bool = False,
 ) -> Path:
     """Write the groups of one step, atomically, over any older file of it.
@@ -110,6 +111,7 @@ def write_groups(
         groups: In the order of their queries, at least one, each with at least one rollout.
         stage: What was played for.
         extras: What is known of some or all trajectories beyond the groups.
+        identity: What the policies belong to that played them, by role.
         last: Whether no rank has later queries.
 
     Returns:
@@ -124,7 +126,10 @@ def write_groups(
         for rollout in group.rollouts
         for trajectory in rollout.trajectories()
     ]
-    schema = SCHEMA.with_metadata({"mgrpo_journal": VERSION, "stage": stage})
+    about = {"mgrpo_journal": VERSION, "stage": stage}
+    if identity is not None:
+        about["identity"] = json.dumps(identity, ensure_ascii=False)
+    schema = SCHEMA.with_metadata(about)
     first, end = (group.rollouts[0].main.key.query for group in (groups[0], groups[-1]))
     name = f"{PREFIXES[stage]}-{step:06d}"
     path = Path(folder) / (f"{name}-{first:06d}.parquet" if first else f"{name}.parquet")
@@ -149,6 +154,24 @@ def training_files(folder: Path) -> dict[int, list[Path]]:
         if match := _STEP.fullmatch(path.stem):
             found.setdefault(int(match[1]), []).append(path)
     return found
+
+
+def identity_of_file(path: str | Path) -> dict[str, dict[str, Any]]:
+    """What the policies belong to that played a file's groups, by role; empty where it does not say.
+
+    Args:
+        path: One file of the journal.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        about = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(Path(path), error) from error
+    identity = json.loads(about.get(b"identity", b"{}"))
+    assert isinstance(identity, dict)
+    return identity
 
 
 def read_groups(path: str | Path) -> list[Group]:
@@ -180,10 +203,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
         version = (table.schema.metadata or {}).get(b"mgrpo_journal", b"none").decode()
     except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path} cannot be read: {' '.join(str(error).split())}",
-            hint="files of a journal are written whole or not at all, so it was damaged later, or is no journal.",
-        ) from error
+        raise _unreadable(path, error) from error
     if version != VERSION:
         raise DataError(
             f"{path} has journal version {version}; this package reads version {VERSION}.",
@@ -191,6 +211,13 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         )
     for batch in table.to_batches():
         yield from batch.to_pylist(maps_as_pydicts="strict")
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read: {' '.join(str(error).split())}",
+        hint="files of a journal are written whole or not at all, so it was damaged later, or is no journal.",
+    )
 
 
 def _row(question: Question, rollout: Rollout, t: Trajectory, extras: Mapping[Key, Extra]) -> dict[str, Any]:

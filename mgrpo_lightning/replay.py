@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import yaml
@@ -26,9 +26,13 @@ from typing_extensions import override
 from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.cli import MgrpoCLI, make_cli
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.journal import training_files
+from mgrpo_lightning.journal import identity_of_file, training_files
+from mgrpo_lightning.policy.identity import PARTS, refuse_other
 from mgrpo_lightning.run_config import OF_A_COMMAND
 from mgrpo_lightning.store.layout import FOLDER
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.modules.team import TeamModule
 
 Adapters = Mapping[str, Mapping[str, Tensor]]
 """By role and parameter name."""
@@ -45,10 +49,23 @@ class Replayed:
 
 
 class _Until(Callback):
-    """Stops after a number of optimizer steps of the run."""
+    """Stops after a number of optimizer steps of the run, each of which the same models have to have played.
 
-    def __init__(self, step: int) -> None:
+    Args:
+        step: The number.
+        journal: Of the run.
+    """
+
+    def __init__(self, step: int, journal: Path) -> None:
         self.step = step
+        self.files = training_files(journal)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        module = cast("TeamModule", pl_module)
+        ours = {name: policy.identity for name, policy in module.policies.items()}
+        for path in self.files[batch.step]:
+            refuse_other(identity_of_file(path), ours, source=str(path), accepted=module.accept_changes)
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -73,7 +90,9 @@ def replay(
     """
     config = _config(run)
     cli = cli_of(run, settings)
-    cli.datamodule.recorded = _journal(run, config)
+    cli.datamodule.recorded = journal = _journal(run, config)
+    if settings:  # what would be with another model is asked on purpose
+        cli.model.accept_changes = PARTS
     trainer = Trainer(
         **{name: config["trainer"][name] for name in _OF_THE_TRAINER},
         max_epochs=-1,
@@ -84,7 +103,7 @@ def replay(
         enable_progress_bar=False,
         limit_val_batches=0,
         num_sanity_val_steps=0,
-        callbacks=[_Until(until)],
+        callbacks=[_Until(until, journal)],
     )
     trainer.fit(cli.model, cli.datamodule, ckpt_path=start, weights_only=True)
     if save is not None:

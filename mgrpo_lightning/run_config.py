@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
@@ -12,7 +12,7 @@ from typing_extensions import override
 from mgrpo_lightning.ranges import Seed, ranged
 from mgrpo_lightning.store.layout import FOLDER
 
-OF_A_COMMAND = ("ckpt_path", "weights_only", "dry_run")
+OF_A_COMMAND = ("ckpt_path", "weights_only", "dry_run", "run.accept_changes")
 """Settings that say how a fit was started, not what it is; the saved config is for every command."""
 
 
@@ -30,6 +30,9 @@ class RunConfig:
     role: str | None = None
     """The role that this process plays and trains, in a folder of its own inside the run's, while others play theirs.
     They share the run's ``store``. None: all roles are played here."""
+    accept_changes: list[str] = field(default_factory=list)
+    """Of a checkpoint or an adapter to start from that belongs to another model: the parts that may differ here, such
+    as ``[adapter.alpha, system_prompt]``; the error names them. Not kept in the run's config.yaml."""
 
 
 class RunConfigCallback(SaveConfigCallback):
@@ -64,6 +67,7 @@ def link_run(parser: LightningArgumentParser) -> None:
     parser.link_arguments(folder, "data.init_args.store", compute_fn=_store)
     parser.link_arguments((*folder, "rollout_log.dirpath"), "data.init_args.journal", compute_fn=_journal)
     parser.link_arguments("run.role", "model.init_args.local_roles", compute_fn=_local)
+    parser.link_arguments("run.accept_changes", "model.init_args.accept_changes")
     parser.link_arguments("run.seed", "seed_everything")
     parser.link_arguments("run.seed", "model.init_args.seed")
     parser.link_arguments("run.seed", "data.init_args.seed")

@@ -6,13 +6,15 @@ only, so that it loads with ``weights_only=True``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.policy.finite import refuse_nonfinite
+from mgrpo_lightning.policy.identity import refuse_other
 from mgrpo_lightning.policy.policy import Policy
 
 
@@ -47,6 +49,27 @@ def _refuse_nonfinite(state: Mapping[str, Any], source: str, *, hint: str) -> No
     """Refuse the state of a role in which an adapter's number or one of its moments is not finite."""
     moments = {f"{key} of {name}": value for name, of in state["optimizer"].items() for key, value in of.items()}
     refuse_nonfinite({**state["adapter"], **moments}, source=source, hint=hint)
+
+
+def refuse_other_checkpoint(
+    policies: Mapping[str, Policy], checkpoint: Mapping[str, Any], *, source: str, accepted: Collection[str]
+) -> None:
+    """Require that a checkpoint belongs to these policies; an older one does not say, which is told.
+
+    Args:
+        policies: Of all roles that are played here, by role.
+        checkpoint: A Lightning checkpoint.
+        source: Its file, for errors.
+        accepted: Parts of its identity that may differ.
+
+    Raises:
+        ConfigurationError: Another part differs.
+    """
+    saved = checkpoint.get("identity")
+    if saved is None:
+        rank_zero_warn(f"{source} does not say what it belongs to: it was written before checkpoints did.")
+        return
+    refuse_other(saved, {name: policy.identity for name, policy in policies.items()}, source=source, accepted=accepted)
 
 
 def load_role_states(policies: Mapping[str, Policy], checkpoint: Mapping[str, Any], *, source: str) -> None:

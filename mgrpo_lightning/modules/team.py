@@ -18,9 +18,10 @@ from mgrpo_lightning.modules.evaluation import Evaluation, judge_figures
 from mgrpo_lightning.modules.figures import log_figures
 from mgrpo_lightning.modules.rates import observe_play, play_rates
 from mgrpo_lightning.modules.role import RoleModule
-from mgrpo_lightning.modules.state import load_optimizer_state, load_role_states, role_states
+from mgrpo_lightning.modules.state import load_optimizer_state, load_role_states, refuse_other_checkpoint, role_states
 from mgrpo_lightning.modules.trainer_keys import refuse_trainer
 from mgrpo_lightning.policy.chat import Chat
+from mgrpo_lightning.policy.identity import known_parts
 from mgrpo_lightning.policy.loading import Base, load_base, load_tokenizer
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.ranges import Count, Seed, ranged
@@ -50,6 +51,7 @@ class TeamModule(LightningModule):
             (two in float32 on a CPU).
         local_roles: Roles that this process plays and trains; None: all. The others are played by processes of their
             own, and only their calls and reports come here.
+        accept_changes: Parts (``PARTS``) in which a checkpoint, or an adapter to start from, may be another model's.
         seed: Fixes the adapters' initial values.
 
     Raises:
@@ -66,6 +68,7 @@ class TeamModule(LightningModule):
         gradient_checkpointing: bool = False,
         dense_copy: bool = False,
         local_roles: list[str] | None = None,
+        accept_changes: list[str] | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__()
@@ -96,6 +99,7 @@ class TeamModule(LightningModule):
         self.token_budget = token_budget
         self.gradient_checkpointing = gradient_checkpointing
         self.dense_copy = dense_copy
+        self.accept_changes = known_parts(accept_changes or ())
         self.seed = seed
         self.policies: dict[str, Policy] = {}
         self.chats: dict[str, Chat] = {}
@@ -169,6 +173,8 @@ class TeamModule(LightningModule):
             owner = None if self._owners[name] == name else self.policies[self._owners[name]]
             self.policies[name] = Policy(name, config, bases[config.base_model], seed=self.seed, owner=owner)
             self.chats[name] = self.policies[name].chat
+        for policy in self.adapters.values():
+            policy.refuse_other_start(self.accept_changes)
         for name in self.trained_roles:
             self.role_module(name).attach(self.policies[name])
 
@@ -251,17 +257,9 @@ class TeamModule(LightningModule):
         self.validation_results.append(result)
         self.log_dict({f"val/{name}": value for name, value in rates.items()}, batch_size=1)
 
-    @override
-    def on_test_epoch_start(self) -> None:
-        self.on_validation_epoch_start()
-
-    @override
-    def test_step(self, batch: list[Group], batch_idx: int) -> None:
-        self.validation_step(batch, batch_idx)
-
-    @override
-    def on_test_epoch_end(self) -> None:
-        self.on_validation_epoch_end()
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
 
     @override
     def predict_step(self, batch: list[Group], batch_idx: int) -> list[str]:
@@ -274,12 +272,15 @@ class TeamModule(LightningModule):
         checkpoint["state_dict"] = {}
         checkpoint["optimizer_states"] = []
         checkpoint["roles"] = role_states(self.adapters, self._optimizer if fitting else None)
+        checkpoint["identity"] = {name: policy.identity for name, policy in self.policies.items()}
         checkpoint["num_steps"] = self.num_steps
         checkpoint["validation_results"] = self.validation_results
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        load_role_states(self.adapters, checkpoint, source=str(self.trainer.ckpt_path or "the checkpoint"))
+        source = str((self._trainer and self._trainer.ckpt_path) or "the checkpoint")
+        refuse_other_checkpoint(self.policies, checkpoint, source=source, accepted=self.accept_changes)
+        load_role_states(self.adapters, checkpoint, source=source)
         self._restored = checkpoint["roles"]
         self.num_steps = checkpoint["num_steps"]
         self.validation_results = checkpoint["validation_results"]

@@ -42,7 +42,9 @@ class Chat:
         self, tokenizer: PreTrainedTokenizerBase, template: str | None = None, *, eos_ids: Sequence[int] = ()
     ) -> None:
         self._encoders = Encoders(tokenizer)
-        self._template = Template(tokenizer, _source(tokenizer, template))
+        self.source = _source(tokenizer, template)
+        """Jinja source of the template."""
+        self._template = Template(tokenizer, self.source)
         # Constant pieces are rendered and encoded once: agents ask for them thousands of times a step.
         self._pieces = cache(self._encode_pieces)
         self.check()
@@ -84,6 +86,11 @@ class Chat:
         assert results, "an observation has at least one result"
         ids = _interleave(self._pieces(False, len(results)), [self.encode(text) for text in results])
         return ids if after_cut else ids[1:]
+
+    @property
+    def vocabulary(self) -> str:
+        """All that decides how text becomes ids, as one text."""
+        return self._encoders.description
 
     @property
     def specials(self) -> Mapping[str, int]:

@@ -30,7 +30,9 @@ class Encoders:
             raise ConfigurationError(
                 f"{type(tokenizer).__name__} is no fast tokenizer.", hint="take a model that has a tokenizer.json."
             )
-        description = json.loads(backend.to_str())
+        self.description = backend.to_str()
+        """The tokenizer as JSON."""
+        description = json.loads(self.description)
         self._tokenizer = tokenizer
         added = description["added_tokens"]
         self._added: dict[str, int] = {entry["content"]: entry["id"] for entry in added if _is_control(entry)}

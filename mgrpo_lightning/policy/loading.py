@@ -29,8 +29,9 @@ from mgrpo_lightning.policy.forest_attention import attend_by_forest
 from mgrpo_lightning.policy.head import check_head
 from mgrpo_lightning.policy.passes import check_passes, clear_pass_error
 from mgrpo_lightning.policy.quantised import refuse_unquantised
-from mgrpo_lightning.policy.source import source_of
+from mgrpo_lightning.policy.source import folder_of, source_of
 from mgrpo_lightning.policy.supported import num_positions, refuse_unsupported
+from mgrpo_lightning.policy.weights import weights_digest
 
 Quantization = Literal["nf4", "none"]
 
@@ -48,6 +49,8 @@ class Base:
     """The adapters on this base, by role."""
     dense: DenseCopy | None = None
     """What is computed with instead of the model's own linear layers, if anything."""
+    digest: str | None = None
+    """Hash of its files, see ``weights_digest``; None where they are not known."""
 
     def __post_init__(self) -> None:
         self.adapters = AdapterBank(self.model, self.name)
@@ -104,6 +107,7 @@ def load_base(
             bnb_4bit_compute_dtype=compute_dtype,
         )
     with clear_load_error(name):
+        digest = weights_digest(folder_of(name))  # before it is loaded, which takes the files from memory then
         model = AutoModelForCausalLM.from_pretrained(
             source,
             quantization_config=config,
@@ -122,7 +126,8 @@ def load_base(
     if quantization == "nf4":
         refuse_unquantised(model, name)
         _let_go_of_the_file(model)
-    return Base(name=name, model=model, tokenizer=tokenizer, dense=DenseCopy(model) if dense_copy else None)
+    dense = DenseCopy(model) if dense_copy else None
+    return Base(name=name, model=model, tokenizer=tokenizer, dense=dense, digest=digest)
 
 
 def load_config(name: str) -> PreTrainedConfig:

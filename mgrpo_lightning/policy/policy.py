@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from torch import Tensor, nn
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.adapters import initial_state
 from mgrpo_lightning.policy.chat import Chat
+from mgrpo_lightning.policy.identity import (
+    OF_A_START,
+    Identity,
+    identity_of,
+    read_identity,
+    refuse_other,
+    write_identity,
+)
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.peft_folder import read_peft_folder
 from mgrpo_lightning.roles import ObjectiveConfig, OptimizerConfig, RewardConfig, RoleConfig
@@ -121,11 +130,16 @@ class Policy:
         """
         self.base.adapters.load(self.adapter, state, source=f"the state given for role {self.role!r}")
 
+    @cached_property
+    def identity(self) -> Identity:
+        """What its adapter belongs to, whatever it has learned."""
+        return identity_of(self)
+
     def fingerprint(self) -> str:
         """A hash of what its turns are sampled from: the base as loaded, the settings of play, the adapter."""
         play = replace(self.config, reward=RewardConfig(), objective=ObjectiveConfig(), optimizer=OptimizerConfig())
         model = self.base.model
-        base = (self.base.name, model.dtype, bool(getattr(model, "is_loaded_in_4bit", False)))
+        base = (self.base.name, self.base.digest, model.dtype, bool(getattr(model, "is_loaded_in_4bit", False)))
         digest = blake2b(repr((base, play)).encode(), digest_size=16)
         for name, parameter in self.named_parameters().items():
             digest.update(name.encode())
@@ -133,8 +147,22 @@ class Policy:
         return digest.hexdigest()
 
     def save_peft(self, folder: Path | str) -> None:
-        """Write the adapter as a folder that ``PeftModel.from_pretrained`` loads."""
+        """Write the adapter as a folder that ``PeftModel.from_pretrained`` loads, and beside it what it belongs to."""
         self.base.adapters.save(self.adapter, Path(folder))
+        write_identity(self.identity, Path(folder))
+
+    def refuse_other_start(self, accepted: Collection[str]) -> None:
+        """Refuse an adapter to start from that was trained on another base, or one in another quantisation.
+
+        Args:
+            accepted: Parts that may differ.
+
+        Raises:
+            ConfigurationError: The folder says that it was, and that is not accepted.
+        """
+        if (path := self.config.adapter.path) is not None and path != "pocket":
+            saved, source = {self.role: read_identity(Path(path))}, f"the adapter in {path}"
+            refuse_other(saved, {self.role: self.identity}, source=source, accepted=accepted, parts=OF_A_START)
 
     def _start(self) -> Mapping[str, Tensor]:
         if self.config.adapter.path is not None:
