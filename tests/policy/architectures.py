@@ -224,7 +224,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 
 def outcome(kind: str, folder: Path) -> tuple[str, str]:
-    """``works``, ``refused`` or ``not built``, and why; both contexts.
+    """``works``, ``refused`` or ``not built``, and why; at both contexts.
 
     Raises:
         AssertionError: It gives other numbers.
@@ -232,16 +232,23 @@ def outcome(kind: str, folder: Path) -> tuple[str, str]:
     try:
         config = tiny_config(kind)
     except Exception as error:
-        return "not built", f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        return "not built", f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     try:
         for context in CONTEXTS:
             refuse_unsupported(config, kind, context=context)
-    except ConfigurationError as error:
-        return "refused", str(error)
-    try:
         make_tiny(config, folder)
         gaps = {context: gap(folder, context) for context in CONTEXTS}
     except ConfigurationError as error:
-        return "refused", str(error)
+        return "refused", _reason(error)
     assert all(found.largest <= BOUND for found in gaps.values()), gaps
+    try:
+        refuse_unsupported(config, kind, context=CONTEXTS[-1] + 1)
+    except ConfigurationError as error:
+        if field := re.search(r"tokens back \((\w+)\)", str(error)):
+            return "works", f"up to the `{field.group(1)}` of its config.json"
     return "works", ""
+
+
+def _reason(error: ConfigurationError) -> str:
+    """What stands between the name of the base and the hint."""
+    return re.sub(r"^base_model '[^']*' \(\w+\):? ", "", str(error).partition(" HINT:")[0])
