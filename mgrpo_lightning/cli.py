@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -51,10 +50,6 @@ from mgrpo_lightning.shared_settings import shared_settings
 from mgrpo_lightning.strategies import team as strategies
 from mgrpo_lightning.strategies.slurm import StepEnvironment
 from mgrpo_lightning.tasks.base import Question
-
-# Without this, an absolute interpolation such as ${run.root} is looked up in the main parser and not found.
-set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-
 
 TRAINER_DEFAULTS = {
     "max_epochs": -1,  # the length of a run is max_steps; one that is extended later starts another epoch
@@ -248,7 +243,7 @@ def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults=TRAINER_DEFAULTS,
         parser_kwargs={
-            "parser_mode": "omegaconf+",
+            "parser_mode": "yaml",  # references are ours: others would be looked for in users' texts too
             "epilog": "Also, each with its own --help: mgrpo replay, doctor, launch, store and view.",
         },
         run=run,

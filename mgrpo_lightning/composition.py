@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.names import CLASS_KEYS
+from mgrpo_lightning.references import resolved
 
 PACKAGED = "pkg:"
 EVERY = "*"
@@ -60,15 +61,28 @@ def compose(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigurationError: A file cannot be read or is no YAML mapping.
     """
+    _require_text(arguments)
     rest, paths, nulls = _split(arguments)
-    if not paths and not nulls:
-        return rest
     content = _merge_all(paths)
     for option, value in nulls:
         _set(content, option, value)
-    merged = paths[0] if len(paths) == 1 and not nulls else yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    found, rest = resolved(content, rest)
+    if not paths and not nulls:
+        return rest
+    as_it_is = len(paths) == 1 and not nulls and found == content
+    merged = paths[0] if as_it_is else yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
     place = int(bool(rest) and not rest[0].startswith("-"))  # behind the subcommand
     return [*rest[:place], f"--config={merged}", *rest[place:]]
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:  # Python keeps other bytes as half surrogates
+            raise ConfigurationError(
+                f"{argument!r} on the command line is not UTF-8.", hint="give it in the encoding UTF-8."
+            ) from error
 
 
 def composed(arguments: Sequence[str]) -> dict[str, Any]:
