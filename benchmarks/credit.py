@@ -102,7 +102,7 @@ def measure(team: TrainedTeam, role: str, *, questions: int, copies: int) -> lis
         for start in range(0, len(asked), PER_PLAY // 2)
         for group in team.play(asked[start : start + PER_PLAY // 2], rollouts=team.data.rollouts_per_query, seed=start)
     ]
-    weights = team.module.roles[role].reward
+    weights = team.module.roles[role].weights
     found: list[Measured] = []
     chosen: list[tuple[Group, Fork, float, float]] = []
     for number, group in enumerate(groups):

@@ -111,7 +111,7 @@ def _figures(groups: Sequence[Group], role: str, config: RoleConfig) -> Iterator
     rewards = [[score.total for score in _scores(group, role)] for group in groups]
     rewards = [group for group in rewards if len(group) > 1]
     learns = config.trainable and config.objective.kind == "mgrpo"
-    if learns and rewards and fmean(map(fmean, rewards)) < SOLVED * _attainable(config.reward):
+    if learns and rewards and fmean(map(fmean, rewards)) < SOLVED * _attainable(config.weights):
         yield "reward_std", fmean(map(pstdev, rewards))
 
 

@@ -156,19 +156,24 @@ class MgrpoCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         self.one_writer.take(self.trainer, subcommand)  # first: the folder holds still from here on
-        folder = Path(self.trainer.default_root_dir) / "checkpoints"
-        if kwargs.get("ckpt_path") == "last":
-            kwargs["ckpt_path"] = str(last_checkpoint(folder))
-        if subcommand == "fit":
-            start = kwargs.get("ckpt_path")
-            refuse_two_runs(folder, None if start is None else Path(start))
+        if "ckpt_path" in kwargs:
+            kwargs["ckpt_path"] = self._start(subcommand, kwargs["ckpt_path"])
         return kwargs
+
+    def _start(self, subcommand: str, path: str | None) -> str | None:
+        """The checkpoint that a command goes on from; of a fit, the last one of the run in its folder, if any."""
+        folder = Path(self.trainer.default_root_dir) / "checkpoints"
+        start = last_checkpoint(folder) if path == "last" else None if path is None else Path(path)
+        if subcommand == "fit":
+            refuse_two_runs(folder, start)
+        return None if start is None else str(start)
 
     def before_fit(self) -> None:
         """With ``--dry_run``, check and print instead of training."""
         if self._get(self.config_init, "dry_run"):
             refuse_trainer(self.trainer)
-            dry_run(self.model, self.datamodule, on_gpu=self.on_gpu)
+            self._start("fit", self._get(self.config_init, "ckpt_path"))
+            dry_run(self.model, self.datamodule, on_gpu=self.on_gpu, steps=self.trainer.max_steps)
             raise SystemExit(0)
 
     def before_validate(self) -> None:

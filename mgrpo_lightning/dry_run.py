@@ -1,28 +1,35 @@
 """``mgrpo fit --dry_run``: what a run would be, checked and shown before a weight is loaded.
 
-Every tokenizer is loaded and every chat template and tool checked; then come the trainable parameters, the tokens of a
-step and the memory plan.
+Every tokenizer and adapter folder is loaded, and templates, tools and limits are checked; then come the length of each
+role's prompt and the calls that fit behind it, the trainable parameters, the tokens of a step and the memory plan.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 
 from rich.console import Console
 from rich.table import Column, Table
 
+from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.modules.team import TeamModule
-from mgrpo_lightning.policy.chat import Chat
-from mgrpo_lightning.policy.loading import load_config, load_tokenizer
+from mgrpo_lightning.policy.loading import load_config
 from mgrpo_lightning.policy.memory import MemoryPlan, adapter_parameters, meta_model, plan
+from mgrpo_lightning.policy.peft_folder import read_peft_folder
 from mgrpo_lightning.policy.policy import refuse_biased_training
 from mgrpo_lightning.policy.supported import refuse_unsupported
-from mgrpo_lightning.tools.base import wanted_tools
+from mgrpo_lightning.team_checks import check_team, full_calls, prompt_tokens
 
 
 def dry_run(
-    model: TeamModule, data: AlignedTrajectoryDataModule, *, on_gpu: bool, console: Console | None = None
+    model: TeamModule,
+    data: AlignedTrajectoryDataModule,
+    *,
+    on_gpu: bool,
+    steps: int = 0,
+    console: Console | None = None,
 ) -> MemoryPlan:
     """Check a run's settings and print what it needs.
 
@@ -30,6 +37,7 @@ def dry_run(
         model: The root module, before its bases are loaded.
         data: The data module.
         on_gpu: Whether the run computes there, whatever this machine has.
+        steps: Optimizer steps of the run; 0: not looked at.
         console: Where to print; None is the terminal.
 
     Raises:
@@ -38,11 +46,13 @@ def dry_run(
     console = console or Console()
     for name, config in model.roles.items():
         refuse_biased_training(name, config)
-        Chat(load_tokenizer(config.base_model), config.chat_template)
         if config.endpoint is None:
             refuse_unsupported(load_config(config.base_model), config.base_model, context=config.limits.context)
-    wanted_tools(model.roles, data.task.tools())
+        if config.adapter.path is not None and config.adapter.shared_with is None:
+            read_peft_folder(config.adapter, role=name)
+    seats = check_team(model.roles, model.roles, data.task, steps=steps)
     memory = planned(model, data, on_gpu=on_gpu)
+    console.print(_prompts_table(seats))
     console.print(_roles_table(model, data.queries_per_step * data.rollouts_per_query))
     console.print(_memory_table(memory))
     return memory
@@ -71,6 +81,16 @@ def planned(model: TeamModule, data: AlignedTrajectoryDataModule, *, on_gpu: boo
         on_gpu=on_gpu,
         cache_bytes=data.cache_bytes,
     )
+
+
+def _prompts_table(seats: Mapping[str, Seat]) -> Table:
+    """What a role's context holds before it has sampled anything, and for how many calls it has room."""
+    figures = ("context", "prompt", "calls of full length that fit")
+    table = Table("role", *(Column(name, justify="right") for name in figures))
+    for name, seat in seats.items():
+        calls = f"{full_calls(seat):,} of {seat.config.limits.calls:,}" if seat.offers else "-"
+        table.add_row(name, f"{seat.config.limits.context:,}", f"{prompt_tokens(seat):,}", calls)
+    return table
 
 
 def _roles_table(model: TeamModule, rollouts: int) -> Table:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from mgrpo_lightning.endpoint import EndpointConfig
@@ -89,6 +89,12 @@ class RewardConfig:
     """How well the subtask was done, in [0, 1], by a rule or a judge."""
 
 
+MAIN_REWARD = RewardConfig(format=0.1, correct=0.9)
+"""Eq. 4."""
+SUB_REWARD = RewardConfig(format=0.1, correct_main=0.4, expert=0.5)
+"""Eq. 5."""
+
+
 @ranged("objective")
 @dataclass(frozen=True)
 class ObjectiveConfig:
@@ -163,8 +169,9 @@ class RoleConfig:
     """Sampling while training."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """Budgets per trajectory."""
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    """Reward weights."""
+    reward: RewardConfig | None = None
+    """Reward weights. None: the paper's: ``{format: 0.1, correct: 0.9}`` for main and its equals (eq. 4),
+    ``{format: 0.1, correct_main: 0.4, expert: 0.5}`` for all others (eq. 5)."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     """What its update minimises."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -184,6 +191,12 @@ class RoleConfig:
     """False freezes the role: it plays, but takes no step."""
     description: str = ""
     """What callers are told the role is good for."""
+
+    @property
+    def weights(self) -> RewardConfig:
+        """Its reward, which is that of its seat where the team file says none; see ``rewarded``."""
+        assert self.reward is not None, "a team's roles have rewards"
+        return self.reward
 
     def __post_init__(self) -> None:
         if self.endpoint is not None and self.trainable:
@@ -205,6 +218,35 @@ def longest_row(roles: Mapping[str, RoleConfig], base_model: str) -> int:
         base_model: As the team file says it; at least one role has it.
     """
     return max(role.limits.context for role in roles.values() if role.base_model == base_model)
+
+
+def rewarded(roles: Mapping[str, RoleConfig]) -> dict[str, RoleConfig]:
+    """The team, with the paper's reward for each role that has none.
+
+    Args:
+        roles: A team.
+
+    Raises:
+        ConfigurationError: It is no team (see ``main_role``).
+    """
+    leading = heads(roles)
+    return {
+        name: replace(role, reward=role.reward or (MAIN_REWARD if name in leading else SUB_REWARD))
+        for name, role in roles.items()
+    }
+
+
+def heads(roles: Mapping[str, RoleConfig]) -> list[str]:
+    """Main and its equals: who gets the question itself.
+
+    Args:
+        roles: A team.
+
+    Raises:
+        ConfigurationError: It is no team (see ``main_role``).
+    """
+    main = main_role(roles)
+    return [main, *roles[main].discusses_with]
 
 
 def main_role(roles: Mapping[str, RoleConfig]) -> str:

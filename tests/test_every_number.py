@@ -7,6 +7,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +136,24 @@ def test_every_number_is_refused_by_its_full_name_in_a_config() -> None:
                 ConfigurationError, match=rf"^{full}(\[0\])? is {value}\. HINT: give ".replace("+", r"\+")
             ):
                 refuse_numbers(config, BLOCKS, "")
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--model.roles.main.optimizer.lr=.inf", "model.init_args.roles.main.optimizer.lr is inf"),
+        ("--model.roles.main.optimizer.betas=[0.9,1.0]", r"model.init_args.roles.main.optimizer.betas\[1\] is 1.0"),
+        ("--run.seed=-1", "run.seed is -1"),
+    ],
+)
+def test_every_number_is_checked_by_a_dry_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, name: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["mgrpo"])
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(write_team_file(tmp_path, tmp_path / "no_model")), option, "--dry_run"])
+    assert stopped.value.code == 2
+    assert re.search(rf"^mgrpo: error: {name}\. HINT: give ", capsys.readouterr().err, flags=re.MULTILINE)
 
 
 ALLOWED = [(key, value) for key in OF_A_TEAM for value in VALUES if value in typing.cast("Range", KEYS[key])]

@@ -140,7 +140,7 @@ def _interrupted(rollout: Rollout) -> bool:
 
 
 async def _expert(question: Question, trajectory: Trajectory, task: Task, role: RoleConfig) -> float | None:
-    if not role.reward.expert or not trajectory.valid:
+    if not role.weights.expert or not trajectory.valid:
         return 0.0
     try:
         return _number(await task.expert(question, trajectory), "expert", question, task)
@@ -168,12 +168,12 @@ def _total(trajectory: Trajectory, role: RoleConfig, components: Mapping[str, fl
     valid = trajectory.valid
     assert not valid or trajectory.answer is not None, "a valid trajectory ends with an answer"
     open_question = valid and any(
-        value is None and (name == "correct" or getattr(role.reward, name)) for name, value in components.items()
+        value is None and (name == "correct" or getattr(role.weights, name)) for name, value in components.items()
     )
     # One event of the whole rollout: were its invalid calls to stay, they alone would fill its slots.
-    open_rollout = components["correct_main"] is None and role.reward.correct_main
+    open_rollout = components["correct_main"] is None and role.weights.correct_main
     idle = Violation.INTERRUPTED in trajectory.violations or not trajectory.num_actions
     values = {name: value or 0.0 for name, value in components.items()}
     failed = bool(open_question or open_rollout or idle)
-    total = 0.0 if failed else reward(role.reward, valid=valid, **values)
+    total = 0.0 if failed else reward(role.weights, valid=valid, **values)
     return Score(float(valid), **values, total=total, failed=failed)

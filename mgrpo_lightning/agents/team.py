@@ -58,21 +58,7 @@ class Team:
         exchange: Exchange | None = None,
     ) -> None:
         self.main = main_role(roles)
-        dialect = dialect or HermesDialect()
-        equals = [self.main, *roles[self.main].discusses_with]
-        self.seats = {
-            name: Seat(
-                name,
-                role,
-                chats[name],
-                _tools(name, role, tools),
-                {callee: roles[callee] for callee in role.calls},
-                dialect,
-                equals=[other for other in equals if name in equals and other != name],
-            )
-            for name, role in roles.items()
-            if name in chats
-        }
+        self.seats = make_seats(roles, chats, tools, dialect or HermesDialect())
         self.remote: RemoteCalls | None = None
         """Calls to and from other processes of the last play."""
         self._roles = roles
@@ -187,6 +173,38 @@ class Team:
         """The K conversations of a group, on one prompt that is prefilled once."""
         ids, _ = self.seats[self.main].prompt(question.text)
         return play.samplers[self.main].open(ids, (query,)).fork(rollouts)
+
+
+def make_seats(
+    roles: Mapping[str, RoleConfig], chats: Mapping[str, Chat], tools: Mapping[str, Tool], dialect: Dialect
+) -> dict[str, Seat]:
+    """The seats of the roles that have a chat.
+
+    Args:
+        roles: The team.
+        chats: Template and tokenizer, by role.
+        tools: By the names that the roles' ``tools`` use.
+        dialect: How calls and answers are written.
+
+    Raises:
+        ConfigurationError: The calls between roles make no team, a tool does not exist, or two things that a role may
+            call share a name.
+    """
+    main = main_role(roles)
+    equals = [main, *roles[main].discusses_with]
+    return {
+        name: Seat(
+            name,
+            role,
+            chats[name],
+            _tools(name, role, tools),
+            {callee: roles[callee] for callee in role.calls},
+            dialect,
+            equals=[other for other in equals if name in equals and other != name],
+        )
+        for name, role in roles.items()
+        if name in chats
+    }
 
 
 def _tools(name: str, role: RoleConfig, offered: Mapping[str, Tool]) -> dict[str, Tool]:

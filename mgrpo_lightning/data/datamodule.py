@@ -30,6 +30,7 @@ from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.open_step import OpenStep
 from mgrpo_lightning.ranges import Count, Range, Seed, ranged
 from mgrpo_lightning.tasks.base import Question, Task
+from mgrpo_lightning.team_checks import check_team
 from mgrpo_lightning.trajectory import Group
 
 if TYPE_CHECKING:
@@ -134,6 +135,12 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     def _backlog(self) -> Backlog:
         trained = {name: self.module.roles[name] for name in self.module.trained_roles}
         return Backlog(trained, self._align, self._played_before)
+
+    @override
+    def setup(self, stage: str) -> None:
+        assert self.trainer is not None
+        steps = self.trainer.max_steps if stage == "fit" else 0
+        check_team(self.module.roles, self.module.local_roles, self.task, steps=steps)
 
     @override
     def train_dataloader(self) -> TrainStream:

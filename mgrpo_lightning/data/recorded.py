@@ -37,7 +37,7 @@ def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) ->
                 index = trajectory.key.invocation
                 if trajectory.elsewhere and index not in rollout.scores:
                     continue
-                rollout.scores[index] = _weighted(rollout.scores[index], roles[trajectory.role].reward)
+                rollout.scores[index] = _weighted(rollout.scores[index], roles[trajectory.role].weights)
     return groups
 
 

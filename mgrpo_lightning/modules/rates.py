@@ -121,7 +121,7 @@ def _observe_trajectory(rates: Rates, trajectory: Trajectory, score: Score, conf
 
 
 def _weighted(config: RoleConfig) -> list[str]:
-    return [name for name in COMPONENTS if getattr(config.reward, name)]
+    return [name for name in COMPONENTS if getattr(config.weights, name)]
 
 
 AnswerScore = Callable[[str | None, Sequence[str]], float]

@@ -26,7 +26,7 @@ from mgrpo_lightning.policy.loading import Base, load_base, load_tokenizer
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.ranges import Count, Seed, ranged
 from mgrpo_lightning.ranks import over_ranks, refuse_apart
-from mgrpo_lightning.roles import RoleConfig, longest_row, main_role
+from mgrpo_lightning.roles import RoleConfig, longest_row, main_role, rewarded
 from mgrpo_lightning.sharing import adapter_owners, refuse_split_adapters
 from mgrpo_lightning.trajectory import Group
 
@@ -74,7 +74,7 @@ class TeamModule(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.main = main_role(roles)
-        self.roles = roles
+        self.roles = roles = rewarded(roles)
         if unknown := sorted(set(local_roles or ()) - set(roles)):
             raise ConfigurationError(
                 f"local role {unknown[0]!r} is none of this team.", hint=f"the roles are {sorted(roles)}."

@@ -93,6 +93,11 @@ class Task(ABC):
         """Where a judge decides what a rule does not: what both have said so far."""
         return None
 
+    @property
+    def has_expert(self) -> bool:
+        """Whether ``expert`` can be above 0; a task whose expert is an option overrides this too."""
+        return type(self).expert is not Task.expert
+
     @abstractmethod
     def questions(self, split: Split) -> Sequence[Question]:
         """All questions of a split, in a fixed order."""

@@ -67,6 +67,11 @@ class JsonlTask(JudgedTask):
     def questions(self, split: Split) -> Sequence[Question]:
         return self._questions.get(split, [])
 
+    @property
+    @override
+    def has_expert(self) -> bool:
+        return self._expert is not None
+
     @override
     async def expert(self, question: Question, trajectory: Trajectory) -> float:
         return await judged_report(self._expert, trajectory)

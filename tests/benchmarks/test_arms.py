@@ -53,7 +53,7 @@ def test_what_an_arm_changes_is_what_it_is_called(parse: Parse) -> None:
         if one.start == "team"
     }
     main_, searcher = plain["main"], plain["searcher"]
-    reward = searcher.reward
+    reward = searcher.weights
     expected = {
         "main_only": (main_, replace(searcher, trainable=False)),
         "sub_only": (replace(main_, trainable=False), searcher),

@@ -70,7 +70,7 @@ def test_an_advantage_without_the_expert_term_is_that_of_main_s_correctness_alon
     trained = cast("Any", SimpleNamespace())
     trained.module = SimpleNamespace(roles=roles)
     trained.data = SimpleNamespace(alignment=AlignmentConfig())
-    weights = roles["searcher"].reward
+    weights = roles["searcher"].weights
     right = [rollout.scores[0].correct for rollout in group.rollouts].index(1.0)
     found = advantages([group], trained, "searcher", replace(weights, expert=0.0))
     assert {key.rollout: value for key, value in found.items()} == pytest.approx(

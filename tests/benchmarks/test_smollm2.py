@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 from benchmarks import smollm2
 from benchmarks.runs import fit
 from mgrpo_lightning.cli import MgrpoCLI, make_cli
-from mgrpo_lightning.dry_run import dry_run
+from mgrpo_lightning.dry_run import planned
 from mgrpo_lightning.journal import Extra, write_groups
 from mgrpo_lightning.policy.chat import CUT_MARK, Chat
 from mgrpo_lightning.tasks.base import Question
@@ -63,7 +63,7 @@ def warm_start(shape: Path, root: Path) -> MgrpoCLI:
 
 def test_the_plans_fit_a_laptop(team: MgrpoCLI, warm_start: MgrpoCLI) -> None:
     for cli in (team, warm_start):
-        assert dry_run(cli.model, cli.datamodule, on_gpu=False).total / 2**30 < LAPTOP
+        assert planned(cli.model, cli.datamodule, on_gpu=False).total / 2**30 < LAPTOP
 
 
 def test_the_team_starts_where_the_warm_start_exports(team: MgrpoCLI, warm_start: MgrpoCLI) -> None:
