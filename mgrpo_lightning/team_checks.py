@@ -12,6 +12,7 @@ from mgrpo_lightning.agents.team import make_seats
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_config, load_tokenizer
+from mgrpo_lightning.policy.supported import refuse_unsupported
 from mgrpo_lightning.roles import RoleConfig, heads
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tools.base import wanted_tools
@@ -33,8 +34,8 @@ def check_team(roles: Mapping[str, RoleConfig], names: Iterable[str], task: Task
         The seats of these roles.
 
     Raises:
-        ConfigurationError: A tool, tokenizer or template cannot be used; a prompt, the notice and one turn do not fit
-            into a context; a context is beyond a model's positions; a lag is as long as the run; or a reward
+        ConfigurationError: A tool, tokenizer, template or base cannot be used; a prompt, the notice and one turn do not
+            fit into a context; a context is beyond a model's positions; a lag is as long as the run; or a reward
             weighs what is always 0.
     """
     chats = {name: Chat(load_tokenizer(roles[name].base_model), roles[name].chat_template) for name in names}
@@ -44,7 +45,9 @@ def check_team(roles: Mapping[str, RoleConfig], names: Iterable[str], task: Task
         if steps > 0:
             _refuse_impossible_reward(seat, task, head=name in heads(roles))
         if seat.config.endpoint is None:
-            _refuse_long_context(name, seat.config, load_config(seat.config.base_model))
+            config = load_config(seat.config.base_model)
+            refuse_unsupported(config, seat.config.base_model, context=seat.config.limits.context)
+            _refuse_long_context(name, seat.config, config)
         if 0 < steps <= seat.config.lag:
             raise ConfigurationError(
                 f"{PLACE}.{name}.lag is {seat.config.lag} in a run of {steps} steps: no update would come.",

@@ -24,7 +24,7 @@ from mgrpo_lightning.data.resuming import open_held_out
 from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.journal import read_groups
 from mgrpo_lightning.modules.role import RoleModule
-from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.roles import SUB_REWARD, RoleConfig
 from mgrpo_lightning.run_lock import RunLock
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
@@ -290,7 +290,8 @@ def test_every_null_on_the_command_line_is_none(team: Path) -> None:
         found: Any = cli.model
         for name in key.split("."):
             found = found[name] if isinstance(found, dict) else getattr(found, name)
-        assert found is None, key
+        # where there is no reward, the paper's stands for it
+        assert found == (SUB_REWARD if key == "roles.searcher.reward" else None), key
     assert cli.model.roles["main"].system_prompt == "main"
     assert cli.datamodule.task.word is None
 

@@ -77,7 +77,7 @@ budgets = st.builds(
     new_tokens=st.sampled_from([150, 200, 100, 70, 20]),
     calls=st.sampled_from([8, 4, 3, 2, 1, 0]),
     context=st.sampled_from([5_000, 900, 700, 600, 500, 450, 400, 350, 300, 200, 50, 10]),
-    observation=st.integers(0, 40),
+    observation=st.integers(1, 40),
 )
 
 
