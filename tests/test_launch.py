@@ -146,11 +146,11 @@ def test_roles_go_on_when_nobody_looks_on_any_more(tmp_path: Path, root: Path) -
 
 
 def test_roles_have_one_grace_together(tmp_path: Path, root: Path) -> None:
-    process = start_launch(tmp_path, root, grace=4.0, main="deaf", searcher="deaf")
+    process = start_launch(tmp_path, root, grace=6.0, main="deaf", searcher="deaf")
     started = time.monotonic()
     process.terminate()
     assert process.wait(timeout=20) == 75
-    assert 3.9 < time.monotonic() - started < 7.9
+    assert time.monotonic() - started < 11.9, "one after the other, they would have twice the grace"
     process.communicate()
 
 
@@ -172,7 +172,7 @@ def test_one_launch_a_run_and_no_folder_for_a_role_without_a_name(tmp_path: Path
         main(options)
     lock.release()
     (tmp_path / "team.yaml").write_text("model: {init_args: {roles: {'../x': {}}}}\nrun: {name: named}")
-    with pytest.raises(MgrpoError, match=r"role '\.\./x'"):
+    with pytest.raises(MgrpoError, match=r"called '\.\./x'"):
         main(["--config", str(tmp_path / "team.yaml"), f"--run.root={tmp_path}"])
     assert not (tmp_path / "named").exists()
 

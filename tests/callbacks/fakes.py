@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from mgrpo_lightning.data.batch import AlignedBatch, Row, TeamBatch
 from mgrpo_lightning.modules.figures import log_figures
+from mgrpo_lightning.policy.identity import Identity
 from mgrpo_lightning.roles import RewardConfig, RoleConfig
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
@@ -79,10 +80,15 @@ def make_record(step: int, exact_match: float) -> dict[str, Any]:
 
 @dataclass
 class FakePolicy:
-    """A policy that can only be exported."""
+    """A policy that can only be exported, and says what it belongs to."""
 
     role: str
     version: int = 0
+
+    @property
+    def identity(self) -> Identity:
+        """Nothing but its base."""
+        return {"base_model": {"name": "pocket", "sha256": ""}}
 
     def save_peft(self, folder: Path) -> None:
         """Write something that tells role and version."""
@@ -99,7 +105,7 @@ class FakeTeam(LightningModule):
         self.roles = ROLES
         self.local_roles = list(ROLES)
         self.trained_roles: list[str] = []
-        self.adapters = {role: FakePolicy(role) for role in ROLES}
+        self.adapters = self.policies = {role: FakePolicy(role) for role in ROLES}
         self.figures: dict[str, float] = {}
         self.validation_results: list[dict[str, Any]] = []
 

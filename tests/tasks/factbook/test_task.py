@@ -75,8 +75,8 @@ def test_held_out_pages_are_those_of_validation_and_test(task: Factbook) -> None
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"hops": [0]}, "hops has 0"),
-        ({"hops": [1, 5]}, "hops has 5"),
+        ({"hops": [0]}, r"hops\[0\] is 0"),
+        ({"hops": [1, 5]}, r"hops\[1\] is 5"),
         ({"hops": [2, 2]}, "names a number twice"),
         ({"hops": []}, "hops is empty"),
         ({"max_questions": 0}, "max_questions is 0"),
