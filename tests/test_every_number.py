@@ -89,7 +89,7 @@ def test_every_number_that_is_none_or_has_no_end_is_out_of_range() -> None:
         for value in (math.nan, -math.inf, -1):
             with pytest.raises(ConfigurationError, match=rf"{key} is {value}\. HINT: give "):
                 refuse(value, allowed, key)
-        assert (math.inf in allowed) == key.endswith("optimizer.clip_norm")
+        assert (math.inf in allowed) == key.endswith(("optimizer.clip_norm", "limits.tool_seconds"))
 
 
 def test_every_number_is_refused_when_its_class_is_made() -> None:

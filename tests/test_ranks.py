@@ -58,7 +58,7 @@ def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path,
     assert any(values["updates"] for values in state["roles"].values()), "nothing was learned"
     replayed = replay(run, start=None, until=STEPS, settings=["--trainer.devices=1"])
     found = differences(replayed.adapters, {role: values["adapter"] for role, values in state["roles"].items()})
-    assert max(found.values()) < 1e-6
+    assert max(found.values()) < 5e-6, "sums of other parts, in float32, divided by their own size in AdamW"
 
 
 def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, root: Path) -> None:

@@ -53,7 +53,7 @@ def make_tiny_model(
     layers: int = 2,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
-    context: int = 2048,
+    context: int = 4096,
 ) -> Path:
     """Write a random Llama (grouped-query attention, tied embeddings) and its tokenizer to ``folder``; return it."""
     tokenizer = make_tiny_tokenizer(vocab=vocab)
