@@ -68,7 +68,8 @@ def test_the_plans_fit_a_laptop(team: MgrpoCLI, warm_start: MgrpoCLI) -> None:
 
 def test_the_team_starts_where_the_warm_start_exports(team: MgrpoCLI, warm_start: MgrpoCLI) -> None:
     for role, config in team.model.roles.items():
-        assert Path(config.adapter.path or "").resolve() == Path(warm_start.trainer.default_root_dir) / "adapters" / role
+        exported = Path(warm_start.trainer.default_root_dir) / "adapters" / role
+        assert Path(config.adapter.path or "").resolve() == exported
         learnt = warm_start.model.roles[role]
         assert (learnt.adapter.path, learnt.objective.kind) == (None, "supervised")
         assert (learnt.limits, learnt.system_prompt) == (config.limits, config.system_prompt)
