@@ -85,6 +85,8 @@ class _Place:
     name: str
     layer: nn.Module
     dense: _DenseLinear
+    copied: bool = True
+    """Whether the stand-in has a copy of the weight, not the weight itself."""
 
 
 class DenseCopy:
@@ -124,10 +126,9 @@ class DenseCopy:
         if self._holds == (adapter, updates):
             return
         for place in self._places:
-            base = _base(place.layer)
-            if place.dense.weight.data_ptr() == base.weight.data_ptr():  # the head, without an adapter
+            if not place.copied:
                 continue
-            _dequantise(base.weight, out=place.dense.weight)
+            _dequantise(_base(place.layer).weight, out=place.dense.weight)
             place.dense.adapter = place.dense.packed = None
             matrices = _matrices(place.layer, adapter)
             if matrices:
@@ -151,7 +152,7 @@ def _places(model: PreTrainedModel) -> Iterator[_Place]:
                 weight = torch.empty(base.out_features, base.in_features, dtype=model.dtype, device=base.weight.device)
                 yield _Place(parent, name, layer, _DenseLinear(weight, base.bias))
             elif layer is head:
-                yield _Place(parent, name, layer, _DenseLinear(layer.weight, layer.bias))
+                yield _Place(parent, name, layer, _DenseLinear(layer.weight, layer.bias), copied=False)
 
 
 def _base(layer: nn.Module) -> nn.Linear:
