@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def test_values_refer_to_others_wherever_those_stand() -> None:
         ("${oc.env:HOME}", r"root is '\$\{oc.env:HOME\}', which is to come from outside"),
         ("a/${oc.env:HOME,x}", "from outside"),
         ("${ oc.create:5 }", "from outside"),
-        ("${run.nmae}", r"\$\{run.nmae\} refers to a key that is not set"),
-        ("${run.root}", "refers to itself"),
+        ("${run.nmae}", r"root is '\$\{run.nmae\}': Interpolation key 'run.nmae' not found"),
+        ("${run.root}", "Recursive interpolation detected"),
     ],
 )
 def test_what_leads_nowhere_is_named(value: str, problem: str) -> None:
@@ -54,6 +55,19 @@ def test_a_text_stays_as_it_is(text: str, key: str) -> None:
     content: dict[str, Any] = {"run": {"name": "x"}, "model": {"roles": {"main": {key: text}}}}
     option = f"--model.roles.main.{key}={text}"
     assert resolved(content, [option]) == (content, [option])
+
+
+@given(st.text() | st.just(ODD) | st.from_regex(r"[\\$ {}a]*"), st.sampled_from(TEXTS))
+def test_a_reference_to_a_text_gives_the_text(text: str, key: str) -> None:
+    content: dict[str, Any] = {"model": {"init_args": {"main": {key: text}}}, "data": {"say": f"${{model.main.{key}}}"}}
+    assert resolved(content, [])[0]["data"] == {"say": text}
+
+
+@pytest.mark.parametrize("odd", ["run", None, 3, ["a"], {"name": {"a": 1}}, {"name": None}, {2: 3}])
+def test_what_the_parser_will_refuse_is_left_to_it(odd: object) -> None:
+    options = ["--run={a: {b: 1}}", "--run.a=[2]", "--run.a={c: 3}", "--run.a.c.d=4"]
+    content = {"run": odd, "trainer": {"since": datetime.date(2026, 1, 1)}}
+    assert resolved(content, ["--run..=2", "--run[0]=x", "--=", "--run.name.b.c=1", *options])[0] == content
 
 
 @pytest.mark.parametrize("text", ["What costs ${100}?", "${HOME}", "${", "$100 and ${a.b}", "${trainer}"])
