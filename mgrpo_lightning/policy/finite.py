@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from mgrpo_lightning.errors import DataError
@@ -15,7 +16,13 @@ def first_nonfinite(tensors: Mapping[str, Tensor]) -> str | None:
     Args:
         tensors: By name; of any type and on any device.
     """
-    return next((name for name, tensor in sorted(tensors.items()) if not bool(tensor.isfinite().all())), None)
+    names = sorted(tensors)
+    if not names:
+        return None
+    device = tensors[names[0]].device
+    # One copy to the host for all tensors: each would wait for the GPU on its own.
+    finite = torch.stack([tensors[name].isfinite().all().to(device) for name in names]).tolist()
+    return next((name for name, good in zip(names, finite, strict=True) if not good), None)
 
 
 def refuse_nonfinite(tensors: Mapping[str, Tensor], *, source: str, hint: str) -> None:
