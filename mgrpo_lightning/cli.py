@@ -37,13 +37,14 @@ from mgrpo_lightning.callbacks import (
 )
 from mgrpo_lightning.checkpointing import FILENAME, AtomicCheckpointIO, last_checkpoint, refuse_two_runs
 from mgrpo_lightning.composition import compose
+from mgrpo_lightning.config_mistakes import TeamFileParser
 from mgrpo_lightning.config_numbers import refuse_numbers
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.data.resuming import played_settings, remove_finished
 from mgrpo_lightning.dry_run import dry_run
 from mgrpo_lightning.errors import STOPPED, Interrupted, MgrpoError, RunStopped
 from mgrpo_lightning.modules.team import TeamModule
-from mgrpo_lightning.modules.trainer_keys import refuse_keys, refuse_trainer
+from mgrpo_lightning.modules.trainer_keys import refuse_keys, refuse_nothing_asked, refuse_trainer
 from mgrpo_lightning.open_step import key_of
 from mgrpo_lightning.run_config import RunConfig, RunConfigCallback, link_run
 from mgrpo_lightning.shared_settings import shared_settings
@@ -178,6 +179,7 @@ class MgrpoCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Tell the data module what is validated, so that a killed command can be given again and goes on."""
+        refuse_nothing_asked(self.trainer, self.subcommand)
         task = self._get(self.config, "data.init_args.task")
         self.datamodule.settings = None if task is None else key_of(played_settings(task.as_dict()))
 
@@ -247,6 +249,7 @@ def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI
         save_config_callback=RunConfigCallback,
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults=TRAINER_DEFAULTS,
+        parser_class=TeamFileParser,
         parser_kwargs={
             "parser_mode": "yaml",  # references are ours: others would be looked for in users' texts too
             "epilog": "Also, each with its own --help: mgrpo replay, doctor, launch, store and view.",

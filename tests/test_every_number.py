@@ -30,6 +30,7 @@ from mgrpo_lightning.ranges import Range, hints_of, range_in, refuse
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tools.sets import ToolSet
+from tests.chat_server import Server, said
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
 
@@ -177,6 +178,7 @@ def test_every_number_in_its_range_trains_or_is_refused(
     tiny: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    server: Server,
     key: str,
     value: float,
 ) -> None:
@@ -184,6 +186,14 @@ def test_every_number_in_its_range_trains_or_is_refused(
     team = write_team_file(tmp_path, tiny, objective="mgrpo", max_steps=2, limit_val_batches=0)
     number = int(value) if isinstance(value, float) and value == 0 else value
     changes = nested(key, [number, number] if key.endswith("betas") else number)
+    if ".endpoint." in key:  # a role behind an endpoint is untrained, and needs a server
+        server.replies = [said("<answer>no</answer>")]
+        searcher = changes["model"]["init_args"]["roles"]["searcher"]
+        searcher["trainable"] = False
+        searcher["endpoint"] |= {"url": server.url, "model": "reader"}
+    if ".selection." in key:  # needs the journal of a validation on the training questions
+        main(["validate", "--config", str(team), "--data.validation.split=train", "--trainer.limit_val_batches=1.0"])
+        changes["data"]["init_args"]["selection"]["journal"] = str(tmp_path / "runs" / "toy" / "journal" / "validate")
     (tmp_path / "changes.yaml").write_text(yaml.safe_dump(changes))
     words = ["--config", str(team), "--config", str(tmp_path / "changes.yaml")]
     assert composed(words)

@@ -117,9 +117,10 @@ def test_every_trainer_key_is_refused_by_commands(
     tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], key: str, value: object
 ) -> None:
     team = write_team_file(tmp_path, tiny)
+    text = value if isinstance(value, str) else json.dumps(value)
     for dry in (["--dry_run"], []):
         with pytest.raises(SystemExit) as stopped:
-            main(["fit", "--config", str(team), *dry, f"--trainer.{key}={json.dumps(value)}"])
+            main(["fit", "--config", str(team), *dry, f"--trainer.{key}={text}"])
         assert stopped.value.code == 2
         assert f"mgrpo: error: trainer.{key} is " in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
@@ -151,6 +152,17 @@ def test_batches_of_held_out_questions_can_be_limited(tmp_path: Path, tiny: Path
     cli = make_cli(["--config", str(write_team_file(tmp_path, tiny, limit_test_batches=1)), few], run=False)
     cli.trainer.test(cli.model, cli.datamodule)
     assert [result["questions"] for result in cli.model.validation_results] == [1]
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_a_validation_that_would_ask_nothing_is_refused(
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    limit = f"limit_{'val' if command == 'validate' else 'test'}_batches"
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--config", str(write_team_file(tmp_path, tiny, **{limit: 0}))])
+    assert stopped.value.code == 2
+    assert f"trainer.{limit} is 0: nothing would be asked. HINT" in capsys.readouterr().err
 
 
 def test_a_run_ends_when_its_time_is_over_and_can_go_on(tmp_path: Path, tiny: Path) -> None:

@@ -117,3 +117,20 @@ def refuse_trainer(trainer: Trainer) -> None:
     for stopper in trainer.early_stopping_callbacks:
         # Lightning takes an interval of 1 step for 1.0, all steps, and would look at the end of the run alone.
         stopper._check_on_train_epoch_end = False
+
+
+def refuse_nothing_asked(trainer: Trainer, command: str | None) -> None:
+    """Refuse a validation or a test that would ask no question.
+
+    Args:
+        trainer: Of the command.
+        command: ``validate`` or ``test``.
+
+    Raises:
+        ConfigurationError: The limit of batches is 0.
+    """
+    limit = "limit_val_batches" if command == "validate" else "limit_test_batches"
+    if getattr(trainer, limit) == 0:
+        raise ConfigurationError(
+            f"trainer.{limit} is 0: nothing would be asked.", hint=f"leave it out, or give --trainer.{limit}=1.0."
+        )
