@@ -34,7 +34,12 @@ VOCAB = 384
 CONTEXTS = (24, 80)
 BOUND = 1e-4
 
+MUST_WORK = ("llama", "qwen2", "qwen3", "qwen3_moe", "mixtral", "olmo", "smollm3")
+SUITE = {*MUST_WORK, "gemma3_text", "mistral", "gpt_neox", "bloom", "gpt2", "gpt_neo", "mamba", "bert"}
+"""About one of each kind; the others are slow in sum only."""
+
 _SIZES: list[tuple[str, int]] = [
+    (r"first_k_dense_replace", 1),  # or there would be no layer with experts
     (r"(.*_)?(vocab_size|n_vocab|n_tokens)(_.*)?", VOCAB),
     (r"(.*_)?(num_layers|hidden_layers|n_layers?|decoder_layers|encoder_layers)", 2),
     (r"(.*_)?(key_value_heads|kv_heads|attention_groups|head_kv|kv_n_heads|query_groups)", 2),
@@ -60,23 +65,32 @@ _UNSET = {
 }
 """Where a class leaves open what it cannot do without."""
 _CHANGES: dict[str, dict[str, Any]] = {
-    "dots3_note": {"num_key_value_heads": 4},
+    "bamba": {"mamba_d_head": 16},
+    "dots3_note_audio_encoder": {"adapter_input_size": 32, "adapter_out_dim": 32},
+    "dots3_note_vision_encoder": {"adapter_in_dim": 32, "adapter_out_dim": 32, "per_layer_config": None},
     "gemma3n_text": {"num_kv_shared_layers": 0},
+    "granitemoehybrid": {"mamba_d_head": 16},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8},
 }
-"""Where sizes hang together in a way that their names do not tell."""
+"""Where sizes hang together in a way that their names do not tell, by ``model_type`` of the whole or of a part."""
+_STARTS: dict[str, dict[str, Any]] = {
+    "gemma4_assistant": {
+        "text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+    },
+}
+"""Given to classes that do not take their own defaults."""
 
 
 def tiny_config(kind: str, **changes: Any) -> PreTrainedConfig:
     """The config of a ``model_type`` with every size made small."""
-    return _shrunk(CONFIG_MAPPING[kind], {**_CHANGES.get(kind, {}), **changes})
+    return _shrunk(CONFIG_MAPPING[kind], _STARTS.get(kind, {}), changes)
 
 
-def _shrunk(cls: type[PreTrainedConfig], changes: Mapping[str, Any]) -> PreTrainedConfig:
-    default = cls()
+def _shrunk(cls: type[PreTrainedConfig], start: Mapping[str, Any], changes: Mapping[str, Any]) -> PreTrainedConfig:
+    default = cls(**start)
     values: dict[str, Any] = {}
     kinds = getattr(default, "layer_types", None) or getattr(default, "layers_block_type", None) or ()
     layers = 4 if len(set(kinds)) > 1 else 2
@@ -94,11 +108,11 @@ def _shrunk(cls: type[PreTrainedConfig], changes: Mapping[str, Any]) -> PreTrain
         elif isinstance(value, list) and kinds and len(value) == len(kinds):
             values[name] = value[:layers]
         elif isinstance(value, PreTrainedConfig):
-            values[name] = _shrunk(type(value), {})
+            values[name] = _shrunk(type(value), start.get(name, {}), {})
     changed = {
         name: value for name, value in values.items() if isinstance(value, PreTrainedConfig) or value != fields[name]
     }
-    return cls(**(changed | dict(changes)))
+    return cls(**{**start, **changed, **_CHANGES.get(cls.model_type, {}), **changes})
 
 
 def _smaller(name: str, value: int, layers: int) -> int:

@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.policy.architectures import ARCHITECTURES, outcome
-
-MUST_WORK = ("llama", "qwen2", "qwen3", "qwen3_moe", "mixtral", "olmo", "smollm3")
-SUITE = {*MUST_WORK, "gemma3_text", "mistral", "gpt_neox", "bloom", "gpt2", "gpt_neo", "mamba", "bert"}
-"""About one of each kind; the others are slow in sum only."""
+from tests.policy.architectures import ARCHITECTURES, MUST_WORK, SUITE, outcome
 
 
 @pytest.mark.parametrize(
