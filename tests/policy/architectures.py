@@ -17,14 +17,12 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.loading import load_base
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.base import Conversation, SamplingParams
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.policy.supported import refuse_unsupported
 from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, RoleConfig
 from tests.tiny import make_tiny_tokenizer
 
@@ -76,10 +74,14 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 8},
 }
 """Where sizes hang together in a way that their names do not tell, by ``model_type`` of the whole or of a part."""
+_ROPE = {"rope_type": "default", "rope_theta": 100.0}
 _STARTS: dict[str, dict[str, Any]] = {
+    "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}},
+    "dbrx": {"attn_config": {"rope_theta": 100.0, "clip_qkv": 8.0}},
     "gemma4_assistant": {
         "text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0, "num_kv_shared_layers": 0}
     },
+    "reformer": {"is_decoder": True, "axial_pos_embds": False},
 }
 """Given to classes that do not take their own defaults."""
 
@@ -235,34 +237,3 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
         if isinstance(module, nn.Linear) and inside.search(f".{name}")
     }
     return sorted(found - {"gate", "router", "0", "1", "2"}) or ["q_proj"]
-
-
-def outcome(kind: str, folder: Path) -> tuple[str, str]:
-    """``works``, ``refused`` or ``not built``, and why; at both contexts.
-
-    Raises:
-        AssertionError: It gives other numbers.
-    """
-    try:
-        config = tiny_config(kind)
-    except Exception as error:
-        return "not built", f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-    try:
-        for context in CONTEXTS:
-            refuse_unsupported(config, kind, context=context)
-        make_tiny(config, folder)
-        gaps = {context: gap(folder, context) for context in CONTEXTS}
-    except ConfigurationError as error:
-        return "refused", _reason(error)
-    assert all(found.largest <= BOUND for found in gaps.values()), gaps
-    try:
-        refuse_unsupported(config, kind, context=CONTEXTS[-1] + 1)
-    except ConfigurationError as error:
-        if field := re.search(r"tokens back \((\w+)\)", str(error)):
-            return "works", f"up to the `{field.group(1)}` of its config.json"
-    return "works", ""
-
-
-def _reason(error: ConfigurationError) -> str:
-    """What stands between the name of the base and the hint."""
-    return re.sub(r"^base_model '[^']*' \(\w+\):? ", "", str(error).partition(" HINT:")[0])
