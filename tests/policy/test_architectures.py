@@ -38,6 +38,10 @@ def test_the_docs_name_every_architecture_of_this_transformers(root: Path, page:
 
 
 def test_a_page_says_what_was_found() -> None:
-    found = {"llama": Outcome("works", ""), "bart": Outcome("refused", "has <a> b | c."), "bert": Outcome("refused", "")}
+    found = {
+        "llama": Outcome("works", ""),
+        "bart": Outcome("refused", "has <a> b | c."),
+        "bert": Outcome("refused", ""),
+    }
     assert documented(table(found)) == {kind: row(kind, each) for kind, each in found.items()}
     assert "Of 3: 1 work, 2 are refused, with transformers " in table(found)

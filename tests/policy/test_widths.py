@@ -91,7 +91,9 @@ def test_sizes_are_read_off_modules_whatever_the_config_calls_them() -> None:
 
 
 def test_experts_keep_as_many_as_a_token_goes_to() -> None:
-    dense, sparse = (widths(empty_model(tiny_config(kind, head_dim=8, num_key_value_heads=4))) for kind in ("qwen3", "qwen3_moe"))
+    dense, sparse = (
+        widths(empty_model(tiny_config(kind, head_dim=8, num_key_value_heads=4))) for kind in ("qwen3", "qwen3_moe")
+    )
     inner = tiny_config("qwen3_moe").moe_intermediate_size
     assert sparse.layers[0] - dense.layers[0] == 2 * 4 * inner - 4 * 32
 

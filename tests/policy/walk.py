@@ -2,8 +2,8 @@
 
     python -m tests.policy.walk > docs/base_models.md
 
-It takes a few minutes and shows on stderr how far it is. What it has found is kept in build/walk.jsonl until the end, so
-that a walk that was broken off goes on; remove the file if the package has changed since.
+It takes a few minutes and shows on stderr how far it is. What it has found is kept in build/walk.jsonl until the end,
+so that a walk that was broken off goes on; remove the file if the package has changed since.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ PAGE = ROOT / "docs" / "base_models.md"
 VERSIONS = {name: version(name) for name in ("transformers", "peft")}
 PREAMBLE = """# Base models: which architectures work
 
-A base works where its tokens get the same log-probabilities in the sampler, in training and in transformers with PEFT:
-alone, in a batch of mixed lengths, and up to `limits.context`. Each causal language model of transformers was made as a
-tiny random model and sampled from with contexts of {contexts} tokens; log-probabilities agree to {bound:g}. Any other is
-refused in one sentence, before its weights are loaded where its config tells.
-[Your own model](guides/model.md) says what is refused, and why.
+A base works where a token gets the same log-probability in the sampler, in training and in transformers with PEFT: in a
+row alone, in a batch of mixed lengths, and up to `limits.context`. Each causal language model of transformers was made
+as a tiny random model, and sampled from with contexts of {contexts} tokens. Those that work agree to {bound:g}; the
+others are refused in one sentence. [Your own model](guides/model.md) says why.
 
 {counts}, with {versions}.
 
