@@ -64,6 +64,7 @@ _UNSET = {
 """Where a class leaves open what it cannot do without."""
 _CHANGES: dict[str, dict[str, Any]] = {
     "bamba": {"mamba_d_head": 16},
+    "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"]},
     "dots3_note_audio_encoder": {"adapter_input_size": 32, "adapter_out_dim": 32},
     "dots3_note_vision_encoder": {"adapter_in_dim": 32, "adapter_out_dim": 32, "per_layer_config": None},
     "gemma3n_text": {"num_kv_shared_layers": 0},

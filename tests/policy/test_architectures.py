@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.policy import walk
 from tests.policy.architectures import ARCHITECTURES, MUST_WORK, SUITE
 from tests.policy.walk import PAGE, VERSIONS, Outcome, documented, outcome, row, table
 
@@ -45,3 +46,30 @@ def test_a_page_says_what_was_found() -> None:
     }
     assert documented(table(found)) == {kind: row(kind, each) for kind, each in found.items()}
     assert "Of 3: 1 work, 2 are refused, with transformers " in table(found)
+
+
+def test_a_walk_that_was_broken_off_goes_on_and_one_that_is_wrong_writes_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(walk, "ROOT", tmp_path)
+    monkeypatch.setattr(walk, "ARCHITECTURES", dict.fromkeys(("bert", "gpt2", "llama"), "X"))
+    tried: list[str] = []
+    ends: dict[str, BaseException] = {"gpt2": KeyboardInterrupt(), "llama": AssertionError("by 9 nats")}
+
+    def attempt(kind: str, folder: Path) -> Outcome:
+        tried.append(kind)
+        if kind in ends:
+            raise ends.pop(kind)
+        return Outcome("works", "")
+
+    monkeypatch.setattr(walk, "outcome", attempt)
+    with pytest.raises(KeyboardInterrupt):
+        walk.main()
+    assert walk.main() == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert "llama: by 9 nats" in err
+    assert walk.main() == 0
+    assert tried == ["bert", "gpt2", "gpt2", "llama", "llama"]
+    assert [*documented(capsys.readouterr().out)] == ["bert", "gpt2", "llama"]
+    assert not (tmp_path / "build" / "walk.jsonl").exists()

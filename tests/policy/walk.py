@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 from mgrpo_lightning.errors import ConfigurationError
@@ -64,7 +65,7 @@ def outcome(kind: str, folder: Path) -> Outcome:
     try:
         config = tiny_config(kind)
     except Exception as error:
-        return Outcome("not tried", f"cannot be made tiny ({type(error).__name__}: {_line(error)[:120]})")
+        return Outcome("not tried", f"cannot be made tiny ({type(error).__name__}: {shorten(str(error), 200)})")
     lost: list[str] = []
     try:
         for context in CONTEXTS:
@@ -80,7 +81,7 @@ def outcome(kind: str, folder: Path) -> Outcome:
             targets = [name for name in targets if name not in lost]
             gaps = [gap(folder, context, targets=targets) for context in CONTEXTS]
     except ConfigurationError as error:
-        return Outcome("refused", re.sub(r"^base_model '[^']*' \(\w+\):? ", "", _line(error).partition(" HINT:")[0]))
+        return Outcome("refused", re.sub(r"^base_model '[^']*' \(\w+\):? ", "", str(error).partition(" HINT:")[0]))
     assert all(found.largest <= BOUND for found in gaps), gaps
     if lost:
         return Outcome("works", f"without {lost} in `adapter.target_modules`, of which peft loses adapters on load")
@@ -90,10 +91,6 @@ def outcome(kind: str, folder: Path) -> Outcome:
         if field := re.search(r"tokens back \((\w+)\)", str(error)):
             return Outcome("works", f"up to the `{field[1]}` of its config.json")
     return Outcome("works", "")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def table(found: Mapping[str, Outcome]) -> str:
