@@ -34,8 +34,8 @@ from mgrpo_lightning.policy.onednn import product
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.base import SamplingParams
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
-from mgrpo_lightning.policy.sampling.slots import bytes_per_token
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
+from mgrpo_lightning.policy.widths import bytes_per_token
 from mgrpo_lightning.roles import RoleConfig
 from mgrpo_lightning.trajectory import Key
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import psutil
@@ -36,6 +38,7 @@ from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 LARGEST_GRADIENT_CHANGE = 1e-3
 """Relative; not 0, as sums on a GPU have no fixed order. The bug that is looked for changes it by about 1."""
 TURNS, TOKENS = 8, 24
+QUESTION = ["Which", "is", "the", "longest", "river?"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def examine(model: TeamModule, data: AlignedTrajectoryDataModule, root: Path, de
         yield gradient_line(policy)
     for policy in model.policies.values():
         yield mismatch_line(policy)
+        yield context_line(policy)
 
 
 def _guarded(name: str, check: Callable[[], Line]) -> Line:
@@ -159,30 +163,75 @@ def mismatch_line(policy: Policy) -> Line:
     Args:
         policy: Whose.
     """
-    prompt, turns = _sample(policy)
-    rows = [[*prompt, *turn.ids] for turn in turns]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=policy.device)
-    lengths = torch.tensor([len(row) for row in rows], device=policy.device)
-    places = torch.arange(width, device=policy.device)
-    mask = (places >= len(prompt)) & (places < lengths[:, None])
-    with torch.no_grad():
-        fresh = action_logprobs(policy, ids, lengths, mask, temperature=_temperature(policy)).double().cpu()
-    gap = (fresh - torch.tensor([value for turn in turns for value in turn.logprobs], dtype=torch.float64)).abs()
-    bound = LARGEST_MEAN.get(policy.base.model.dtype, LARGEST_MEAN[torch.float32])
+    rows, turns = _sample(policy)
+    gap = _gap(policy, rows, turns)
+    bound = _bound(policy)
     good = float(gap.mean()) <= bound
     found = f"abs log rho {float(gap.mean()):.1g} on average (bound {bound:g}), {float(gap.max()):.1g} at most"
     fix = "set dense_copy: false, or compute_dtype: float32."
     return Line(f"{policy.role}: sampler against trainer", good, found, "" if good else fix)
 
 
-def _sample(policy: Policy) -> tuple[list[int], list[SampledTurn]]:
-    prompt = policy.chat.open(policy.config.system_prompt or "system", "Which is the longest river?")
+def context_line(policy: Policy) -> Line:
+    """The same for a row that ends at ``limits.context``, and for a short one beside it (correctness.md 37).
+
+    Both are sampled together and scored apart: no row's numbers may depend on how long another is.
+
+    Args:
+        policy: Whose.
+    """
+    context = policy.config.limits.context
+    (short, long), (first, last) = _play(policy, [_prompt(policy), _long_prompt(policy, context - TOKENS)])
+    gaps = {"a short row": _gap(policy, [short], [first]), "the long one": _gap(policy, [long], [last])}
+    bound = _bound(policy)
+    good = all(float(gap.mean()) <= bound for gap in gaps.values())
+    means = " and ".join(f"{float(gap.mean()):.1g} of {which}" for which, gap in gaps.items())
+    found = f"beside a row of {len(long)} tokens, mean abs log rho {means} (bound {bound:g})"
+    fix = "set limits.context to a length at which this line is good, or take another base."
+    return Line(f"{policy.role}: sampler against trainer at limits.context", good, found, "" if good else fix)
+
+
+def _bound(policy: Policy) -> float:
+    return LARGEST_MEAN.get(policy.base.model.dtype, LARGEST_MEAN[torch.float32])
+
+
+def _gap(policy: Policy, rows: Sequence[list[int]], turns: Sequence[SampledTurn]) -> Tensor:
+    """Abs log rho of the sampled ids, with which each row ends; all rows are scored in one pass."""
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=policy.device)
+    lengths = torch.tensor([len(row) for row in rows], device=policy.device)
+    starts = lengths - torch.tensor([len(turn.ids) for turn in turns], device=policy.device)
+    places = torch.arange(width, device=policy.device)
+    mask = (places >= starts[:, None]) & (places < lengths[:, None])
+    with torch.no_grad():
+        fresh = action_logprobs(policy, ids, lengths, mask, temperature=_temperature(policy)).double().cpu()
+    return (fresh - torch.tensor([value for turn in turns for value in turn.logprobs], dtype=torch.float64)).abs()
+
+
+def _sample(policy: Policy) -> tuple[list[list[int]], list[SampledTurn]]:
+    """Turns of one short prompt, and the rows that end with them."""
+    return _play(policy, [_prompt(policy)], forks=TURNS)
+
+
+def _play(policy: Policy, prompts: Sequence[list[int]], *, forks: int = 1) -> tuple[list[list[int]], list[SampledTurn]]:
     scheduler = Scheduler("rounds")
-    conversations = TransformersSampler(policy, scheduler).open(prompt, (0,)).fork(TURNS)
+    sampler = TransformersSampler(policy, scheduler)
     params = SamplingParams(TOKENS, policy.chat.stop_ids, _temperature(policy))
+    conversations = [fork for i, prompt in enumerate(prompts) for fork in sampler.open(prompt, (i,)).fork(forks)]
     turns = scheduler.play([conversation.sample(params, i) for i, conversation in enumerate(conversations)])
-    return prompt, list(turns)
+    rows = [[*prompts[i // forks], *turn.ids] for i, turn in enumerate(turns)]
+    return rows, list(turns)
+
+
+def _prompt(policy: Policy, words: int = len(QUESTION)) -> list[int]:
+    text = " ".join(islice(cycle(QUESTION), words))
+    return policy.chat.open(policy.config.system_prompt or "system", text)
+
+
+def _long_prompt(policy: Policy, tokens: int) -> list[int]:
+    """The question again and again, as far as there is room."""
+    too_many = bisect_right(range(tokens), tokens, key=lambda words: len(_prompt(policy, words)))
+    return _prompt(policy, max(too_many - 1, 1))
 
 
 def _temperature(policy: Policy) -> float:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 
+import torch
 from rich.console import Console
 from rich.table import Column, Table
 
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.modules.team import TeamModule
+from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.loading import load_config
 from mgrpo_lightning.policy.memory import MemoryPlan, adapter_parameters, meta_model, plan
 from mgrpo_lightning.policy.peft_folder import read_peft_folder
@@ -48,6 +50,9 @@ def dry_run(
         refuse_biased_training(name, config)
         if config.endpoint is None:
             refuse_unsupported(load_config(config.base_model), config.base_model, context=config.limits.context)
+            with torch.device("meta"):
+                bank = AdapterBank(meta_model(config.base_model), config.base_model)
+                bank.add(name, config.adapter, trainable=config.trainable)
         if config.adapter.path is not None and config.adapter.shared_with is None:
             read_peft_folder(config.adapter, role=name)
     seats = check_team(model.roles, model.roles, data.task, steps=steps)

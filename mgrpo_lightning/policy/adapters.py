@@ -15,9 +15,11 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import peft
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -84,7 +86,8 @@ class AdapterBank:
         """Add an adapter without a change of the base's output (B = 0); its A still has to be initialised.
 
         Raises:
-            ConfigurationError: The name is taken, or a target is no linear layer of the base.
+            ConfigurationError: The name is taken, a target is no linear layer of the base, or PEFT would not find all
+                of an export of it again.
         """
         if name in self._configs:
             raise ConfigurationError(f"there is an adapter {name!r} already.", hint="rename the role.")
@@ -118,6 +121,22 @@ class AdapterBank:
         for parameter in self.model.parameters():  # adding an adapter froze the others
             parameter.requires_grad_(trained.get(id(parameter), trainable))
         self.model.eval()
+        self._refuse_lost_layers(name)
+
+    def _refuse_lost_layers(self, name: str) -> None:
+        """Refuse targets that PEFT renames while it loads: it would leave those layers out, without an error."""
+        state, key = self._peft_state(name), self.key(name)
+        assert self.peft is not None
+        loaded: Any = set_peft_model_state_dict(self.peft, state, adapter_name=key)
+        missing = (path.removeprefix(_PEFT_PREFIX) for path in loaded.missing_keys if f".{key}." in path)
+        paths = {path.partition(".lora_")[0] for path in missing}
+        if paths:
+            lost = sorted({path.rpartition(".")[2] for path in paths})
+            raise ConfigurationError(
+                f"base_model {self._base_name!r} ({type(self.model).__name__}): peft {peft.__version__} does not find "
+                f"the adapter of {min(paths)} in a folder that holds it, nor of {len(paths) - 1} other layers.",
+                hint=f"leave {lost} out of `adapter.target_modules`.",
+            )
 
     def _check_targets(self, targets: list[str]) -> None:
         linear = dict(_linear_layers(self.model))
@@ -199,9 +218,13 @@ class AdapterBank:
         named = {"inference_mode": True, "base_model_name_or_path": self._base_name}
         config = LoraConfig(**{**self._configs[name].to_dict(), **named})
         config.save_pretrained(str(folder))
-        state = {_PEFT_PREFIX + key: value.detach().contiguous().cpu() for key, value in self.parameters(name).items()}
+        state = {path: value.contiguous().cpu() for path, value in self._peft_state(name).items()}
         # save_file would make a file that only its owner may read, whatever the umask.
         (folder / WEIGHTS_NAME).write_bytes(save(state, metadata={"format": "pt"}))
+
+    def _peft_state(self, name: str) -> dict[str, Tensor]:
+        """The adapter by the names that PEFT's folders have."""
+        return {_PEFT_PREFIX + path: value.detach() for path, value in self.parameters(name).items()}
 
 
 def _linear_layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -18,9 +18,9 @@ from mgrpo_lightning.policy.forest import LAID_OUT
 from mgrpo_lightning.policy.loading import Quantization, clear_load_error, load_config
 from mgrpo_lightning.policy.logprobs import LOGITS
 from mgrpo_lightning.policy.onednn import multiplies
-from mgrpo_lightning.policy.sampling.slots import bytes_per_token
 from mgrpo_lightning.policy.sampling.transformers import PREFILL_TOKENS
 from mgrpo_lightning.policy.supported import empty_model
+from mgrpo_lightning.policy.widths import Widths, widths
 from mgrpo_lightning.roles import AdapterConfig, RoleConfig
 
 BLOCK = 64
@@ -107,6 +107,7 @@ def plan(
         cache_bytes: Bound on the keys and values of each role.
     """
     models = {name: meta_model(name) for name in {role.base_model for role in roles.values()}}
+    shapes = {name: widths(model) for name, model in models.items()}
     needs = partial(
         _activations,
         token_budget=token_budget,
@@ -124,10 +125,10 @@ def plan(
         adapters=(4 + (width if width < 4 else 0)) * sum(sizes.values()),
         optimizer=12 * trained,
         cache=sum(
-            _cache(models[role.base_model], conversations[name] * role.limits.context, compute_dtype, cache_bytes)
+            _cache(shapes[role.base_model], conversations[name] * role.limits.context, width, cache_bytes)
             for name, role in roles.items()
         ),
-        activations=max(needs(models[role.base_model], role) for role in roles.values()),
+        activations=max(needs(models[role.base_model], shapes[role.base_model], role) for role in roles.values()),
     )
 
 
@@ -153,13 +154,14 @@ def _copy_bytes(model: PreTrainedModel, dtype: torch.dtype, on_gpu: bool) -> int
     return (linear + packed) * dtype.itemsize
 
 
-def _cache(model: PreTrainedModel, tokens: int, dtype: torch.dtype, bound: int | None) -> int:
-    needed = tokens * bytes_per_token(model.config.get_text_config(), dtype)
+def _cache(shape: Widths, tokens: int, width: int, bound: int | None) -> int:
+    needed = tokens * shape.cached * width
     return needed if bound is None else min(needed, bound)
 
 
 def _activations(
     model: PreTrainedModel,
+    shape: Widths,
     role: RoleConfig,
     *,
     token_budget: int,
@@ -169,32 +171,23 @@ def _activations(
 ) -> int:
     """What one micro-batch keeps for its backward pass, or one prefill needs.
 
-    A decoder layer keeps, for each token: the residual stream before and the output of both norms (4 H); queries,
-    keys, values, the attention's output and its copy before the projection; gate, its activation, up and their
-    product (4 I); and, for each adapted layer, the r numbers between the two LoRA matrices. A norm computes in float32:
-    in a shorter type it keeps another copy of what it gets, those of queries and keys included where there are such.
-    On a GPU attention with a mask keeps keys and values once for every head of the queries, and for every row that a
-    shared prefix is laid out for, LAID_OUT budgets at most; their gradients are there in one layer at a time. With
-    checkpointing, one layer at a time keeps all that, the others what enters them (H). In a mixture of experts, I is
-    that of all experts that a token goes to.
+    A decoder layer keeps what ``widths`` says and, for each adapted layer, the r numbers between the two LoRA matrices.
+    A norm computes in float32: in a shorter type it keeps another copy of what it gets, those of queries and keys
+    included where there are such. On a GPU attention with a mask keeps keys and values once for every head of the
+    queries, and for every row that a shared prefix is laid out for, LAID_OUT budgets at most; their gradients are there
+    in one layer at a time. With checkpointing, one layer at a time keeps all that, the others what enters them.
     """
-    config = model.config.get_text_config()
-    hidden, inner = int(config.hidden_size), int(config.intermediate_size)
-    if experts := getattr(config, "num_experts_per_tok", None):
-        inner = int(experts * config.moe_intermediate_size)
-    size = int(getattr(config, "head_dim", None) or hidden // config.num_attention_heads)
-    heads, kv_heads = int(config.num_attention_heads), int(config.num_key_value_heads)
-    adapted = len(role.adapter.target_modules) * role.adapter.rank
-    layer = (4 * hidden + size * (3 * heads + 2 * kv_heads) + 4 * inner) * width + adapted * 4
+    besides = len(role.adapter.target_modules) * role.adapter.rank * 4
     if width < 4:
         normed = any(name.endswith(".q_norm") for name, _ in model.named_modules())
-        layer += 4 * (2 * hidden + (size * (heads + kv_heads) if normed else 0))
-    laid_out = 2 * heads * size * width * LAID_OUT if on_gpu else 0
-    layer += laid_out
+        besides += 4 * (2 * shape.hidden + (shape.queries + shape.keys if normed else 0))
+    laid_out = 2 * shape.queries * width * LAID_OUT if on_gpu else 0
+    besides += laid_out
     # Logits of one chunk, later their gradients; on a GPU their probabilities and gradients in float32 too.
     logits = (width + (3 * 4 if on_gpu else 0)) * LOGITS
-    layers = int(config.num_hidden_layers)
-    kept = laid_out + (layer + layers * hidden * width if gradient_checkpointing else layers * layer)
+    layers = [kept * width + besides for kept in shape.layers]
+    largest = max(layers)
+    kept = laid_out + (largest + len(layers) * shape.hidden * width if gradient_checkpointing else sum(layers))
     update = token_budget * kept + logits if role.trainable else 0
-    needed = max(update, PREFILL_TOKENS * layer)
+    needed = max(update, PREFILL_TOKENS * largest)
     return needed if on_gpu else int((1 + HOLES) * needed)

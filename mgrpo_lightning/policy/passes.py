@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import shorten
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def clear_pass_error(model: PreTrainedModel, name: str) -> Iterator[None]:
     except (ConfigurationError, torch.OutOfMemoryError):
         raise
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        said = f"{type(error).__name__}: {shorten(str(error), 200, placeholder='...')}"
         raise ConfigurationError(
             f"base_model {name!r} ({type(model).__name__}) cannot compute rows at positions of their own ({said}).",
             hint=TAKE,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def refuse_unsupported(config: PreTrainedConfig, name: str, *, context: int) -> 
     try:
         model = empty_model(config)
     except (AttributeError, AssertionError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"cannot be built ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        reason = f"cannot be built ({type(error).__name__}: {shorten(str(error), 200, placeholder='...')})"
         raise _refused(name, kind.__name__, reason, "check the folder's config.json; " + TAKE) from error
     _refuse_modules(model, name, context)
 

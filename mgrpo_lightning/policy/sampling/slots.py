@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedConfig
+from transformers import Cache
 from typing_extensions import override
 
 
@@ -133,14 +133,3 @@ class SlotCache(Cache):
 def padded(capacity: int) -> int:
     """Capacities are multiples of 64, so that a cache seldom grows."""
     return -(-capacity // 64) * 64
-
-
-def bytes_per_token(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Keys and values of one token in all layers, in bytes.
-
-    Args:
-        config: Of a decoder.
-        dtype: Of its activations.
-    """
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * int(config.num_hidden_layers * config.num_key_value_heads * size) * dtype.itemsize

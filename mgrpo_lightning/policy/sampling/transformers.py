@@ -25,9 +25,10 @@ from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, Samp
 from mgrpo_lightning.policy.sampling.conversation import Request, SlotConversation, Tokens
 from mgrpo_lightning.policy.sampling.rows import Rows
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
-from mgrpo_lightning.policy.sampling.slots import SlotCache, bytes_per_token, padded
+from mgrpo_lightning.policy.sampling.slots import SlotCache, padded
 from mgrpo_lightning.policy.sampling.turns import Turns
 from mgrpo_lightning.policy.shared_prefix import SharedPrefix
+from mgrpo_lightning.policy.widths import bytes_per_token
 
 PREFILL_TOKENS = 4096
 """Padded tokens of one prefill pass: bounds its activations."""
@@ -241,7 +242,7 @@ class TransformersSampler:
         """A bound in bytes as one in tokens, rows times capacity."""
         if cache_bytes is None:
             return None
-        each = bytes_per_token(self._model.config.get_text_config(), self._model.dtype)
+        each = bytes_per_token(self._model.config, self._model.dtype)
         least = 2 * padded(self.policy.config.limits.context) * each
         if cache_bytes < least:
             raise ConfigurationError(

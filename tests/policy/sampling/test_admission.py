@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.policy.sampling.slots import SlotCache, bytes_per_token
+from mgrpo_lightning.policy.sampling.slots import SlotCache
+from mgrpo_lightning.policy.widths import bytes_per_token
 from tests.policy.sampling.player import MakePolicy, play
 
 CONTEXT = 256
