@@ -1,4 +1,4 @@
-"""OneWriter: holds the lock of a run folder while a command writes there, and stops one that has lost it."""
+"""OneWriter: the one run of a process holds the lock of its folder while it writes there, and stops if it loses it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
+from mgrpo_lightning.one_run import begin_run, end_run
 from mgrpo_lightning.run_lock import RunLock
 
 
 class OneWriter(Callback):
     """One ``fit`` a run folder, and one ``validate`` and one ``test``; rank zero holds the lock for all ranks.
+
+    A process has one run at a time (``one_run.py``).
 
     It stands before the callbacks that write. ``take`` may be called before Lightning calls anything, by whoever looks
     for a checkpoint first.
@@ -47,6 +50,7 @@ class OneWriter(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        begin_run()
         self._in_use = True
         self.take(trainer, TrainerFn(stage).value)
 
@@ -88,3 +92,4 @@ class OneWriter(Callback):
         if self._in_use:
             self._in_use = False
             self.release()
+            end_run()

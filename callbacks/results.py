@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,22 +13,27 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 from typing_extensions import override
 
-from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.atomic import alone, atomic_path
 from mgrpo_lightning.callbacks.adapter_export import AdapterExport
 from mgrpo_lightning.callbacks.rollout_log import RolloutLog
 from mgrpo_lightning.callbacks.tables import accuracy_table, figures_table
 from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.run_lock import FOLDER
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
+
+FIT = ("before", "after", "history", "steps", "seconds", "paths")
+"""Entries of a fit."""
 
 
 class Results(Callback):
     """Prints the closing tables and writes ``results.json`` and ``learning_curve.png`` into the run folder.
 
     After a fit the file holds ``before`` (the validation at step 0) and ``after`` (the last one), ``history`` (all of
-    them), ``steps``, ``seconds.fit`` (resumed attempts added up) and ``paths``. A later ``mgrpo validate`` or ``mgrpo
-    test`` adds its record under its own name and leaves the rest as it is.
+    them), ``steps``, ``seconds.fit`` (resumed attempts added up) and ``paths``. ``mgrpo validate`` and ``mgrpo test``
+    add their records under their own names. Each command replaces its own entries and keeps those of the others, also
+    where they end at the same moment.
 
     Args:
         dirpath: Where both files go; None is the run folder.
@@ -89,12 +95,12 @@ class Results(Callback):
             "seconds": {"fit": self._elapsed()},
             "paths": paths,
         }
-        self._write(trainer, results)
+        self._write(trainer, results, old=FIT)
         self._show(shown, paths | {"results": str(root / "results.json")})
 
     def _close_evaluation(self, trainer: Trainer, record: dict[str, Any], stage: str) -> None:
         path = self._folder(trainer) / "results.json"
-        self._write(trainer, _read(path) | {stage: record})
+        self._write(trainer, {stage: record}, old=(stage,))
         self._show({stage: record}, {"results": str(path)})
 
     def _show(self, runs: dict[str, dict[str, Any]], paths: dict[str, str]) -> None:
@@ -105,9 +111,19 @@ class Results(Callback):
         for name, path in paths.items():
             console.print(f"{name:<{width}}  {path}", markup=False, highlight=False, soft_wrap=True)
 
-    def _write(self, trainer: Trainer, results: dict[str, Any]) -> None:
-        with atomic_path(self._folder(trainer) / "results.json") as temporary:
-            temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    def _write(self, trainer: Trainer, results: dict[str, Any], *, old: Collection[str]) -> None:
+        """Put entries in the place of the ``old`` ones."""
+        path = self._folder(trainer) / "results.json"
+        with alone(path.parent / FOLDER / path.name):
+            try:
+                there = _read(path)
+            except DataError:
+                if old is not FIT:
+                    raise
+                there = {}  # a fit of days does not end on a file that it would write anew
+            others = {name: entry for name, entry in there.items() if name not in old}
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps({**results, **others}, indent=2) + "\n", encoding="utf-8")
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.dirpath or trainer.default_root_dir)
@@ -146,7 +162,8 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(results, dict):
+            raise ValueError("it holds no object")
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}.", hint="move it away; the next run writes a new one.") from error
-    assert isinstance(results, dict)
     return results

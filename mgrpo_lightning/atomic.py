@@ -6,6 +6,7 @@ The new version is made under a temporary name in the same folder, flushed to th
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -32,6 +33,25 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         _sync(temporary)
         os.replace(temporary, target)
         _sync(target.parent)
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """The block in which nobody else is who names the same lock: to read a file, change it and write it.
+
+    The system gives the lock back when a process dies. On a filesystem that has no locks the block runs without one.
+
+    Args:
+        lock: An empty file, made if missing, which stays.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)  # of the open file, so threads of one process exclude each other too
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+        yield
 
 
 @contextmanager

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +43,9 @@ from mgrpo_lightning.dry_run import dry_run
 from mgrpo_lightning.errors import STOPPED, Interrupted, MgrpoError, RunStopped
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.modules.trainer_keys import refuse_keys, refuse_nothing_asked, refuse_trainer
+from mgrpo_lightning.one_run import one_run
 from mgrpo_lightning.open_step import key_of
+from mgrpo_lightning.quiet import quiet
 from mgrpo_lightning.run_config import RunConfig, RunConfigCallback, link_run
 from mgrpo_lightning.shared_settings import shared_settings
 from mgrpo_lightning.strategies import team as strategies
@@ -212,32 +212,18 @@ class MgrpoCLI(LightningCLI):
             print("\n\n".join(str(tree) for tree in trees))
 
 
-def _quiet() -> None:
-    """Keep messages off the terminal that are advertisements, or advice that is wrong for a team."""
-    for message in (
-        "Using ModelCheckpoint with manual optimization",  # a team checkpoints after the optimizer step, on purpose
-        "You're resuming from a checkpoint that ended before the epoch ended",  # the stream resumes from the step alone
-        ".*isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 with torch 2.13
-        "The PEFT config's .base_model_name_or_path. was renamed",  # saved adapters carry the team file's name
-        ".is_gradient_checkpointing. is deprecated",  # peft 0.21 with transformers 5.23
-        "It is recommended to use `self.log",  # what is logged is the same on every rank already
-        "Be aware that when using `ckpt_path`, callbacks used",  # a replay needs none of them
-        "Checkpoint directory .* exists and is not empty",  # a resumed run writes where it wrote before
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
-
-
+@one_run()
 def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI:
     """The parsed command line; with ``run`` its subcommand has run.
 
     Args:
         args: Command line without the program's name; None takes it from the process.
         run: False for a model, data module and trainer without a subcommand (for tests and benchmarks).
+
+    Raises:
+        ConfigurationError: Something cannot work, or another thread has a run.
     """
-    _quiet()
+    quiet()
     sys.argv[1:] = compose(sys.argv[1:] if args is None else args)
     return MgrpoCLI(
         TeamModule,

@@ -13,6 +13,7 @@ class MgrpoError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(f"{message} HINT: {hint}" if hint else message)
+        self.message = message
 
 
 class ConfigurationError(MgrpoError, ValueError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.tables import read_metadata, read_table
 from mgrpo_lightning.tasks.base import Evidence, Question
 from mgrpo_lightning.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
 
@@ -80,6 +81,11 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
 ]
 SCHEMA = pa.schema(_COLUMNS)
 """One row a trajectory; score, advantage and coefficient are null where none was given. Call arguments are JSON."""
+
+SCORED = "score_total"
+SCORES = tuple(name for name in SCHEMA.names if name.startswith("score_"))
+OPTIONAL = ("parent", "answer", SCORED, "advantage", "coefficient")
+"""Columns that may be null; the other scores are where the total is."""
 
 
 class Extra(NamedTuple):
@@ -165,11 +171,7 @@ def identity_of_file(path: str | Path) -> dict[str, dict[str, Any]]:
     Raises:
         DataError: The file is missing or damaged.
     """
-    try:
-        about = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(Path(path), error) from error
-    identity = json.loads(about.get(b"identity", b"{}"))
+    identity = json.loads(read_metadata(Path(path)).get(b"identity", b"{}"))
     assert isinstance(identity, dict)
     return identity
 
@@ -183,41 +185,56 @@ def read_groups(path: str | Path) -> list[Group]:
     Raises:
         DataError: The file is missing, damaged, or of another version.
     """
+    table = read_columns(Path(path))
+    try:
+        return _groups(row for batch in table.to_batches() for row in batch.to_pylist(maps_as_pydicts="strict"))
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} has rows that make no rollouts: {type(error).__name__} ({error}).",
+            hint="read it with the package that wrote it.",
+        ) from error
+
+
+def read_columns(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Columns of a file of the journal.
+
+    Args:
+        path: One file of the journal.
+        columns: Their names; None: all.
+
+    Raises:
+        DataError: The file is missing, damaged, or of another version; a column is missing, or lacks values.
+    """
+
+    def check(metadata: Mapping[bytes, bytes]) -> None:
+        version = metadata.get(b"mgrpo_journal", b"none").decode(errors="replace")
+        if version != VERSION:
+            raise DataError(
+                f"{path} has journal version {version}; this package reads version {VERSION}.",
+                hint="read it with the package that wrote it.",
+            )
+
+    table = read_table(path, SCHEMA, columns, check=check)
+    allowed = {name: table[SCORED].null_count for name in SCORES if SCORED in table.column_names}
+    for name in table.column_names:
+        if name not in OPTIONAL and table[name].null_count != allowed.get(name, 0):
+            raise DataError(f"{path} lacks values in its column {name}.", hint="it is none of this package.")
+    return table
+
+
+def _groups(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
     groups: list[Group] = []
-    for row in _rows(Path(path)):
+    for row in rows:
         if row["invocation"] == 0:
             if not groups or groups[-1].rollouts[-1].main.key.query != row["query"]:
                 groups.append(Group(_question(row), []))
             groups[-1].rollouts.append(Rollout(_trajectory(row)))
         else:
             groups[-1].rollouts[-1].subs.append(_trajectory(row))
-        if row["score_total"] is not None:
-            names = ("format", "correct", "correct_main", "expert", "total", "failed")
-            score = Score(**{name: row[f"score_{name}"] for name in names})
+        if row[SCORED] is not None:
+            score = Score(**{name.removeprefix("score_"): row[name] for name in SCORES})
             groups[-1].rollouts[-1].scores[row["invocation"]] = score
     return groups
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
-        version = (table.schema.metadata or {}).get(b"mgrpo_journal", b"none").decode()
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from error
-    if version != VERSION:
-        raise DataError(
-            f"{path} has journal version {version}; this package reads version {VERSION}.",
-            hint="read it with the package that wrote it.",
-        )
-    for batch in table.to_batches():
-        yield from batch.to_pylist(maps_as_pydicts="strict")
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path} cannot be read: {' '.join(str(error).split())}",
-        hint="files of a journal are written whole or not at all, so it was damaged later, or is no journal.",
-    )
 
 
 def _row(question: Question, rollout: Rollout, t: Trajectory, extras: Mapping[Key, Extra]) -> dict[str, Any]:

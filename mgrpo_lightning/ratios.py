@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.tables import read_table
 from mgrpo_lightning.trajectory import Key
 
 if TYPE_CHECKING:
@@ -67,10 +69,9 @@ def read_steps(path: Path) -> set[int]:
         path: Written by ``write_ratios``.
 
     Raises:
-        OSError: It cannot be read.
-        pyarrow.ArrowException: It is damaged.
+        DataError: It is missing or damaged.
     """
-    return {row["step"] for row in pq.read_table(path, columns=["step"], partitioning=None).to_pylist()}
+    return {row["step"] for row in read_table(path, SCHEMA, ["step"]).to_pylist()}
 
 
 def read_ratios(path: Path, step: int) -> dict[Key, list[float]]:
@@ -81,8 +82,7 @@ def read_ratios(path: Path, step: int) -> dict[Key, list[float]]:
         step: In which they were played.
 
     Raises:
-        OSError: It cannot be read.
-        pyarrow.ArrowException: It is damaged.
+        DataError: It is missing or damaged.
     """
-    table = pq.read_table(path, filters=[("step", "=", step)], partitioning=None)
+    table = read_table(path, SCHEMA).filter(pc.field("step") == step)
     return {Key(*(row[name] for name in Key._fields)): row["log_ratio"] for row in table.to_pylist()}

@@ -69,7 +69,7 @@ class LimitsConfig:
     context: Count = 4096
     """Tokens of the whole trajectory, the context window of the policy."""
     observation: Count = 1024
-    """Tokens of one tool result or report; longer ones are cut at a line or sentence border."""
+    """Tokens shown of a tool result or report; more is cut at a line or sentence. Memory and journal hold more."""
     tool_seconds: Annotated[float, Range(0, math.inf, above=True)] = 300.0
     """Seconds that a tool may take for one call; then the policy sees an error and play goes on. ``.inf``: no limit."""
 

@@ -32,6 +32,8 @@ from mgrpo_lightning.store.layout import STOP
 
 SCRIPT = "job.sbatch"
 """In the run folder."""
+JOB = "job.id"
+"""In the run folder: the job that has the run."""
 RANK = (
     f'trap : TERM; export {MARK}="$1-$$"; rm -f "${MARK}"; "${{@:2}}"; code=$?; '
     f'[ -e "${MARK}" ] && rm "${MARK}" && code={STOPPED}; '
@@ -43,6 +45,19 @@ TEMPLATE = f"""#!/bin/bash
 @header@
 
 run=@run@ requeue=@requeue@
+mkdir -p "$run"
+# Of two jobs that begin at once one makes the file. The run's own locks come too late: this script removes files first.
+if ! (set -o noclobber; echo "$SLURM_JOB_ID" >"$run/{JOB}") 2>/dev/null; then
+  other=$(cat "$run/{JOB}")
+  state=$([ "$other" = "$SLURM_JOB_ID" ] || squeue --noheader --jobs="$other" --format=%T 2>&1)
+  case $state in
+    "" | *"Invalid job id"*) echo "$SLURM_JOB_ID" >"$run/{JOB}" ;;  # this one was requeued, or that one is over
+    *)
+      echo "mgrpo: error: job $other ($state) has the run in $run. HINT: wait for its end, or end it with scancel;" \
+        "if there is no such job, remove $run/{JOB}; then submit again." >&2
+      exit 2 ;;
+  esac
+fi
 cd @place@ || exit 1
 @setup@
 rm -f "$run/{STOP}"  # of an attempt before

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+CUT_MARK = "[cut]"
+"""Stands below a text that was cut."""
 _INVISIBLE = re.compile(
     # Controls that are no white space, then Unicode's Default_Ignorable_Code_Point, then the blank Braille pattern.
     r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"
@@ -21,6 +23,16 @@ def encodable(text: str) -> str:
         text: Any.
     """
     return text.encode("utf-8", "replace").decode()
+
+
+def start_of(text: str, characters: int) -> str:
+    """The text if it is no longer, else its start with the mark below.
+
+    Args:
+        text: Any.
+        characters: Most that are kept.
+    """
+    return text if len(text) <= characters else f"{text[:characters]}\n{CUT_MARK}"
 
 
 def visible(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The toy task with a tool that hangs for as long as a file says so."""
+"""The toy task with a tool or a judge that hangs for as long as a file says so."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Literal
 
 from typing_extensions import override
 
+from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tools.base import Tool, function_tool
 from tests import toy
 
@@ -20,40 +21,46 @@ FIRST = 6
 
 
 class HangingTask(toy.ToyTask):
-    """Its tool hangs in an await, in a thread, or in C with the interpreter held.
+    """Its tool hangs in an await, in a thread, or in C with the interpreter held; or its judge does in an await.
 
     Args:
         kind: Where.
-        folder: In which the file ``hang`` makes it hang; the tool makes ``hangs`` when it does.
+        folder: In which the file ``hang`` makes it hang; what hangs makes ``hangs``.
     """
 
-    def __init__(self, kind: Literal["await", "thread", "interpreter"] = "await", folder: str = ".") -> None:
+    def __init__(self, kind: Literal["await", "thread", "interpreter", "judge"] = "await", folder: str = ".") -> None:
         self.kind = kind
         self.folder = Path(folder)
+        self._calls = itertools.count()
+
+    def _hangs(self) -> bool:
+        if next(self._calls) < FIRST or not (self.folder / "hang").exists():
+            return False
+        (self.folder / "hangs").touch()
+        return True
+
+    @override
+    async def correct(self, question: Question, answer: str | None) -> float:
+        if self.kind == "judge" and self._hangs():
+            await asyncio.sleep(3600)
+        return await super().correct(question, answer)
 
     @override
     def tools(self) -> Mapping[str, Tool]:
-        calls = itertools.count()
-
-        def hangs() -> bool:
-            if next(calls) < FIRST or not (self.folder / "hang").exists():
-                return False
-            (self.folder / "hangs").touch()
-            return True
-
         async def search(query: str) -> str:
             """Look a number up."""
-            if hangs():
+            if self.kind == "await" and self._hangs():
                 await asyncio.sleep(3600)
             return toy.search(query)
 
         def blocking(query: str) -> str:
             """Look a number up."""
-            if hangs() and self.kind == "thread":
+            if self._hangs() and self.kind == "thread":
                 time.sleep(3600)
             elif (self.folder / "hangs").exists() and (self.folder / "hang").exists():
                 re.fullmatch(r"(a+)+b", "a" * 40)
             return toy.search(query)
 
         blocking.__name__ = "search"
-        return {"search": function_tool(search) if self.kind == "await" else function_tool(blocking, apart=True)}
+        awaits = self.kind in ("await", "judge")
+        return {"search": function_tool(search) if awaits else function_tool(blocking, apart=True)}

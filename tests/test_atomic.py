@@ -1,11 +1,14 @@
 import errno
+import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from mgrpo_lightning.atomic import atomic_folder, atomic_path
+from mgrpo_lightning.atomic import alone, atomic_folder, atomic_path
 from mgrpo_lightning.errors import MgrpoError
 
 
@@ -168,3 +171,44 @@ def test_a_device_that_is_really_full_is_recognised(tmp_path: Path) -> None:
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(PermissionError):
         write_and_fail(tmp_path / "x", PermissionError(errno.EACCES, "no"))
+
+
+COUNT = """
+import sys, threading, time
+from pathlib import Path
+from mgrpo_lightning.atomic import alone, atomic_path
+path = Path(sys.argv[1])
+def count():
+    for _ in range(20):
+        with alone(path.parent / "locks" / path.name):
+            number = int(path.read_text())
+            time.sleep(0.001)
+            with atomic_path(path) as temporary:
+                temporary.write_text(str(number + 1))
+threads = [threading.Thread(target=count) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+"""Counts up in a file, in two threads."""
+
+
+def test_who_changes_a_file_alone_loses_nothing_of_other_processes_and_threads(tmp_path: Path) -> None:
+    (path := tmp_path / "number").write_text("0")
+    counting = [subprocess.Popen([sys.executable, "-c", COUNT, str(path)]) for _ in range(2)]
+    assert [process.wait(60) for process in counting] == [0, 0]
+    assert path.read_text() == "80"
+
+
+def test_a_filesystem_without_locks_is_written_to_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(number: int) -> Callable[[object, int], None]:
+        def flock(file: object, operation: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return flock
+
+    monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
+    with alone(tmp_path / "locks" / "file"):
+        pass
+    monkeypatch.setattr(fcntl, "flock", failing(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), alone(tmp_path / "locks" / "file"):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -91,13 +92,17 @@ exit "$(cat "$FAKE/$role.code")"
     "scontrol": """#!/bin/bash
 echo "$*" >>"$FAKE/scontrol.txt"
 """,
+    "squeue": """#!/bin/bash
+[ "$*" = "--noheader --jobs=7 --format=%T" ] || exit 3
+cat "$FAKE/squeue.txt" 2>/dev/null || { echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1; }
+""",
 }
 
 
 class Job:
     """The script, run by bash with an srun that waits for an exit status or for the file `stop`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, number: int = 7) -> None:
         self.folder = folder
         for name, text in FAKE.items():
             (folder / name).write_text(text)
@@ -105,8 +110,9 @@ class Job:
         script = render(ClusterConfig(roles=PLACES), folder / "run", ["--x=1"], ["mgrpo", "fit"])
         (folder / "job.sbatch").write_text(script)
         path = f"{folder}:{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "FAKE": str(folder), "SLURM_JOB_ID": "7"}
-        self.process = subprocess.Popen(["bash", str(folder / "job.sbatch")], env=environment)
+        environment = {**os.environ, "PATH": path, "FAKE": str(folder), "SLURM_JOB_ID": str(number)}
+        words = ["bash", str(folder / "job.sbatch")]
+        self.process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
 
     def logs(self) -> dict[str, str]:
         give_up = time.monotonic() + 20
@@ -191,6 +197,48 @@ def test_a_job_that_cannot_be_requeued_has_not_succeeded(tmp_path: Path) -> None
     (tmp_path / "scontrol").write_text("#!/bin/bash\nexit 1\n")
     job.process.send_signal(10)
     assert job.end() == STOPPED
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "squeue: error: the controller does not answer"])
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_script_that_is_submitted_again_leaves_the_running_job_alone(
+    tmp_path: Path, state: str, stopping: bool
+) -> None:
+    job = Job(tmp_path)
+    logs = job.logs()
+    (tmp_path / "squeue.txt").write_text(f"{state}\n")
+    (tmp_path / "main.code").write_text("0")  # it ends: what is left is the searcher's
+    while not (tmp_path / "run" / "main" / "status").exists():
+        time.sleep(0.02)
+    (kept := tmp_path / "run" / "main" / "stopped").touch()
+    if stopping:
+        job.process.send_signal(signal.SIGSTOP)
+        (tmp_path / "run" / "stop").touch()
+    again = Job(tmp_path, 8)
+    _, told = again.process.communicate(timeout=20)
+    assert again.process.returncode == 2
+    assert f"job 7 ({state}) has the run in {tmp_path}/run. HINT: wait" in told
+    assert (tmp_path / "run" / "stop").exists() == stopping
+    assert kept.exists()
+    assert (tmp_path / "run" / "main" / "status").exists()
+    assert (tmp_path / "run" / "job.id").read_text() == "7\n"
+    assert job.logs() == logs
+    job.process.send_signal(signal.SIGCONT)
+    assert job.end(searcher=0) == (STOPPED if stopping else 0)
+
+
+@pytest.mark.parametrize("number", [7, 8])
+def test_a_job_that_is_requeued_goes_on_and_so_does_another_behind_one_that_is_over(
+    tmp_path: Path, number: int
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "job.id").write_text("7\n")
+    if number == 7:
+        (tmp_path / "squeue.txt").write_text("RUNNING\n")
+    job = Job(tmp_path, number)
+    job.logs()
+    assert job.end(main=0, searcher=0) == 0
+    assert (tmp_path / "run" / "job.id").read_text() == f"{number}\n"
 
 
 def test_a_cluster_file_is_read_with_slurms_own_times(tmp_path: Path) -> None:

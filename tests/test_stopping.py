@@ -164,11 +164,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("thread", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("await", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("await", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("judge", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("judge", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("interpreter", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("interpreter", signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_a_fit_whose_tool_hangs_ends_and_goes_on_without_loss(
+def test_a_fit_whose_tool_or_judge_hangs_ends_and_goes_on_without_loss(
     tmp_path: Path, tiny: Path, root: Path, kind: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team = write_team_file(tmp_path, tiny, num_sanity_val_steps=0, limit_val_batches=0)

@@ -17,7 +17,7 @@ from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.errors import ToolBroken, ToolError
 from mgrpo_lightning.tools.apart import Limit
 from mgrpo_lightning.trajectory import Call
-from mgrpo_lightning.unicode import encodable
+from mgrpo_lightning.unicode import encodable, start_of
 
 
 class Delegate(Protocol):
@@ -90,11 +90,11 @@ async def run_calls(
             if call.name in seat.callees:
                 check_arguments(call.name, ROLE_SCHEMA, call.arguments)
                 invocations[position], report = delegate.start(call.name, str(call.arguments["task"]))
-                work = _outcome(report)
+                work = _outcome(seat, report)
             else:
                 work = delegate.once((turn, position), call, partial(_run_tool, seat, call, delegate.broken))
         except ToolError as error:
-            work = _outcome(_fail(error))
+            work = _outcome(seat, _fail(error))
         outcomes[position] = asyncio.ensure_future(work)
     try:
         # Tools first: only then does the caller merely wait for its sub-agents, which a round of sampling may skip.
@@ -113,13 +113,13 @@ async def run_calls(
     ]
 
 
-async def _outcome(work: Awaitable[str]) -> Outcome:
+async def _outcome(seat: Seat, work: Awaitable[str]) -> Outcome:
     started = time.perf_counter()
     try:
-        text, failed = encodable(await work), False
+        text, failed = await work, False
     except (ToolError, OSError) as error:
-        text, failed = encodable(error_text(error)), True
-    return Outcome(text, failed, time.perf_counter() - started)
+        text, failed = error_text(error), True
+    return Outcome(encodable(start_of(text, seat.kept)), failed, time.perf_counter() - started)
 
 
 async def _run_tool(seat: Seat, call: ToolCall, broken: Callable[[ToolCall, ToolBroken], None]) -> Outcome:
@@ -130,7 +130,7 @@ async def _run_tool(seat: Seat, call: ToolCall, broken: Callable[[ToolCall, Tool
             broken(call, error)
             raise
 
-    return await _outcome(work())
+    return await _outcome(seat, work())
 
 
 async def _tool_call(seat: Seat, call: ToolCall) -> str:

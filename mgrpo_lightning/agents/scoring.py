@@ -21,7 +21,8 @@ import math
 import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from mgrpo_lightning.agents.actions import Violation
@@ -46,14 +47,24 @@ def score_groups(groups: Sequence[Group], task: Task, roles: Mapping[str, RoleCo
     Returns:
         Why the first answer that could not be decided was not, "" if there is none.
     """
+    rollouts = [(group.question, rollout) for group in groups for rollout in group.rollouts]
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Future[list[str]]]] = Future()
 
     async def score_all() -> list[str]:
-        rollouts = [(group.question, rollout) for group in groups for rollout in group.rollouts]
-        return await asyncio.gather(*(score(question, rollout, task, roles) for question, rollout in rollouts))
+        scores = asyncio.gather(*(score(question, rollout, task, roles) for question, rollout in rollouts))
+        started.set_result((asyncio.get_running_loop(), scores))
+        return await scores
 
     # A thread of its own, because a notebook has a loop running in this one.
-    with ThreadPoolExecutor(1) as pool:
-        return next(filter(None, pool.submit(lambda: asyncio.run(score_all())).result()), "")
+    with ThreadPoolExecutor(1, thread_name_prefix="scoring") as pool:
+        scored = pool.submit(lambda: asyncio.run(score_all()))
+        try:
+            return next(filter(None, scored.result()), "")
+        finally:
+            if not scored.done():  # this thread was interrupted, and a judge may take minutes
+                loop, scores = started.result()
+                with suppress(RuntimeError):  # the loop has ended by itself
+                    loop.call_soon_threadsafe(scores.cancel)
 
 
 async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping[str, RoleConfig]) -> str:

@@ -16,6 +16,10 @@ from mgrpo_lightning.trajectory import Message
 if TYPE_CHECKING:
     from mgrpo_lightning.policy.chat import Chat
 
+KEPT = 65_536
+"""Characters of a tool's result that are kept, and ``KEPT_A_TOKEN`` more for each token of ``limits.observation``."""
+KEPT_A_TOKEN = 64
+
 
 @dataclass(frozen=True)
 class Seat:
@@ -56,6 +60,11 @@ class Seat:
     def notice_tokens(self) -> int:
         """Length of the shortest observation before a last turn, however the turn before ended."""
         return len(self.chat.observe([NOTICE], after_cut=self.chat.stop_ids != (self.chat.end_id,)))
+
+    @property
+    def kept(self) -> int:
+        """Characters of a result that memory and journal hold; an observation shows fewer of any usual text."""
+        return KEPT + KEPT_A_TOKEN * self.config.limits.observation
 
     def prompt(self, task: str) -> tuple[list[int], list[Message]]:
         """Ids and messages that open a trajectory.

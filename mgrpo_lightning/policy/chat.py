@@ -18,8 +18,8 @@ from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.chatml import TEMPLATES
 from mgrpo_lightning.policy.encoders import Encoders
 from mgrpo_lightning.policy.template import Template
+from mgrpo_lightning.unicode import CUT_MARK
 
-CUT_MARK = "[cut]"
 CHARACTERS = 4096
 CHARACTERS_A_TOKEN = 16
 """How much of a text is encoded at first to see where it is to be cut; more where its tokens are longer."""

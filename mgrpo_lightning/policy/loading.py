@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
+from mgrpo_lightning.one_run import making_a_model
 from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.dense import DenseCopy
 from mgrpo_lightning.policy.foreign import refuse_code, refuse_pickles
@@ -69,6 +70,7 @@ class Base:
         return tuple(ids) if isinstance(ids, list | tuple) else (int(ids),)
 
 
+@making_a_model()
 def load_base(
     name: str,
     *,
@@ -92,7 +94,7 @@ def load_base(
     Raises:
         ConfigurationError: There is no such model, it is an adapter, a pickle or needs code of its own, it cannot be
             loaded, its numbers depend on the pass that computes them, its logits or attention are made in an unknown
-            way, or it is not in 4 bit although that was asked for.
+            way, or it is not in 4 bit although that was asked for; or a run is in another thread.
     """
     source = source_of(name)
     settings = load_config(name)

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.one_run import making_a_model
 from mgrpo_lightning.roles import LimitsConfig
 
 TAKE = "take a decoder with full attention, such as a Llama, Qwen2.5, Qwen3, Mistral, OLMo or SmolLM3."
@@ -39,7 +40,7 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
     Args:
         config: Of a causal LM.
     """
-    with torch.device("meta"):
+    with making_a_model(), torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return model
 

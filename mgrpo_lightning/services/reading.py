@@ -23,7 +23,9 @@ LONGEST_WORDS = 300
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
-_TOLD = ("message", "msg", "detail", "error", "errors", "error_description", "title", "reason")
+SILENT = "unresponsive_engines"
+"""Where SearXNG lists those of its engines that gave no answer, each with the reason."""
+_TOLD = ("message", "msg", "detail", "error", "errors", "error_description", "title", "reason", SILENT)
 """Keys under which servers say what is wrong."""
 
 

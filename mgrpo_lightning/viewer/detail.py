@@ -12,7 +12,7 @@ from mgrpo_lightning.journal import read_groups
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.trajectory import Call, Group, Key, Rollout, Score, Span, Trajectory
-from mgrpo_lightning.viewer.rows import Row
+from mgrpo_lightning.viewer.rows import Damaged, Row
 from mgrpo_lightning.viewer.sources import COMPONENTS
 from mgrpo_lightning.viewer.tokens import Decoder
 
@@ -20,17 +20,19 @@ Decoders = Mapping[str, Decoder | None]
 """By role."""
 
 
-def read_play(paths: Sequence[Path]) -> list[Group]:
+def read_play(paths: Sequence[Path], damaged: Damaged) -> list[Group]:
     """The groups of a play; trajectories that several processes have written are taken from who played them.
 
     Args:
         paths: The play's files, of ranks and roles; what is damaged is left out.
+        damaged: Told of those that are damaged.
     """
     groups: dict[int, Group] = {}
     for path in paths:
         try:
             found = read_groups(path)
-        except DataError:
+        except DataError as error:
+            damaged(path, error.message)
             continue
         for group in found:
             query = group.rollouts[0].main.key.query

@@ -39,7 +39,6 @@ def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count:
         _copy(static(), temporary)
         data = temporary / "data"
         data.mkdir()
-        (data / "index.js").write_text(site.index(), encoding="ascii")
         for count, (run, slug, query) in enumerate(site.places(), start=1):
             if not sealed and site.is_sealed(run, slug, query):
                 raise ConfigurationError(
@@ -50,6 +49,7 @@ def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(site.group(run, slug, query) or "", encoding="ascii")
             done(count)
+        (data / "index.js").write_text(site.index(), encoding="ascii")  # last: it names what could not be read
     return folder / "index.html"
 
 

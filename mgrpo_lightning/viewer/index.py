@@ -33,6 +33,7 @@ class Index:
         self._of_roles: dict[str, list[float | None]] = {}
         self._curves: dict[tuple[int, str], list[tuple[int, float]]] = defaultdict(list)
         self._held_out: list[dict[str, Any]] = []
+        self._problems: list[dict[str, Any]] = []
 
     def add(self, run: int, play: Play, rows: Sequence[Row]) -> None:
         """Add all rollouts of a play; those of earlier steps come first.
@@ -69,6 +70,15 @@ class Index:
         if any(value for _, value in points):
             self._curves[run, name] = list(points)
 
+    def add_problem(self, run: int, text: str) -> None:
+        """Add a file that cannot be shown.
+
+        Args:
+            run: Index of its run.
+            text: One sentence: which file, and why.
+        """
+        self._problems.append({"run": run, "text": text})
+
     def data(self) -> dict[str, Any]:
         """All of it, as the page takes it."""
         return {
@@ -78,6 +88,7 @@ class Index:
             "columns": {**self._columns, **{f"reward/{role}": values for role, values in self._of_roles.items()}},
             "curves": [{"run": run, "name": name, "points": points} for (run, name), points in self._curves.items()],
             "held_out": self._held_out,
+            "problems": self._problems,
         }
 
     def _add_rollout(self, run: int, rollout: Sequence[Row]) -> None:

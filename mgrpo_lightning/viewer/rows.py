@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from mgrpo_lightning.journal import SCHEMA
+from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.journal import SCHEMA, read_columns
 from mgrpo_lightning.trajectory import Key
 
 TEXTS = ("evidence", "metadata", "task", "spans", "messages", "calls")
@@ -17,16 +15,19 @@ TEXTS = ("evidence", "metadata", "task", "spans", "messages", "calls")
 COLUMNS = [name for name in SCHEMA.names if name not in TEXTS]
 Row = dict[str, Any]
 """A trajectory, by the journal's column names."""
+Damaged = Callable[[Path, str], object]
+"""Is told of a file that cannot be shown, and why, in one sentence."""
 
 
-def read_rows(paths: Sequence[Path]) -> list[Row]:
+def read_rows(paths: Sequence[Path], damaged: Damaged) -> list[Row]:
     """The rows of one play, in the order of their keys; of one that several processes have written, the whole one.
 
     Args:
         paths: The play's files. One that is damaged, or is being replaced, is left out: the others can still be seen.
+        damaged: Told of those that are damaged.
     """
     found: dict[Key, Row] = {}
-    for row in (row for path in paths for row in _rows(path)):
+    for row in (row for path in paths for row in _rows(path, damaged)):
         key = Key(*(row[name] for name in Key._fields))
         known = found.get(key)
         if known is None or row["num_tokens"] > known["num_tokens"]:
@@ -50,8 +51,9 @@ def rollouts(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield current
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path, damaged: Damaged) -> list[Row]:
     try:
-        return list(pq.read_table(path, columns=COLUMNS, partitioning=None).to_pylist())
-    except (OSError, pa.ArrowException):
+        return list(read_columns(path, COLUMNS).to_pylist())
+    except DataError as error:
+        damaged(path, error.message)
         return []

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from mgrpo_lightning.viewer.rows import Damaged
+
 WANTED = {
     "seconds/play": "play/seconds",
     "seconds/idle": "idle/seconds",
@@ -20,11 +22,12 @@ OF_ROLES = {
 Curves = dict[str, list[tuple[int, float]]]
 
 
-def phase_curves(folders: Sequence[Path]) -> Curves:
+def phase_curves(folders: Sequence[Path], damaged: Damaged) -> Curves:
     """The curves of a run; of a step that was logged twice the last.
 
     Args:
         folders: With TensorBoard's files; of a run of several processes each has some.
+        damaged: Told of folders that cannot be read.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # takes a second
 
@@ -32,7 +35,11 @@ def phase_curves(folders: Sequence[Path]) -> Curves:
     found: Curves = {}
     for folder in folders:
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-        events.Reload()
+        try:
+            events.Reload()
+        except OSError as error:
+            damaged(folder, f"{folder} cannot be read: {error}.")
+            continue
         for tag in events.Tags()["scalars"]:
             if (name := _named(tag)) is not None:
                 values = {event.step: event.value for event in events.Scalars(tag)}

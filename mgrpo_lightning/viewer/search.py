@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+
+from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.journal import read_columns
 
 _TEXTS = ("question", "task", "answer")
 _LISTS = {"messages": ("content",), "calls": ("arguments", "result")}
@@ -27,8 +28,8 @@ def search(paths: Sequence[Path], text: str) -> set[tuple[int, int]]:
 
 def _search(path: Path, text: str) -> Iterator[tuple[int, int]]:
     try:
-        table = pq.read_table(path, columns=["query", "rollout", *_TEXTS, *_LISTS], partitioning=None).combine_chunks()
-    except (OSError, pa.ArrowException):
+        table = read_columns(path, ["query", "rollout", *_TEXTS, *_LISTS]).combine_chunks()
+    except DataError:
         return
     rows: set[int] = set()
     for name in _TEXTS:

@@ -6,19 +6,19 @@ import json
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
+from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.ratios import read_ratios, read_steps
 from mgrpo_lightning.trajectory import Group, Key
 from mgrpo_lightning.viewer.detail import Decoders, group_data, read_play
 from mgrpo_lightning.viewer.index import Index
-from mgrpo_lightning.viewer.rows import Row, read_rows
+from mgrpo_lightning.viewer.rows import Damaged, Row, read_rows
 from mgrpo_lightning.viewer.scalars import Curves, phase_curves
 from mgrpo_lightning.viewer.search import search
 from mgrpo_lightning.viewer.sources import Play, Source
@@ -44,6 +44,7 @@ class Site:
         self._groups: OrderedDict[tuple[int, str], tuple[Stamps, dict[int, Group], dict[Key, Row]]] = OrderedDict()
         self._curves: dict[int, tuple[Stamps, Curves]] = {}
         self._steps: dict[Path, tuple[Stamps, set[int]]] = {}
+        self._damaged: dict[tuple[int, Path], tuple[Stamps, str]] = {}
         self._decoders: list[Decoders | None] = [None] * len(sources)
 
     def version(self) -> str:
@@ -67,10 +68,14 @@ class Site:
                 index.add(number, play, self._read(number, play, paths))
             for name, points in self._scalars(number).items():
                 index.add_curve(number, name, points)
+            for path in source.ratios():
+                self._steps_of(number, path)
+            for problem in (*source.problems, *self._problems(number)):
+                index.add_problem(number, problem)
         return _script("index", {**index.data(), "live": self._live, "version": version})
 
     def group(self, run: int, slug: str, query: int) -> str | None:
-        """A script with one query's rollouts, None if there is no such query.
+        """A script with one query's rollouts, or why they cannot be read; None if there is no such query.
 
         Args:
             run: Index of the run.
@@ -78,9 +83,12 @@ class Site:
             query: Index of the query in its step.
         """
         found = self._play(run, slug)
-        if found is None or query not in found[0]:
+        if found is None:
             return None
         groups, extras = found
+        if query not in groups:
+            problems = self._problems(run, slug)
+            return _script(f"{run}/{slug}/{query}", {"problem": " ".join(problems)}) if problems else None
         ratios = self._ratios(run, groups[query].rollouts[0].main.key.step) if slug.startswith("step-") else {}
         shown = group_data(groups[query], extras, self._decoders_of(run), ratios, self._sources[run].weighed)
         return _script(f"{run}/{slug}/{query}", shown)
@@ -122,14 +130,14 @@ class Site:
         stamps = _stamps(paths)
         known = self._rows.get((run, play))
         if known is None or known[0] != stamps:
-            known = self._rows[run, play] = (stamps, read_rows(paths))
+            known = self._rows[run, play] = (stamps, read_rows(paths, self._damaged_of(run)))
         return known[1]
 
     def _scalars(self, run: int) -> Curves:
         stamps = _stamps(self._sources[run].scalars())
         known = self._curves.get(run)
         if known is None or known[0] != stamps:
-            known = self._curves[run] = (stamps, phase_curves(self._sources[run].tensorboards()))
+            known = self._curves[run] = (stamps, phase_curves(self._sources[run].tensorboards(), self._damaged_of(run)))
         return known[1]
 
     def _play(self, run: int, slug: str) -> tuple[dict[int, Group], dict[Key, Row]] | None:
@@ -142,7 +150,7 @@ class Site:
         stamps = _stamps(paths)
         known = self._groups.pop((run, slug), None)
         if known is None or known[0] != stamps:
-            groups = {group.rollouts[0].main.key.query: group for group in read_play(paths)}
+            groups = {group.rollouts[0].main.key.query: group for group in read_play(paths, self._damaged_of(run))}
             extras = {Key(*(row[name] for name in Key._fields)): row for row in self._read(run, play, paths)}
             known = (stamps, groups, extras)
         self._groups[run, slug] = known
@@ -154,15 +162,42 @@ class Site:
         """What updates made of the tokens of one step's play, whenever they trained on them."""
         found: dict[Key, list[float]] = {}
         for path in self._sources[run].ratios():
-            try:
-                stamps = _stamps([path])
-                if self._steps.get(path, ((), set[int]()))[0] != stamps:
-                    self._steps[path] = (stamps, read_steps(path))
-                if step in self._steps[path][1]:
+            if step in self._steps_of(run, path):
+                with self._telling(run, path):
                     found |= read_ratios(path, step)
-            except (OSError, pa.ArrowException):  # damaged, or replaced at this moment
-                continue
         return found
+
+    def _steps_of(self, run: int, path: Path) -> set[int]:
+        """Of which steps' play a file of ratios tells; none where it is damaged."""
+        stamps = _stamps([path])
+        if self._steps.get(path, ((), set[int]()))[0] != stamps:
+            self._steps[path] = (stamps, set())
+            with self._telling(run, path):
+                self._steps[path] = (stamps, read_steps(path))
+        return self._steps[path][1]
+
+    @contextmanager
+    def _telling(self, run: int, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except DataError as error:
+            self._damaged_of(run)(path, error.message)
+
+    def _damaged_of(self, run: int) -> Damaged:
+        def damaged(path: Path, problem: str) -> None:
+            if stamps := _stamps([path]):  # else it was replaced or removed at this moment
+                self._damaged[run, path] = (stamps, problem)
+
+        return damaged
+
+    def _problems(self, run: int, slug: str | None = None) -> list[str]:
+        """Of the files that were read so far and are still as they were; of all, or of one play."""
+        plays = {path: play.slug for play, paths in self._sources[run].files().items() for path in paths}
+        return [
+            problem
+            for (number, path), (stamps, problem) in sorted(self._damaged.items())
+            if number == run and stamps == _stamps([path]) and slug in (None, plays.get(path))
+        ]
 
     def _decoders_of(self, run: int) -> Decoders:
         found = self._decoders[run]

@@ -98,27 +98,54 @@ class Source:
         """TensorBoard's files."""
         return [path for folder in self.tensorboards() for path in sorted(folder.iterdir())]
 
-    @cached_property
-    def config(self) -> Mapping[str, Any]:
-        """The resolved config of the run, empty where there is none yet."""
-        for folder in self._folders:
-            try:
-                found = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-            except (OSError, yaml.YAMLError):
-                continue
-            if isinstance(found, dict):
-                return found
-        return {}
-
     @property
     def roles(self) -> Mapping[str, Mapping[str, Any]]:
-        """The roles' blocks of the team file, empty where there is none yet."""
-        model = self.config.get("model") or {}
-        found = (model.get("init_args") or {}).get("roles") or {}
-        return found if isinstance(found, dict) else {}
+        """The roles' blocks of the run's config, empty where there is none yet, or none that can be read."""
+        return self._read[0]
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """One sentence for each config of the run that cannot be read."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[Mapping[str, Mapping[str, Any]], list[str]]:
+        problems = list[str]()
+        for path in (folder / "config.yaml" for folder in self._folders):
+            try:
+                return _roles(path), problems
+            except FileNotFoundError:
+                continue
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(f"{path} cannot be read: {error}.")
+            except (yaml.YAMLError, ValueError, RecursionError) as error:
+                problems.append(f"{path} is no config of a run: {' '.join(str(error).split()).rstrip('.')}.")
+        return {}, problems
 
     @property
     def weighed(self) -> Mapping[str, Sequence[str]]:
         """The components that each role's reward is made of, empty where no config is there yet."""
         rewards = {role: block.get("reward") or {} for role, block in self.roles.items()}
         return {role: [name for name in COMPONENTS if weights.get(name)] for role, weights in rewards.items()}
+
+
+def _roles(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The roles' blocks of a config; ``ValueError`` where it is none."""
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    model = _mapping(_mapping(config, "it").get("model"), "model")
+    roles = _mapping(_mapping(model.get("init_args"), "model.init_args").get("roles"), "model.init_args.roles")
+    for role, block in roles.items():
+        of_role = _mapping(block, f"role {role}")
+        _mapping(of_role.get("reward"), f"the reward of role {role}")
+        if not isinstance(base := of_role.get("base_model"), str | None):
+            raise ValueError(f"base_model of role {role} is {base!r}")
+    return {str(role): block or {} for role, block in roles.items()}
+
+
+def _mapping(value: Any, name: str) -> Mapping[str, Any]:
+    """A block that may be empty."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is no mapping but a {type(value).__name__}")
+    return value

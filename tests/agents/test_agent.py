@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall, Violation
 from mgrpo_lightning.agents.prompts import NOTICE
+from mgrpo_lightning.agents.seat import KEPT, KEPT_A_TOKEN
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.roles import LimitsConfig, RoleConfig
 from mgrpo_lightning.tools.base import function_tool
@@ -298,6 +300,30 @@ def test_results_are_cut_to_the_observation_limit() -> None:
     played, _ = play([SEARCH], budget=limits(observation=30), tool=FakeTool(run))
     assert tool_texts(played) == ["z" * 30]
     assert played.calls[0].result == "z" * 500
+
+
+@pytest.mark.parametrize("kind", ["result", "ToolError", "OSError", "a function's error"])
+def test_of_a_huge_result_a_start_is_kept_and_the_policy_sees_the_same(kind: str) -> None:
+    def huge(letters: int) -> FakeTool:
+        async def search(query: str) -> str:
+            text = f"first line\n{'z' * letters}"
+            if kind == "result":
+                return text
+            raise {"ToolError": ToolError, "OSError": OSError}.get(kind, ValueError)(text)
+
+        broken = function_tool(search) if kind == "a function's error" else FakeTool(search)
+        return cast("FakeTool", broken)
+
+    budget = limits(observation=30)
+    played, _ = play([SEARCH], budget=budget, tool=huge(50 * 2**20))
+    (kept,) = played.calls
+    assert len(kept.result) == KEPT + KEPT_A_TOKEN * 30 + len("\n[cut]")
+    assert kept.result.endswith("z\n[cut]")
+    assert kept.failed == (kind != "result")
+    whole, _ = play([SEARCH], budget=budget, tool=huge(KEPT))
+    assert "[cut]" not in whole.calls[0].result
+    assert tool_texts(played) == tool_texts(whole)
+    assert played.spans == whole.spans
 
 
 def test_a_long_result_leaves_room_for_a_whole_answering_turn() -> None:

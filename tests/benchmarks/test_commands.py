@@ -38,6 +38,7 @@ SHORTENED: dict[str, list[str]] = {
     "benchmarks.roofline": ["--sizes", "2M", "--bases", "fp32", "--rows", "2"],
     "benchmarks.scaling": ["--vary", "K"],
     "benchmarks.smollm2": ["--seeds", "0", "--base", "tiny"],
+    "benchmarks.stop": ["--times", "1"],
     "benchmarks.store": ["--writers", "1", "--rate", "500", "--seconds", "1", "--million", "2000"],
     "benchmarks.trl": ["--sizes", "2M", "--lengths", "64+8", "--dtypes", "float32", "--repeats", "1"],
     "benchmarks.viewer": ["--rollouts", "50", "--repeats", "1"],

@@ -14,11 +14,12 @@ from benchmarks.runs import fit
 from mgrpo_lightning.cli import MgrpoCLI, make_cli
 from mgrpo_lightning.dry_run import planned
 from mgrpo_lightning.journal import Extra, write_groups
-from mgrpo_lightning.policy.chat import CUT_MARK, Chat
+from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.factbook.world import load_world
 from mgrpo_lightning.tools.visit import Document
 from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.unicode import CUT_MARK
 from tests.tiny import make_tiny_tokenizer
 
 SMOLLM2 = LlamaConfig(

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mgrpo_lightning.services.reading import SILENT, UnusableAnswer
+
 EngineName = Literal["searxng", "serper", "brave", "tavily", "retriever"]
 
 
@@ -77,13 +79,21 @@ def _brave(answer: Any) -> Any:
     return answer["web"]["results"] if "web" in answer or answer.get("type") != "search" else []
 
 
+def _searxng(answer: Any) -> Any:
+    """An empty list is an answer where all engines have given one; else nobody knows whether there is something."""
+    results = answer["results"]
+    if results == [] and answer.get(SILENT):
+        raise UnusableAnswer("it found nothing, and some of its engines did not respond")
+    return results
+
+
 ENGINES: Mapping[EngineName, Engine] = {
     "searxng": Engine(
         None,
         "GET",
         None,
         lambda query, k: {"q": query, "format": "json"},
-        lambda answer: _listed(answer["results"], url="url", title="title", text="content"),
+        lambda answer: _listed(_searxng(answer), url="url", title="title", text="content"),
     ),
     "serper": Engine(
         "https://google.serper.dev/search",

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.services.client import HOPELESS_AT_FIRST
 from mgrpo_lightning.tools.web.engines import ENGINES, EngineName, Hit
 from mgrpo_lightning.tools.web.search import AT_ONCE, WebSearch
 from tests.tools.web.site import Answer, Crowd, Site, said
@@ -197,6 +198,7 @@ def test_settings_that_cannot_work_are_named(settings: dict[str, Any], problem: 
         ("serper", {"searchParameters": {"q": "x"}, "credits": 1}),
         ("brave", {"type": "search", "query": {"original": "x"}}),
         ("searxng", {"results": []}),
+        ("searxng", {"results": [], "unresponsive_engines": []}),
         ("tavily", {"results": []}),
         ("retriever", {"result": [[]]}),
     ],
@@ -204,6 +206,43 @@ def test_settings_that_cannot_work_are_named(settings: dict[str, Any], problem: 
 def test_finding_nothing_is_no_failure_of_any_service(site: Site, engine: EngineName, answer: Any) -> None:
     site.pages["/search"] = said(json.dumps(answer).encode())
     assert asyncio.run(engine_at(site, engine).find("x")) == []
+
+
+UNRESPONSIVE = [
+    [["google", "Suspended: too many requests"], ["brave", "timeout"]],
+    [["google", "CAPTCHA", True]],
+    ["google"],
+    [{"engine": "google"}],
+]
+"""As SearXNG lists them, searx did, and neither does."""
+
+
+@pytest.mark.parametrize("engines", UNRESPONSIVE)
+def test_nothing_found_by_engines_that_did_not_respond_is_a_failure_of_the_service(
+    site: Site, engines: list[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mgrpo_lightning.tools.web.search.BACKOFF", 0)
+    empty = said(json.dumps({"query": "secret plan", "results": [], "unresponsive_engines": engines}).encode())
+    found = said(json.dumps(FOUND["searxng"] | {"unresponsive_engines": engines}).encode())
+    answers = [empty, found]
+    site.pages["/search"] = lambda handler: answers.pop(0)(handler)
+    search = engine_at(site, attempts=2)
+    assert [hit.title for hit in asyncio.run(search.find("x"))] == ["A"], "it was asked again, and found something"
+    site.pages["/search"] = empty
+    for query in "yz":
+        with pytest.raises(ToolError, match=r"no answer .*some of its engines did not respond") as error:
+            asyncio.run(search.tool()(query=query))
+        assert "google" not in str(error.value), "what a server says is none of the policy's business"
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "secret plan" not in told
+    assert "google" in told or engines == UNRESPONSIVE[-1]
+    never = engine_at(site)
+    for number in range(HOPELESS_AT_FIRST - 1):
+        with pytest.raises(ToolError):
+            asyncio.run(never.find(str(number)))
+    with pytest.raises(ConfigurationError, match="gave no usable answer to 8 requests in a row") as end:
+        asyncio.run(never.find("the last"))
+    assert "google" in str(end.value) or engines == UNRESPONSIVE[-1]
 
 
 @pytest.mark.parametrize("bad", [{"title": "no url"}, None, 5, [], "text"])

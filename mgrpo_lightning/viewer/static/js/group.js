@@ -10,6 +10,7 @@ function Loaded({ row, children }) {
   }, [row, mgrpo.index]);
   if (state.row !== row) return html`<main><p class="quiet">loading \u2026</p></main>`;
   if (state.error) return html`<main><p class="bad">${state.error.message}; is the run's journal still there?</p></main>`;
+  if (state.group.problem) return html`<main><p class="bad"><${Text} text=${state.group.problem} /></p></main>`;
   return children(state.group);
 }
 

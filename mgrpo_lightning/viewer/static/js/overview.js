@@ -43,6 +43,7 @@ function Overview({ index, theme }) {
     ["not decided", marked(FAILED), "#/list?mark=undecided"],
   ];
   return html`<main class="overview">
+    ${index.problems.map(({ run, text }) => html`<p class="bad"><b>${index.runs[run].name}</b>: <${Text} text=${text} /></p>`)}
     <section class="cards">${cards.map(([name, value, address]) => html`<a class="card" href=${address}>
       <b>${value.toLocaleString()}</b><span>${name}</span></a>`)}</section>
     <h2>Held out</h2><${HeldOut} index=${index} />

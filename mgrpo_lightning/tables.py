@@ -1,0 +1,68 @@
+"""Parquet tables of a run, read as their schema says or refused in one sentence that names the file and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mgrpo_lightning.errors import DataError
+
+
+def read_metadata(path: Path) -> Mapping[bytes, bytes]:
+    """The key-value metadata of a file.
+
+    Args:
+        path: Of a Parquet file.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        return pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_table(
+    path: Path,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    *,
+    check: Callable[[Mapping[bytes, bytes]], None] = lambda metadata: None,
+) -> pa.Table:
+    """Columns of a file, with the types of a schema and every check that the file allows.
+
+    Args:
+        path: Of a Parquet file.
+        schema: Its columns; the file may have more.
+        columns: Names of those to read; None: all of the schema.
+        check: Raises where the key-value metadata are those of another kind of file.
+
+    Returns:
+        The columns in the order of their names.
+
+    Raises:
+        DataError: The file is missing or damaged, or a column is missing, has another type or is no UTF-8.
+    """
+    names = schema.names if columns is None else list(columns)
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            check(file.schema_arrow.metadata or {})
+            if lacking := [name for name in names if name not in file.schema_arrow.names]:
+                raise DataError(f"{path} has no column {', '.join(lacking)}.", hint=_HINT)
+            found = file.read(names).select(names).cast(pa.schema([schema.field(name) for name in names]))
+        found.validate(full=True)  # Arrow reads text that is no UTF-8 without a word
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    return found
+
+
+_HINT = "files of a run are written whole or not at all, so it was damaged later, or is none of this package."
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split()).rstrip(".")
+    return DataError(f"{path} cannot be read: {reason}.", hint=_HINT)
