@@ -172,6 +172,7 @@ def _expected(reason: str) -> str | None:
     if (found := _EXPECTED.fullmatch(reason)) is None:
         return None
     words = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+    words |= {"list": "a list", "dict": "a block of keys"}
     choices = re.fullmatch(r"typing\.Literal\[(.+)\]", found[2] or "")
     return f"one of {choices[1]}" if choices else words.get(found[1] or "", found[1] or found[2])
 

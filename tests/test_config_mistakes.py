@@ -24,7 +24,10 @@ LONGEST = 600
 def keys(of: Any, name: str = "") -> Iterator[tuple[str, bool]]:
     """Every key of a block and of the blocks inside, and whether it is a block itself."""
     for key, hint in hints_of(of).items():
-        inside = next((one for one in (*typing.get_args(hint), hint) if dataclasses.is_dataclass(one)), None)
+        inside = next(
+            (one for one in (*typing.get_args(hint), hint) if isinstance(one, type) and dataclasses.is_dataclass(one)),
+            None,
+        )
         yield f"{name}.{key}", inside is not None
         if inside is not None:
             yield from keys(inside, f"{name}.{key}")
