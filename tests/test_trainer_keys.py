@@ -159,8 +159,9 @@ def test_a_validation_that_would_ask_nothing_is_refused(
     tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     limit = f"limit_{'val' if command == 'validate' else 'test'}_batches"
+    settings: dict[str, Any] = {limit: 0}
     with pytest.raises(SystemExit) as stopped:
-        main([command, "--config", str(write_team_file(tmp_path, tiny, **{limit: 0}))])
+        main([command, "--config", str(write_team_file(tmp_path, tiny, **settings))])
     assert stopped.value.code == 2
     assert f"trainer.{limit} is 0: nothing would be asked. HINT" in capsys.readouterr().err
 
