@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
+
+from tests.started import Started
+from tests.team_file import write_team_file
+from tests.tiny import make_tiny_model
 
 STRICT = """
 import torch
@@ -35,40 +40,26 @@ with PretendGpu():
 """
 
 
-def run(root: Path, *words: str) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *words], cwd=root, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 def test_it_is_as_strict_as_a_gpu(root: Path) -> None:
-    run(root, "-c", STRICT)
+    done = subprocess.run([sys.executable, "-c", STRICT], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_a_fit_computes_on_it_from_new_adapters_to_the_last_validation(tmp_path: Path, root: Path) -> None:
-    fresh = [f"--model.init_args.roles.{role}.adapter.path=null" for role in ("main", "searcher")]
-    run(
-        root,
-        *(
-            "-m",
-            "tests.pretend_gpu",
-            "fit",
-            "--config",
-            "configs/quickstart.yaml",
-            "--config",
-            "configs/debug/fast.yaml",
-        ),
-        *(
-            f"--run.root={tmp_path}",
-            "--run.name=run",
-            "--trainer.accelerator=cpu",
-            "--trainer.enable_progress_bar=false",
-        ),
-        *("--model.quantization=none", "--model.compute_dtype=bfloat16", "--model.gradient_checkpointing=true"),
-        *("--data.schedule=eager", "--data.cache_gib=0.01", "--data.validation.questions=2", *fresh),
-        "--model.init_args.roles.searcher.objective.kl=0.1",
-    )
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+def test_a_fit_computes_on_it_from_new_adapters_to_the_last_validation(tmp_path: Path) -> None:
+    team = write_team_file(tmp_path, make_tiny_model(tmp_path / "tiny"), objective="mgrpo", max_steps=2)
+    model = ("quantization=none", "compute_dtype=bfloat16", "gradient_checkpointing=true", "dense_copy=true")
+    roles = ("limits.new_tokens=4", "limits.turns=2", "objective.kl=0.1")
+    data = ("task=tests.toy.EveryOtherTask", "schedule=eager", "cache_gib=0.01", "validation.questions=2")
+    words = [
+        *(f"--model.{option}" for option in model),
+        *(f"--model.init_args.roles.{role}.{option}" for role in ("main", "searcher") for option in roles),
+        *(f"--data.{option}" for option in data),
+        *("--trainer.num_sanity_val_steps=-1", "--trainer.max_steps=2"),
+    ]
+    Started(["fit", "--config", str(team), *words], module="tests.pretend_gpu").finish()
+    run = tmp_path / "runs" / "toy"
+    results = json.loads((run / "results.json").read_text())
     assert results["steps"] == 2
-    assert results["after"]["questions"] == 2
+    assert results["before"]["questions"] == results["after"]["questions"] == 2
+    state = torch.load(run / "checkpoints" / "step=000002.ckpt", weights_only=True)
+    assert state["roles"]["main"]["updates"] == 2

@@ -25,7 +25,8 @@ from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.journal import read_groups, training_files
 from mgrpo_lightning.ranks import refuse_apart
 from mgrpo_lightning.replay import differences, replay
-from tests.test_decoupled import ROLES, adapter, command, finish, start, trajectories
+from tests.started import Started, server
+from tests.test_decoupled import ROLES, adapter, command, finish, trajectories
 
 STEPS = 3
 TWO = ("--trainer.accelerator=cpu", "--trainer.devices=2")
@@ -98,16 +99,17 @@ def _go_on(rank: int, folder: str, steps: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("steps", [(3, 3), (3, 2)])
 def test_ranks_that_see_other_checkpoints_do_not_begin(tmp_path: Path, steps: tuple[int, int]) -> None:
-    start_processes(_go_on, (str(tmp_path), steps), nprocs=2, start_method="spawn")
+    server()
+    start_processes(_go_on, (str(tmp_path), steps), nprocs=2, start_method="forkserver")
     told = [path.read_text() for path in sorted(tmp_path.glob("*.txt"))]
     assert len(told) == (0 if steps[0] == steps[1] else 2)
     assert all("ranks go on from steps 2 to 3" in text for text in told)
 
 
 @pytest.mark.slow
-def test_roles_of_two_ranks_in_processes_of_their_own_are_bitwise_those_in_one(tmp_path: Path, root: Path) -> None:
-    finish([start(root, command(tmp_path / "coupled", "run", *TWO))])
-    finish([start(root, command(tmp_path, "run", "--role", role, *TWO)) for role in ROLES])
+def test_roles_of_two_ranks_in_processes_of_their_own_are_bitwise_those_in_one(tmp_path: Path) -> None:
+    Started(command(tmp_path / "coupled", "run", *TWO)).finish()
+    finish([Started(command(tmp_path, "run", "--role", role, *TWO)) for role in ROLES])
     for role in ROLES:
         one, other = adapter(tmp_path / "coupled" / "run", role, STEPS), adapter(tmp_path / "run" / role, role, STEPS)
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from typing_extensions import override
@@ -62,3 +63,14 @@ class ToyTask(Task):
     @override
     def script(self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]) -> Script:
         return ToyScript(role, subtask, seed)
+
+
+class EveryOtherTask(ToyTask):
+    """Every other answer is right, whatever it is: so a random model has something to learn."""
+
+    def __init__(self) -> None:
+        self.turns = itertools.cycle((0.0, 1.0))
+
+    @override
+    async def correct(self, question: Question, answer: str | None) -> float:
+        return next(self.turns)

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from mgrpo_lightning.launch import main as launch
-from tests.test_decoupled import assert_same, command, finish, start
+from tests.started import Started
+from tests.test_decoupled import assert_same, command
 
 pytestmark = pytest.mark.skipif(os.environ.get("MGRPO_TEST_SLURM") != "1", reason="MGRPO_TEST_SLURM is not 1")
 STEPS = 6
@@ -37,9 +38,9 @@ def slurm(root: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("straight")
-    finish([start(root, command(folder, "run", f"--trainer.max_steps={STEPS}"))])
+    Started(command(folder, "run", f"--trainer.max_steps={STEPS}")).finish()
     return folder / "run"
 
 
@@ -48,7 +49,7 @@ def submit(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, job: str =
     cluster = folder / "cluster.yaml"
     cluster.write_text(f"job: {{setup: ['export OMP_NUM_THREADS=1']{job}}}\n")
     monkeypatch.chdir(root)
-    options = command(folder, "run", f"--trainer.max_steps={steps}")[4:]
+    options = command(folder, "run", f"--trainer.max_steps={steps}")[1:]
     launch(["--slurm", str(cluster), *options])
     return squeue("%A").split()[0].partition("+")[0]
 
@@ -109,7 +110,7 @@ def test_a_job_near_its_time_limit_saves_and_is_requeued_and_goes_on(
 def test_a_real_time_limit_is_no_more_than_a_pause(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None
 ) -> None:
-    finish([start(root, command(tmp_path / "straight", "run", f"--trainer.max_steps={LONG}"))])
+    Started(command(tmp_path / "straight", "run", f"--trainer.max_steps={LONG}")).finish()
     number = submit(tmp_path, root, monkeypatch, ", time: '00:02:00', stop_before: 60", steps=LONG)
     until(lambda: not squeue("%A"), tmp_path)
     state, restarts = ended(number).split(" after ")
