@@ -117,3 +117,11 @@ def server() -> Iterator[Any]:
 def root() -> Path:
     """The repository root."""
     return ROOT
+
+
+@pytest.fixture(scope="session", params=["tiny", pytest.param("quickstart", marks=pytest.mark.slow)])
+def team(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The teams of runs in processes of their own; see ``teams.py``."""
+    from tests.teams import QUICKSTART, tiny_team
+
+    return QUICKSTART if request.param == "quickstart" else tiny_team(tmp_path_factory.mktemp("team"))

@@ -25,18 +25,26 @@ class HangingTask(toy.ToyTask):
     Args:
         kind: Where.
         folder: In which the file ``hang`` makes it hang; the tool makes ``hangs`` when it does.
+        since: Another file that has to be there; None for none. No call is too early for it then.
     """
 
-    def __init__(self, kind: Literal["await", "thread", "interpreter"] = "await", folder: str = ".") -> None:
+    def __init__(
+        self,
+        kind: Literal["await", "thread", "interpreter"] = "await",
+        folder: str = ".",
+        since: str | None = None,
+    ) -> None:
         self.kind = kind
         self.folder = Path(folder)
+        self.since = None if since is None else Path(since)
 
     @override
     def tools(self) -> Mapping[str, Tool]:
         calls = itertools.count()
 
         def hangs() -> bool:
-            if next(calls) < FIRST or not (self.folder / "hang").exists():
+            early = next(calls) < FIRST if self.since is None else not self.since.exists()
+            if early or not (self.folder / "hang").exists():
                 return False
             (self.folder / "hangs").touch()
             return True

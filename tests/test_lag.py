@@ -11,15 +11,16 @@ import torch
 
 from mgrpo_lightning.journal import read_groups
 from tests.started import Started
-from tests.test_decoupled import ROLES, STEPS, assert_same, command, finish
+from tests.teams import Team
+from tests.test_decoupled import ROLES, STEPS, assert_same, finish
 
 LAG = ("--model.init_args.roles.searcher.lag=1", "--run.seed=2")
 
 
 @pytest.fixture(scope="module")
-def lagging(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lagging(tmp_path_factory: pytest.TempPathFactory, team: Team) -> Path:
     folder = tmp_path_factory.mktemp("lagging")
-    Started(command(folder, "run", *LAG, "--checkpoint.save_top_k=-1")).finish()
+    Started(team.command("fit", folder, "run", *LAG, "--checkpoint.save_top_k=-1")).finish()
     return folder / "run"
 
 
@@ -53,11 +54,11 @@ def test_its_updates_are_those_of_the_journal(lagging: Path) -> None:
     Started(["replay", str(lagging), "--step", "2"]).finish()
 
 
-def test_a_run_that_goes_on_trains_on_what_it_had_played_before(tmp_path: Path, lagging: Path) -> None:
+def test_a_run_that_goes_on_trains_on_what_it_had_played_before(tmp_path: Path, team: Team, lagging: Path) -> None:
     shutil.copytree(lagging, tmp_path / "run")
     for path in (*tmp_path.rglob(f"step={STEPS:06d}.ckpt"), *tmp_path.rglob("step-000002.parquet")):
         path.unlink()
-    Started(command(tmp_path, "run", *LAG, "--ckpt_path=last")).finish()
+    Started(team.command("fit", tmp_path, "run", *LAG, "--ckpt_path=last")).finish()
     for role in ROLES:
         ours, theirs = roles(tmp_path / "run", STEPS)[role]["adapter"], roles(lagging, STEPS)[role]["adapter"]
         assert isinstance(ours, dict)
@@ -65,6 +66,6 @@ def test_a_run_that_goes_on_trains_on_what_it_had_played_before(tmp_path: Path, 
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def test_in_a_process_of_its_own_it_is_bitwise_the_same(tmp_path: Path, lagging: Path) -> None:
-    finish([Started(command(tmp_path, "run", *LAG, "--role", role)) for role in ROLES])
+def test_in_a_process_of_its_own_it_is_bitwise_the_same(tmp_path: Path, team: Team, lagging: Path) -> None:
+    finish([Started(team.command("fit", tmp_path, "run", *LAG, "--role", role)) for role in ROLES])
     assert_same(tmp_path / "run", lagging)

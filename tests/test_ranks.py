@@ -26,7 +26,8 @@ from mgrpo_lightning.journal import read_groups, training_files
 from mgrpo_lightning.ranks import refuse_apart
 from mgrpo_lightning.replay import differences, replay
 from tests.started import Started, server
-from tests.test_decoupled import ROLES, adapter, command, finish, trajectories
+from tests.teams import Team
+from tests.test_decoupled import ROLES, adapter, finish, trajectories
 
 STEPS = 3
 TWO = ("--trainer.accelerator=cpu", "--trainer.devices=2")
@@ -39,13 +40,9 @@ def test_parts_are_all_queries_once(count: int, ranks: int) -> None:
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path, root: Path) -> None:
-    arguments = [
-        *(sys.executable, "-m", "mgrpo_lightning", "fit", "--config", "configs/quickstart.yaml"),
-        *("--config", "configs/debug/fast.yaml", f"--run.root={tmp_path}", "--run.name=run"),
-        *(f"--trainer.max_steps={STEPS}", "--data.queries_per_step=3", "--data.rollouts_per_query=4"),
-        *("--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0", *TWO),
-    ]
+def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path, root: Path, team: Team) -> None:
+    options = ("--data.queries_per_step=3", "--data.validation.questions=8", *TWO)
+    arguments = [sys.executable, "-m", "mgrpo_lightning", *team.command("fit", tmp_path, "run", *options)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(arguments, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -62,7 +59,7 @@ def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path,
     assert max(found.values()) < 5e-6, "sums of other parts, in float32, divided by their own size in AdamW"
 
 
-def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, root: Path) -> None:
+def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, root: Path, team: Team) -> None:
     program = tmp_path / "patient.py"  # a step may take seconds on a busy machine
     program.write_text(
         "from mgrpo_lightning import guard, stopping\n"
@@ -71,9 +68,8 @@ def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, root
         "main()\n"
     )
     arguments = [
-        *(sys.executable, str(program), "fit", "--config", "configs/quickstart.yaml"),
-        *("--config", "configs/debug/fast.yaml", f"--run.root={tmp_path}", "--run.name=run"),
-        *("--trainer.max_steps=500", "--trainer.enable_progress_bar=false", "--trainer.limit_val_batches=0", *TWO),
+        *(sys.executable, str(program), *team.command("fit", tmp_path, "run")),
+        *("--trainer.max_steps=500", "--trainer.limit_val_batches=0", *TWO),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(arguments, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
@@ -107,9 +103,9 @@ def test_ranks_that_see_other_checkpoints_do_not_begin(tmp_path: Path, steps: tu
 
 
 @pytest.mark.slow
-def test_roles_of_two_ranks_in_processes_of_their_own_are_bitwise_those_in_one(tmp_path: Path) -> None:
-    Started(command(tmp_path / "coupled", "run", *TWO)).finish()
-    finish([Started(command(tmp_path, "run", "--role", role, *TWO)) for role in ROLES])
+def test_roles_of_two_ranks_in_processes_of_their_own_are_bitwise_those_in_one(tmp_path: Path, team: Team) -> None:
+    Started(team.command("fit", tmp_path / "coupled", "run", *TWO)).finish()
+    finish([Started(team.command("fit", tmp_path, "run", "--role", role, *TWO)) for role in ROLES])
     for role in ROLES:
         one, other = adapter(tmp_path / "coupled" / "run", role, STEPS), adapter(tmp_path / "run" / role, role, STEPS)
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())

@@ -18,18 +18,10 @@ from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.journal import read_groups
 from mgrpo_lightning.open_step import held_out_path, open_path, whole_lines
 from tests.started import Started
+from tests.teams import Team, release
 
 STEPS = 3
-
-
-def command(root: Path, name: str, *options: str) -> list[str]:
-    return [
-        *("fit", "--config", "configs/quickstart.yaml"),
-        *("--config", "configs/debug/fast.yaml", f"--run.root={root}", f"--run.name={name}"),
-        *(f"--trainer.max_steps={STEPS}", "--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=0"),
-        *("--data.queries_per_step=2", "--data.rollouts_per_query=4"),
-        *("--checkpoint.save_top_k=-1", "--trainer.enable_progress_bar=false", *options),
-    ]
+STRAIGHT = ("--trainer.limit_val_batches=0", "--checkpoint.save_top_k=-1")
 
 
 def kill(words: list[str], *, once: Callable[[], bool]) -> None:
@@ -58,13 +50,16 @@ def sampled(journal: Path) -> list[object]:
     return [(t.key, t.spans, t.messages, rollout.scores) for rollout in rollouts for t in rollout.trajectories()]
 
 
-def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path: Path, root: Path) -> None:
+def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path: Path, root: Path, team: Team) -> None:
     """The one that never stopped starts Python itself."""
-    words = [sys.executable, "-m", "mgrpo_lightning", *command(tmp_path, "straight")]
+    words = [sys.executable, "-m", "mgrpo_lightning", *team.command("fit", tmp_path, "straight", *STRAIGHT)]
     subprocess.run(words, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
-    kill(command(tmp_path, "killed"), once=(tmp_path / "killed" / "checkpoints" / "step=000001.ckpt").exists)
+    first = tmp_path / "killed" / "checkpoints" / "step=000001.ckpt"
+    words = team.command("fit", tmp_path, "killed", *STRAIGHT, *team.hanging(tmp_path, since=first))
+    kill(words, once=first.exists)
+    release(tmp_path)
     assert not (tmp_path / "killed" / "checkpoints" / f"step={STEPS:06d}.ckpt").exists()
-    Started(command(tmp_path, "killed", "--ckpt_path=last")).finish()
+    Started([*words, "--ckpt_path=last"]).finish()
 
     straight, killed = adapters(tmp_path / "straight"), adapters(tmp_path / "killed")
     assert straight.keys() == killed.keys()
@@ -74,12 +69,14 @@ def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path: Path, roo
         assert sampled(tmp_path / "straight" / name) == sampled(tmp_path / "killed" / name)
 
 
-def test_a_run_killed_in_its_last_validation_goes_on_with_it(tmp_path: Path) -> None:
-    options = ("--data.schedule=eager", "--trainer.limit_val_batches=1.0", "--data.validation.questions=6")
-    words = command(tmp_path, "run", *options, "--data.validation.per_batch=3")
+def test_a_run_killed_in_its_last_validation_goes_on_with_it(tmp_path: Path, team: Team) -> None:
     run = tmp_path / "run"
     path = held_out_path(run / "open_steps", STEPS)
-    kill(words, once=lambda: lines(path) >= 14)
+    options = ["--data.schedule=eager", "--trainer.limit_val_batches=1.0", "--data.validation.questions=6"]
+    options += ["--data.validation.per_batch=3", "--data.validation.temperature=1.0"]
+    words = team.command("fit", tmp_path, "run", *STRAIGHT, *options, *team.hanging(tmp_path, since=path))
+    kill(words, once=lambda: lines(path) >= 6)
+    release(tmp_path)
     assert max(checkpoints(run / "checkpoints")) == STEPS - 1
     kept = [record for file in (run / "open_steps").glob("held-out*") for record in whole_lines(file)[0][1:]]
     said = Counter(tuple(record["value"]["ids"]) for record in kept if "ids" in record["value"])
@@ -94,16 +91,14 @@ def test_a_run_killed_in_its_last_validation_goes_on_with_it(tmp_path: Path) -> 
     assert not (run / "open_steps").exists(), "the last checkpoint has closed all steps"
 
 
-def test_a_validate_that_is_killed_goes_on_when_it_is_given_again(tmp_path: Path) -> None:
-    words = [
-        *("validate", "--config", "configs/quickstart.yaml"),
-        *(f"--run.root={tmp_path}", "--run.name=run", "--data.schedule=eager", "--trainer.enable_progress_bar=false"),
-        *("--data.validation.questions=4", "--data.validation.per_batch=2"),
-        *("--data.validation.repeats=2", "--data.validation.temperature=0.7"),
-    ]
+def test_a_validate_that_is_killed_goes_on_when_it_is_given_again(tmp_path: Path, team: Team) -> None:
     run = tmp_path / "run"
     held_out = f"open_steps/validate/*/{held_out_path(run, 0).name}"
-    kill(words, once=lambda: any(lines(path) >= 10 for path in run.glob(held_out)))
+    options = ["--data.schedule=eager", "--data.validation.questions=4", "--data.validation.per_batch=2"]
+    options += ["--data.validation.repeats=2", "--data.validation.temperature=0.7"]
+    words = team.command("validate", tmp_path, "run", *options, *team.hanging(tmp_path, since=tmp_path))
+    kill(words, once=lambda: any(lines(path) >= 6 for path in run.glob(held_out)))
+    release(tmp_path)
     (path,) = run.glob(held_out)
     kept = whole_lines(path)[0][1:]
     said = Counter(tuple(line["value"]["ids"]) for line in kept if "ids" in line["value"])
@@ -122,10 +117,12 @@ def test_a_validate_that_is_killed_goes_on_when_it_is_given_again(tmp_path: Path
     assert said <= Counter(span.ids for span in spans if span.kind == "action"), "a finished turn was lost"
 
 
-def test_a_run_killed_in_play_says_its_finished_turns_again(tmp_path: Path) -> None:
-    words = command(tmp_path, "run", "--data.schedule=eager", "--data.rollouts_per_query=8")
+def test_a_run_killed_in_play_says_its_finished_turns_again(tmp_path: Path, team: Team) -> None:
     path = open_path(tmp_path / "run" / "open_steps", 1)
+    options = ("--data.schedule=eager", "--data.rollouts_per_query=8", *team.hanging(tmp_path, since=path))
+    words = team.command("fit", tmp_path, "run", *STRAIGHT, *options)
     kill(words, once=lambda: lines(path) >= 10)
+    release(tmp_path)
     assert not (tmp_path / "run" / "journal" / "step-000001.parquet").exists(), "killed too late to be in play"
     values = [record["value"] for record in whole_lines(path)[0][1:]]
     finished = [value for value in values if "ids" in value]

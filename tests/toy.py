@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 from typing_extensions import override
@@ -11,8 +10,7 @@ from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.tasks.base import Question, Script, Split, Task
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.trajectory import Message, Trajectory
-
-WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
+from tests.tiny import WORDS
 
 
 def search(query: str) -> str:
@@ -63,14 +61,3 @@ class ToyTask(Task):
     @override
     def script(self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]) -> Script:
         return ToyScript(role, subtask, seed)
-
-
-class EveryOtherTask(ToyTask):
-    """Every other answer is right, whatever it is: so a random model has something to learn."""
-
-    def __init__(self) -> None:
-        self.turns = itertools.cycle((0.0, 1.0))
-
-    @override
-    async def correct(self, question: Question, answer: str | None) -> float:
-        return next(self.turns)
