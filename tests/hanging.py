@@ -24,7 +24,7 @@ class HangingTask(toy.ToyTask):
 
     Args:
         kind: Where.
-        folder: In which the file ``hang`` makes it hang; the tool makes ``hangs`` when it does.
+        folder: In which the file ``hang`` makes it hang, an await as long as it is there; the tool makes ``hangs``.
         since: Another file that has to be there; None for none. No call is too early for it then.
     """
 
@@ -52,7 +52,8 @@ class HangingTask(toy.ToyTask):
         async def search(query: str) -> str:
             """Look a number up."""
             if hangs():
-                await asyncio.sleep(3600)
+                while (self.folder / "hang").exists():
+                    await asyncio.sleep(0.05)
             return toy.search(query)
 
         def blocking(query: str) -> str:

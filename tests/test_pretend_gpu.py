@@ -49,7 +49,7 @@ def test_a_fit_computes_on_it_from_new_adapters_to_the_last_validation(tmp_path:
     data = ("schedule=eager", "cache_gib=0.01", "validation.questions=2", "task=tests.toy.ToyTask")
     options = [*(f"--model.{one}" for one in model), *(f"--data.{one}" for one in data)]
     options += [f"--model.init_args.roles.{role}.objective.kl=0.1" for role in ("main", "searcher")]
-    options += ["--trainer.max_steps=2", "--trainer.num_sanity_val_steps=-1"]
+    options += ["--trainer.max_steps=2", "--trainer.num_sanity_val_steps=-1", "--data.queries_per_step=1"]
     words = tiny_team(tmp_path).command("fit", tmp_path, "run", *options)
     Started(words, module="tests.pretend_gpu").finish()
     run = tmp_path / "run"

@@ -12,6 +12,7 @@ import torch
 from mgrpo_lightning.cli import main
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.replay import kept, replay
+from tests.teams import Team
 
 STEPS = 3
 
@@ -22,22 +23,16 @@ def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, root: Path, team: Team) -> Path:
     """A finished run under the schedule that cannot be played again the same way."""
     folder = tmp_path_factory.mktemp("runs")
+    options = ["--trainer.limit_val_batches=0", "--checkpoint.save_top_k=-1", "--data.alignment.slots=3"]
+    options += ["--data.schedule=eager", "--data.rollouts_per_query=8"]
+    options += [f"--model.roles.{role}.sampling.temperature=1.2" for role in ("main", "searcher")]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr("sys.argv", ["mgrpo"])
-        main(
-            [
-                *("fit", "--config", "configs/quickstart.yaml", "--config", "configs/debug/fast.yaml"),
-                *(f"--run.root={folder}", "--run.name=run", f"--trainer.max_steps={STEPS}"),
-                *("--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false", "--checkpoint.save_top_k=-1"),
-                *("--data.schedule=eager", "--data.queries_per_step=2", "--data.rollouts_per_query=8"),
-                *(f"--model.roles.{role}.sampling.temperature=1.2" for role in ("main", "searcher")),
-                "--data.alignment.slots=3",
-            ]
-        )
+        main(team.command("fit", folder, "run", *options))
     return folder / "run"
 
 
