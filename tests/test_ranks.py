@@ -6,11 +6,8 @@ Two roles of two ranks each are left out unless asked for: pytest -m slow tests/
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -56,27 +53,16 @@ def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path,
     assert max(found.values()) < 5e-6, "sums of other parts, in float32, divided by their own size in AdamW"
 
 
-def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, root: Path, team: Team) -> None:
-    program = tmp_path / "patient.py"  # a step may take seconds on a busy machine
-    program.write_text(
-        "from mgrpo_lightning import guard, stopping\n"
-        "from mgrpo_lightning.__main__ import main\n"
-        "stopping.GRACE, stopping.LAST, guard.KILL = 40.0, 45.0, 50.0\n"
-        "main()\n"
-    )
-    arguments = [
-        *(sys.executable, str(program), *team.command("fit", tmp_path, "run")),
-        *("--trainer.max_steps=500", "--trainer.limit_val_batches=0", *TWO),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(arguments, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, team: Team) -> None:
+    options = ("--trainer.max_steps=500", "--trainer.limit_val_batches=0", *TWO)
+    process = Started(team.command("fit", tmp_path, "run", *options), module="tests.patient")
     while not (tmp_path / "run" / "checkpoints" / "step=000001.ckpt").exists():
         assert process.poll() is None
         time.sleep(0.05)
     (other,) = [child for child in psutil.Process(process.pid).children() if "fit" in child.cmdline()]
     other.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 75, told
+    assert process.wait(timeout=60) == 75, process.said()
+    told = process.said()
     assert re.search(r"stopped behind step \d+ of 500, as SIGTERM asks. HINT: go on with --ckpt_path=last", told)
     assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
 

@@ -66,7 +66,7 @@ def test_other_settings_give_another_update_and_leave_the_run_alone(
     start = kept(run)[1]
     recorded = replay(run, start=start, until=2)
     assert recorded.metrics["main/trained_tokens"] > 0, "nothing was learned"
-    reward = replay(run, start=start, until=2, settings=["--model.roles.searcher.reward={format: 1.0, expert: 0.0}"])
+    reward = replay(run, start=start, until=2, settings=["--model.roles.searcher.reward={format: 0.0, expert: 1.0}"])
     for role, same in (("main", True), ("searcher", False)):
         pairs = [(reward.adapters[role][name], value) for name, value in recorded.adapters[role].items()]
         assert all(torch.equal(ours, theirs) for ours, theirs in pairs) is same
