@@ -45,7 +45,8 @@ from mgrpo_lightning.errors import STOPPED, Interrupted, MgrpoError, RunStopped
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.modules.trainer_keys import refuse_keys, refuse_trainer
 from mgrpo_lightning.open_step import key_of
-from mgrpo_lightning.run_config import RunConfig, RunConfigCallback, link_run
+from mgrpo_lightning.run_config import RunConfig
+from mgrpo_lightning.run_links import RunConfigCallback, link_run
 from mgrpo_lightning.shared_settings import shared_settings
 from mgrpo_lightning.strategies import team as strategies
 from mgrpo_lightning.strategies.slurm import StepEnvironment
