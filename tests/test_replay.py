@@ -14,12 +14,9 @@ from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.replay import kept, replay
 from tests.teams import Team
 
+pytestmark = pytest.mark.usefixtures("own_argv")
+
 STEPS = 3
-
-
-@pytest.fixture(autouse=True)
-def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["mgrpo"])
 
 
 @pytest.fixture(scope="module")

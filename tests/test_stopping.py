@@ -19,7 +19,6 @@ from mgrpo_lightning.guard import KILL
 from mgrpo_lightning.stopping import GRACE, LAST
 from tests.started import Started
 from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
 
 HOLDS = "threading.Thread(target=re.fullmatch, args=(r'(a+)+b', 'a' * 40)).start()"
 SLACK = 1.5
@@ -151,11 +150,6 @@ def test_a_command_ends_with_the_one_that_launched_it(tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=30)  # until nobody holds its output any more
     assert time.monotonic() - started < KILL + SLACK
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.parametrize(
