@@ -7,7 +7,6 @@ from mgrpo_lightning.allocator import give_back_large_blocks
 
 give_back_large_blocks()
 
-import mgrpo_lightning.__main__  # noqa: E402
 import mgrpo_lightning.cli  # noqa: E402, F401
 from mgrpo_lightning.tasks.factbook.world import load_world  # noqa: E402
 

@@ -8,6 +8,7 @@ and so does one of two runs that have to be bitwise the same.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import multiprocessing
 import os
@@ -43,7 +44,7 @@ class Started:
         env: Mapping[str, str] | None = None,
         module: str = "mgrpo_lightning",
     ) -> None:
-        descriptor, name = tempfile.mkstemp(prefix="started-", suffix=".txt")
+        descriptor, name = tempfile.mkstemp(dir=_folder().name)
         os.close(descriptor)
         self._said = Path(name)
         environment = {**(os.environ if env is None else env), "OMP_NUM_THREADS": "1"}
@@ -105,6 +106,19 @@ def server() -> ForkServerContext:
         patch.setenv("JE_ARROW_MALLOC_CONF", "background_thread:false")  # no thread to be lost in a fork
         forkserver.ensure_running()
     return context
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """What processes say; it goes with this one."""
+    return tempfile.TemporaryDirectory(prefix="started-")
+
+
+@atexit.register
+def _end_all() -> None:
+    """What a test that failed has left, before multiprocessing waits for it."""
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def _begin(module: str, words: list[str], cwd: str, environment: dict[str, str], said: str) -> None:

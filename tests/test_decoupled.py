@@ -1,7 +1,7 @@
 """Roles in processes of their own: bitwise what they are in one.
 
-Left out unless asked for are a run without a kill, the kill of main, kills in a validation, a frozen role and twenty
-whole steps:
+Left out unless asked for are a run without a kill, the kill of main, kills in a validation, a frozen role, twenty whole
+steps, and all of it with the quickstart's team:
 pytest -m slow tests/test_decoupled.py
 """
 
