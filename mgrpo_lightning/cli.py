@@ -46,7 +46,8 @@ from mgrpo_lightning.modules.trainer_keys import refuse_keys, refuse_nothing_ask
 from mgrpo_lightning.one_run import one_run
 from mgrpo_lightning.open_step import key_of
 from mgrpo_lightning.quiet import quiet
-from mgrpo_lightning.run_config import RunConfig, RunConfigCallback, link_run
+from mgrpo_lightning.run_config import RunConfig
+from mgrpo_lightning.run_links import RunConfigCallback, link_run
 from mgrpo_lightning.shared_settings import shared_settings
 from mgrpo_lightning.strategies import team as strategies
 from mgrpo_lightning.strategies.slurm import StepEnvironment

@@ -28,7 +28,7 @@ from mgrpo_lightning.cli import MgrpoCLI, make_cli
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.journal import identity_of_file, training_files
 from mgrpo_lightning.policy.identity import PARTS, refuse_other
-from mgrpo_lightning.run_config import OF_A_COMMAND
+from mgrpo_lightning.run_links import OF_A_COMMAND
 from mgrpo_lightning.store.layout import FOLDER
 
 if TYPE_CHECKING:

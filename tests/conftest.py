@@ -113,7 +113,29 @@ def server() -> Iterator[Any]:
     server.http.server_close()
 
 
+@pytest.fixture
+def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line of a command that is called as a function: Lightning looks at it."""
+    monkeypatch.setattr("sys.argv", ["mgrpo"])
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random model, which nobody writes into; see ``tiny.py``."""
+    from tests.tiny import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository root."""
     return ROOT
+
+
+@pytest.fixture(scope="session", params=["tiny", pytest.param("quickstart", marks=pytest.mark.slow)])
+def team(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The teams of runs in processes of their own; see ``teams.py``."""
+    from tests.teams import QUICKSTART, tiny_team
+
+    return QUICKSTART if request.param == "quickstart" else tiny_team(tmp_path_factory.mktemp("team"))

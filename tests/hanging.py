@@ -25,16 +25,24 @@ class HangingTask(toy.ToyTask):
 
     Args:
         kind: Where.
-        folder: In which the file ``hang`` makes it hang; what hangs makes ``hangs``.
+        folder: In which the file ``hang`` makes it hang, an await as long as it is there; what hangs makes ``hangs``.
+        since: Another file that has to be there; None for none. No call is too early for it then.
     """
 
-    def __init__(self, kind: Literal["await", "thread", "interpreter", "judge"] = "await", folder: str = ".") -> None:
+    def __init__(
+        self,
+        kind: Literal["await", "thread", "interpreter", "judge"] = "await",
+        folder: str = ".",
+        since: str | None = None,
+    ) -> None:
         self.kind = kind
         self.folder = Path(folder)
+        self.since = None if since is None else Path(since)
         self._calls = itertools.count()
 
     def _hangs(self) -> bool:
-        if next(self._calls) < FIRST or not (self.folder / "hang").exists():
+        early = next(self._calls) < FIRST if self.since is None else not self.since.exists()
+        if early or not (self.folder / "hang").exists():
             return False
         (self.folder / "hangs").touch()
         return True
@@ -50,7 +58,8 @@ class HangingTask(toy.ToyTask):
         async def search(query: str) -> str:
             """Look a number up."""
             if self.kind == "await" and self._hangs():
-                await asyncio.sleep(3600)
+                while (self.folder / "hang").exists():
+                    await asyncio.sleep(0.05)
             return toy.search(query)
 
         def blocking(query: str) -> str:

@@ -27,18 +27,9 @@ from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.roles import SUB_REWARD, RoleConfig
 from mgrpo_lightning.run_lock import RunLock
 from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
 from tests.toy import ToyTask
 
-
-@pytest.fixture(autouse=True)
-def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["mgrpo"])
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+pytestmark = pytest.mark.usefixtures("own_argv")
 
 
 @pytest.fixture

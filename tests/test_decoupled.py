@@ -1,7 +1,7 @@
 """Roles in processes of their own: bitwise what they are in one.
 
-Left out unless asked for are a run without a kill, the kill of main, kills in a validation, a frozen role and twenty
-whole steps:
+Left out unless asked for are a run without a kill, the kill of main, kills in a validation, a frozen role, twenty whole
+steps, and all of it with the quickstart's team:
 pytest -m slow tests/test_decoupled.py
 """
 
@@ -22,18 +22,11 @@ import torch
 from mgrpo_lightning.journal import read_groups
 from mgrpo_lightning.open_step import held_out_path
 from mgrpo_lightning.trajectory import Key, Trajectory
+from tests.started import Started
+from tests.teams import QUICKSTART, Team, release
 
 STEPS = 3
 ROLES = ("main", "searcher")
-
-
-def command(root: Path, name: str, *options: str) -> list[str]:
-    return [
-        *(sys.executable, "-m", "mgrpo_lightning", "fit", "--config", "configs/quickstart.yaml"),
-        *("--config", "configs/debug/fast.yaml", f"--run.root={root}", f"--run.name={name}"),
-        *(f"--trainer.max_steps={STEPS}", "--data.queries_per_step=2", "--data.rollouts_per_query=4"),
-        *("--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0", *options),
-    ]
 
 
 def adapter(run: Path, role: str, steps: int) -> dict[str, torch.Tensor]:
@@ -66,22 +59,17 @@ def advantages(run: Path, role: str) -> list[dict[str, object]]:
     )
 
 
-def start(root: Path, arguments: list[str]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipe, both = subprocess.PIPE, subprocess.STDOUT
-    return subprocess.Popen(arguments, cwd=root, env=environment, stdout=pipe, stderr=both, text=True)
-
-
-def finish(processes: Iterable[subprocess.Popen[str]]) -> None:
+def finish(processes: Iterable[Started]) -> None:
     for process in processes:
-        output = process.communicate(timeout=900)[0]
-        assert process.returncode == 0, output
+        process.finish()
 
 
 @pytest.fixture(scope="module")
-def coupled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def coupled(tmp_path_factory: pytest.TempPathFactory, root: Path, team: Team) -> Path:
+    """It starts Python itself, so its hash seed is another one."""
     folder = tmp_path_factory.mktemp("coupled")
-    finish([start(Path(__file__).parents[1], command(folder, "run"))])
+    words = [sys.executable, "-m", "mgrpo_lightning", *team.command("fit", folder, "run")]
+    subprocess.run(words, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
     return folder / "run"
 
 
@@ -102,23 +90,24 @@ def assert_same(decoupled: Path, coupled: Path, steps: int = STEPS) -> None:
 
 
 @pytest.mark.slow
-def test_decoupled_is_bitwise_coupled(tmp_path: Path, root: Path, coupled: Path) -> None:
-    finish([start(root, command(tmp_path, "run", "--role", role)) for role in ROLES])
+def test_decoupled_is_bitwise_coupled(tmp_path: Path, team: Team, coupled: Path) -> None:
+    finish([Started(team.command("fit", tmp_path, "run", "--role", role)) for role in ROLES])
     assert_same(tmp_path / "run", coupled)
 
 
 @pytest.mark.parametrize("victim", ["searcher", pytest.param("main", marks=pytest.mark.slow)])
-def test_a_killed_role_is_resumed_and_nothing_differs(tmp_path: Path, root: Path, coupled: Path, victim: str) -> None:
-    processes = {role: start(root, command(tmp_path, "run", "--role", role)) for role in ROLES}
+def test_a_killed_role_is_resumed_and_nothing_differs(tmp_path: Path, team: Team, coupled: Path, victim: str) -> None:
     checkpoint = tmp_path / "run" / victim / "checkpoints" / "step=000001.ckpt"
+    words = team.command("fit", tmp_path, "run", *team.hanging(tmp_path, since=checkpoint))
+    processes = {role: Started([*words, "--role", role]) for role in ROLES}
     while not checkpoint.exists():
         assert all(process.poll() is None for process in processes.values())
         time.sleep(0.02)
     time.sleep(1)
     processes[victim].kill()
-    processes[victim].communicate()
+    release(tmp_path)
     assert not (tmp_path / "run" / victim / "checkpoints" / f"step={STEPS:06d}.ckpt").exists()
-    processes[victim] = start(root, command(tmp_path, "run", "--role", victim, "--ckpt_path=last"))
+    processes[victim] = Started([*words, "--role", victim, "--ckpt_path=last"])
     finish(processes.values())
     assert_same(tmp_path / "run", coupled)
     assert (tmp_path / "run" / "store" / "writers" / f"{victim}-0" / "000002").is_dir()
@@ -126,17 +115,18 @@ def test_a_killed_role_is_resumed_and_nothing_differs(tmp_path: Path, root: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ROLES)
-def test_a_role_killed_in_a_validation_is_resumed_with_it(tmp_path: Path, root: Path, victim: str) -> None:
-    options = ["--data.schedule=eager", "--data.validation.questions=6", "--data.validation.per_batch=3"]
-    options.append("--trainer.val_check_interval=1")
-    processes = {role: start(root, command(tmp_path, "run", *options, "--role", role)) for role in ROLES}
+def test_a_role_killed_in_a_validation_is_resumed_with_it(tmp_path: Path, team: Team, victim: str) -> None:
     path = held_out_path(tmp_path / "run" / victim / "open_steps", 2)
-    while not path.exists() or path.read_bytes().count(b"\n") < 8:
+    options = ["--data.schedule=eager", "--data.validation.questions=6", "--data.validation.per_batch=3"]
+    options += ["--trainer.val_check_interval=1", "--data.validation.temperature=1.0"]
+    words = team.command("fit", tmp_path, "run", *options, *team.hanging(tmp_path, since=path))
+    processes = {role: Started([*words, "--role", role]) for role in ROLES}
+    while not path.exists() or path.read_bytes().count(b"\n") < 4:
         assert all(process.poll() is None for process in processes.values())
         time.sleep(0.02)
     processes[victim].kill()
-    processes[victim].communicate()
-    processes[victim] = start(root, command(tmp_path, "run", *options, "--role", victim, "--ckpt_path=last"))
+    release(tmp_path)
+    processes[victim] = Started([*words, "--role", victim, "--ckpt_path=last"])
     finish(processes.values())
     for role in ROLES:
         results = json.loads((tmp_path / "run" / role / "results.json").read_text())
@@ -144,21 +134,21 @@ def test_a_role_killed_in_a_validation_is_resumed_with_it(tmp_path: Path, root: 
 
 
 @pytest.mark.slow
-def test_twenty_steps_of_the_quickstart_are_the_same(tmp_path: Path, root: Path) -> None:
+def test_twenty_steps_of_the_quickstart_are_the_same(tmp_path: Path) -> None:
     """As large as its configuration says, without its validation: about five minutes."""
     steps = 20
     whole = [f"--trainer.max_steps={steps}", "--data.queries_per_step=8", "--data.rollouts_per_query=8"]
     whole.append("--trainer.limit_val_batches=0")
-    finish([start(root, command(tmp_path, "coupled", *whole))])
-    finish([start(root, command(tmp_path, "run", *whole, "--role", role)) for role in ROLES])
+    Started(QUICKSTART.command("fit", tmp_path, "coupled", *whole)).finish()
+    finish([Started(QUICKSTART.command("fit", tmp_path, "run", *whole, "--role", role)) for role in ROLES])
     assert_same(tmp_path / "run", tmp_path / "coupled", steps)
 
 
 @pytest.mark.slow
-def test_a_role_that_only_serves_is_what_it_is_in_one_process(tmp_path: Path, root: Path) -> None:
+def test_a_role_that_only_serves_is_what_it_is_in_one_process(tmp_path: Path, team: Team) -> None:
     frozen = "--model.init_args.roles.searcher.trainable=false"
-    finish([start(root, command(tmp_path, "coupled", frozen))])
-    finish([start(root, command(tmp_path, "run", frozen, "--role", role)) for role in ROLES])
+    Started(team.command("fit", tmp_path, "coupled", frozen)).finish()
+    finish([Started(team.command("fit", tmp_path, "run", frozen, "--role", role)) for role in ROLES])
     one, other = adapter(tmp_path / "coupled", "main", STEPS), adapter(tmp_path / "run" / "main", "main", STEPS)
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     played, expected = (

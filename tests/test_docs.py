@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import mgrpo_lightning
 from mgrpo_lightning import callbacks, tasks
+from tests.started import Started
 
 COMMANDS = {"fit", "validate", "test", "predict", "replay", "doctor", "launch", "store", "view"}
 
@@ -22,7 +21,7 @@ def pages(root: Path) -> dict[str, str]:
     return found | {name: (root / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
 
 
-def test_the_site_builds_without_a_warning(root: Path, tmp_path: Path) -> None:
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     words = [
         "--fail-on-warning",
         "--keep-going",
@@ -32,10 +31,7 @@ def test_the_site_builds_without_a_warning(root: Path, tmp_path: Path) -> None:
         "docs",
         str(tmp_path / "site"),
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", *words], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    Started(words, module="sphinx").finish()
     site = tmp_path / "site"
     reference = (site / "team_file.html").read_text(encoding="utf-8")
     for key in ("rollouts_per_query", "shared_with", "discusses_with", "clip_high", "on_loss"):

@@ -14,10 +14,7 @@ from mgrpo_lightning.cli import main
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
 
-
-@pytest.fixture(autouse=True)
-def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["mgrpo"])
+pytestmark = pytest.mark.usefixtures("own_argv")
 
 
 def test_a_team_that_works_gets_good_lines_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

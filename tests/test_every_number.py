@@ -32,7 +32,6 @@ from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tools.sets import ToolSet
 from tests.chat_server import Server, said
 from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
 
 VALUES = (math.nan, math.inf, -math.inf, -1, 0, 1e30)
 LIGHTNINGS = ("checkpoint",)
@@ -159,11 +158,6 @@ def test_every_number_is_checked_by_a_dry_run(
 
 ALLOWED = [(key, value) for key in OF_A_TEAM for value in VALUES if value in typing.cast("Range", KEYS[key])]
 IN_THE_SUITE = ("optimizer.clip_norm", "optimizer.betas", "limits.calls")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,7 @@ from mgrpo_lightning.replay import replay
 from tests.team_file import write_team_file
 from tests.tiny import make_tiny_model
 
-
-@pytest.fixture(autouse=True)
-def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["mgrpo"])
+pytestmark = pytest.mark.usefixtures("own_argv")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,15 +10,17 @@ import pytest
 import torch
 
 from mgrpo_lightning.journal import read_groups
-from tests.test_decoupled import ROLES, STEPS, assert_same, command, finish, start
+from tests.started import Started
+from tests.teams import Team
+from tests.test_decoupled import ROLES, STEPS, assert_same, finish
 
 LAG = ("--model.init_args.roles.searcher.lag=1", "--run.seed=2")
 
 
 @pytest.fixture(scope="module")
-def lagging(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+def lagging(tmp_path_factory: pytest.TempPathFactory, team: Team) -> Path:
     folder = tmp_path_factory.mktemp("lagging")
-    finish([start(root, command(folder, "run", *LAG, "--checkpoint.save_top_k=-1"))])
+    Started(team.command("fit", folder, "run", *LAG, "--checkpoint.save_top_k=-1")).finish()
     return folder / "run"
 
 
@@ -48,16 +49,16 @@ def test_a_role_with_a_lag_is_an_update_behind_and_the_others_are_not(lagging: P
             assert {span.version for span in spans if span.kind == "action"} == {updates[step]}
 
 
-def test_its_updates_are_those_of_the_journal(lagging: Path, root: Path) -> None:
+def test_its_updates_are_those_of_the_journal(lagging: Path) -> None:
     """What is due at the first of them was played before the checkpoint that it starts from."""
-    finish([start(root, [sys.executable, "-m", "mgrpo_lightning", "replay", str(lagging), "--step", "2"])])
+    Started(["replay", str(lagging), "--step", "2"]).finish()
 
 
-def test_a_run_that_goes_on_trains_on_what_it_had_played_before(tmp_path: Path, root: Path, lagging: Path) -> None:
+def test_a_run_that_goes_on_trains_on_what_it_had_played_before(tmp_path: Path, team: Team, lagging: Path) -> None:
     shutil.copytree(lagging, tmp_path / "run")
     for path in (*tmp_path.rglob(f"step={STEPS:06d}.ckpt"), *tmp_path.rglob("step-000002.parquet")):
         path.unlink()
-    finish([start(root, command(tmp_path, "run", *LAG, "--ckpt_path=last"))])
+    Started(team.command("fit", tmp_path, "run", *LAG, "--ckpt_path=last")).finish()
     for role in ROLES:
         ours, theirs = roles(tmp_path / "run", STEPS)[role]["adapter"], roles(lagging, STEPS)[role]["adapter"]
         assert isinstance(ours, dict)
@@ -65,6 +66,6 @@ def test_a_run_that_goes_on_trains_on_what_it_had_played_before(tmp_path: Path, 
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def test_in_a_process_of_its_own_it_is_bitwise_the_same(tmp_path: Path, root: Path, lagging: Path) -> None:
-    finish([start(root, command(tmp_path, "run", *LAG, "--role", role)) for role in ROLES])
+def test_in_a_process_of_its_own_it_is_bitwise_the_same(tmp_path: Path, team: Team, lagging: Path) -> None:
+    finish([Started(team.command("fit", tmp_path, "run", *LAG, "--role", role)) for role in ROLES])
     assert_same(tmp_path / "run", lagging)

@@ -25,14 +25,8 @@ from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.roles import AdapterConfig, RoleConfig
 from mgrpo_lightning.trajectory import Call, Message
 from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
 
 IDS = torch.arange(1, 9)[None]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def names_of_parts(folder: Path) -> list[str]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.started import Started
+from tests.teams import tiny_team
 
 STRICT = """
 import torch
@@ -35,40 +39,25 @@ with PretendGpu():
 """
 
 
-def run(root: Path, *words: str) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *words], cwd=root, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 def test_it_is_as_strict_as_a_gpu(root: Path) -> None:
-    run(root, "-c", STRICT)
+    done = subprocess.run([sys.executable, "-c", STRICT], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_a_fit_computes_on_it_from_new_adapters_to_the_last_validation(tmp_path: Path, root: Path) -> None:
-    fresh = [f"--model.init_args.roles.{role}.adapter.path=null" for role in ("main", "searcher")]
-    run(
-        root,
-        *(
-            "-m",
-            "tests.pretend_gpu",
-            "fit",
-            "--config",
-            "configs/quickstart.yaml",
-            "--config",
-            "configs/debug/fast.yaml",
-        ),
-        *(
-            f"--run.root={tmp_path}",
-            "--run.name=run",
-            "--trainer.accelerator=cpu",
-            "--trainer.enable_progress_bar=false",
-        ),
-        *("--model.quantization=none", "--model.compute_dtype=bfloat16", "--model.gradient_checkpointing=true"),
-        *("--data.schedule=eager", "--data.cache_gib=0.01", "--data.validation.questions=2", *fresh),
-        "--model.init_args.roles.searcher.objective.kl=0.1",
-    )
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+def test_a_fit_computes_on_it_from_new_adapters_to_the_last_validation(tmp_path: Path) -> None:
+    model = ("quantization=none", "compute_dtype=bfloat16", "gradient_checkpointing=true")
+    data = ("schedule=eager", "cache_gib=0.01", "validation.questions=2", "task=tests.toy.ToyTask")
+    options = [*(f"--model.{one}" for one in model), *(f"--data.{one}" for one in data)]
+    options += [f"--model.init_args.roles.{role}.objective.kl=0.1" for role in ("main", "searcher")]
+    options += ["--trainer.max_steps=2", "--trainer.num_sanity_val_steps=-1", "--data.queries_per_step=1"]
+    words = tiny_team(tmp_path).command("fit", tmp_path, "run", *options)
+    Started(words, module="tests.pretend_gpu").finish()
+    run = tmp_path / "run"
+    results = json.loads((run / "results.json").read_text())
     assert results["steps"] == 2
-    assert results["after"]["questions"] == 2
+    assert results["before"]["questions"] == results["after"]["questions"] == 2
+    learns = set()
+    for step in range(2):
+        table = pq.read_table(run / "journal" / f"step-{step:06d}.parquet", columns=["role", "advantage"])
+        learns |= {row["role"] for row in table.to_pylist() if row["advantage"]}
+    assert learns == {"main", "searcher"}

@@ -6,11 +6,8 @@ Two roles of two ranks each are left out unless asked for: pytest -m slow tests/
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,7 +22,9 @@ from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.journal import read_groups, training_files
 from mgrpo_lightning.ranks import refuse_apart
 from mgrpo_lightning.replay import differences, replay
-from tests.test_decoupled import ROLES, adapter, command, finish, start, trajectories
+from tests.started import Started, server
+from tests.teams import Team
+from tests.test_decoupled import ROLES, adapter, finish, trajectories
 
 STEPS = 3
 TWO = ("--trainer.accelerator=cpu", "--trainer.devices=2")
@@ -38,18 +37,11 @@ def test_parts_are_all_queries_once(count: int, ranks: int) -> None:
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path, root: Path) -> None:
-    arguments = [
-        *(sys.executable, "-m", "mgrpo_lightning", "fit", "--config", "configs/quickstart.yaml"),
-        *("--config", "configs/debug/fast.yaml", f"--run.root={tmp_path}", "--run.name=run"),
-        *(f"--trainer.max_steps={STEPS}", "--data.queries_per_step=3", "--data.rollouts_per_query=4"),
-        *("--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0", *TWO),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(arguments, cwd=root, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path, team: Team) -> None:
+    options = ("--data.queries_per_step=3", "--data.validation.questions=8", *TWO)
+    said = Started(team.command("fit", tmp_path, "run", *options)).finish()
     run = tmp_path / "run"
-    assert "sync_dist" not in done.stderr
+    assert "sync_dist" not in said
     assert json.loads((run / "results.json").read_text())["after"]["questions"] == 8
     for paths in training_files(run / "journal").values():
         asked = [[group.rollouts[0].main.key.query for group in read_groups(path)] for path in paths]
@@ -61,28 +53,16 @@ def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path,
     assert max(found.values()) < 5e-6, "sums of other parts, in float32, divided by their own size in AdamW"
 
 
-def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, root: Path) -> None:
-    program = tmp_path / "patient.py"  # a step may take seconds on a busy machine
-    program.write_text(
-        "from mgrpo_lightning import guard, stopping\n"
-        "from mgrpo_lightning.__main__ import main\n"
-        "stopping.GRACE, stopping.LAST, guard.KILL = 40.0, 45.0, 50.0\n"
-        "main()\n"
-    )
-    arguments = [
-        *(sys.executable, str(program), "fit", "--config", "configs/quickstart.yaml"),
-        *("--config", "configs/debug/fast.yaml", f"--run.root={tmp_path}", "--run.name=run"),
-        *("--trainer.max_steps=500", "--trainer.enable_progress_bar=false", "--trainer.limit_val_batches=0", *TWO),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(arguments, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, team: Team) -> None:
+    options = ("--trainer.max_steps=500", "--trainer.limit_val_batches=0", *TWO)
+    process = Started(team.command("fit", tmp_path, "run", *options), module="tests.patient")
     while not (tmp_path / "run" / "checkpoints" / "step=000001.ckpt").exists():
         assert process.poll() is None
         time.sleep(0.05)
     (other,) = [child for child in psutil.Process(process.pid).children() if "fit" in child.cmdline()]
     other.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 75, told
+    assert process.wait(timeout=60) == 75, process.said()
+    told = process.said()
     assert re.search(r"stopped behind step \d+ of 500, as SIGTERM asks. HINT: go on with --ckpt_path=last", told)
     assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
 
@@ -98,16 +78,17 @@ def _go_on(rank: int, folder: str, steps: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("steps", [(3, 3), (3, 2)])
 def test_ranks_that_see_other_checkpoints_do_not_begin(tmp_path: Path, steps: tuple[int, int]) -> None:
-    start_processes(_go_on, (str(tmp_path), steps), nprocs=2, start_method="spawn")
+    server()
+    start_processes(_go_on, (str(tmp_path), steps), nprocs=2, start_method="forkserver")
     told = [path.read_text() for path in sorted(tmp_path.glob("*.txt"))]
     assert len(told) == (0 if steps[0] == steps[1] else 2)
     assert all("ranks go on from steps 2 to 3" in text for text in told)
 
 
 @pytest.mark.slow
-def test_roles_of_two_ranks_in_processes_of_their_own_are_bitwise_those_in_one(tmp_path: Path, root: Path) -> None:
-    finish([start(root, command(tmp_path / "coupled", "run", *TWO))])
-    finish([start(root, command(tmp_path, "run", "--role", role, *TWO)) for role in ROLES])
+def test_roles_of_two_ranks_in_processes_of_their_own_are_bitwise_those_in_one(tmp_path: Path, team: Team) -> None:
+    Started(team.command("fit", tmp_path / "coupled", "run", *TWO)).finish()
+    finish([Started(team.command("fit", tmp_path, "run", "--role", role, *TWO)) for role in ROLES])
     for role in ROLES:
         one, other = adapter(tmp_path / "coupled" / "run", role, STEPS), adapter(tmp_path / "run" / role, role, STEPS)
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())

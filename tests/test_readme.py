@@ -15,7 +15,7 @@ from mgrpo_lightning.cli import main
 from mgrpo_lightning.tasks import JsonlTask
 from mgrpo_lightning.tools.base import function_tool
 
-SMALL = ["--config", "configs/debug/fast.yaml"]
+SMALL = ["--config", "configs/debug/fast.yaml", "--data.validation.questions=2"]
 
 
 @pytest.fixture(scope="module")

@@ -12,32 +12,24 @@ import torch
 from mgrpo_lightning.cli import main
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.replay import kept, replay
+from tests.teams import Team
+
+pytestmark = pytest.mark.usefixtures("own_argv")
 
 STEPS = 3
 
 
-@pytest.fixture(autouse=True)
-def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["mgrpo"])
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, root: Path, team: Team) -> Path:
     """A finished run under the schedule that cannot be played again the same way."""
     folder = tmp_path_factory.mktemp("runs")
+    options = ["--trainer.limit_val_batches=0", "--checkpoint.save_top_k=-1", "--data.alignment.slots=3"]
+    options += ["--data.schedule=eager", "--data.rollouts_per_query=8"]
+    options += [f"--model.roles.{role}.sampling.temperature=1.2" for role in ("main", "searcher")]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr("sys.argv", ["mgrpo"])
-        main(
-            [
-                *("fit", "--config", "configs/quickstart.yaml", "--config", "configs/debug/fast.yaml"),
-                *(f"--run.root={folder}", "--run.name=run", f"--trainer.max_steps={STEPS}"),
-                *("--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false", "--checkpoint.save_top_k=-1"),
-                *("--data.schedule=eager", "--data.queries_per_step=2", "--data.rollouts_per_query=8"),
-                *(f"--model.roles.{role}.sampling.temperature=1.2" for role in ("main", "searcher")),
-                "--data.alignment.slots=3",
-            ]
-        )
+        main(team.command("fit", folder, "run", *options))
     return folder / "run"
 
 
@@ -71,7 +63,7 @@ def test_other_settings_give_another_update_and_leave_the_run_alone(
     start = kept(run)[1]
     recorded = replay(run, start=start, until=2)
     assert recorded.metrics["main/trained_tokens"] > 0, "nothing was learned"
-    reward = replay(run, start=start, until=2, settings=["--model.roles.searcher.reward={format: 1.0, expert: 0.0}"])
+    reward = replay(run, start=start, until=2, settings=["--model.roles.searcher.reward={format: 0.0, expert: 1.0}"])
     for role, same in (("main", True), ("searcher", False)):
         pairs = [(reward.adapters[role][name], value) for name, value in recorded.adapters[role].items()]
         assert all(torch.equal(ours, theirs) for ours, theirs in pairs) is same

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,18 +17,25 @@ import torch
 from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.journal import read_groups
 from mgrpo_lightning.open_step import held_out_path, open_path, whole_lines
+from tests.started import Started
+from tests.teams import Team, release
 
 STEPS = 3
+STRAIGHT = ("--trainer.limit_val_batches=0", "--checkpoint.save_top_k=-1")
 
 
-def command(root: Path, name: str, *options: str) -> list[str]:
-    return [
-        *(sys.executable, "-m", "mgrpo_lightning", "fit", "--config", "configs/quickstart.yaml"),
-        *("--config", "configs/debug/fast.yaml", f"--run.root={root}", f"--run.name={name}"),
-        *(f"--trainer.max_steps={STEPS}", "--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=0"),
-        *("--data.queries_per_step=2", "--data.rollouts_per_query=4"),
-        *("--checkpoint.save_top_k=-1", "--trainer.enable_progress_bar=false", *options),
-    ]
+def kill(words: list[str], *, once: Callable[[], bool]) -> None:
+    """Start a command and kill it."""
+    process = Started(words)
+    while not once():
+        assert process.poll() is None, f"it ended before it could be killed: {process.said()}"
+        time.sleep(0.02)
+    process.kill()
+    assert process.poll() == -signal.SIGKILL
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def adapters(run: Path) -> dict[str, torch.Tensor]:
@@ -42,22 +50,16 @@ def sampled(journal: Path) -> list[object]:
     return [(t.key, t.spans, t.messages, rollout.scores) for rollout in rollouts for t in rollout.trajectories()]
 
 
-def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path: Path, root: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command(tmp_path, "straight"), cwd=root, env=environment, check=True, capture_output=True)
-
-    process = subprocess.Popen(
-        command(tmp_path, "killed"), cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path: Path, root: Path, team: Team) -> None:
+    """The one that never stopped starts Python itself."""
+    words = [sys.executable, "-m", "mgrpo_lightning", *team.command("fit", tmp_path, "straight", *STRAIGHT)]
+    subprocess.run(words, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
     first = tmp_path / "killed" / "checkpoints" / "step=000001.ckpt"
-    while not first.exists():
-        assert process.poll() is None, "the run ended before its first checkpoint"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    words = team.command("fit", tmp_path, "killed", *STRAIGHT, *team.hanging(tmp_path, since=first))
+    kill(words, once=first.exists)
+    release(tmp_path)
     assert not (tmp_path / "killed" / "checkpoints" / f"step={STEPS:06d}.ckpt").exists()
-    resume = command(tmp_path, "killed", "--ckpt_path=last")
-    subprocess.run(resume, cwd=root, env=environment, check=True, capture_output=True)
+    Started([*words, "--ckpt_path=last"]).finish()
 
     straight, killed = adapters(tmp_path / "straight"), adapters(tmp_path / "killed")
     assert straight.keys() == killed.keys()
@@ -67,24 +69,18 @@ def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path: Path, roo
         assert sampled(tmp_path / "straight" / name) == sampled(tmp_path / "killed" / name)
 
 
-def test_a_run_killed_in_its_last_validation_goes_on_with_it(tmp_path: Path, root: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    options = ("--data.schedule=eager", "--trainer.limit_val_batches=1.0", "--data.validation.questions=6")
-    words = command(tmp_path, "run", *options, "--data.validation.per_batch=3")
-    process = subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def test_a_run_killed_in_its_last_validation_goes_on_with_it(tmp_path: Path, team: Team) -> None:
     run = tmp_path / "run"
     path = held_out_path(run / "open_steps", STEPS)
-    while not path.exists() or path.read_bytes().count(b"\n") < 14:
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    options = ["--data.schedule=eager", "--trainer.limit_val_batches=1.0", "--data.validation.questions=6"]
+    options += ["--data.validation.per_batch=3", "--data.validation.temperature=1.0"]
+    words = team.command("fit", tmp_path, "run", *STRAIGHT, *options, *team.hanging(tmp_path, since=path))
+    kill(words, once=lambda: lines(path) >= 6)
+    release(tmp_path)
     assert max(checkpoints(run / "checkpoints")) == STEPS - 1
     kept = [record for file in (run / "open_steps").glob("held-out*") for record in whole_lines(file)[0][1:]]
     said = Counter(tuple(record["value"]["ids"]) for record in kept if "ids" in record["value"])
-    resume = [*words, "--ckpt_path=last"]
-    resumed = subprocess.run(resume, cwd=root, env=environment, check=True, capture_output=True, text=True)
-    told = resumed.stderr + resumed.stdout
+    told = Started([*words, "--ckpt_path=last"]).finish()
     assert f"step {STEPS - 1} goes on" in told, "the turns of the last step are not sampled again"
     assert f"validation at step {STEPS} goes on" in told
     assert json.loads((run / "results.json").read_text())["after"]["questions"] == 6
@@ -95,59 +91,44 @@ def test_a_run_killed_in_its_last_validation_goes_on_with_it(tmp_path: Path, roo
     assert not (run / "open_steps").exists(), "the last checkpoint has closed all steps"
 
 
-def test_a_validate_that_is_killed_goes_on_when_it_is_given_again(tmp_path: Path, root: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [
-        *(sys.executable, "-m", "mgrpo_lightning", "validate", "--config", "configs/quickstart.yaml"),
-        *(f"--run.root={tmp_path}", "--run.name=run", "--data.schedule=eager", "--trainer.enable_progress_bar=false"),
-        *("--data.validation.questions=4", "--data.validation.per_batch=2"),
-        *("--data.validation.repeats=2", "--data.validation.temperature=0.7"),
-    ]
+def test_a_validate_that_is_killed_goes_on_when_it_is_given_again(tmp_path: Path, team: Team) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    files: list[Path] = []
-    while not files or files[0].read_bytes().count(b"\n") < 10:
-        files = [*run.glob(f"open_steps/validate/*/{held_out_path(run, 0).name}")]
-        assert process.poll() is None, "the command ended before it could be killed"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    lines = whole_lines(files[0])[0][1:]
-    said = Counter(tuple(line["value"]["ids"]) for line in lines if "ids" in line["value"])
+    held_out = f"open_steps/validate/*/{held_out_path(run, 0).name}"
+    options = ["--data.schedule=eager", "--data.validation.questions=4", "--data.validation.per_batch=2"]
+    options += ["--data.validation.repeats=2", "--data.validation.temperature=0.7"]
+    words = team.command("validate", tmp_path, "run", *options, *team.hanging(tmp_path, since=tmp_path))
+    kill(words, once=lambda: any(lines(path) >= 6 for path in run.glob(held_out)))
+    release(tmp_path)
+    (path,) = run.glob(held_out)
+    kept = whole_lines(path)[0][1:]
+    said = Counter(tuple(line["value"]["ids"]) for line in kept if "ids" in line["value"])
     assert said
 
     # What was played for whichever batch is taken up, though they are others now.
     again = [*words, "--data.validation.per_batch=4"]
-    done = subprocess.run(again, cwd=root, env=environment, check=True, capture_output=True, text=True)
-    told = f"what is kept in {files[0].parent} goes on: {len(lines)} finished turns and calls"
-    assert told in done.stdout + done.stderr
+    told = Started(again).finish()
+    assert f"what is kept in {path.parent} goes on: {len(kept)} finished turns and calls" in told
     assert not (run / "open_steps").exists(), "its results are on disk"
     record = json.loads((run / "results.json").read_text())["validate"]
     assert (record["questions"], record["repeats"]) == (4, 2)
-    assert record["seconds_per_question"] * 4 > lines[-1]["seconds"], "that of the killed one counts too"
+    assert record["seconds_per_question"] * 4 > kept[-1]["seconds"], "that of the killed one counts too"
     groups = read_groups(run / "journal" / "validate" / "validation-000000.parquet")
     spans = [span for g in groups for r in g.rollouts for t in r.trajectories() for span in t.spans]
     assert said <= Counter(span.ids for span in spans if span.kind == "action"), "a finished turn was lost"
 
 
-def test_a_run_killed_in_play_says_its_finished_turns_again(tmp_path: Path, root: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = command(tmp_path, "run", "--data.schedule=eager", "--data.rollouts_per_query=8")
-    process = subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def test_a_run_killed_in_play_says_its_finished_turns_again(tmp_path: Path, team: Team) -> None:
     path = open_path(tmp_path / "run" / "open_steps", 1)
-    while not path.exists() or path.read_bytes().count(b"\n") < 10:
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    options = ("--data.schedule=eager", "--data.rollouts_per_query=8", *team.hanging(tmp_path, since=path))
+    words = team.command("fit", tmp_path, "run", *STRAIGHT, *options)
+    kill(words, once=lambda: lines(path) >= 10)
+    release(tmp_path)
     assert not (tmp_path / "run" / "journal" / "step-000001.parquet").exists(), "killed too late to be in play"
     values = [record["value"] for record in whole_lines(path)[0][1:]]
     finished = [value for value in values if "ids" in value]
     assert finished
-    resumed = subprocess.run(
-        [*words, "--ckpt_path=last"], cwd=root, env=environment, check=True, capture_output=True, text=True
-    )
-    assert f"step 1 goes on: {len(values)} finished turns and calls are taken up." in resumed.stderr + resumed.stdout
+    told = Started([*words, "--ckpt_path=last"]).finish()
+    assert f"step 1 goes on: {len(values)} finished turns and calls are taken up." in told
     groups = read_groups(tmp_path / "run" / "journal" / "step-000001.parquet")
     keys = Counter(t.key[:3] for g in groups for r in g.rollouts for t in r.trajectories("main"))
     assert keys == Counter((1, query, rollout) for query in range(2) for rollout in range(8))
@@ -156,5 +137,4 @@ def test_a_run_killed_in_play_says_its_finished_turns_again(tmp_path: Path, root
     said = Counter((tuple(turn["ids"]), tuple(turn["logprobs"])) for turn in finished)
     assert said <= times, "a finished turn was lost"
     assert not (tmp_path / "run" / "open_steps").exists(), "the last checkpoint has closed all steps"
-    replay = [sys.executable, "-m", "mgrpo_lightning", "replay", str(tmp_path / "run")]
-    subprocess.run(replay, cwd=root, env=environment, check=True, capture_output=True)
+    Started(["replay", str(tmp_path / "run")]).finish()

@@ -17,8 +17,8 @@ import yaml
 from mgrpo_lightning.cli import main
 from mgrpo_lightning.guard import KILL
 from mgrpo_lightning.stopping import GRACE, LAST
+from tests.started import Started
 from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
 
 HOLDS = "threading.Thread(target=re.fullmatch, args=(r'(a+)+b', 'a' * 40)).start()"
 SLACK = 1.5
@@ -152,11 +152,6 @@ def test_a_command_ends_with_the_one_that_launched_it(tmp_path: Path) -> None:
     assert time.monotonic() - started < KILL + SLACK
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
@@ -171,7 +166,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_fit_whose_tool_or_judge_hangs_ends_and_goes_on_without_loss(
-    tmp_path: Path, tiny: Path, root: Path, kind: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Path, kind: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team = write_team_file(tmp_path, tiny, num_sanity_val_steps=0, limit_val_batches=0)
     content = yaml.safe_load(team.read_text())
@@ -179,16 +174,15 @@ def test_a_fit_whose_tool_or_judge_hangs_ends_and_goes_on_without_loss(
     content["data"]["init_args"]["task"] = task
     team.write_text(yaml.safe_dump(content))
     (tmp_path / "hang").touch()
-    words = [sys.executable, "-m", "mgrpo_lightning", "fit", "--config", str(team), "--run.name=stopped"]
-    process = subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = Started(["fit", "--config", str(team), "--run.name=stopped"])
     while not (tmp_path / "hangs").exists():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.said()
         time.sleep(0.05)
     started = time.monotonic()
     process.send_signal(number)
-    told, _ = process.communicate(timeout=30)
+    status = process.wait(timeout=30)
     assert time.monotonic() - started < KILL + SLACK
-    assert process.returncode == (-signal.SIGKILL if kind == "interpreter" else 75), told
+    assert status == (-signal.SIGKILL if kind == "interpreter" else 75), process.said()
     assert (tmp_path / "runs" / "stopped" / "checkpoints" / "step=000001.ckpt").exists()
     (tmp_path / "hang").unlink()
     monkeypatch.setattr("sys.argv", ["mgrpo"])

@@ -18,7 +18,8 @@ from mgrpo_lightning.cli import main, make_cli
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.trainer_keys import RULES, refuse_keys
 from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
+
+pytestmark = pytest.mark.usefixtures("own_argv")
 
 HERE = "tests/test_trainer_keys.py::"
 NEUTRAL = {
@@ -71,16 +72,6 @@ REFUSED: dict[str, list[Any]] = {
     "val_check_interval": ["00:00:10:00", datetime.timedelta(seconds=1)],
 }
 """Values that are refused; others of the same keys may work."""
-
-
-@pytest.fixture(autouse=True)
-def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["mgrpo"])
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def test_every_trainer_key_is_refused_or_has_a_test(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -57,26 +58,80 @@ def make_tiny_model(
 ) -> Path:
     """Write a random Llama (grouped-query attention, tied embeddings) and its tokenizer to ``folder``; return it."""
     tokenizer = make_tiny_tokenizer(vocab=vocab)
+    model = _llama(tokenizer, hidden=hidden, layers=layers, context=context, seed=seed, spread=0.2)
+    return _save(torch.nn.Module.to(model, dtype), tokenizer, folder)
+
+
+WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
+"""What the toy task asks for."""
+_CALLS = tuple(
+    f'\n{{"name": "{name}", "arguments": {{"{key}": "{number}"}}}}\n'
+    for name, key in (("searcher", "task"), ("search", "query"))
+    for number in (1, 2)
+)
+_FOLLOWS: dict[str, dict[str, int]] = {
+    "\n": {"<tool_call>": 3, "<answer>": 2, "<|im_end|>": 1},
+    "<tool_call>": dict.fromkeys(_CALLS, 1),
+    "<answer>": dict.fromkeys(WORDS, 1),
+    **{call: {"</tool_call>": 1} for call in _CALLS},
+    **{word: {"</answer>": 1} for word in WORDS},
+    "</tool_call>": {"<|im_end|>": 1},
+    "</answer>": {"<|im_end|>": 1},
+}
+"""What may come behind a token, with its odds: calls of either role, answers, and turns that are neither."""
+
+
+def make_speaking_model(folder: Path) -> Path:
+    """Write a tiny Llama that plays the toy task by chance, so that teams of it have something to learn; return it.
+
+    A token says what comes next: the head has the embeddings of those before it, and attention and MLPs add little.
+    """
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.add_tokens([*_CALLS, *WORDS])
+    model = _llama(tokenizer, hidden=64, layers=2, context=4096, seed=0, spread=0.02, tied=False)
+    ids = {text: tokenizer.convert_tokens_to_ids(text) for text in (*_CALLS, *WORDS, *SPECIALS, *TAGS)}
+    (ids["\n"],) = tokenizer("\n", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        embeddings, head = model.model.embed_tokens.weight, model.lm_head.weight
+        embeddings.copy_(torch.nn.functional.normalize(embeddings))
+        for text, following in _FOLLOWS.items():
+            for other, odds in following.items():  # a normalised embedding meets itself with its length, 8
+                head[ids[other]] += (16 + math.log(odds)) / 8 * embeddings[ids[text]]
+    return _save(model, tokenizer, folder)
+
+
+def _llama(
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    hidden: int,
+    layers: int,
+    context: int,
+    seed: int,
+    spread: float,
+    tied: bool = True,
+) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        initializer_range=spread,
+        tie_word_embeddings=tied,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=hidden,
-                intermediate_size=2 * hidden,
-                num_hidden_layers=layers,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                max_position_embeddings=context,
-                initializer_range=0.2,
-                tie_word_embeddings=True,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                bos_token_id=None,
-            )
-        )
+        return LlamaForCausalLM(config)
+
+
+def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
     ends = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
-    torch.nn.Module.to(model, dtype).save_pretrained(folder)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -10,8 +10,7 @@ from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.tasks.base import Question, Script, Split, Task
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.trajectory import Message, Trajectory
-
-WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
+from tests.tiny import WORDS
 
 
 def search(query: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mgrpo_lightning.data.batch import AlignedBatch, Row, TeamBatch
 from mgrpo_lightning.modules.figures import log_figures
@@ -151,6 +152,38 @@ class _Stream:
         for index in range(first, self.length):
             groups = self.data.play(self.stage, index)
             yield make_batch(index, groups) if self.stage == "train" else groups
+
+
+def make_trainer(
+    root: Path, *callbacks: Callback, saver: type[ModelCheckpoint] = ModelCheckpoint, every: int = 1, **settings: Any
+) -> Trainer:
+    """A trainer of fakes, for four steps, that keeps a checkpoint behind every so many, last of all callbacks.
+
+    Args:
+        root: The run's folder.
+        *callbacks: Before the one that saves.
+        saver: The class of that one.
+        every: How many steps lie between two checkpoints.
+        **settings: More of the trainer's.
+    """
+    saves = saver(
+        root / "checkpoints",
+        filename="step={step:06d}",
+        auto_insert_metric_name=False,
+        every_n_train_steps=every,
+        save_top_k=-1,
+        enable_version_counter=False,
+    )
+    usual: dict[str, Any] = {"max_steps": 4, "max_epochs": 1, "num_sanity_val_steps": 0}
+    return Trainer(
+        default_root_dir=root,
+        accelerator="cpu",
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=[*callbacks, saves],
+        **usual | settings,
+    )
 
 
 class FakeData(LightningDataModule):

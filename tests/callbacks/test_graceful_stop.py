@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks import GracefulStop
 from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.errors import RunStopped
-from tests.callbacks.fakes import FakeData, FakeTeam
+from tests.callbacks.fakes import FakeData, FakeTeam, make_trainer
 
 
 class Ask(Callback):
@@ -31,26 +30,9 @@ class Ask(Callback):
 
 
 def fit(root: Path, *callbacks: Callback, every: int = 1, ckpt: Path | None = None, store: Path | None = None) -> None:
-    saver = ModelCheckpoint(
-        root / "checkpoints",
-        filename="step={step:06d}",
-        auto_insert_metric_name=False,
-        every_n_train_steps=every,
-        save_top_k=-1,
-    )
-    trainer = Trainer(
-        max_steps=4,
-        max_epochs=1,
-        default_root_dir=root,
-        accelerator="cpu",
-        logger=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        num_sanity_val_steps=0,
-        callbacks=[*callbacks, GracefulStop(), saver],
-    )
     data = FakeData(steps=4)
     data.store = store
+    trainer = make_trainer(root, *callbacks, GracefulStop(), every=every)
     trainer.fit(FakeTeam(), datamodule=data, ckpt_path=ckpt, weights_only=True)
 
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks import OneWriter
 from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.run_lock import FOLDER, RunLock
-from tests.callbacks.fakes import FakeData, FakeTeam
+from tests.callbacks.fakes import FakeData, FakeTeam, make_trainer
 
 
 class TakeOver(Callback):
@@ -27,25 +26,7 @@ class TakeOver(Callback):
 
 
 def fit(root: Path, *callbacks: Callback) -> None:
-    saver = ModelCheckpoint(
-        root / "checkpoints",
-        filename="step={step:06d}",
-        auto_insert_metric_name=False,
-        every_n_train_steps=1,
-        save_top_k=-1,
-    )
-    trainer = Trainer(
-        max_steps=4,
-        max_epochs=1,
-        default_root_dir=root,
-        accelerator="cpu",
-        logger=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        num_sanity_val_steps=0,
-        callbacks=[OneWriter(), *callbacks, saver],
-    )
-    trainer.fit(FakeTeam(), datamodule=FakeData(steps=4))
+    make_trainer(root, OneWriter(), *callbacks).fit(FakeTeam(), datamodule=FakeData(steps=4))
 
 
 def test_a_fit_that_was_taken_over_stops_before_its_next_write(tmp_path: Path) -> None:

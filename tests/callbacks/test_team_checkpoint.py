@@ -13,7 +13,7 @@ from typing_extensions import override
 from mgrpo_lightning.callbacks import GracefulStop, TeamCheckpoint
 from mgrpo_lightning.checkpointing import checkpoints, last_checkpoint
 from mgrpo_lightning.errors import RunStopped
-from tests.callbacks.fakes import FakeData, FakeTeam
+from tests.callbacks.fakes import FakeData, FakeTeam, make_trainer
 
 
 class Killed(Exception):
@@ -43,29 +43,8 @@ class AskInValidation(KillInValidation):
 
 def fit(root: Path, *callbacks: Callback, steps: int = 4, every: int = 1, **settings: Any) -> list[int]:
     """Train, from the last checkpoint if there is one; the steps behind which the team was validated."""
-    settings = {"val_check_interval": 2, "num_sanity_val_steps": -1} | settings
-    trainer = Trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        default_root_dir=root,
-        accelerator="cpu",
-        logger=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        callbacks=[
-            *callbacks,
-            GracefulStop(),
-            TeamCheckpoint(
-                root / "checkpoints",
-                filename="step={step:06d}",
-                auto_insert_metric_name=False,
-                every_n_train_steps=every,
-                save_top_k=-1,
-                enable_version_counter=False,
-            ),
-        ],
-        **settings,
-    )
+    settings = {"max_steps": steps, "max_epochs": -1, "val_check_interval": 2, "num_sanity_val_steps": -1} | settings
+    trainer = make_trainer(root, *callbacks, GracefulStop(), saver=TeamCheckpoint, every=every, **settings)
     start = last_checkpoint(root / "checkpoints") if checkpoints(root / "checkpoints") else None
     team = FakeTeam()
     trainer.fit(team, datamodule=FakeData(steps=steps), ckpt_path=start, weights_only=True)

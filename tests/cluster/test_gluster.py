@@ -21,7 +21,9 @@ from mgrpo_lightning.store.status import examine
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import StoreWriter
 from mgrpo_lightning.trajectory import Key
-from tests.test_decoupled import ROLES, assert_same, command, finish, start
+from tests.started import Started
+from tests.teams import QUICKSTART
+from tests.test_decoupled import ROLES, assert_same, finish
 
 pytestmark = pytest.mark.skipif(os.environ.get("MGRPO_TEST_GLUSTER") != "1", reason="MGRPO_TEST_GLUSTER is not 1")
 RECORDS = 2000
@@ -80,8 +82,13 @@ def test_records_come_through_another_mount_once_and_in_order(mounts: list[Path]
 
 
 def test_a_decoupled_run_over_two_mounts_is_bitwise_one_process_on_a_local_disk(
-    mounts: list[Path], tmp_path: Path, root: Path
+    mounts: list[Path], tmp_path: Path
 ) -> None:
-    finish([start(root, command(tmp_path, "coupled"))])
-    finish([start(root, command(mount, "run", "--role", role)) for mount, role in zip(mounts, ROLES, strict=True)])
+    Started(QUICKSTART.command("fit", tmp_path, "coupled")).finish()
+    finish(
+        [
+            Started(QUICKSTART.command("fit", mount, "run", "--role", role))
+            for mount, role in zip(mounts, ROLES, strict=True)
+        ]
+    )
     assert_same(mounts[0] / "run", tmp_path / "coupled")

@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from mgrpo_lightning.launch import main as launch
-from tests.test_decoupled import assert_same, command, finish, start
+from mgrpo_lightning.store.layout import STOP
+from tests.started import Started
+from tests.teams import QUICKSTART, Team, release, tiny_team
+from tests.test_decoupled import assert_same
 
 pytestmark = pytest.mark.skipif(os.environ.get("MGRPO_TEST_SLURM") != "1", reason="MGRPO_TEST_SLURM is not 1")
-STEPS = 6
 LONG = 40
 """Steps of a run that is longer than the shortest time limit that SLURM has, less the warning before it."""
 MINUTES = 8
@@ -37,20 +39,29 @@ def slurm(root: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Team:
+    return tiny_team(tmp_path_factory.mktemp("team"))
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, tiny: Team) -> Path:
     folder = tmp_path_factory.mktemp("straight")
-    finish([start(root, command(folder, "run", f"--trainer.max_steps={STEPS}"))])
+    Started(tiny.command("fit", folder, "run")).finish()
     return folder / "run"
 
 
-def submit(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, job: str = "", steps: int = STEPS) -> str:
-    """Submit the same run; the number of the job."""
-    cluster = folder / "cluster.yaml"
-    cluster.write_text(f"job: {{setup: ['export OMP_NUM_THREADS=1']{job}}}\n")
+@pytest.fixture
+def submit(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None) -> Callable[..., str]:
+    """Submits a run of a team with more options; the number of the job."""
     monkeypatch.chdir(root)
-    options = command(folder, "run", f"--trainer.max_steps={steps}")[4:]
-    launch(["--slurm", str(cluster), *options])
-    return squeue("%A").split()[0].partition("+")[0]
+    cluster = tmp_path / "cluster.yaml"
+
+    def submitted(team: Team, *options: str, job: str = "") -> str:
+        cluster.write_text(f"job: {{setup: ['export OMP_NUM_THREADS=1']{job}}}\n")
+        launch(["--slurm", str(cluster), *team.command("fit", tmp_path, "run", *options)[1:]])
+        return squeue("%A").split()[0].partition("+")[0]
+
+    return submitted
 
 
 def squeue(form: str) -> str:
@@ -64,8 +75,9 @@ def until(found: Callable[[], bool], folder: Path) -> None:
         time.sleep(0.2)
 
 
-def until_it_has_trained(folder: Path) -> None:
-    until((folder / "run" / "main" / "checkpoints" / "step=000002.ckpt").exists, folder)
+def in_a_step(team: Team, folder: Path) -> list[str]:
+    """Options under which the run stays in its second step, until it is released."""
+    return team.hanging(folder, since=folder / "run" / "searcher" / "checkpoints" / "step=000001.ckpt")
 
 
 def logs(folder: Path) -> str:
@@ -82,35 +94,36 @@ def ended(job: str) -> str:
 
 @pytest.mark.parametrize("job", ["", ", heterogeneous: true"], ids=["plain", "heterogeneous"])
 def test_a_job_runs_to_the_end_of_the_same_run(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None, straight: Path, job: str
+    tmp_path: Path, submit: Callable[..., str], tiny: Team, straight: Path, job: str
 ) -> None:
-    number = submit(tmp_path, root, monkeypatch, job)
+    number = submit(tiny, job=job)
     until(lambda: not squeue("%A"), tmp_path)
     assert ended(number) == "COMPLETED 0:0 after 0 restarts", logs(tmp_path)
-    assert_same(tmp_path / "run", straight, STEPS)
+    assert_same(tmp_path / "run", straight)
 
 
 def test_a_job_near_its_time_limit_saves_and_is_requeued_and_goes_on(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None, straight: Path
+    tmp_path: Path, submit: Callable[..., str], tiny: Team, straight: Path
 ) -> None:
-    number = submit(tmp_path, root, monkeypatch)
-    until_it_has_trained(tmp_path)
+    number = submit(tiny, *in_a_step(tiny, tmp_path))
+    until((tmp_path / "hangs").exists, tmp_path)
     subprocess.run(["scancel", "--signal=USR1", "--batch", number], check=True)  # what the time limit sends
+    until((tmp_path / "run" / STOP).exists, tmp_path)
+    release(tmp_path)
     until(lambda: not squeue("%A"), tmp_path)
     assert ended(number) == "COMPLETED 0:0 after 1 restarts", logs(tmp_path)
     for role in ("main", "searcher"):
         log = (tmp_path / "run" / role / "log.txt").read_text()
         assert "mgrpo: " in log
         assert "stop" in log
-    assert_same(tmp_path / "run", straight, STEPS)
+    assert_same(tmp_path / "run", straight)
 
 
 @pytest.mark.slow
-def test_a_real_time_limit_is_no_more_than_a_pause(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None
-) -> None:
-    finish([start(root, command(tmp_path / "straight", "run", f"--trainer.max_steps={LONG}"))])
-    number = submit(tmp_path, root, monkeypatch, ", time: '00:02:00', stop_before: 60", steps=LONG)
+def test_a_real_time_limit_is_no_more_than_a_pause(tmp_path: Path, submit: Callable[..., str]) -> None:
+    steps = f"--trainer.max_steps={LONG}"
+    Started(QUICKSTART.command("fit", tmp_path / "straight", "run", steps)).finish()
+    number = submit(QUICKSTART, steps, job=", time: '00:02:00', stop_before: 60")
     until(lambda: not squeue("%A"), tmp_path)
     state, restarts = ended(number).split(" after ")
     assert state == "COMPLETED 0:0", logs(tmp_path)
@@ -119,17 +132,18 @@ def test_a_real_time_limit_is_no_more_than_a_pause(
 
 
 def test_a_role_that_dies_ends_the_job_and_the_others_can_go_on(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, slurm: None, straight: Path
+    tmp_path: Path, submit: Callable[..., str], tiny: Team, straight: Path
 ) -> None:
-    number = submit(tmp_path, root, monkeypatch)
-    until_it_has_trained(tmp_path)
+    number = submit(tiny, *in_a_step(tiny, tmp_path))
+    until((tmp_path / "hangs").exists, tmp_path)
     (victim,) = subprocess.run(
         ["pgrep", "-f", f"fit .*--run.root={tmp_path} .*--role searcher"], check=True, capture_output=True, text=True
     ).stdout.split()[-1:]
     os.kill(int(victim), signal.SIGKILL)
+    release(tmp_path)
     until(lambda: not squeue("%A"), tmp_path)
     assert ended(number) == "FAILED 137:0 after 0 restarts", logs(tmp_path)
     assert "HINT: remove the file" in (tmp_path / "run" / "main" / "log.txt").read_text()
     subprocess.run(["sbatch", str(tmp_path / "run" / "job.sbatch")], check=True)
     until(lambda: not squeue("%A"), tmp_path)
-    assert_same(tmp_path / "run", straight, STEPS)
+    assert_same(tmp_path / "run", straight)

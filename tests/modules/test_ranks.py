@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import start_processes
 from mgrpo_lightning.data.batch import AlignedBatch
 from mgrpo_lightning.modules.role import RoleModule
 from tests.modules.conftest import MakeRoles, build_roles, gradients, random_batch
+from tests.started import server
 
 SPLITS = {"even": [0, 2, 4, 6], "uneven": [3], "one rank has nothing": [], "all zero on one": [1, 4]}
 """Rows of the first rank; the second has the others. Rows 1 and 4 have no advantage."""
@@ -55,7 +56,8 @@ def outcome(main: RoleModule, rows: AlignedBatch) -> tuple[dict[str, float] | No
 def test_two_ranks_give_the_gradient_of_one(
     make_roles: MakeRoles, tiny_folder: Path, tmp_path: Path, reduction: str
 ) -> None:
-    start_processes(_rank, (str(tmp_path), str(tiny_folder), reduction), nprocs=2, start_method="spawn")
+    server()
+    start_processes(_rank, (str(tmp_path), str(tiny_folder), reduction), nprocs=2, start_method="forkserver")
     metrics, expected = outcome(make_roles(80, reduction=reduction)["main"], batch())
     assert metrics is not None
     assert expected

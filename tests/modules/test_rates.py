@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
 from mgrpo_lightning.modules.rates import Rates
+from tests.started import server
 
 NAMES = {
     0: ["main/reward", "calls", "searcher/reward", "failed"],
@@ -36,7 +37,8 @@ def _rank(rank: int, folder: str) -> None:
 
 
 def test_every_rank_computes_the_same_means_under_the_same_names(tmp_path: Path) -> None:
-    start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
+    server()
+    start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="forkserver")
     for rank in (0, 1):
         (means, counts), afterwards = json.loads((tmp_path / f"{rank}.json").read_text())
         assert means == pytest.approx({"calls": 3.0, "main/reward": 0.5, "searcher/reward": 0.25})

@@ -72,13 +72,21 @@ def test_a_folder_without_a_store_is_told(tmp_path: Path) -> None:
         main([str(tmp_path)])
 
 
-def test_the_command_needs_no_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [["store", "RUN", "--wait", "0"], ["launch", "--help"], ["view", "--help"]])
+def test_a_command_that_answers_without_a_model_needs_no_torch(tmp_path: Path, words: list[str]) -> None:
     StoreWriter(tmp_path / "store", "main")
-    code = (
-        "import sys; sys.argv = ['mgrpo', 'store', sys.argv[1], '--wait', '0']; "
-        "from mgrpo_lightning.__main__ import main; main(); assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    given = ["mgrpo", *(str(tmp_path) if word == "RUN" else word for word in words)]
+    code = f"""if True:
+        import atexit, os, sys
+        atexit.register(lambda: "torch" in sys.modules and os._exit(1))
+        sys.argv = {given}
+        from mgrpo_lightning.__main__ import main
+        main()
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_store_that_is_not_there_is_told(tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-m", "mgrpo_lightning", "store", str(tmp_path / "nowhere")], capture_output=True, text=True
     )

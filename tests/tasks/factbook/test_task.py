@@ -94,15 +94,16 @@ def test_an_unknown_split_is_named(task: Factbook) -> None:
         task.questions("dev")  # type: ignore[arg-type]
 
 
-def test_search_shows_the_right_field_but_not_always_first(facts: Facts, world: World) -> None:
+@pytest.mark.parametrize("each", [36, pytest.param(12, marks=pytest.mark.slow)])
+def test_search_shows_the_right_field_but_not_always_first(facts: Facts, world: World, each: int) -> None:
     backend = Fts5Backend(world.passages())
     first = among = asked = 0
     for name, relation in RELATIONS.items():
-        for fact in facts.of(name)[::12]:
+        for fact in facts.of(name)[::each]:
             hits = [(hit.url, f"{hit.section}: {hit.field}") for hit in backend.search(lookup(fact.evidence).query, 5)]
             first += hits[:1] == [(fact.url, relation.place)]
             among += (fact.url, relation.place) in hits
             asked += 1
-    assert asked > 300
+    assert asked > 3600 / each
     assert among / asked > 0.97
     assert 0.5 < first / asked < 0.8
