@@ -60,7 +60,7 @@ def test_commands_configs_and_targets_in_the_documentation_exist(root: Path, pag
     makefile = (root / "Makefile").read_text(encoding="utf-8")
     for name, text in pages.items():
         assert set(re.findall(r"^ {4}mgrpo (\w+) ", text, re.MULTILINE)) <= COMMANDS, name
-        for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+        for module in re.findall(r"python -m (benchmarks(?:\.\w+)+)", text):
             assert (root / f"{module.replace('.', '/')}.py").exists(), (name, module)
         for path in re.findall(r"--config[= ]((?:configs|examples)/[\w/.]+\.yaml)", text):
             assert (root / path).exists(), (name, path)

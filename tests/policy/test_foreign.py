@@ -63,6 +63,8 @@ def _words(command: str, folder: Path, *more: str) -> list[str]:
     words = [name, "--config", str(folder / "team.yaml"), *options, *more]
     if name == "predict":
         words += ["--question", "Who?"]
+    if name == "validate":
+        words += ["--trainer.limit_val_batches", "1.0"]
     return words if name in ("fit", "doctor") else [*words, "--ckpt_path", "last"]
 
 
