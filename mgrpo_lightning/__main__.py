@@ -8,7 +8,7 @@ import sys
 from mgrpo_lightning.allocator import give_back_large_blocks
 from mgrpo_lightning.errors import STOPPED, MgrpoError
 from mgrpo_lightning.guard import ASKED
-from mgrpo_lightning.stopping import Stopping, heard
+from mgrpo_lightning.stopping import Stopping, heard, unwrapped
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def _command() -> None:
 
                 tool(sys.argv[2:])
             else:
-                with heard(Stopping().hear, *ASKED):  # until it has started its roles
+                with unwrapped(), heard(Stopping().hear, *ASKED):  # until it has started its roles
                     from mgrpo_lightning.launch import main as tool
 
                     tool(sys.argv[2:])
@@ -50,7 +50,8 @@ def _command() -> None:
     stopping = Stopping()
     stopping.start()  # before imports that take seconds
     try:
-        _command_on_models()
+        with unwrapped():
+            _command_on_models()
     except SystemExit as ended:
         if stopping.asked and ended.code == STOPPED:
             stopping.leave(STOPPED)

@@ -127,6 +127,27 @@ class Stopping:
         os._exit(status)
 
 
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """The block in which an error that a signal led to counts as the signal.
+
+    Code that is interrupted may raise an error of its own instead: Python 3.11 makes a RuntimeError of whatever is raised
+    while a class is made, so also of a signal during an import.
+
+    Raises:
+        Interrupted: The error has one among its causes.
+    """
+    try:
+        yield
+    except Exception as error:
+        inner: BaseException | None = error
+        while inner is not None and not isinstance(inner, Interrupted):
+            inner = inner.__cause__ or inner.__context__
+        if inner is None:
+            raise
+        raise inner from None
+
+
 def _tell(text: str) -> None:
     with suppress(OSError):  # whoever reads may be gone
         os.write(2, text.encode())

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,9 @@ import torch
 import yaml
 
 from mgrpo_lightning.cli import main
+from mgrpo_lightning.errors import Interrupted
 from mgrpo_lightning.guard import KILL
-from mgrpo_lightning.stopping import GRACE, LAST
+from mgrpo_lightning.stopping import GRACE, LAST, unwrapped
 from tests.started import Started
 from tests.team_file import write_team_file
 
@@ -150,6 +151,30 @@ def test_a_command_ends_with_the_one_that_launched_it(tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=30)  # until nobody holds its output any more
     assert time.monotonic() - started < KILL + SLACK
+
+
+class _Named:
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+
+def _while_a_class_is_made() -> None:
+    type("Made", (), {"field": _Named()})
+
+
+def _while_another_error_is_handled() -> None:
+    try:
+        raise Interrupted(signal.SIGTERM)
+    finally:
+        raise ValueError("half a file")
+
+
+@pytest.mark.parametrize("interrupted", [_while_a_class_is_made, _while_another_error_is_handled])
+def test_an_error_that_a_signal_led_to_is_the_signal(interrupted: Callable[[], None]) -> None:
+    with pytest.raises(Interrupted), unwrapped():
+        interrupted()
+    with pytest.raises(ValueError, match="a mistake"), unwrapped():
+        raise ValueError("a mistake")
 
 
 @pytest.mark.parametrize(
