@@ -131,7 +131,7 @@ class Stopping:
 def unwrapped() -> Iterator[None]:
     """The block in which an error that a signal led to counts as the signal.
 
-    Code that is interrupted may raise an error of its own instead: Python 3.11 makes a RuntimeError of whatever is raised
+    Interrupted code may raise an error of its own instead: Python 3.11 makes a RuntimeError of whatever is raised
     while a class is made, so also of a signal during an import.
 
     Raises:
