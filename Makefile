@@ -45,11 +45,12 @@ test-browser: env ## With MGRPO_TEST_BROWSER=1: the viewer in a headless Chromiu
 	$(BIN)/python $(PIP_INSTALL) --constraint $(VENV)/constraints.txt playwright==1.65.2
 	MGRPO_SCREENSHOTS=$${MGRPO_SCREENSHOTS:-build/screenshots} $(BIN)/python -m pytest tests/viewer/test_browser.py
 
-lint: env ## Check style, spelling and types
+lint: env ## Check style, spelling, types and the order of rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: env ## Apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
@@ -62,7 +63,7 @@ mutants: env ## Put each known bug back into a copy and require its test to fail
 	$(BIN)/python tests/mutants/run.py --jobs 2 $(if $(ROWS),--rows $(ROWS))
 
 pocket: env ## Build the embedded model and its adapters from nothing but the world (half an hour on 2 cores)
-	$(BIN)/python -m mgrpo_lightning.pocket.build
+	$(BIN)/python -m benchmarks.pocket.build
 	$(BIN)/mgrpo fit --config configs/quickstart.yaml --config configs/warm_start.yaml \
 	  --config configs/pocket/imperfect.yaml --run.name pocket
 	rm -rf mgrpo_lightning/pocket/adapters

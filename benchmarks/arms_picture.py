@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.arms_measures import WINDOW, Record, share, smoothed
-from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.persistence.atomic import atomic_path
 
 AXES: Mapping[str, Callable[[Record, int], float]] = {
     "rollouts": lambda one, step: step * one["rollouts_per_step"],

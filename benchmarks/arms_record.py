@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.runs import read_scalars
-from mgrpo_lightning.journal import read_groups, training_files
-from mgrpo_lightning.trajectory import Group
+from mgrpo_lightning.records.journal import read_groups, training_files
+from mgrpo_lightning.records.trajectory import Group
 
 OF_ROLES = ("reward", "grad_norm", "zero_advantage_groups")
 """Figures of a step that each role has; the last two only if it is trained."""

@@ -30,8 +30,8 @@ from benchmarks.arms_measures import (
     spikes,
 )
 from benchmarks.arms_picture import draw
+from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.tasks import Factbook
-from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.factbook.world import load_world
 from mgrpo_lightning.tools.visit import Document
 

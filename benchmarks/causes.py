@@ -20,9 +20,9 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from mgrpo_lightning.journal import read_groups
-from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.trajectory import Rollout
+from mgrpo_lightning.records.journal import read_groups
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Rollout
 
 CAUSES = ("main stopped early", "wrong place", "misread", "main's own", "no answer")
 

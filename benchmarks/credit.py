@@ -27,11 +27,11 @@ from matplotlib.figure import Figure
 
 from benchmarks.forking import Fork, ForkingSampler
 from benchmarks.trained_team import TrainedTeam
+from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.algorithm.rewards import reward
-from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.data.align import align_role
-from mgrpo_lightning.roles import RewardConfig
-from mgrpo_lightning.trajectory import Group, Rollout
+from mgrpo_lightning.persistence.atomic import atomic_path
+from mgrpo_lightning.records.trajectory import Group, Rollout
 
 RECORDS = Path("docs/credit")
 PER_PLAY = 16

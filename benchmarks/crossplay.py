@@ -20,8 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.trained_team import Adapters, TrainedTeam
-from mgrpo_lightning.atomic import atomic_path
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.persistence.atomic import atomic_path
+from mgrpo_lightning.records.question import Question
 
 RECORDS = Path("docs/crossplay")
 Grid = list[list[float]]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, Sampler, SamplingParams
-from mgrpo_lightning.trajectory import Rollout, Trajectory
+from mgrpo_lightning.records.trajectory import Rollout, Trajectory
 
 
 @dataclass(frozen=True)

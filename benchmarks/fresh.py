@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mgrpo_lightning.allocator import LARGE
+from mgrpo_lightning.process.allocator import LARGE
 
 MIB = 2**20
 

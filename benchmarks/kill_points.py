@@ -17,10 +17,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from mgrpo_lightning.cli import main as mgrpo
+from mgrpo_lightning.commands.command import main as mgrpo
 from mgrpo_lightning.modules.microbatch import MicroBatch
 from mgrpo_lightning.modules.update import Update
-from mgrpo_lightning.open_step import OpenStep
+from mgrpo_lightning.persistence.resume_log import OpenStep
 from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.sampling.turns import Turns
 from mgrpo_lightning.store.disk import Disk

@@ -22,8 +22,8 @@ from typing import Any
 
 from benchmarks.kill_points import EAGER_POINTS, POINTS, STORE_POINTS
 from benchmarks.kill_runs import BY_TIME, EXPECTED, STEPS, Kills, Turn, finished_turns, record, start
-from mgrpo_lightning.journal import read_groups
-from mgrpo_lightning.trajectory import Rollout
+from mgrpo_lightning.records.journal import read_groups
+from mgrpo_lightning.records.trajectory import Rollout
 
 ROLES = ("main", "searcher")
 LONGEST = 600.0

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from mgrpo_lightning.journal import read_groups
-from mgrpo_lightning.open_step import whole_lines
+from mgrpo_lightning.persistence.resume_log import whole_lines
+from mgrpo_lightning.records.journal import read_groups
 
 Turn = tuple[tuple[int, ...], tuple[float, ...]]
 """Ids and log-probabilities."""

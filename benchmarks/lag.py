@@ -25,8 +25,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.runs import fit, read_scalars, recorded, side_by_side
-from mgrpo_lightning.atomic import atomic_path
-from mgrpo_lightning.journal import read_groups, training_files
+from mgrpo_lightning.persistence.atomic import atomic_path
+from mgrpo_lightning.records.journal import read_groups, training_files
 
 TEAM = ("--config", "configs/quickstart.yaml")
 SEARCHER = "--model.init_args.roles.searcher"

@@ -24,14 +24,14 @@ import torch
 
 from benchmarks.fresh import MIB, PeakMemory, report, run
 from benchmarks.setting import SHAPES, write_model
-from mgrpo_lightning.cli import make_cli
-from mgrpo_lightning.data.batch import AlignedBatch, Row
-from mgrpo_lightning.dry_run import planned
+from mgrpo_lightning.commands.dry_run import planned
+from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.sampling.base import SampledTurn, Sampler, SamplingParams
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.trajectory import Key
+from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.trajectory import Key
 
 MODELS = ("22M", "135M")
 QUERIES = (1, 4)

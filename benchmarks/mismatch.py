@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from mgrpo_lightning.cli import make_cli
-from mgrpo_lightning.data.batch import Row
-from mgrpo_lightning.journal import read_groups
+from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.modules.microbatch import collate, split
 from mgrpo_lightning.policy.logprobs import forest_logprobs
+from mgrpo_lightning.records.batch import Row
+from mgrpo_lightning.records.journal import read_groups
 
 NUMERICS = {
     "nf4 + fp32": ("nf4", "float32"),

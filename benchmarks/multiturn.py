@@ -38,7 +38,7 @@ from mgrpo_lightning.policy.sampling.base import Conversation, SamplingParams
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.roles.config import RoleConfig
 
 DType = Literal["float32", "bfloat16"]
 PLAYED = {"2M": (4, 8), "22M": (4, 6), "135M": (4, 6)}

@@ -32,12 +32,12 @@ from typing import Any
 
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
-from mgrpo_lightning.cli import make_cli
+from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_base
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.records.question import Split
 from mgrpo_lightning.tasks import Factbook
-from mgrpo_lightning.tasks.base import Split
 
 TEAM = "configs/quickstart.yaml"
 SINGLE = "configs/arms/single_agent.yaml"

@@ -28,16 +28,16 @@ import torch
 from torch import nn
 
 from benchmarks.setting import ADAPTER, SHAPES, Shape, Step, write_model
-from mgrpo_lightning.data.batch import AlignedBatch, Row
 from mgrpo_lightning.modules.team import TeamModule
-from mgrpo_lightning.policy.onednn import product
+from mgrpo_lightning.policy.cpu.onednn import product
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.base import SamplingParams
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.policy.widths import bytes_per_token
-from mgrpo_lightning.roles import RoleConfig
-from mgrpo_lightning.trajectory import Key
+from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.trajectory import Key
+from mgrpo_lightning.roles.config import RoleConfig
 
 BASES: dict[str, tuple[Literal["nf4", "none"], Literal["float32", "bfloat16"]]] = {
     "fp32": ("none", "float32"),

@@ -15,8 +15,8 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mgrpo_lightning.atomic import atomic_path
-from mgrpo_lightning.checkpointing import checkpoints
+from mgrpo_lightning.persistence.atomic import atomic_path
+from mgrpo_lightning.persistence.checkpoints import checkpoints
 
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 """By run folder: of several that need a run, one does it and the others wait."""

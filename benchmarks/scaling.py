@@ -32,9 +32,9 @@ from mgrpo_lightning.policy.sampling.base import SamplingParams
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.roles import RoleConfig
-from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.roles.config import RoleConfig
 
 ROLE_PROMPT, TASK, TURN, OBSERVATION = 96, 32, 32, 96
 

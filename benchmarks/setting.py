@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from mgrpo_lightning.roles import AdapterConfig
-from tests.tiny import make_tiny_tokenizer
+from mgrpo_lightning.roles.config import AdapterConfig
+from tests.support.tiny import make_tiny_tokenizer
 
 ADAPTER = AdapterConfig(rank=16, alpha=32)
 LEARNING_RATE = 1e-4

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.paired import sign_flip
 from benchmarks.runs import fit
-from mgrpo_lightning.atomic import atomic_path
-from mgrpo_lightning.journal import read_groups, training_files
+from mgrpo_lightning.persistence.atomic import atomic_path
+from mgrpo_lightning.records.journal import read_groups, training_files
 
 TEAM = ("--config", "configs/smollm2_cpu.yaml")
 WARM_START = (*TEAM, "--config", "configs/warm_start.yaml", "--config", "configs/smollm2/warm_start.yaml")

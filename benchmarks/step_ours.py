@@ -23,9 +23,9 @@ from mgrpo_lightning.policy.sampling.base import Conversation, SamplingParams
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.roles import LimitsConfig, OptimizerConfig, RoleConfig
-from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.roles.config import LimitsConfig, OptimizerConfig, RoleConfig
 
 
 class Trainer:

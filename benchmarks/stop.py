@@ -31,7 +31,7 @@ from typing_extensions import override
 
 from benchmarks.kill_runs import FIT, STEPS, record, same
 from mgrpo_lightning.errors import STOPPED
-from mgrpo_lightning.guard import KILL
+from mgrpo_lightning.process.guard import KILL
 from mgrpo_lightning.tasks import Factbook
 from mgrpo_lightning.tools.base import Tool
 

@@ -22,12 +22,12 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+from mgrpo_lightning.commands.store import examine
+from mgrpo_lightning.records.trajectory import Key
 from mgrpo_lightning.store.layout import writer_name
 from mgrpo_lightning.store.record import Closed, Record
-from mgrpo_lightning.store.status import examine
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import CHUNK, StoreWriter
-from mgrpo_lightning.trajectory import Key
 
 BATCH = 0.025
 """Seconds between two publications."""

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.commands.replay import cli_of, kept
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.sampling.base import Sampler
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.replay import cli_of, kept
-from mgrpo_lightning.tasks.base import Question, Task
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group
+from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tools.base import wanted_tools
-from mgrpo_lightning.trajectory import Group
 
 Adapters = Mapping[str, Mapping[str, Tensor]]
 """By role and parameter name."""

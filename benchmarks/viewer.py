@@ -28,8 +28,8 @@ from typing import Any
 import psutil
 from playwright.sync_api import sync_playwright
 
-from mgrpo_lightning.journal import Extra, read_groups, training_files, write_groups
-from mgrpo_lightning.trajectory import Group, Key, Trajectory
+from mgrpo_lightning.records.journal import Extra, read_groups, training_files, write_groups
+from mgrpo_lightning.records.trajectory import Group, Key, Trajectory
 from mgrpo_lightning.viewer.server import Server
 from mgrpo_lightning.viewer.site import Site
 from mgrpo_lightning.viewer.sources import Source

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from mgrpo_lightning.atomic import atomic_folder
+from mgrpo_lightning.persistence.atomic import atomic_folder
 from mgrpo_lightning.ranges import Count, ranged
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from mgrpo_lightning.data.batch import TeamBatch
+from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.modules.figures import log_figures
 from mgrpo_lightning.ranges import Count, Share, Weight, ranged
-from mgrpo_lightning.roles import RewardConfig, RoleConfig
-from mgrpo_lightning.trajectory import Group, Score
+from mgrpo_lightning.records.batch import TeamBatch
+from mgrpo_lightning.records.trajectory import Group, Score
+from mgrpo_lightning.roles.config import RoleConfig
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mgrpo_lightning.atomic import atomic_path
+from mgrpo_lightning.persistence.atomic import atomic_path
 
 
 def draw_curve(

@@ -13,9 +13,9 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks.team_checkpoint import validation_follows
-from mgrpo_lightning.checkpointing import FILENAME
 from mgrpo_lightning.errors import RunStopped
-from mgrpo_lightning.stopping import Stopping
+from mgrpo_lightning.persistence.checkpoints import FILENAME
+from mgrpo_lightning.process.stopping import Stopping
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import STOP
 

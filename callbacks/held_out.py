@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from mgrpo_lightning.trajectory import Group
+from mgrpo_lightning.records.trajectory import Group
 
 
 class HeldOut(Callback):

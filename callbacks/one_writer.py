@@ -9,14 +9,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from mgrpo_lightning.one_run import begin_run, end_run
-from mgrpo_lightning.run_lock import RunLock
+from mgrpo_lightning.persistence.run_lock import RunLock
+from mgrpo_lightning.process.one_run import begin_run, end_run
 
 
 class OneWriter(Callback):
     """One ``fit`` a run folder, and one ``validate`` and one ``test``; rank zero holds the lock for all ranks.
 
-    A process has one run at a time (``one_run.py``).
+    A process has one run at a time (``process/one_run.py``).
 
     It stands before the callbacks that write. ``take`` may be called before Lightning calls anything, by whoever looks
     for a checkpoint first.

@@ -9,10 +9,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.callbacks.held_out import HeldOut
+from mgrpo_lightning.persistence.atomic import atomic_path
+from mgrpo_lightning.records.trajectory import Group
 from mgrpo_lightning.tasks.base import Task
-from mgrpo_lightning.trajectory import Group
 
 
 class Predictions(HeldOut):

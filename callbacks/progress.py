@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks.step_line import step_line, validation_line
-from mgrpo_lightning.trajectory import Group
+from mgrpo_lightning.records.trajectory import Group
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule

@@ -13,12 +13,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 from typing_extensions import override
 
-from mgrpo_lightning.atomic import alone, atomic_path
 from mgrpo_lightning.callbacks.adapter_export import AdapterExport
 from mgrpo_lightning.callbacks.rollout_log import RolloutLog
 from mgrpo_lightning.callbacks.tables import accuracy_table, figures_table
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.run_lock import FOLDER
+from mgrpo_lightning.persistence.atomic import alone, atomic_path
+from mgrpo_lightning.persistence.run_lock import FOLDER
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule

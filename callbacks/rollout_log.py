@@ -11,14 +11,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from mgrpo_lightning.agents.tree import render
 from mgrpo_lightning.callbacks.held_out import HeldOut
-from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.journal import Extra, write_groups
+from mgrpo_lightning.protocol.tree import render
 from mgrpo_lightning.ranges import Count, Number, ranged
-from mgrpo_lightning.ratios import write_ratios
-from mgrpo_lightning.trajectory import Group
+from mgrpo_lightning.records.batch import TeamBatch
+from mgrpo_lightning.records.journal import Extra, write_groups
+from mgrpo_lightning.records.ratios import write_ratios
+from mgrpo_lightning.records.trajectory import Group
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
@@ -37,7 +37,7 @@ class RolloutLog(HeldOut):
     Args:
         dirpath: Folder of the journal; None is ``journal`` in the run folder.
         every_n_steps: Which training steps are written; an update can be recomputed for these only. With each goes
-            what its update made of the tokens (``mgrpo_lightning.ratios``).
+            what its update made of the tokens (``mgrpo_lightning.records.ratios``).
         texts: Rollouts a step or validation run that go to TensorBoard as text, one of each of the first groups.
 
     Raises:

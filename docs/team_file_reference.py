@@ -14,23 +14,16 @@ from typing import Any
 from docstring_parser import parse
 
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
+from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig
+from mgrpo_lightning.commands.run_config import RunConfig
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.data.peers import PeersConfig
 from mgrpo_lightning.data.selection import SelectionConfig
-from mgrpo_lightning.data.validation import ValidationConfig
-from mgrpo_lightning.endpoint import EndpointConfig
 from mgrpo_lightning.modules.team import TeamModule
+from mgrpo_lightning.modules.validation import ValidationConfig
 from mgrpo_lightning.ranges import ranges_of
-from mgrpo_lightning.roles import (
-    AdapterConfig,
-    LimitsConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    RewardConfig,
-    RoleConfig,
-    SamplingConfig,
-)
-from mgrpo_lightning.run_config import RunConfig
+from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, OptimizerConfig, RoleConfig, SamplingConfig
+from mgrpo_lightning.services.endpoint import EndpointConfig
 from mgrpo_lightning.tasks import Factbook, JsonlTask, Judge
 
 BLOCKS: list[tuple[str, type]] = [

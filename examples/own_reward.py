@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing_extensions import override
 
+from mgrpo_lightning.records.trajectory import Trajectory
 from mgrpo_lightning.tasks import Factbook, Question
-from mgrpo_lightning.trajectory import Trajectory
 
 FEW = 40
 """Characters up to which a report is short."""

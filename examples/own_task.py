@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing_extensions import override
 
 from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.records.trajectory import Message, Trajectory
 from mgrpo_lightning.tasks import Question, Script, Split, Task
 from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.tools.base import Tool, function_tool
-from mgrpo_lightning.trajectory import Message, Trajectory
 
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kai", "Lea")
 BOOK = {name: (NAMES[(i + 1) % len(NAMES)], f"{555000 + 37 * i}") for i, name in enumerate(NAMES)}

@@ -3,8 +3,8 @@
     lr: Annotated[float, Range(0, 10, "...")] = 1e-5
 
 ``@ranged`` checks them whenever the class is made. The command line checks the whole config first
-(``config_numbers.py``), and names a number with all that stands around it. What is no number, or infinite, is out of
-every range that does not end at infinity.
+(``commands/config_numbers.py``), and names a number with all that stands around it. What is no number, or infinite, is
+out of every range that does not end at infinity.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def no_leaked_event_loops() -> Iterator[None]:
 @pytest.fixture
 def server() -> Iterator[Any]:
     """An OpenAI-compatible server; see ``chat_server.py``."""
-    from tests.chat_server import Server
+    from tests.support.chat_server import Server
 
     server = Server()
     yield server
@@ -122,7 +122,7 @@ def own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random model, which nobody writes into; see ``tiny.py``."""
-    from tests.tiny import make_tiny_model
+    from tests.support.tiny import make_tiny_model
 
     return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
@@ -136,6 +136,6 @@ def root() -> Path:
 @pytest.fixture(scope="session", params=["tiny", pytest.param("quickstart", marks=pytest.mark.slow)])
 def team(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The teams of runs in processes of their own; see ``teams.py``."""
-    from tests.teams import QUICKSTART, tiny_team
+    from tests.support.teams import QUICKSTART, tiny_team
 
     return QUICKSTART if request.param == "quickstart" else tiny_team(tmp_path_factory.mktemp("team"))

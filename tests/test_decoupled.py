@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mgrpo_lightning.journal import read_groups
-from mgrpo_lightning.open_step import held_out_path
-from mgrpo_lightning.trajectory import Key, Trajectory
-from tests.started import Started
-from tests.teams import QUICKSTART, Team, release
+from mgrpo_lightning.persistence.resume_log import held_out_path
+from mgrpo_lightning.records.journal import read_groups
+from mgrpo_lightning.records.trajectory import Key, Trajectory
+from tests.support.started import Started
+from tests.support.teams import QUICKSTART, Team, release
 
 STEPS = 3
 ROLES = ("main", "searcher")

@@ -9,7 +9,7 @@ import pytest
 
 import mgrpo_lightning
 from mgrpo_lightning import callbacks, tasks
-from tests.started import Started
+from tests.support.started import Started
 
 COMMANDS = {"fit", "validate", "test", "predict", "replay", "doctor", "launch", "store", "view"}
 

@@ -19,19 +19,20 @@ import yaml
 
 import mgrpo_lightning.tasks
 import mgrpo_lightning.tools
-from mgrpo_lightning.cli import BLOCKS, main
-from mgrpo_lightning.composition import composed
-from mgrpo_lightning.config_numbers import refuse_numbers
+from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.config_files import composed
+from mgrpo_lightning.commands.config_numbers import refuse_numbers
+from mgrpo_lightning.commands.fit import BLOCKS
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.journal import read_groups
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.ranges import Range, hints_of, range_in, refuse
+from mgrpo_lightning.records.journal import read_groups
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tools.sets import ToolSet
-from tests.chat_server import Server, said
-from tests.team_file import write_team_file
+from tests.support.chat_server import Server, said
+from tests.support.team_file import write_team_file
 
 VALUES = (math.nan, math.inf, -math.inf, -1, 0, 1e30)
 LIGHTNINGS = ("checkpoint",)

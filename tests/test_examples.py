@@ -19,15 +19,16 @@ import examples
 from examples import trajectories
 from examples.own_reward import BriefReports
 from examples.own_task import BOOK, TelephoneBook
-from mgrpo_lightning.agents.prompts import error_text
 from mgrpo_lightning.agents.scoring import score_groups
-from mgrpo_lightning.cli import make_cli
+from mgrpo_lightning.algorithm.config import RewardConfig
+from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.errors import ToolError
-from mgrpo_lightning.roles import LimitsConfig, RewardConfig, RoleConfig
+from mgrpo_lightning.protocol.prompts import error_text
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Span, Trajectory
+from mgrpo_lightning.roles.config import LimitsConfig, RoleConfig
 from mgrpo_lightning.tasks import Question, Task
 from mgrpo_lightning.tasks.scoring import fold
 from mgrpo_lightning.tools.base import load_tool
-from mgrpo_lightning.trajectory import Call, Group, Key, Rollout, Span, Trajectory
 from tests.agents.fakes import make_team
 from tests.viewer.runs import write_run
 

@@ -14,15 +14,16 @@ import yaml
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from mgrpo_lightning.checkpointing import last_checkpoint
-from mgrpo_lightning.cli import MgrpoCLI, main, make_cli
+from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
+from mgrpo_lightning.commands.replay import replay
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.journal import identity_of_file
+from mgrpo_lightning.persistence.checkpoints import last_checkpoint
 from mgrpo_lightning.policy.identity import OF_A_START, PARTS
 from mgrpo_lightning.policy.loading import load_base
-from mgrpo_lightning.replay import replay
-from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
+from mgrpo_lightning.records.journal import identity_of_file
+from tests.support.team_file import write_team_file
+from tests.support.tiny import make_tiny_model
 
 pytestmark = pytest.mark.usefixtures("own_argv")
 

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mgrpo_lightning.journal import read_groups
-from tests.started import Started
-from tests.teams import Team
+from mgrpo_lightning.records.journal import read_groups
+from tests.support.started import Started
+from tests.support.teams import Team
 from tests.test_decoupled import ROLES, STEPS, assert_same, finish
 
 LAG = ("--model.init_args.roles.searcher.lag=1", "--run.seed=2")

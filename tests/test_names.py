@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from torch import nn
 
-from mgrpo_lightning.agents.prompts import heard, results
-from mgrpo_lightning.cli import main, make_cli
-from mgrpo_lightning.composition import compose
+from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.config_files import compose
+from mgrpo_lightning.commands.fit import make_cli
+from mgrpo_lightning.commands.launch import team_of
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.launch import team_of
 from mgrpo_lightning.names import check_roles, check_tools
 from mgrpo_lightning.policy.loading import load_base
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.roles import AdapterConfig, RoleConfig
-from mgrpo_lightning.trajectory import Call, Message
-from tests.team_file import write_team_file
+from mgrpo_lightning.protocol.prompts import heard, results
+from mgrpo_lightning.records.trajectory import Call, Message
+from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
+from tests.support.team_file import write_team_file
 
 IDS = torch.arange(1, 9)[None]
 

@@ -101,7 +101,7 @@ def run_installed(site: Path, code: str, folder: Path) -> str:
 def run_mgrpo(site: Path, arguments: list[str], folder: Path) -> str:
     """What the installed console script prints."""
     code = f"""
-from mgrpo_lightning.cli import main
+from mgrpo_lightning.commands.command import main
 try:
     main({arguments})
 except SystemExit as end:
@@ -154,7 +154,7 @@ print(importlib.util.find_spec("callbacks"), importlib.util.find_spec("configs")
 def test_the_console_script_answers(site: Path, wheel: Path, tmp_path: Path) -> None:
     with ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        assert "mgrpo = mgrpo_lightning.__main__:main" in archive.read(name).decode()
+        assert "mgrpo = mgrpo_lightning.commands.main:main" in archive.read(name).decode()
     printed = run_mgrpo(site, ["--help"], tmp_path)
     assert all(command in printed for command in ("fit", "validate", "test", "predict"))
 
@@ -167,7 +167,7 @@ def test_an_installed_mgrpo_finds_the_packaged_config(site: Path, tmp_path: Path
 def test_only_the_command_line_knows_the_callbacks(root: Path) -> None:
     """Callbacks depend on the core, never the other way round."""
     for path in tree(root):
-        if path.suffix == ".py" and path.parts[1] not in ("callbacks", "cli.py"):
+        if path.suffix == ".py" and path.parts[1] not in ("callbacks", "commands"):
             for node in ast.walk(ast.parse((root / path).read_text(encoding="utf-8"))):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

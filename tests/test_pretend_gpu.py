@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tests.started import Started
-from tests.teams import tiny_team
+from tests.support.started import Started
+from tests.support.teams import tiny_team
 
 STRICT = """
 import torch
-from tests.pretend_gpu import NAME, PretendGpu, register
+from tests.support.pretend_gpu import NAME, PretendGpu, register
 
 register()
 with PretendGpu():
@@ -46,12 +46,12 @@ def test_it_is_as_strict_as_a_gpu(root: Path) -> None:
 
 def test_a_fit_computes_on_it_from_new_adapters_to_the_last_validation(tmp_path: Path) -> None:
     model = ("quantization=none", "compute_dtype=bfloat16", "gradient_checkpointing=true")
-    data = ("schedule=eager", "cache_gib=0.01", "validation.questions=2", "task=tests.toy.ToyTask")
+    data = ("schedule=eager", "cache_gib=0.01", "validation.questions=2", "task=tests.support.toy.ToyTask")
     options = [*(f"--model.{one}" for one in model), *(f"--data.{one}" for one in data)]
     options += [f"--model.init_args.roles.{role}.objective.kl=0.1" for role in ("main", "searcher")]
     options += ["--trainer.max_steps=2", "--trainer.num_sanity_val_steps=-1", "--data.queries_per_step=1"]
     words = tiny_team(tmp_path).command("fit", tmp_path, "run", *options)
-    Started(words, module="tests.pretend_gpu").finish()
+    Started(words, module="tests.support.pretend_gpu").finish()
     run = tmp_path / "run"
     results = json.loads((run / "results.json").read_text())
     assert results["steps"] == 2

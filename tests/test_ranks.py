@@ -17,13 +17,13 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
+from mgrpo_lightning.commands.replay import differences, replay
 from mgrpo_lightning.data.streams import part_of
+from mgrpo_lightning.distributed.ranks import refuse_apart
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.journal import read_groups, training_files
-from mgrpo_lightning.ranks import refuse_apart
-from mgrpo_lightning.replay import differences, replay
-from tests.started import Started, server
-from tests.teams import Team
+from mgrpo_lightning.records.journal import read_groups, training_files
+from tests.support.started import Started, server
+from tests.support.teams import Team
 from tests.test_decoupled import ROLES, adapter, finish, trajectories
 
 STEPS = 3
@@ -55,7 +55,7 @@ def test_two_ranks_train_what_one_process_makes_of_their_journal(tmp_path: Path,
 
 def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, team: Team) -> None:
     options = ("--trainer.max_steps=500", "--trainer.limit_val_batches=0", *TWO)
-    process = Started(team.command("fit", tmp_path, "run", *options), module="tests.patient")
+    process = Started(team.command("fit", tmp_path, "run", *options), module="tests.support.patient")
     while not (tmp_path / "run" / "checkpoints" / "step=000001.ckpt").exists():
         assert process.poll() is None
         time.sleep(0.05)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mgrpo_lightning.__main__ import main as program
-from mgrpo_lightning.cli import main
+from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.main import main as program
 from mgrpo_lightning.tasks import JsonlTask
 from mgrpo_lightning.tools.base import function_tool
 

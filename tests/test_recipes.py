@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from transformers import Qwen3Config, Qwen3MoeConfig
 
-from mgrpo_lightning.cli import make_cli
-from mgrpo_lightning.dry_run import dry_run
-from tests.tiny import make_tiny_tokenizer
+from mgrpo_lightning.commands.dry_run import dry_run
+from mgrpo_lightning.commands.fit import make_cli
+from tests.support.tiny import make_tiny_tokenizer
 
 
 def qwen3(hidden: int, inner: int, layers: int, heads: int, *, tied: bool = True) -> Qwen3Config:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from mgrpo_lightning.checkpointing import checkpoints
-from mgrpo_lightning.journal import read_groups
-from mgrpo_lightning.open_step import held_out_path, open_path, whole_lines
-from tests.started import Started
-from tests.teams import Team, release
+from mgrpo_lightning.persistence.checkpoints import checkpoints
+from mgrpo_lightning.persistence.resume_log import held_out_path, open_path, whole_lines
+from mgrpo_lightning.records.journal import read_groups
+from tests.support.started import Started
+from tests.support.teams import Team, release
 
 STEPS = 3
 STRAIGHT = ("--trainer.limit_val_batches=0", "--checkpoint.save_top_k=-1")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from mgrpo_lightning.agents.actions import Action, Violation
 from mgrpo_lightning.agents.calls import Delegate, run_calls
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
-from mgrpo_lightning.trajectory import Call, Message, Span, Trajectory
+from mgrpo_lightning.protocol.actions import Action, Violation
+from mgrpo_lightning.records.trajectory import Call, Message, Span, Trajectory
 
 
 class Agent:

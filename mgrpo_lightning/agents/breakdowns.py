@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 
-from mgrpo_lightning.agents.actions import ToolCall
 from mgrpo_lightning.errors import ToolBroken
+from mgrpo_lightning.protocol.actions import ToolCall
 
 log = logging.getLogger(__name__)
 

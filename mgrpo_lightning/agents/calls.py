@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from mgrpo_lightning.agents.actions import ToolCall
-from mgrpo_lightning.agents.arguments import check_arguments
-from mgrpo_lightning.agents.prompts import ROLE_SCHEMA, error_text
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.errors import ToolBroken, ToolError
+from mgrpo_lightning.protocol.actions import ToolCall
+from mgrpo_lightning.protocol.arguments import check_arguments
+from mgrpo_lightning.protocol.prompts import ROLE_SCHEMA, error_text
+from mgrpo_lightning.records.trajectory import Call
 from mgrpo_lightning.tools.apart import Limit
-from mgrpo_lightning.trajectory import Call
 from mgrpo_lightning.unicode import encodable, start_of
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from mgrpo_lightning.agents.agent import Agent
-from mgrpo_lightning.agents.prompts import heard
+from mgrpo_lightning.protocol.prompts import heard
 
 
 async def discuss(join: Sequence[Callable[[Sequence[str]], Agent]]) -> None:

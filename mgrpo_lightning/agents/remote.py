@@ -14,15 +14,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from mgrpo_lightning.agents.prompts import error_text
 from mgrpo_lightning.errors import DataError, ToolError
-from mgrpo_lightning.open_step import OpenStep, key_of
+from mgrpo_lightning.persistence.resume_log import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
-from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.protocol.prompts import error_text
+from mgrpo_lightning.records.trajectory import Key, Trajectory
+from mgrpo_lightning.roles.config import RoleConfig
 from mgrpo_lightning.store.exchange import PAUSES, Exchange
 from mgrpo_lightning.store.layout import BEAT
 from mgrpo_lightning.store.record import Record
-from mgrpo_lightning.trajectory import Key, Trajectory
 from mgrpo_lightning.unicode import encodable
 
 T = TypeVar("T")

@@ -7,21 +7,22 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from mgrpo_lightning.agents.actions import ToolCall
 from mgrpo_lightning.agents.agent import Agent
 from mgrpo_lightning.agents.breakdowns import Breakdowns
 from mgrpo_lightning.agents.calls import Outcome
 from mgrpo_lightning.agents.discussion import discuss
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.agents.texts import EndpointConversation, ScriptedConversation
-from mgrpo_lightning.endpoint import ChatEndpoint
 from mgrpo_lightning.errors import ConfigurationError, ToolBroken, ToolError
-from mgrpo_lightning.open_step import OpenStep, key_of
+from mgrpo_lightning.persistence.resume_log import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
 from mgrpo_lightning.policy.sampling.random import stream_of
+from mgrpo_lightning.protocol.actions import ToolCall
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Key, Message, Rollout, Span, Trajectory
 from mgrpo_lightning.services.client import ServiceFailed
-from mgrpo_lightning.tasks.base import HEAD, Question, Script
-from mgrpo_lightning.trajectory import Key, Message, Rollout, Span, Trajectory
+from mgrpo_lightning.services.endpoint import ChatEndpoint
+from mgrpo_lightning.tasks.base import HEAD, Script
 
 if TYPE_CHECKING:
     from mgrpo_lightning.agents.remote import RemoteCalls

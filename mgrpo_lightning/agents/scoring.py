@@ -25,13 +25,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from mgrpo_lightning.agents.actions import Violation
 from mgrpo_lightning.algorithm.rewards import reward
 from mgrpo_lightning.errors import DataError, ScoringError
-from mgrpo_lightning.roles import RoleConfig
-from mgrpo_lightning.tasks.base import Question, Task
+from mgrpo_lightning.protocol.actions import Violation
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group, Rollout, Score, Trajectory
+from mgrpo_lightning.roles.config import RoleConfig
+from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tasks.scoring import fold
-from mgrpo_lightning.trajectory import Group, Rollout, Score, Trajectory
 
 
 def score_groups(groups: Sequence[Group], task: Task, roles: Mapping[str, RoleConfig]) -> str:

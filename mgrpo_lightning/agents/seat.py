@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mgrpo_lightning.agents.actions import TAG, Dialect
-from mgrpo_lightning.agents.prompts import NOTICE, Signature, signatures, system_prompt
-from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.protocol.actions import TAG, Dialect
+from mgrpo_lightning.protocol.prompts import NOTICE, Signature, signatures, system_prompt
+from mgrpo_lightning.records.trajectory import Message
+from mgrpo_lightning.roles.config import RoleConfig
 from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.trajectory import Message
 
 if TYPE_CHECKING:
     from mgrpo_lightning.policy.chat import Chat

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mgrpo_lightning.agents.actions import Dialect, HermesDialect
 from mgrpo_lightning.agents.breakdowns import Breakdowns
 from mgrpo_lightning.agents.remote import RemoteCalls
 from mgrpo_lightning.agents.rollout import Play, RolloutPlay, Scripts, Stage
 from mgrpo_lightning.agents.seat import Seat
-from mgrpo_lightning.endpoint import ChatEndpoint
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.names import check_tools
-from mgrpo_lightning.open_step import OpenStep
+from mgrpo_lightning.persistence.resume_log import OpenStep
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
 from mgrpo_lightning.policy.sampling.remembering import RememberingSampler
-from mgrpo_lightning.roles import RoleConfig, main_role
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.protocol.actions import Dialect, HermesDialect
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group
+from mgrpo_lightning.roles.config import RoleConfig, main_role
+from mgrpo_lightning.services.endpoint import ChatEndpoint
 from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.trajectory import Group
 
 if TYPE_CHECKING:
     from mgrpo_lightning.policy.chat import Chat

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from mgrpo_lightning.agents.prompts import for_scripts
-from mgrpo_lightning.endpoint import ChatEndpoint, Completion
-from mgrpo_lightning.open_step import OpenStep, key_of
+from mgrpo_lightning.persistence.resume_log import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
+from mgrpo_lightning.protocol.prompts import for_scripts
+from mgrpo_lightning.records.trajectory import Key, Message
+from mgrpo_lightning.services.endpoint import ChatEndpoint, Completion
 from mgrpo_lightning.tasks.base import Script
-from mgrpo_lightning.trajectory import Key, Message
 from mgrpo_lightning.unicode import encodable
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgrpo_lightning.roles import ObjectiveConfig
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 
 LARGEST_LOG_RATIO = 20.0
 """Bound on abs(log rho), far outside of every clip range. Without it ``sequence_product``, as printed in the paper the

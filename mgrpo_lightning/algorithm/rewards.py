@@ -9,7 +9,7 @@ caller and leaves its group before mean and std; it is never scored as wrong.
 
 from __future__ import annotations
 
-from mgrpo_lightning.roles import RewardConfig
+from mgrpo_lightning.algorithm.config import RewardConfig
 
 
 def reward(

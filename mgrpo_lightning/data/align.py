@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.algorithm.credit import assign
-from mgrpo_lightning.data.batch import AlignedBatch, Row
+from mgrpo_lightning.distributed.ranks import over_ranks
 from mgrpo_lightning.policy.sampling.random import stream_of
-from mgrpo_lightning.ranks import over_ranks
-from mgrpo_lightning.roles import ObjectiveConfig
-from mgrpo_lightning.trajectory import Group, Rollout, Trajectory
+from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.trajectory import Group, Rollout, Trajectory
 
 
 def align_role(

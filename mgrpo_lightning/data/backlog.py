@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from mgrpo_lightning.data.batch import AlignedBatch
-from mgrpo_lightning.roles import RoleConfig
-from mgrpo_lightning.trajectory import Group, Key
+from mgrpo_lightning.records.batch import AlignedBatch
+from mgrpo_lightning.records.trajectory import Group, Key
+from mgrpo_lightning.roles.config import RoleConfig
 
 LONGEST = 8
 """Batches that wait in a queue at most; of more the oldest trajectories are dropped."""

@@ -14,10 +14,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from typing_extensions import override
 
+from mgrpo_lightning.agents.team_checks import check_team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.data.align import align_role, of_all_ranks
 from mgrpo_lightning.data.backlog import Backlog
-from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.data.peers import PeersConfig
 from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.questions import QuestionStream
@@ -25,13 +25,14 @@ from mgrpo_lightning.data.recorded import recorded_groups
 from mgrpo_lightning.data.resuming import open_step, played_before, remove_closed_steps, saved_steps
 from mgrpo_lightning.data.selection import SelectionConfig, selected
 from mgrpo_lightning.data.streams import PlayedStream, TrainStream, part_of
-from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.open_step import OpenStep
+from mgrpo_lightning.modules.validation import ValidationConfig
+from mgrpo_lightning.persistence.resume_log import OpenStep
 from mgrpo_lightning.ranges import Count, Range, Seed, ranged
-from mgrpo_lightning.tasks.base import Question, Task
-from mgrpo_lightning.team_checks import check_team
-from mgrpo_lightning.trajectory import Group
+from mgrpo_lightning.records.batch import AlignedBatch, TeamBatch
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group
+from mgrpo_lightning.tasks.base import Task
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule

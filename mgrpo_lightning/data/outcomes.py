@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mgrpo_lightning.agents.actions import Violation
 from mgrpo_lightning.agents.scoring import undecided
+from mgrpo_lightning.protocol.actions import Violation
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score
 from mgrpo_lightning.store.exchange import Exchange
 from mgrpo_lightning.store.record import Closed, Record
-from mgrpo_lightning.trajectory import Group, Key, Rollout, Score
 
 
 def tell_outcomes(exchange: Exchange, groups: Sequence[Group], sent: Mapping[Key, str], *, stage: str) -> None:

@@ -15,12 +15,13 @@ from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.data.peers import PeersConfig, open_exchange
 from mgrpo_lightning.errors import ScoringError
-from mgrpo_lightning.open_step import OpenStep
+from mgrpo_lightning.persistence.resume_log import OpenStep
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.tasks.base import Question, Task
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group
+from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tools.base import wanted_tools
-from mgrpo_lightning.trajectory import Group
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from mgrpo_lightning.policy.sampling.random import stream_of
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.records.question import Question
 
 
 class QuestionStream:

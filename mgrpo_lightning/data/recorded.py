@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.algorithm.rewards import reward
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.journal import read_groups, training_files
-from mgrpo_lightning.roles import RewardConfig, RoleConfig
-from mgrpo_lightning.trajectory import Group, Score
+from mgrpo_lightning.records.journal import read_groups, training_files
+from mgrpo_lightning.records.trajectory import Group, Score
+from mgrpo_lightning.roles.config import RoleConfig
 
 
 def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) -> list[Group]:

@@ -13,10 +13,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
-from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.data.recorded import recorded_groups
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.open_step import (
+from mgrpo_lightning.persistence.checkpoints import checkpoints
+from mgrpo_lightning.persistence.resume_log import (
     FOLDER,
     OpenStep,
     held_out_path,
@@ -25,8 +25,8 @@ from mgrpo_lightning.open_step import (
     remove_closed,
     remove_if_empty,
 )
-from mgrpo_lightning.roles import RoleConfig
-from mgrpo_lightning.trajectory import Group
+from mgrpo_lightning.records.trajectory import Group
+from mgrpo_lightning.roles.config import RoleConfig
 
 if TYPE_CHECKING:
     from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from mgrpo_lightning.agents.scoring import question_scores
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.journal import PREFIXES, read_groups
 from mgrpo_lightning.ranges import Share, ranged
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.records.journal import PREFIXES, read_groups
+from mgrpo_lightning.records.question import Question
 
 
 @ranged("selection")

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.data.resuming import open_held_out
-from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.trajectory import Group
+from mgrpo_lightning.records.batch import TeamBatch
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group
 
 if TYPE_CHECKING:
     from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from mgrpo_lightning.agents.scoring import undecided
+from mgrpo_lightning.distributed.ranks import over_ranks
 from mgrpo_lightning.modules.rates import (
     ANSWER_SCORES,
     AnswerScore,
@@ -20,15 +21,13 @@ from mgrpo_lightning.modules.rates import (
     observe_question,
     play_rates,
 )
-from mgrpo_lightning.ranks import over_ranks
-from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.modules.validation import ValidationConfig
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group
+from mgrpo_lightning.roles.config import RoleConfig
 from mgrpo_lightning.tasks.agreement import Agreement, agreement_figures
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tasks.scoring import token_f1
-from mgrpo_lightning.trajectory import Group
-
-if TYPE_CHECKING:
-    from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 
 
 def judge_figures(agreement: Agreement | None, device: torch.device) -> dict[str, float]:
@@ -82,15 +81,17 @@ class Evaluation(nn.Module):
             agreement.take()  # what training has asked is no part of this
 
     @classmethod
-    def of_run(cls, roles: Mapping[str, RoleConfig], data: AlignedTrajectoryDataModule, *, testing: bool) -> Evaluation:
-        """The evaluation that a run's data module describes.
+    def of_run(
+        cls, roles: Mapping[str, RoleConfig], task: Task, config: ValidationConfig, *, testing: bool
+    ) -> Evaluation:
+        """The evaluation that a run's config describes.
 
         Args:
             roles: The team.
-            data: What is asked, and how often.
+            task: Whose questions are asked.
+            config: Which of them, and how often.
             testing: Whether the split is ``test`` whatever it says.
         """
-        task, config = data.task, data.validation
         questions = task.questions("test" if testing else config.split)
         return cls(roles, questions, by=task.table_by, repeats=config.repeats, agreement=task.agreement, f1=task.f1)
 

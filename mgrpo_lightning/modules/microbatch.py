@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgrpo_lightning.data.batch import Row
 from mgrpo_lightning.policy.forest import LAID_OUT, Forest, ForestBuilder
+from mgrpo_lightning.records.batch import Row
 
 
 @dataclass(frozen=True)

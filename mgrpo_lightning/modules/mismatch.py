@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgrpo_lightning.data.batch import Row
-from mgrpo_lightning.trajectory import Key
+from mgrpo_lightning.records.batch import Row
+from mgrpo_lightning.records.trajectory import Key
 
 LARGEST_MEAN = {torch.float32: 1e-3, torch.bfloat16: 0.06}
 """Mean abs log rho of a role in one step that numerics explain, by the type that the base computes in."""

@@ -10,16 +10,16 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from mgrpo_lightning.data.batch import AlignedBatch
+from mgrpo_lightning.distributed.ranks import add_up_gradients
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.modules.mismatch import LARGEST, LARGEST_MEAN, worst_place
 from mgrpo_lightning.modules.schedule import learning_rate
 from mgrpo_lightning.modules.update import Update
 from mgrpo_lightning.policy.finite import first_nonfinite
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.ranks import add_up_gradients
-from mgrpo_lightning.roles import RoleConfig
-from mgrpo_lightning.trajectory import Key
+from mgrpo_lightning.records.batch import AlignedBatch
+from mgrpo_lightning.records.trajectory import Key
+from mgrpo_lightning.roles.config import RoleConfig
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mgrpo_lightning.roles import OptimizerConfig
+from mgrpo_lightning.roles.config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, updates: int, max_updates: int) -> float:

@@ -11,8 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from typing_extensions import override
 
-from mgrpo_lightning.agents.tree import render
-from mgrpo_lightning.data.batch import AlignedBatch, TeamBatch
+from mgrpo_lightning.distributed.ranks import over_ranks, refuse_apart
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation, judge_figures
 from mgrpo_lightning.modules.figures import log_figures
@@ -24,11 +23,12 @@ from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.identity import known_parts
 from mgrpo_lightning.policy.loading import Base, load_base, load_tokenizer
 from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.protocol.tree import render
 from mgrpo_lightning.ranges import Count, Seed, ranged
-from mgrpo_lightning.ranks import over_ranks, refuse_apart
-from mgrpo_lightning.roles import RoleConfig, longest_row, main_role, rewarded
-from mgrpo_lightning.sharing import adapter_owners, refuse_split_adapters
-from mgrpo_lightning.trajectory import Group
+from mgrpo_lightning.records.batch import AlignedBatch, TeamBatch
+from mgrpo_lightning.records.trajectory import Group
+from mgrpo_lightning.roles.config import RoleConfig, longest_row, main_role, rewarded
+from mgrpo_lightning.roles.sharing import adapter_owners, refuse_split_adapters
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -242,7 +242,8 @@ class TeamModule(LightningModule):
     @override
     def on_validation_epoch_start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._evaluation = Evaluation.of_run(self.roles, data, testing=self.trainer.testing).to(self.device)
+        evaluation = Evaluation.of_run(self.roles, data.task, data.validation, testing=self.trainer.testing)
+        self._evaluation = evaluation.to(self.device)
 
     @override
     def validation_step(self, batch: list[Group], batch_idx: int) -> None:

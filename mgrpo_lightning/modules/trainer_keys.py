@@ -1,7 +1,7 @@
 """Keys of Lightning's Trainer that cannot hold for a team: each is refused by name, with what to use instead.
 
-A step is one batch, one epoch is the whole run, and each role has its own clip. ``tests/test_trainer_keys.py`` has a
-line for every other key: which test shows that it works.
+A step is one batch, one epoch is the whole run, and each role has its own clip. For every other
+key, ``tests/modules/test_trainer_keys.py`` names the test that shows that it works.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from mgrpo_lightning.distributed.strategy import NAME, TeamStrategy
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.strategies.team import NAME, TeamStrategy
 
 
 @dataclass(frozen=True)

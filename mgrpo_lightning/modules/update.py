@@ -9,15 +9,15 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.algorithm.objective import LossOutput, surrogate_loss
-from mgrpo_lightning.data.batch import AlignedBatch, Row
+from mgrpo_lightning.distributed.ranks import over_ranks
 from mgrpo_lightning.modules.microbatch import MicroBatch, collate, split
 from mgrpo_lightning.policy.logprobs import forest_logprobs
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.recompute import recomputed_layers
-from mgrpo_lightning.ranks import over_ranks
-from mgrpo_lightning.roles import ObjectiveConfig
-from mgrpo_lightning.trajectory import Key
+from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.trajectory import Key
 
 
 class Update:

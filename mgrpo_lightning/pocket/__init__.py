@@ -1,1 +1,1 @@
-"""The embedded model: weights, tokenizer and the command that builds them from nothing but the world."""
+"""The embedded model: weights, tokenizer, adapters and their card; ``benchmarks.pocket`` builds them."""

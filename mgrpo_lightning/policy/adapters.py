@@ -29,7 +29,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.policy.sampling.random import stream_of
-from mgrpo_lightning.roles import AdapterConfig
+from mgrpo_lightning.roles.config import AdapterConfig
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 _PEFT_PREFIX = "base_model.model."

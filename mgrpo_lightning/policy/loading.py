@@ -22,9 +22,8 @@ from transformers import (
 )
 
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
-from mgrpo_lightning.one_run import making_a_model
 from mgrpo_lightning.policy.adapters import AdapterBank
-from mgrpo_lightning.policy.dense import DenseCopy
+from mgrpo_lightning.policy.cpu.dense import DenseCopy
 from mgrpo_lightning.policy.foreign import refuse_code, refuse_pickles
 from mgrpo_lightning.policy.forest_attention import attend_by_forest
 from mgrpo_lightning.policy.head import check_head
@@ -33,6 +32,7 @@ from mgrpo_lightning.policy.quantised import refuse_unquantised
 from mgrpo_lightning.policy.source import folder_of, source_of
 from mgrpo_lightning.policy.supported import num_positions, refuse_unsupported
 from mgrpo_lightning.policy.weights import weights_digest
+from mgrpo_lightning.process.one_run import making_a_model
 
 Quantization = Literal["nf4", "none"]
 

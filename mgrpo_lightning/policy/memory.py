@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from mgrpo_lightning.policy.cpu.onednn import multiplies
 from mgrpo_lightning.policy.forest import LAID_OUT
 from mgrpo_lightning.policy.loading import Quantization, clear_load_error, load_config
 from mgrpo_lightning.policy.logprobs import LOGITS
-from mgrpo_lightning.policy.onednn import multiplies
 from mgrpo_lightning.policy.sampling.transformers import PREFILL_TOKENS
 from mgrpo_lightning.policy.supported import empty_model
 from mgrpo_lightning.policy.widths import Widths, widths
-from mgrpo_lightning.roles import AdapterConfig, RoleConfig
+from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
 
 BLOCK = 64
 """Weights that share a quantisation scale; double quantisation stores it in one byte, and a float32 for 256 of them."""
@@ -36,7 +36,7 @@ class MemoryPlan:
     base: int
     """Frozen weights, 4-bit ones with their scales."""
     dense_copy: int
-    """What ``dense_copy`` keeps besides; without a GPU, with the packed weights of a CPU (``policy/onednn.py``)."""
+    """What ``dense_copy`` keeps besides; without a GPU, with the packed weights of a CPU (``policy/cpu/onednn.py``)."""
     adapters: int
     """LoRA matrices in float32, frozen roles' too, and their copies where the base computes in another type."""
     optimizer: int

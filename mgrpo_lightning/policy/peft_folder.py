@@ -20,7 +20,7 @@ from torch import Tensor
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.policy.adapters import _PEFT_PREFIX, WEIGHTS_NAME
 from mgrpo_lightning.policy.finite import refuse_nonfinite
-from mgrpo_lightning.roles import AdapterConfig
+from mgrpo_lightning.roles.config import AdapterConfig
 
 DESCRIPTION_NAME = "adapter_config.json"
 HARMLESS = {

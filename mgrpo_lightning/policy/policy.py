@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.adapters import initial_state
 from mgrpo_lightning.policy.chat import Chat
@@ -25,7 +26,7 @@ from mgrpo_lightning.policy.identity import (
 )
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.peft_folder import read_peft_folder
-from mgrpo_lightning.roles import ObjectiveConfig, OptimizerConfig, RewardConfig, RoleConfig
+from mgrpo_lightning.roles.config import OptimizerConfig, RoleConfig
 
 
 class Policy:

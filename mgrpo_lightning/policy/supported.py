@@ -20,8 +20,8 @@ from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.one_run import making_a_model
-from mgrpo_lightning.roles import LimitsConfig
+from mgrpo_lightning.process.one_run import making_a_model
+from mgrpo_lightning.roles.config import LimitsConfig
 
 TAKE = "take a decoder with full attention, such as a Llama, Qwen2.5, Qwen3, Mistral, OLMo or SmolLM3."
 _WINDOW = re.compile(r"(.*_)?window(_size|_len)?|attention_chunk_size|local_attention")

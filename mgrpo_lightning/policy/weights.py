@@ -13,8 +13,8 @@ from pathlib import Path
 
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from mgrpo_lightning.atomic import atomic_path
 from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.persistence.atomic import atomic_path
 
 SMALL = 2**20
 """Bytes up to which a file is simply read again."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.shared_settings import differences
+from mgrpo_lightning.records.trajectory import Key
 from mgrpo_lightning.store.record import Record
-from mgrpo_lightning.trajectory import Key
+from mgrpo_lightning.store.shared_settings import differences
 
 NOWHERE = Key(-1, -1, -1, -1)
 """Key of a record that is about a member, but for its rank, which stands as the query."""

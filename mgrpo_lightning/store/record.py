@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 
-from mgrpo_lightning.trajectory import Key
+from mgrpo_lightning.records.trajectory import Key
 
 Stream = Literal["members", "delegations", "returns", "outcomes", "frontiers"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)

@@ -14,8 +14,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 
-from mgrpo_lightning.atomic import unwritten
 from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.persistence.atomic import unwritten
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import Alive, incarnation_folder, incarnations, open_folder, read_alive, writer_name
 from mgrpo_lightning.store.record import Record

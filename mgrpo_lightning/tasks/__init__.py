@@ -1,6 +1,7 @@
 """Questions with answers, the tools of their world, and how answers are scored."""
 
-from mgrpo_lightning.tasks.base import Evidence, Question, Script, Split, Task
+from mgrpo_lightning.records.question import Evidence, Question, Split
+from mgrpo_lightning.tasks.base import Script, Task
 from mgrpo_lightning.tasks.factbook.task import Factbook
 from mgrpo_lightning.tasks.jsonl import JsonlTask
 from mgrpo_lightning.tasks.judge import Judge

@@ -1,72 +1,22 @@
-"""Question and Task: what a team is asked, the world it works in, and how its answers and reports are scored."""
+"""Task: the questions of a team, the world it works in, and how its answers and reports are scored."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.records.question import Question, Split
 from mgrpo_lightning.tasks.scoring import token_f1
 
 if TYPE_CHECKING:
+    from mgrpo_lightning.records.trajectory import Message, Rollout, Trajectory
     from mgrpo_lightning.tasks.agreement import Agreement
     from mgrpo_lightning.tools.base import Tool
-    from mgrpo_lightning.trajectory import Message, Rollout, Trajectory
 
 HEAD = "main"
 """What a script is told for the role of whoever was asked the question."""
-
-Split = Literal["train", "validation", "test"]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One hop of a question's gold path: where the fact stands and what it says."""
-
-    url: str
-    section: str
-    value: str
-    subject: str = ""
-    relation: str = ""
-
-
-UNKNOWN = "?"
-"""The gold answer where only the authors, or their leaderboard, know it; GAIA's test split has it in its rows."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question with one right answer."""
-
-    id: str
-    text: str
-    answers: tuple[str, ...]
-    """Accepted answers; the first one is canonical."""
-    level: str = ""
-    """What tables are split by, for instance the number of hops."""
-    evidence: tuple[Evidence, ...] = ()
-    metadata: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        # A text alone would be taken for the list of its letters, each of them a right answer.
-        answers: object = self.answers
-        if isinstance(answers, str):
-            raise DataError(
-                f"question {self.id!r} has the answers {answers!r}.", hint='give a tuple, such as ("Paris",).'
-            )
-
-    @property
-    def sealed(self) -> bool:
-        """Whether its text must not leave the machine (metadata ``sealed``): the run's journal has it, and no log."""
-        return "sealed" in self.metadata
-
-    @property
-    def known(self) -> bool:
-        """Whether anybody here knows what is right."""
-        return self.answers != (UNKNOWN,)
 
 
 class Script(Protocol):
@@ -77,7 +27,7 @@ class Script(Protocol):
 
         Args:
             messages: So far, without the notice before a last turn: where only an answer is legal, the last one is a
-                ``mgrpo_lightning.agents.prompts.LastMessage``.
+                ``mgrpo_lightning.protocol.prompts.LastMessage``.
         """
         ...
 

@@ -18,11 +18,11 @@ from typing import Any
 from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.tasks.base import Question, Split
+from mgrpo_lightning.records.question import Question, Split
+from mgrpo_lightning.records.trajectory import Trajectory
 from mgrpo_lightning.tasks.judge import Judge, judged_report
 from mgrpo_lightning.tasks.judged import JudgedTask
 from mgrpo_lightning.tools.sets import ToolSet
-from mgrpo_lightning.trajectory import Trajectory
 from mgrpo_lightning.unicode import encodable, visible
 
 LAYOUT = 'write {"question": "...", "answer": "..."} on every line.'

@@ -9,14 +9,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
 
-from mgrpo_lightning.atomic import cache_path
-from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig
 from mgrpo_lightning.errors import ScoringError
+from mgrpo_lightning.persistence.atomic import cache_path
 from mgrpo_lightning.ranges import Count, Range, Seconds, Share, ranged
+from mgrpo_lightning.records.trajectory import Trajectory
 from mgrpo_lightning.services.client import ServiceFailed
+from mgrpo_lightning.services.endpoint import ChatEndpoint, EndpointConfig
 from mgrpo_lightning.tasks.agreement import Agreement
 from mgrpo_lightning.tasks.verdict import PROMPT_VERSION, read_rubric, read_verdict, rubric_prompt, verdict_prompt
-from mgrpo_lightning.trajectory import Trajectory
 from mgrpo_lightning.unicode import visible
 
 

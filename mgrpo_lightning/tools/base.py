@@ -16,7 +16,7 @@ from mgrpo_lightning.tools.apart import Apart
 from mgrpo_lightning.tools.parameters import SUPPORTED, Misfit, schema_of, value_of
 
 if TYPE_CHECKING:
-    from mgrpo_lightning.roles import RoleConfig
+    from mgrpo_lightning.roles.config import RoleConfig
 
 
 class Tool(Protocol):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.services.client import ServiceFailed
+from mgrpo_lightning.services.endpoint import ChatEndpoint, EndpointConfig
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.tools.sets import ToolSet
 

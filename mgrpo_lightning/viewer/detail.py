@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.journal import read_groups
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.records.journal import read_groups
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Score, Span, Trajectory
 from mgrpo_lightning.tasks.scoring import exact_match
-from mgrpo_lightning.trajectory import Call, Group, Key, Rollout, Score, Span, Trajectory
 from mgrpo_lightning.viewer.rows import Damaged, Row
 from mgrpo_lightning.viewer.sources import COMPONENTS
 from mgrpo_lightning.viewer.tokens import Decoder

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from mgrpo_lightning.atomic import atomic_folder
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.persistence.atomic import atomic_folder
 from mgrpo_lightning.viewer.site import Site, static
 
 MARK = Path("data", "index.js")

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mgrpo_lightning.agents.actions import Violation
+from mgrpo_lightning.protocol.actions import Violation
 from mgrpo_lightning.viewer.rows import Row, rollouts
 from mgrpo_lightning.viewer.sources import COMPONENTS, Play
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.journal import read_columns
+from mgrpo_lightning.records.journal import read_columns
 
 _TEXTS = ("question", "task", "answer")
 _LISTS = {"messages": ("content",), "calls": ("arguments", "result")}

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.ratios import read_ratios, read_steps
-from mgrpo_lightning.trajectory import Group, Key
+from mgrpo_lightning.records.ratios import read_ratios, read_steps
+from mgrpo_lightning.records.trajectory import Group, Key
 from mgrpo_lightning.viewer.detail import Decoders, group_data, read_play
 from mgrpo_lightning.viewer.index import Index
 from mgrpo_lightning.viewer.rows import Damaged, Row, read_rows

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.journal import PREFIXES
-from mgrpo_lightning.ratios import FOLDER as RATIOS
+from mgrpo_lightning.records.journal import PREFIXES
+from mgrpo_lightning.records.ratios import FOLDER as RATIOS
 from mgrpo_lightning.store.layout import FOLDER as STORE
 
 _FILE = re.compile(rf"({'|'.join(PREFIXES.values())})-(\d{{6}})(?:-\d{{6}})?\.parquet")

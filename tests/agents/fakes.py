@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.errors import ScoringError
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
-from mgrpo_lightning.roles import LimitsConfig, RewardConfig, RoleConfig
-from mgrpo_lightning.tasks.base import Question, Split, Task
-from mgrpo_lightning.trajectory import Trajectory
+from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall
+from mgrpo_lightning.records.question import Question, Split
+from mgrpo_lightning.records.trajectory import Trajectory
+from mgrpo_lightning.roles.config import LimitsConfig, RoleConfig
+from mgrpo_lightning.tasks.base import Task
 
 T = TypeVar("T")
 START, END, OTHER = 256, 257, 258

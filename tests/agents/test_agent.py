@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall, Violation
-from mgrpo_lightning.agents.prompts import NOTICE
 from mgrpo_lightning.agents.seat import KEPT, KEPT_A_TOKEN
 from mgrpo_lightning.errors import ToolError
-from mgrpo_lightning.roles import LimitsConfig, RoleConfig
+from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall, Violation
+from mgrpo_lightning.protocol.prompts import NOTICE
+from mgrpo_lightning.records.trajectory import Span, Trajectory
+from mgrpo_lightning.roles.config import LimitsConfig, RoleConfig
 from mgrpo_lightning.tools.base import function_tool
-from mgrpo_lightning.trajectory import Span, Trajectory
 from tests.agents.fakes import (
     END,
     OTHER,

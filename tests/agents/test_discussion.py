@@ -7,15 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from mgrpo_lightning.agents.actions import Violation
 from mgrpo_lightning.agents.scoring import score_groups
-from mgrpo_lightning.agents.tree import render
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
+from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig
 from mgrpo_lightning.data.align import align_role
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.rates import observe_play, play_rates
-from mgrpo_lightning.roles import ObjectiveConfig, RewardConfig, RoleConfig, main_role
-from mgrpo_lightning.trajectory import Group, Rollout
+from mgrpo_lightning.protocol.actions import Violation
+from mgrpo_lightning.protocol.tree import render
+from mgrpo_lightning.records.trajectory import Group, Rollout
+from mgrpo_lightning.roles.config import RoleConfig, main_role
 from tests.agents.fakes import FakeTask, FakeTool, Speak, answer, call, echo, limits, make_team, question
 
 REWARD = RewardConfig(format=0.1, correct=0.9)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from mgrpo_lightning.agents.scoring import question_scores
-from mgrpo_lightning.data.validation import ValidationConfig
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation
-from mgrpo_lightning.tasks.base import UNKNOWN, Question
-from mgrpo_lightning.trajectory import Call, Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.modules.validation import ValidationConfig
+from mgrpo_lightning.records.question import UNKNOWN, Question
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Score, Span, Trajectory
 from tests.callbacks.fakes import ROLES
 
 QUESTION = Question("q", "Which?", ("right",), level="easy")

@@ -6,18 +6,18 @@ from typing import Any, cast
 import pytest
 import torch
 
-from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
-from mgrpo_lightning.agents.prompts import NOTICE
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_base
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.trajectory import Rollout
+from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall
+from mgrpo_lightning.protocol.prompts import NOTICE
+from mgrpo_lightning.records.trajectory import Rollout
 from tests.agents.fakes import FakeTool, Speak, answer, call, duo, echo, limits, question
 from tests.agents.test_team import scripts
-from tests.tiny import make_tiny_model, make_tiny_tokenizer
+from tests.support.tiny import make_tiny_model, make_tiny_tokenizer
 
 
 def scripted(speakers: dict[str, Speak], **budget: int) -> Rollout:

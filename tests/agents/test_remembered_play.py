@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo_lightning.open_step import OpenStep, whole_lines
-from mgrpo_lightning.trajectory import Group
+from mgrpo_lightning.persistence.resume_log import OpenStep, whole_lines
+from mgrpo_lightning.records.trajectory import Group
 from tests.agents.fakes import FakeTool, answer, call, duo, limits, make_team, question
 
 ROLLOUTS = 6

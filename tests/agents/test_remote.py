@@ -14,20 +14,20 @@ from typing import Any, cast
 
 import pytest
 
-from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.agents.scoring import score_groups, undecided
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.errors import DataError, MgrpoError
-from mgrpo_lightning.open_step import OpenStep
+from mgrpo_lightning.persistence.resume_log import OpenStep
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
-from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall
+from mgrpo_lightning.records.trajectory import Group, Key, Score
+from mgrpo_lightning.roles.config import RoleConfig
 from mgrpo_lightning.store.exchange import Exchange, PeerLost
 from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import StoreWriter
 from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.trajectory import Group, Key, Score
 from tests.agents.fakes import FakeChat, FakeTask, FakeTool, answer, call, duo, question
 from tests.agents.test_rounds import FakeEngine
 

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn
 from mgrpo_lightning.policy.sampling.conversation import Request, SlotConversation, Tokens
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall
+from mgrpo_lightning.records.trajectory import Rollout
 from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.trajectory import Rollout
 from tests.agents.fakes import END, START, FakeChat, FakeTool, answer, call, duo, question
 
 Speak = Callable[[str, int], str]

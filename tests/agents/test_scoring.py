@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from mgrpo_lightning.agents.actions import Violation
 from mgrpo_lightning.agents.scoring import question_scores, score_groups, undecided
+from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.errors import DataError, ScoringError
-from mgrpo_lightning.roles import RewardConfig, RoleConfig
-from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.protocol.actions import Violation
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.roles.config import RoleConfig
 from tests.agents.fakes import FakeTask, duo, question
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall, Violation
 from mgrpo_lightning.agents.rollout import Scripts
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.roles import RoleConfig
-from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.trajectory import Message, Rollout
+from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall, Violation
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Message, Rollout
+from mgrpo_lightning.roles.config import RoleConfig
 from tests.agents.fakes import FakeTool, Speak, answer, call, duo, echo, limits, make_team, question
 
 

@@ -12,19 +12,19 @@ import pytest
 
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.texts import EndpointConversation
-from mgrpo_lightning.cli import main
-from mgrpo_lightning.endpoint import ChatEndpoint, EndpointConfig
+from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.journal import read_groups
-from mgrpo_lightning.open_step import OpenStep
+from mgrpo_lightning.persistence.resume_log import OpenStep
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_tokenizer
 from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
-from mgrpo_lightning.roles import RoleConfig
+from mgrpo_lightning.records.journal import read_groups
+from mgrpo_lightning.records.trajectory import Key, Message
+from mgrpo_lightning.roles.config import RoleConfig
 from mgrpo_lightning.services.client import ServiceFailed
-from mgrpo_lightning.trajectory import Key, Message
+from mgrpo_lightning.services.endpoint import ChatEndpoint, EndpointConfig
 from tests.agents.fakes import FakeTask, answer, call, duo, make_team, question
-from tests.chat_server import Server, failed, said
+from tests.support.chat_server import Server, failed, said
 
 MESSAGES = [
     Message("system", "You search."),

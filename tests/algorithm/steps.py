@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.algorithm.objective import LossOutput, surrogate_loss
-from mgrpo_lightning.roles import ObjectiveConfig
 
 Ratio: TypeAlias = Literal["token", "sequence", "sequence_product"]
 Reduction: TypeAlias = Literal["trajectory_mean", "token_mean"]

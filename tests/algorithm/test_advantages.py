@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mgrpo_lightning.algorithm.advantages import Advantages, group_advantages
-from mgrpo_lightning.roles import ObjectiveConfig
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 
 FLOOR = ObjectiveConfig().std_floor
 REWARD = st.floats(0, 1)

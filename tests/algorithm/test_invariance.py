@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.algorithm.objective import surrogate_loss
-from mgrpo_lightning.roles import ObjectiveConfig
 from tests.algorithm.steps import KINDS, RATIOS, REDUCTIONS, Ratio, Reduction, make_step
 
 

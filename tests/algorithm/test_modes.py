@@ -14,8 +14,8 @@ from torch import Tensor
 from mgrpo_lightning.algorithm.advantages import group_advantages
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig, align, fill
 from mgrpo_lightning.algorithm.coefficients import coefficients
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.algorithm.objective import surrogate_loss
-from mgrpo_lightning.roles import ObjectiveConfig
 
 
 def gradient(theta: Tensor, rows: list[int], values: Tensor, shares: Tensor, config: ObjectiveConfig) -> Tensor:

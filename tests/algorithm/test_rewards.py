@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
+from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.algorithm.rewards import reward
-from mgrpo_lightning.roles import RewardConfig
 
 MAIN = RewardConfig(format=0.1, correct=0.9)
 SUB = RewardConfig(format=0.1, correct_main=0.4, expert=0.5)

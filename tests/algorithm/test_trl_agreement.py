@@ -27,8 +27,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.algorithm.objective import surrogate_loss
-from mgrpo_lightning.roles import ObjectiveConfig
 from tests.algorithm.steps import REDUCTIONS
 
 pytest.importorskip("trl", reason="TRL is in the extra `peers`")

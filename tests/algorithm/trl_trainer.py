@@ -13,8 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from mgrpo_lightning.roles import ObjectiveConfig
-from tests.tiny import make_tiny_tokenizer
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
+from tests.support.tiny import make_tiny_tokenizer
 
 Trainer = Any  # GRPOTrainer, of which private methods are called and replaced
 

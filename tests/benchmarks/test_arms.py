@@ -14,11 +14,12 @@ from benchmarks.arms_measures import deepest_drop, for_a_right_answer, p_value, 
 from benchmarks.arms_picture import draw
 from benchmarks.arms_record import record
 from benchmarks.arms_report import accuracy_table, parts_table, stability_table
-from mgrpo_lightning.cli import MgrpoCLI, main, make_cli
-from mgrpo_lightning.sharing import adapter_owners
-from mgrpo_lightning.tasks.base import Evidence, Question
-from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
+from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
+from mgrpo_lightning.records.question import Evidence, Question
+from mgrpo_lightning.roles.sharing import adapter_owners
+from tests.support.team_file import write_team_file
+from tests.support.tiny import make_tiny_model
 
 Parse = Callable[..., MgrpoCLI]
 

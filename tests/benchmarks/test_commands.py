@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from benchmarks import arms
+from tests.support.tiny import make_tiny_model
 from tests.test_docs_commands import commands
-from tests.tiny import make_tiny_model
 
 ROOT = Path(__file__).parents[2]
 SMALL_ARMS = ["--arms", "co_training", "main_only", "--seeds", "0"]
@@ -34,6 +34,7 @@ SHORTENED: dict[str, list[str]] = {
     "benchmarks.memory": ["--models", "2M"],
     "benchmarks.mismatch": [],
     "benchmarks.multiturn": ["--sizes", "2M", "--repeats", "1"],
+    "benchmarks.pocket.build": ["--steps", "2", "--folder", "built"],
     "benchmarks.quickstart": ["--seeds", "0", "1", "2"],
     "benchmarks.roofline": ["--sizes", "2M", "--bases", "fp32", "--rows", "2"],
     "benchmarks.scaling": ["--vary", "K"],

@@ -14,7 +14,7 @@ from benchmarks.credit import Measured, advantages, ceiling, correlation, draw, 
 from benchmarks.forking import Fork, ForkingSampler, turns_of
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
-from mgrpo_lightning.trajectory import Rollout
+from mgrpo_lightning.records.trajectory import Rollout
 from tests.agents.fakes import FakeTask, answer, call, duo, make_team, question
 
 chance = random.Random(0)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from benchmarks.crossplay import draw, gap, grid
 from benchmarks.trained_team import TrainedTeam
-from mgrpo_lightning.cli import main
-from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
+from mgrpo_lightning.commands.command import main
+from tests.support.team_file import write_team_file
+from tests.support.tiny import make_tiny_model
 
 numbers = st.floats(0, 1)
 

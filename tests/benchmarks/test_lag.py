@@ -8,10 +8,10 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from benchmarks import lag
-from mgrpo_lightning.cli import make_cli
-from mgrpo_lightning.journal import write_groups
-from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Trajectory
+from mgrpo_lightning.commands.fit import make_cli
+from mgrpo_lightning.records.journal import write_groups
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Trajectory
 
 
 @pytest.mark.parametrize("arm", lag.ARMS)

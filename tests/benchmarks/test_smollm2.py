@@ -11,16 +11,16 @@ from transformers import LlamaConfig
 
 from benchmarks import smollm2
 from benchmarks.runs import fit
-from mgrpo_lightning.cli import MgrpoCLI, make_cli
-from mgrpo_lightning.dry_run import planned
-from mgrpo_lightning.journal import Extra, write_groups
+from mgrpo_lightning.commands.dry_run import planned
+from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
 from mgrpo_lightning.policy.chat import Chat
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.records.journal import Extra, write_groups
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Span, Trajectory
 from mgrpo_lightning.tasks.factbook.world import load_world
 from mgrpo_lightning.tools.visit import Document
-from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Span, Trajectory
 from mgrpo_lightning.unicode import CUT_MARK
-from tests.tiny import make_tiny_tokenizer
+from tests.support.tiny import make_tiny_tokenizer
 
 SMOLLM2 = LlamaConfig(
     vocab_size=49152,

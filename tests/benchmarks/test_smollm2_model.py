@@ -10,10 +10,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from benchmarks.smollm2_model import convert, reply, take_out
-from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_base
-from tests.tiny_gguf import write_tiny_gguf
+from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall
+from tests.support.tiny_gguf import write_tiny_gguf
 
 
 @pytest.fixture(scope="module")

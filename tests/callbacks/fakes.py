@@ -11,12 +11,13 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mgrpo_lightning.data.batch import AlignedBatch, Row, TeamBatch
+from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.modules.figures import log_figures
 from mgrpo_lightning.policy.identity import Identity
-from mgrpo_lightning.roles import RewardConfig, RoleConfig
-from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.batch import AlignedBatch, Row, TeamBatch
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.roles.config import RoleConfig
 
 ROLES = {
     "main": RoleConfig("pocket", calls=["searcher"], reward=RewardConfig(format=0.1, correct=0.9)),

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.callbacks import CollapseAlarm, CollapseWarning
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.roles import ObjectiveConfig
-from mgrpo_lightning.trajectory import Group, Score
+from mgrpo_lightning.records.trajectory import Group, Score
 from tests.callbacks.fakes import ROLES, make_batch, make_groups
 
 SPREAD = [[0.0, 1.0], [1.0, 0.0]]

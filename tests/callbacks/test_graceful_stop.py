@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks import GracefulStop
-from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.errors import RunStopped
+from mgrpo_lightning.persistence.checkpoints import checkpoints
 from tests.callbacks.fakes import FakeData, FakeTeam, make_trainer
 
 

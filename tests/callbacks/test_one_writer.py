@@ -10,9 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks import OneWriter
-from mgrpo_lightning.checkpointing import checkpoints
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
-from mgrpo_lightning.run_lock import FOLDER, RunLock
+from mgrpo_lightning.persistence.checkpoints import checkpoints
+from mgrpo_lightning.persistence.run_lock import FOLDER, RunLock
 from tests.callbacks.fakes import FakeData, FakeTeam, make_trainer
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from mgrpo_lightning.callbacks.predictions import write_predictions
-from mgrpo_lightning.cli import main
+from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tasks.benchmarks import Gaia, HotpotQA, MuSiQue
 from tests.callbacks.fakes import make_groups
+from tests.support.team_file import write_team_file
+from tests.support.tiny import make_tiny_model
+from tests.support.toy import ToyTask
 from tests.tasks.benchmarks.files import write_rows
 from tests.tasks.benchmarks.test_multihop import HOTPOT, MUSIQUE
-from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
-from tests.toy import ToyTask
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from mgrpo_lightning.callbacks import AdapterExport, CollapseAlarm, Results, RolloutLog, TeamProgress
 from mgrpo_lightning.callbacks.curve import draw_curve
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.journal import read_groups
+from mgrpo_lightning.records.journal import read_groups
 from tests.callbacks.fakes import ROLES, FakeData, FakeTeam, make_record
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mgrpo_lightning.callbacks import RolloutLog
-from mgrpo_lightning.trajectory import Group
+from mgrpo_lightning.records.trajectory import Group
 from tests.callbacks import fakes
 from tests.callbacks.fakes import FakeData, FakeTeam
 

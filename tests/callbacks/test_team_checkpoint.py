@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks import GracefulStop, TeamCheckpoint
-from mgrpo_lightning.checkpointing import checkpoints, last_checkpoint
 from mgrpo_lightning.errors import RunStopped
+from mgrpo_lightning.persistence.checkpoints import checkpoints, last_checkpoint
 from tests.callbacks.fakes import FakeData, FakeTeam, make_trainer
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from mgrpo_lightning.commands.store import examine
+from mgrpo_lightning.records.trajectory import Key
 from mgrpo_lightning.store.record import Record
-from mgrpo_lightning.store.status import examine
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import StoreWriter
-from mgrpo_lightning.trajectory import Key
-from tests.started import Started
-from tests.teams import QUICKSTART
+from tests.support.started import Started
+from tests.support.teams import QUICKSTART
 from tests.test_decoupled import ROLES, assert_same, finish
 
 pytestmark = pytest.mark.skipif(os.environ.get("MGRPO_TEST_GLUSTER") != "1", reason="MGRPO_TEST_GLUSTER is not 1")

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo_lightning.launch import main as launch
+from mgrpo_lightning.commands.launch import main as launch
 from mgrpo_lightning.store.layout import STOP
-from tests.started import Started
-from tests.teams import QUICKSTART, Team, release, tiny_team
+from tests.support.started import Started
+from tests.support.teams import QUICKSTART, Team, release, tiny_team
 from tests.test_decoupled import assert_same
 
 pytestmark = pytest.mark.skipif(os.environ.get("MGRPO_TEST_SLURM") != "1", reason="MGRPO_TEST_SLURM is not 1")

@@ -7,11 +7,11 @@ import copy
 import pytest
 
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.data.align import align_role
-from mgrpo_lightning.data.batch import AlignedBatch
-from mgrpo_lightning.roles import ObjectiveConfig
-from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.batch import AlignedBatch
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Span, Trajectory
 
 
 def trajectory(role: str, key: Key, *, actions: int = 2) -> Trajectory:

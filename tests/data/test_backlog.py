@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pytest
 
 from mgrpo_lightning.data.backlog import LONGEST, Backlog
-from mgrpo_lightning.data.batch import AlignedBatch, Row
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.roles import RoleConfig
-from mgrpo_lightning.tasks.base import Question
-from mgrpo_lightning.trajectory import Group, Key, Rollout, Span, Trajectory
+from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Span, Trajectory
+from mgrpo_lightning.roles.config import RoleConfig
 
 CALLS = (3, 0, 5, 2, 4, 1, 6, 3)
 """Of the searcher, by step; two queries and two rollouts share them."""

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from mgrpo_lightning.cli import main
+from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.errors import ScoringError
-from mgrpo_lightning.tasks.base import Question
-from tests.chat_server import Server, said
-from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
-from tests.toy import ToyTask
+from mgrpo_lightning.records.question import Question
+from tests.support.chat_server import Server, said
+from tests.support.team_file import write_team_file
+from tests.support.tiny import make_tiny_model
+from tests.support.toy import ToyTask
 
 
 class Undecided(ToyTask):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mgrpo_lightning.cli import main
-from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
-from tests.toy import search as plain_search
+from mgrpo_lightning.commands.command import main
+from tests.support.team_file import write_team_file
+from tests.support.tiny import make_tiny_model
+from tests.support.toy import search as plain_search
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_tool_that_changes_the_working_directory_moves_no_run(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tests.toy.search", move_away)
+    monkeypatch.setattr("tests.support.toy.search", move_away)
     move_away.__name__ = "search"
     fit(tmp_path, model)
     run = tmp_path / "runs" / "toy"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgrpo_lightning.data.questions import QuestionStream
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.records.question import Question
 
 
 def questions(count: int) -> list[Question]:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo_lightning.cli import main
+from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.data.selection import SelectionConfig, selected, success_rates
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.journal import read_groups, training_files, write_groups
-from mgrpo_lightning.trajectory import Group, Key, Rollout, Score, Trajectory
-from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
-from tests.toy import ToyTask
+from mgrpo_lightning.records.journal import read_groups, training_files, write_groups
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Trajectory
+from tests.support.team_file import write_team_file
+from tests.support.tiny import make_tiny_model
+from tests.support.toy import ToyTask
 
 QUESTIONS = ToyTask().questions("train")[:6]
 

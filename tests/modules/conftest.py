@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgrpo_lightning.data.batch import AlignedBatch, Row
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.policy.loading import load_base
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.roles import AdapterConfig, ObjectiveConfig, OptimizerConfig, RoleConfig
-from mgrpo_lightning.trajectory import Key
-from tests.tiny import make_tiny_model
+from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.trajectory import Key
+from mgrpo_lightning.roles.config import AdapterConfig, OptimizerConfig, RoleConfig
+from tests.support.tiny import make_tiny_model
 
 MakeRoles = Callable[..., dict[str, RoleModule]]
 

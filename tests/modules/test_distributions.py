@@ -10,15 +10,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mgrpo_lightning.callbacks import Distributions, RolloutLog
-from mgrpo_lightning.cli import main
+from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.modules.team import TeamModule
-from mgrpo_lightning.ratios import read_ratios, read_steps, write_ratios
-from mgrpo_lightning.roles import AdapterConfig, OptimizerConfig, RoleConfig
-from mgrpo_lightning.trajectory import Key
+from mgrpo_lightning.records.ratios import read_ratios, read_steps, write_ratios
+from mgrpo_lightning.records.trajectory import Key
+from mgrpo_lightning.roles.config import AdapterConfig, OptimizerConfig, RoleConfig
 from tests.modules.conftest import MakeRoles, random_batch
 from tests.modules.test_team import Prepared, plain_trainer
-from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
+from tests.support.team_file import write_team_file
+from tests.support.tiny import make_tiny_model
 
 
 class OnlyRatios(RolloutLog):

@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks import Results, TeamProgress
-from mgrpo_lightning.data.batch import TeamBatch
 from mgrpo_lightning.modules.figures import log_figures
+from mgrpo_lightning.records.batch import TeamBatch
 from tests.callbacks.fakes import FakeData, FakeTeam
 
 

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgrpo_lightning.data.batch import Row
 from mgrpo_lightning.modules.microbatch import collate, split
 from mgrpo_lightning.policy.forest import LAID_OUT
-from mgrpo_lightning.trajectory import Key
+from mgrpo_lightning.records.batch import Row
+from mgrpo_lightning.records.trajectory import Key
 
 
 def row(index: int, length: int, *, temperature: float = 1.0) -> Row:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from mgrpo_lightning.data.batch import AlignedBatch
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.modules.mismatch import Place, worst_place
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.logprobs import action_logprobs
-from mgrpo_lightning.roles import AdapterConfig, RoleConfig
+from mgrpo_lightning.records.batch import AlignedBatch
+from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
 from tests.modules.conftest import MakeRoles, random_batch
 from tests.modules.test_team import Prepared, equal, plain_trainer, snapshot
 

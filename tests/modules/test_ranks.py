@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
-from mgrpo_lightning.data.batch import AlignedBatch
 from mgrpo_lightning.modules.role import RoleModule
+from mgrpo_lightning.records.batch import AlignedBatch
 from tests.modules.conftest import MakeRoles, build_roles, gradients, random_batch
-from tests.started import server
+from tests.support.started import server
 
 SPLITS = {"even": [0, 2, 4, 6], "uneven": [3], "one rank has nothing": [], "all zero on one": [1, 4]}
 """Rows of the first rank; the second has the others. Rows 1 and 4 have no advantage."""

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
 from mgrpo_lightning.modules.rates import Rates
-from tests.started import server
+from tests.support.started import server
 
 NAMES = {
     0: ["main/reward", "calls", "searcher/reward", "failed"],

@@ -3,7 +3,7 @@
 import pytest
 
 from mgrpo_lightning.modules.schedule import learning_rate
-from mgrpo_lightning.roles import OptimizerConfig
+from mgrpo_lightning.roles.config import OptimizerConfig
 
 
 @pytest.mark.parametrize(

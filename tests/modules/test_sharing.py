@@ -11,14 +11,15 @@ import pytest
 import torch
 import yaml
 
-from mgrpo_lightning.cli import main, make_cli
+from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.roles import AdapterConfig, OptimizerConfig, RoleConfig
-from mgrpo_lightning.sharing import adapter_owners, refuse_split_adapters
+from mgrpo_lightning.roles.config import AdapterConfig, OptimizerConfig, RoleConfig
+from mgrpo_lightning.roles.sharing import adapter_owners, refuse_split_adapters
 from tests.modules.conftest import MakeRoles, gradients, random_batch
-from tests.team_file import write_team_file
+from tests.support.team_file import write_team_file
 
 MAIN = RoleConfig("base", calls=["searcher", "reader"])
 SEARCHER = RoleConfig("base", adapter=AdapterConfig(shared_with="main"))

@@ -12,16 +12,16 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from typing_extensions import override
 
-from mgrpo_lightning.data.batch import AlignedBatch, Row, TeamBatch
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, OptimizerConfig, RoleConfig
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.records.batch import AlignedBatch, Row, TeamBatch
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, OptimizerConfig, RoleConfig
 from tests.modules.conftest import random_batch
-from tests.toy import ToyTask
+from tests.support.toy import ToyTask
 
 State = dict[str, dict[str, Any]]
 

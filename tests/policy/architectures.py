@@ -23,8 +23,8 @@ from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.base import Conversation, SamplingParams
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, RoleConfig
-from tests.tiny import make_tiny_tokenizer
+from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, RoleConfig
+from tests.support.tiny import make_tiny_tokenizer
 
 ARCHITECTURES: dict[str, str] = {kind: str(name) for kind, name in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items())}
 """Class of the causal LM by ``model_type``."""

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from mgrpo_lightning.policy.loading import Base, Quantization, load_base
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, RoleConfig
-from tests.tiny import make_tiny_model, make_tiny_tokenizer
+from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, RoleConfig
+from tests.support.tiny import make_tiny_model, make_tiny_tokenizer
 
 
 @pytest.fixture(scope="session")

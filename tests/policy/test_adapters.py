@@ -18,7 +18,7 @@ from mgrpo_lightning.policy.adapters import _Matrix
 from mgrpo_lightning.policy.loading import Base, load_base
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.roles import AdapterConfig, RoleConfig
+from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
 
 MakePolicy = Callable[..., Policy]
 MakeBase = Callable[..., Base]

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.chat import Chat
-from tests.tiny import SPECIALS, TAGS, make_tiny_tokenizer
+from tests.support.tiny import SPECIALS, TAGS, make_tiny_tokenizer
 
 TOKENIZER = make_tiny_tokenizer()
 CHAT = Chat(TOKENIZER)

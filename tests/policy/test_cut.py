@@ -10,7 +10,7 @@ from mgrpo_lightning.policy import chat as module
 from mgrpo_lightning.policy.chat import CHARACTERS, CHARACTERS_A_TOKEN, Chat, _at_border
 from mgrpo_lightning.policy.loading import load_tokenizer
 from mgrpo_lightning.unicode import CUT_MARK
-from tests.tiny import make_tiny_tokenizer
+from tests.support.tiny import make_tiny_tokenizer
 
 CHATS = {"tiny": Chat(make_tiny_tokenizer()), "pocket": Chat(load_tokenizer("pocket"))}
 PIECES = [

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from mgrpo_lightning import doctor
+from mgrpo_lightning.commands import doctor
 from mgrpo_lightning.policy import loading, supported
 from mgrpo_lightning.policy.loading import load_base
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.roles import LimitsConfig, RoleConfig
+from mgrpo_lightning.roles.config import LimitsConfig, RoleConfig
 from tests.policy.architectures import make_tiny, tiny_config
 from tests.policy.sampling.player import MakePolicy
 

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import torch
 
-from mgrpo_lightning.cli import main
+from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.policy.loading import load_base, load_tokenizer
 from mgrpo_lightning.policy.memory import meta_model
-from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
+from tests.support.team_file import write_team_file
+from tests.support.tiny import make_tiny_model
 
 ROOT = Path(__file__).parents[2]
 MARKER = "it_ran"

@@ -24,7 +24,7 @@ from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.head import check_head
 from mgrpo_lightning.policy.loading import Base, Quantization, load_base
 from mgrpo_lightning.policy.quantised import unquantised
-from tests.tiny import make_tiny_tokenizer
+from tests.support.tiny import make_tiny_tokenizer
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,

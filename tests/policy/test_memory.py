@@ -11,14 +11,14 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.policy.dense import _DenseLinear
+from mgrpo_lightning.policy.cpu.dense import _DenseLinear
 from mgrpo_lightning.policy.loading import Base, load_base
 from mgrpo_lightning.policy.logprobs import LOGITS, action_logprobs
 from mgrpo_lightning.policy.memory import HOLES, MemoryPlan, adapter_parameters, meta_model, plan
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.slots import SlotCache
-from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, RoleConfig
-from tests.tiny import make_tiny_tokenizer
+from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, RoleConfig
+from tests.support.tiny import make_tiny_tokenizer
 
 
 def planned(

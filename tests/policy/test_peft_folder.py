@@ -19,7 +19,7 @@ from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.policy.loading import Base, load_base
 from mgrpo_lightning.policy.peft_folder import ALLOWED, HARMLESS, read_peft_folder
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.roles import AdapterConfig, RoleConfig
+from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
 
 ADAPTER: dict[str, Any] = {"rank": 4, "alpha": 8}
 COMPARED = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}

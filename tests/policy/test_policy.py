@@ -8,10 +8,11 @@ from typing import Literal
 
 import pytest
 
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.roles import AdapterConfig, ObjectiveConfig, RoleConfig, SamplingConfig
+from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig, SamplingConfig
 
 MakeBase = Callable[..., Base]
 

@@ -15,7 +15,7 @@ from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.recompute import recomputed_layers
-from mgrpo_lightning.roles import AdapterConfig, RoleConfig
+from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
 
 IDS = torch.arange(60).reshape(2, 30) % 17 + 1
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from mgrpo_lightning.cli import main
+from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy import supported
 from mgrpo_lightning.policy.loading import Base, load_base
 from mgrpo_lightning.policy.passes import check_passes, clear_pass_error
 from mgrpo_lightning.policy.supported import num_positions, refuse_unsupported
 from tests.policy.architectures import make_tiny, tiny_config
-from tests.team_file import write_team_file
+from tests.support.team_file import write_team_file
 
 DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 100.0}
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from mgrpo_lightning.cli import main
+from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.supported import empty_model
-from mgrpo_lightning.roles import AdapterConfig
+from mgrpo_lightning.roles.config import AdapterConfig
 from tests.policy.architectures import linear_layers, make_tiny, tiny_config
-from tests.team_file import write_team_file
+from tests.support.team_file import write_team_file
 
 
 @pytest.mark.parametrize("target", ["lm_head", "q_projection", "embed_tokens"])

@@ -15,7 +15,7 @@ from mgrpo_lightning.policy.memory import plan
 from mgrpo_lightning.policy.sampling.slots import SlotCache
 from mgrpo_lightning.policy.supported import empty_model
 from mgrpo_lightning.policy.widths import bytes_per_token, widths
-from mgrpo_lightning.roles import AdapterConfig, LimitsConfig, RoleConfig
+from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, RoleConfig
 from tests.policy.architectures import CONTEXTS, SUITE, linear_layers, tiny_config
 from tests.policy.walk import PAGE, documented
 

@@ -13,10 +13,10 @@ import pytest
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.errors import Interrupted
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
-from mgrpo_lightning.stopping import Stopping, heard
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.process.stopping import Stopping, heard
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Span, Trajectory
 from mgrpo_lightning.tasks.judge import Judge
-from mgrpo_lightning.trajectory import Group, Key, Rollout, Span, Trajectory
 from tests.agents.fakes import FakeTask, duo, question
 from tests.services.test_hostile import ASKERS, Ask, asker
 from tests.tools.web.site import Site

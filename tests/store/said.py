@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mgrpo_lightning.records.trajectory import Key
 from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.tail import Entry
-from mgrpo_lightning.trajectory import Key
 
 
 def call(number: int, text: str = "find it", step: int = 0) -> Record:

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from mgrpo_lightning.errors import ConfigurationError, ScoringError
 from mgrpo_lightning.modules.evaluation import Evaluation
+from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.tasks.agreement import CASES, Agreement, agreement_figures
-from mgrpo_lightning.tasks.base import Question
 from mgrpo_lightning.tasks.jsonl import JsonlTask
 from mgrpo_lightning.tasks.judge import Judge
 from tests.agents.test_question_scores import QUESTION as ANOTHER
 from tests.agents.test_question_scores import group
 from tests.callbacks.fakes import ROLES
-from tests.chat_server import Server, failed, said
+from tests.support.chat_server import Server, failed, said
 
 QUESTION = Question("q", "Which river?", ("Danube",))
 

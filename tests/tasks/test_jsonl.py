@@ -109,13 +109,13 @@ def test_whatever_json_can_write_is_read_back(
 
 def test_tools_are_loaded_by_path_and_offered_by_name(tmp_path: Path) -> None:
     good = write(tmp_path / "good.jsonl", GOOD)
-    task = JsonlTask(good, tools=["tests.toy.search"])
+    task = JsonlTask(good, tools=["tests.support.toy.search"])
     assert list(task.tools()) == ["search"]
     assert asyncio.run(task.tools()["search"](query="0")) == "word 0: alpha"
     with pytest.raises(ConfigurationError, match=r"two tools are called 'search'"):
-        JsonlTask(good, tools=["tests.toy.search", "tests.toy.search"])
-    with pytest.raises(ConfigurationError, match=r"no tool at 'tests.toy.serch'"):
-        JsonlTask(good, tools=["tests.toy.serch"])
+        JsonlTask(good, tools=["tests.support.toy.search", "tests.support.toy.search"])
+    with pytest.raises(ConfigurationError, match=r"no tool at 'tests.support.toy.serch'"):
+        JsonlTask(good, tools=["tests.support.toy.serch"])
 
 
 @pytest.mark.parametrize("answers", ["Paris", ""])

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgrpo_lightning.errors import ConfigurationError, ScoringError
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Call, Key, Trajectory
 from mgrpo_lightning.tasks.jsonl import JsonlTask
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.verdict import LONGEST_ANSWER, read_rubric, read_verdict, rubric_prompt, verdict_prompt
-from mgrpo_lightning.trajectory import Call, Key, Trajectory
-from tests.chat_server import Reply, Server, failed, said
+from tests.support.chat_server import Reply, Server, failed, said
 
 
 def ask(judge: Judge, answers: Sequence[str] = ("the Danube",)) -> list[bool]:

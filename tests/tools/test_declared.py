@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgrpo_lightning.agents.arguments import check_arguments
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.protocol.arguments import check_arguments
 
 pytest.importorskip("jsonschema")
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, NotRequired, Optional, TypedDict, Union
 
 import pytest
 
-from mgrpo_lightning.agents.arguments import check_arguments
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.protocol.arguments import check_arguments
 from mgrpo_lightning.tools.base import function_tool
 
 

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from mgrpo_lightning.endpoint import EndpointConfig
 from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.services.endpoint import EndpointConfig
 from mgrpo_lightning.tools.reason import Reason
-from tests.chat_server import Server, failed, said
+from tests.support.chat_server import Server, failed, said
 
 
 def ask(server: Server, problem: str) -> str:

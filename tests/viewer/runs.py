@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mgrpo_lightning.journal import Extra, write_groups
-from mgrpo_lightning.tasks.base import Evidence, Question
-from mgrpo_lightning.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.journal import Extra, write_groups
+from mgrpo_lightning.records.question import Evidence, Question
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
 
 TEXT = "Which peak?"
 HOP = Evidence("factbook/france", "Geography: Elevation", "Mont Blanc", "France", "highest_point")

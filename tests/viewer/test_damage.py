@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mgrpo_lightning.ratios import write_ratios
-from mgrpo_lightning.trajectory import Key
+from mgrpo_lightning.records.ratios import write_ratios
+from mgrpo_lightning.records.trajectory import Key
 from mgrpo_lightning.viewer.export import export
 from mgrpo_lightning.viewer.site import Site
 from mgrpo_lightning.viewer.sources import Source

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo_lightning.journal import write_groups
+from mgrpo_lightning.records.journal import write_groups
 from mgrpo_lightning.viewer.search import search
 from mgrpo_lightning.viewer.site import Site
 from mgrpo_lightning.viewer.sources import Source

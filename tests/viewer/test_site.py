@@ -11,11 +11,11 @@ import pytest
 import torch
 import yaml
 
+from mgrpo_lightning.commands.view import main
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.journal import write_groups
-from mgrpo_lightning.ratios import write_ratios
-from mgrpo_lightning.trajectory import Key, Score
-from mgrpo_lightning.viewer.command import main
+from mgrpo_lightning.records.journal import write_groups
+from mgrpo_lightning.records.ratios import write_ratios
+from mgrpo_lightning.records.trajectory import Key, Score
 from mgrpo_lightning.viewer.detail import read_play, reasons
 from mgrpo_lightning.viewer.index import FAILED, INVALID, TRUNCATED
 from mgrpo_lightning.viewer.rows import Damaged, Row, read_rows

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from mgrpo_lightning.viewer.tokens import Decoder, decoder_of
-from tests.tiny import make_tiny_tokenizer
+from tests.support.tiny import make_tiny_tokenizer
 
 
 @given(st.text(max_size=40))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 
-from mgrpo_lightning.open_step import OpenStep, key_of
+from mgrpo_lightning.persistence.resume_log import OpenStep, key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, Sampler, SamplingParams
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.tasks.base import Question, Split
+from mgrpo_lightning.records.question import Question, Split
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.judged import JudgedTask
 from mgrpo_lightning.tools.sets import ToolSet

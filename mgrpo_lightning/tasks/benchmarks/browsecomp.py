@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows, text_of
 from mgrpo_lightning.tasks.benchmarks.sealed import unsealed

@@ -8,17 +8,18 @@ from typing import Annotated, Literal
 
 from typing_extensions import override
 
-from mgrpo_lightning.agents.tree import render
 from mgrpo_lightning.errors import ScoringError
+from mgrpo_lightning.protocol.tree import render
 from mgrpo_lightning.ranges import Range, ranged
-from mgrpo_lightning.tasks.base import UNKNOWN, Question, json_lines
+from mgrpo_lightning.records.question import UNKNOWN, Question
+from mgrpo_lightning.records.trajectory import Rollout
+from mgrpo_lightning.tasks.base import json_lines
 from mgrpo_lightning.tasks.benchmarks.attachments import attachment_tool
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark, inside
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows, text_of
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tasks.scoring import gaia_rule
 from mgrpo_lightning.tools.sets import ToolSet
-from mgrpo_lightning.trajectory import Rollout
 
 SOURCE = Source(
     "GAIA",

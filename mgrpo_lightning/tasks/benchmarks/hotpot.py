@@ -9,11 +9,11 @@ from typing import Any
 from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.tasks.base import UNKNOWN, Question, Split
+from mgrpo_lightning.records.question import UNKNOWN, Question, Split
+from mgrpo_lightning.records.trajectory import Rollout
 from mgrpo_lightning.tasks.benchmarks.multihop import Example, Hop, MultiHop
 from mgrpo_lightning.tasks.benchmarks.paragraphs import Paragraph
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, text_of
-from mgrpo_lightning.trajectory import Rollout
 from mgrpo_lightning.unicode import encodable
 
 SOURCE = Source(

@@ -12,12 +12,13 @@ from typing import ClassVar
 from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError, ScoringError
-from mgrpo_lightning.tasks.base import Evidence, Question, Split, Task
+from mgrpo_lightning.records.question import Evidence, Question, Split
+from mgrpo_lightning.records.trajectory import Trajectory
+from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tasks.benchmarks.paragraphs import SECTION, Paragraph, ParagraphWorld
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows
 from mgrpo_lightning.tasks.scoring import hotpot_normalise
 from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.trajectory import Trajectory
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing_extensions import override
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.tasks.base import UNKNOWN, Question, Split, json_lines
+from mgrpo_lightning.records.question import UNKNOWN, Question, Split
+from mgrpo_lightning.records.trajectory import Rollout
+from mgrpo_lightning.tasks.base import json_lines
 from mgrpo_lightning.tasks.benchmarks.multihop import Example, Hop, MultiHop
 from mgrpo_lightning.tasks.benchmarks.paragraphs import Paragraph
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, text_of
 from mgrpo_lightning.tasks.scoring import squad_f1
-from mgrpo_lightning.trajectory import Rollout
 
 SOURCE = Source("MuSiQue", "StonyBrookNLP/musique on GitHub", "CC BY 4.0", [["id"], ["question"], ["paragraphs"]])
 PATTERNS: Mapping[Split, Sequence[str]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows, text_of
 from mgrpo_lightning.tasks.judge import Judge

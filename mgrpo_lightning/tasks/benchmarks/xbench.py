@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark
 from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows, text_of
 from mgrpo_lightning.tasks.benchmarks.sealed import unsealed

@@ -18,16 +18,17 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 
 from typing_extensions import override
 
-from mgrpo_lightning.agents.actions import Action, HermesDialect, ToolCall
-from mgrpo_lightning.agents.prompts import LastMessage, results
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.tasks.base import HEAD, Question, Script
+from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall
+from mgrpo_lightning.protocol.prompts import LastMessage, results
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Message
+from mgrpo_lightning.tasks.base import HEAD, Script
 from mgrpo_lightning.tasks.factbook.comparing import comparison_subtask, parse_comparison
 from mgrpo_lightning.tasks.factbook.extract import number
 from mgrpo_lightning.tasks.factbook.paths import COMPARISON
 from mgrpo_lightning.tasks.factbook.reading import NOT_FOUND, Finding, Hit, parse_hits, read_fact, read_first_line
 from mgrpo_lightning.tasks.factbook.relations import Lookup, lookup, parse_subtask
-from mgrpo_lightning.trajectory import Message
 
 MISTAKES = ("first_hit", "first_line", "stop_early", "whole_question")
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mgrpo_lightning.tasks.base import Evidence
+from mgrpo_lightning.records.question import Evidence
 from mgrpo_lightning.tasks.factbook.relations import INVERSE, RELATIONS, Relation
 from mgrpo_lightning.tasks.factbook.world import Page, World
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mgrpo_lightning.tasks.base import Evidence
+from mgrpo_lightning.records.question import Evidence
 from mgrpo_lightning.tasks.factbook.extract import number
 from mgrpo_lightning.tasks.factbook.facts import Fact, Facts
 from mgrpo_lightning.tasks.factbook.relations import RELATIONS

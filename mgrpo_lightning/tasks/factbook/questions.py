@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from mgrpo_lightning.tasks.base import Evidence, Question, Split
+from mgrpo_lightning.records.question import Evidence, Question, Split
 from mgrpo_lightning.tasks.factbook.facts import Fact, Facts
 from mgrpo_lightning.tasks.factbook.paths import COMPARISON, Comparison, Path, comparisons, paths
 from mgrpo_lightning.tasks.factbook.relations import GENERAL, RELATIONS, lookup

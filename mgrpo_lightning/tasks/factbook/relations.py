@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mgrpo_lightning.tasks.base import Evidence
+from mgrpo_lightning.records.question import Evidence
 from mgrpo_lightning.tasks.factbook import extract
 from mgrpo_lightning.tasks.factbook.extract import Extract
 from mgrpo_lightning.tasks.factbook.world import Entry, Page

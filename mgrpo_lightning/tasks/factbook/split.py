@@ -9,7 +9,7 @@ import functools
 import hashlib
 from collections.abc import Iterable
 
-from mgrpo_lightning.tasks.base import Split
+from mgrpo_lightning.records.question import Split
 
 SHARES = {"train": 70, "validation": 15, "test": 15}
 """Percent of the countries."""

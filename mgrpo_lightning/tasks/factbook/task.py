@@ -9,7 +9,9 @@ from typing_extensions import override
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.ranges import Count, Range, Seed, Share, ranged
-from mgrpo_lightning.tasks.base import Question, Script, Split, Task
+from mgrpo_lightning.records.question import Question, Split
+from mgrpo_lightning.records.trajectory import Trajectory
+from mgrpo_lightning.tasks.base import Script, Task
 from mgrpo_lightning.tasks.factbook.comparing import parse_comparison, with_more
 from mgrpo_lightning.tasks.factbook.demonstrator import Demonstrator
 from mgrpo_lightning.tasks.factbook.facts import facts_of
@@ -19,7 +21,6 @@ from mgrpo_lightning.tasks.factbook.split import ORDER, split_of
 from mgrpo_lightning.tasks.factbook.world import load_world
 from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.trajectory import Trajectory
 
 Hops = Annotated[int, Range(1, MAX_HOPS)]
 

@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 
 import httpx2
 
-from mgrpo_lightning.atomic import cache_path
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.persistence.atomic import cache_path
 from mgrpo_lightning.ranges import Count, Seconds, ranged
 from mgrpo_lightning.services.reading import UnusableAnswer, read_body
 from mgrpo_lightning.tools.web.decoding import decoded

@@ -10,8 +10,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from mgrpo_lightning.atomic import cache_path
 from mgrpo_lightning.errors import ConfigurationError, ToolError
+from mgrpo_lightning.persistence.atomic import cache_path
 from mgrpo_lightning.services.client import Patience, Service, ServiceFailed
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.tools.web.engines import ENGINES, EngineName, Hit

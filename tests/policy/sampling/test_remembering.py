@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgrpo_lightning.open_step import OpenStep
+from mgrpo_lightning.algorithm.config import ObjectiveConfig
+from mgrpo_lightning.persistence.resume_log import OpenStep
 from mgrpo_lightning.policy.sampling.remembering import RememberingSampler
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.roles import ObjectiveConfig, OptimizerConfig, SamplingConfig
+from mgrpo_lightning.roles.config import OptimizerConfig, SamplingConfig
 from tests.policy.sampling.player import MakePolicy, Spans, play, play_agent
 
 NAMES = range(4)

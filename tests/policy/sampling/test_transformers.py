@@ -21,7 +21,7 @@ from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.policy.shared_prefix import SharedPrefix, attend_shared
-from mgrpo_lightning.roles import AdapterConfig, RoleConfig
+from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
 from tests.policy.sampling.player import MakePolicy, Spans, play
 
 

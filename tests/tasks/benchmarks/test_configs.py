@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mgrpo_lightning.cli import make_cli
+from mgrpo_lightning.commands.fit import make_cli
 from tests.tasks.benchmarks.files import sealed, write_rows
 from tests.tasks.benchmarks.test_gaia import rows
 from tests.tasks.benchmarks.test_multihop import HOTPOT, MUSIQUE

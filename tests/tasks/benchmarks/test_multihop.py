@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from mgrpo_lightning.errors import DataError, ScoringError, ToolError
-from mgrpo_lightning.tasks.base import Question, Split
+from mgrpo_lightning.records.question import Question, Split
+from mgrpo_lightning.records.trajectory import Call, Key, Trajectory
 from mgrpo_lightning.tasks.benchmarks import HotpotQA, MuSiQue
-from mgrpo_lightning.trajectory import Call, Key, Trajectory
 from tests.tasks.benchmarks.files import write_rows
 
 HOTPOT: dict[str, Any] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.tasks.base import Question
+from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark
 from mgrpo_lightning.tasks.benchmarks.rows import Source, files_of, read_rows
 from tests.tasks.benchmarks.files import write_rows

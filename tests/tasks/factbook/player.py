@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from mgrpo_lightning.agents.actions import parse
 from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.protocol.actions import parse
+from mgrpo_lightning.records.trajectory import Call, Key, Message, Trajectory
 from mgrpo_lightning.tasks import Factbook, Question
-from mgrpo_lightning.trajectory import Call, Key, Message, Trajectory
 
 
 def play(

@@ -9,13 +9,14 @@ import pytest
 
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
+from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.roles import LimitsConfig, RewardConfig, RoleConfig
+from mgrpo_lightning.records.trajectory import Group
+from mgrpo_lightning.roles.config import LimitsConfig, RoleConfig
 from mgrpo_lightning.tasks import Factbook
 from mgrpo_lightning.tasks.factbook.comparing import comparison_subtask, parse_comparison, with_more
 from mgrpo_lightning.tools.base import wanted_tools
-from mgrpo_lightning.trajectory import Group
 from tests.agents.fakes import make_team
 
 LIMITS = LimitsConfig(turns=6, new_tokens=400, calls=6, context=20_000, observation=400)

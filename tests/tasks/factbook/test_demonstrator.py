@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mgrpo_lightning.agents.prompts import LastMessage
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.roles import LimitsConfig, RoleConfig
+from mgrpo_lightning.protocol.prompts import LastMessage
+from mgrpo_lightning.records.question import Split
+from mgrpo_lightning.records.trajectory import Message
+from mgrpo_lightning.roles.config import LimitsConfig, RoleConfig
 from mgrpo_lightning.tasks import Evidence, Factbook, Question
-from mgrpo_lightning.tasks.base import Split
 from mgrpo_lightning.tasks.factbook import held_out
 from mgrpo_lightning.tasks.factbook.demonstrator import Demonstrator
 from mgrpo_lightning.tasks.factbook.reading import NOT_FOUND
 from mgrpo_lightning.tasks.factbook.relations import RELATIONS, lookup, parse_subtask
-from mgrpo_lightning.trajectory import Message
 from tests.agents.fakes import make_team
 from tests.tasks.factbook.player import play
 

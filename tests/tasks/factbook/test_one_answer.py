@@ -18,8 +18,8 @@ from itertools import pairwise
 
 import pytest
 
+from mgrpo_lightning.records.question import Evidence, Split
 from mgrpo_lightning.tasks import Factbook, Question
-from mgrpo_lightning.tasks.base import Evidence, Split
 from mgrpo_lightning.tasks.factbook.world import SNAPSHOT
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.records.trajectory import Call, Key, Trajectory
 from mgrpo_lightning.tasks import Evidence, Factbook, Question
 from mgrpo_lightning.tasks.factbook import held_out
 from mgrpo_lightning.tasks.factbook.facts import Facts
@@ -14,7 +15,6 @@ from mgrpo_lightning.tasks.factbook.relations import RELATIONS, lookup
 from mgrpo_lightning.tasks.factbook.split import ORDER
 from mgrpo_lightning.tasks.factbook.world import World
 from mgrpo_lightning.tools.search import Fts5Backend
-from mgrpo_lightning.trajectory import Call, Key, Trajectory
 
 PARIS = Evidence("factbook/france", "Government: Capital", "France", "Paris", "country_by_capital")
 PEAK = Evidence("factbook/france", "Geography: Elevation", "Mont Blanc", "France", "highest_point")

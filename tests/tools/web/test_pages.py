@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mgrpo_lightning.cli import make_cli
+from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tasks.jsonl import JsonlTask
 from mgrpo_lightning.tools.base import Tool
@@ -20,8 +20,8 @@ from mgrpo_lightning.tools.sets import collected
 from mgrpo_lightning.tools.web.fetch import FetchConfig, Fetcher, Page
 from mgrpo_lightning.tools.web.pages import main_text, visit_tool
 from mgrpo_lightning.tools.web.tools import Retriever, WebTools
-from tests.team_file import write_team_file
-from tests.tiny import make_tiny_model
+from tests.support.team_file import write_team_file
+from tests.support.tiny import make_tiny_model
 from tests.tools.web.site import Site, said
 
 PARAGRAPH = "The Blue Boat was built by Ann Brand in Delft, where she had learned the trade from her mother. "

@@ -1,0 +1,1 @@
+"""What builds the embedded model from nothing but the world."""

@@ -1,0 +1,1 @@
+"""What a person types: ``mgrpo fit``, ``validate``, ``replay``, ``launch``, ``view`` and the others."""

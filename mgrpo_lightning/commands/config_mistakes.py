@@ -1,0 +1,181 @@
+"""Make one sentence of what jsonargparse says about a mistake in a config: the full key, what is wrong, and a hint.
+
+jsonargparse describes every type that it tried, one inside the other, and prints the whole config. This takes the
+innermost reasons and the keys that lead to them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+from typing_extensions import override
+
+from mgrpo_lightning.commands.config_files import composed
+from mgrpo_lightning.errors import ConfigurationError, MgrpoError
+from mgrpo_lightning.ranges import hints_of
+
+_KEY = re.compile(r'Parser key "(.+?)":\s*(.*)')
+_CLASS = re.compile(r"Problem with given class_path '(.+)':")
+_UNKNOWN = re.compile(
+    r"(?:Group '(?P<group>.+)' does not accept option|Subcommand '.+' does not accept option|Option) '(?P<key>.+?)'.*"
+)
+_ARGUMENT = re.compile(r"(?i)unrecognized arguments: --(?P<key>[^=\s]+).*")
+_REQUIRED = re.compile(r"the following arguments are required: (.+)")
+_EXPECTED = re.compile(r"Expected an? (?:<class '(.+?)'>|(.+?))(?:\. Got value: .*)?")
+_GOT = re.compile(r"Got value: (.*)|Given value: NestedArg\(key='.*?', val=(.*)\)|Given value: (.*)")
+_ROLE = re.compile(r"--model\.(?:init_args\.)?roles\.(\w+)\.([\w.]+)")
+_EVERY = "`mgrpo fit --print_config` shows every key."
+_ENDS = ("Given value type:", "Given value:")
+_NOISE = ("Does not validate against", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>")
+_MISSING = object()
+_LONGEST = 300
+"""Characters of a reason that are shown."""
+
+
+class TeamFileParser(LightningArgumentParser):
+    """Lightning's parser, whose errors are one sentence that names the key."""
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the mistake; parsers inside of parsers hand it on as they do."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        inner: BaseException | None = ex
+        while inner is not None and not isinstance(inner, MgrpoError):
+            inner = inner.__cause__
+        if inner is not None:  # one of ours, which a class has raised
+            raise inner
+        asked = getattr(ex, "subcommand_parser", None) or self
+        raise mistake(message, [action.dest for action in asked._actions], sys.argv[1:]) from ex
+
+
+def mistake(message: str, keys: Sequence[str], arguments: Sequence[str]) -> ConfigurationError:
+    """The error to show for a message of jsonargparse.
+
+    Args:
+        message: As jsonargparse writes it, over many lines.
+        keys: That the parser knows at the top, with dots.
+        arguments: The command line, in which the role is found that jsonargparse does not name.
+    """
+    path, classes, reasons = _read(message)
+    *_, last = [None, *classes]
+    for reason in reasons:
+        if (unknown := _UNKNOWN.fullmatch(reason) or _ARGUMENT.fullmatch(reason)) is not None:
+            parts = unknown.groupdict()
+            inner = ".".join(filter(None, (parts.get("group"), parts["key"])))
+            return _no_key([*_with_role([*path, inner], arguments)[:-1]], inner, last, keys)
+        if (missing := _REQUIRED.fullmatch(reason)) is not None:
+            names = " and ".join(missing[1].split(", "))
+            place = ".".join(_with_role(path, arguments))
+            return ConfigurationError(
+                f"{place} lacks {names}." if place else f"{names} is missing.",
+                hint=f"give {names}{', or leave the block out' if place else ''}.",
+            )
+    if not path:
+        return ConfigurationError(f"{_short('; '.join(reasons))}.", hint=_EVERY)
+    got = _GOT.search(message)
+    value = next(filter(None, got.groups())).strip("'\"") if got else None
+    key = ".".join(_with_role(path, arguments, value))
+    reasons = [reason for reason in dict.fromkeys(reasons) if not reason.startswith("Expected a path but")]
+    expected = [found for reason in reasons if (found := _expected(reason))]
+    if expected and len(expected) == len(reasons):
+        given = "wrong" if value is None else _short(value)
+        return ConfigurationError(f"{key} is {given}, and must be {' or '.join(dict.fromkeys(expected))}.", hint=_EVERY)
+    return ConfigurationError(
+        f"{key}: {_short('; '.join(reasons))}.", hint="correct the value; docs/team_file.md says what may stand there."
+    )
+
+
+def _read(message: str) -> tuple[list[str], list[str], list[str]]:
+    """The keys on the way to the mistake, the classes, and the reasons of the innermost one."""
+    path: list[str] = []
+    classes: list[str] = []
+    reasons: list[str] = []
+    for line in message.splitlines():
+        text = line.strip().removeprefix("- ")
+        if text.startswith(_ENDS):
+            break  # what follows belongs to blocks around it
+        if (key := _KEY.fullmatch(text)) is not None:
+            path += [key[1]] if path[-1:] != [key[1]] else []
+            text = key[2]
+        elif (found := _CLASS.fullmatch(text)) is not None:
+            classes.append(found[1])
+            continue
+        if text and not text.startswith(_NOISE):
+            reasons.append(text)
+    return path, classes, reasons
+
+
+def _with_role(path: list[str], arguments: Sequence[str], value: str | None = None) -> list[str]:
+    """The keys with the role among them: the one in whose block the rest stands, with that value."""
+    if path[:2] != ["model", "roles"]:
+        return path
+    rest = ".".join(path[2:])
+    options = [found for word in arguments if (found := _ROLE.match(word)) and f"{found[2]}.".startswith(f"{rest}.")]
+    names = {found[1] for found in options}
+    if not names:
+        roles = composed(arguments).get("model", {}).get("init_args", {}).get("roles", {})
+        places = {name: _at(role, rest) for name, role in roles.items()}
+        names = {name for name, one in places.items() if one is not _MISSING and value in (None, str(one))}
+    return [*path[:2], *names, *path[2:]] if len(names) == 1 else path
+
+
+def _at(block: Any, key: str) -> object:
+    for name in filter(None, key.split(".")):
+        if not isinstance(block, Mapping) or name not in block:
+            return _MISSING
+        block = block[name]
+    return block
+
+
+def _no_key(path: Sequence[str], inner: str, class_path: str | None, keys: Sequence[str]) -> ConfigurationError:
+    """The error for a key that a class, or the parser, does not have, with the nearest that it has."""
+    wrong, known = (inner, keys) if class_path is None else _unknown(class_path, inner)
+    names = {name.rpartition(".")[2]: name for name in known}
+    near = difflib.get_close_matches(wrong.rpartition(".")[2], names, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return ConfigurationError(f"{'.'.join([*path, wrong])} is no key of a team file.", hint=f"{meant}{_EVERY}")
+
+
+def _unknown(class_path: str, inner: str) -> tuple[str, Sequence[str]]:
+    """The first part of a key that is unknown, with those before it, and the keys that are known there."""
+    module, _, name = class_path.rpartition(".")
+    hint: Any = getattr(importlib.import_module(module), name)
+    parts = inner.split(".")
+    for index, part in enumerate(parts):
+        known = hints_of(hint)
+        inside = _class_in(known.get(part))
+        if inside is None or index + 1 == len(parts):
+            return ".".join(parts[: index + 1]), list(known)
+        hint = inside
+    raise AssertionError("a key has parts")
+
+
+def _class_in(hint: Any) -> type | None:
+    """The class in a type such as ``Limits | None``."""
+    candidates = (*typing.get_args(hint), hint)
+    return next((one for one in candidates if isinstance(one, type) and one is not type(None)), None)
+
+
+def _expected(reason: str) -> str | None:
+    if reason.startswith("Expected a dot import path string"):
+        return "the dotted path of a class"
+    if reason.startswith("Unable to load config"):
+        return "a block of keys"
+    if (found := _EXPECTED.fullmatch(reason)) is None:
+        return None
+    words = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+    words |= {"list": "a list", "dict": "a block of keys"}
+    choices = re.fullmatch(r"typing\.Literal\[(.+)\]", found[2] or "")
+    return f"one of {choices[1]}" if choices else words.get(found[1] or "", found[1] or found[2])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

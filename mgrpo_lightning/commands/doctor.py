@@ -1,0 +1,271 @@
+"""``mgrpo doctor``: what must hold on this machine for a team to train as it should, checked in about a minute.
+
+Each check is one line with what was found, and the fix where it is bad. The checks of a base run on the real one, with
+each role's own adapter and sampler.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import psutil
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from mgrpo_lightning.commands.config_files import composed
+from mgrpo_lightning.commands.dry_run import planned
+from mgrpo_lightning.commands.fit import make_cli
+from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.modules.mismatch import LARGEST_MEAN
+from mgrpo_lightning.modules.team import TeamModule
+from mgrpo_lightning.persistence.atomic import atomic_path
+from mgrpo_lightning.policy.logprobs import action_logprobs
+from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.policy.quantised import unquantised
+from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
+from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
+
+LARGEST_GRADIENT_CHANGE = 1e-3
+"""Relative; not 0, as sums on a GPU have no fixed order. The bug that is looked for changes it by about 1."""
+TURNS, TOKENS = 8, 24
+QUESTION = ["Which", "is", "the", "longest", "river?"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """The outcome of one check."""
+
+    name: str
+    good: bool
+    found: str
+    fix: str = ""
+
+
+def examine(model: TeamModule, data: AlignedTrajectoryDataModule, root: Path, device: torch.device) -> Iterator[Line]:
+    """All checks, one after the other.
+
+    Args:
+        model: The root module, before its bases are loaded.
+        data: The data module.
+        root: Where runs are written.
+        device: Where the team will compute.
+    """
+    yield _guarded("run folder", lambda: folder_line(root))
+    yield _guarded("memory", lambda: memory_line(planned(model, data, on_gpu=device.type == "cuda").total, device))
+    try:
+        with device:  # as Lightning makes modules
+            model.to(device).configure_model()
+    except MgrpoError as error:
+        yield Line("bases", False, str(error))
+        return
+    for policy in model.policies.values():  # a Chat refuses a template that does not keep what stands before a turn
+        yield Line(f"{policy.role}: chat template", True, "keeps every earlier token")
+    trained = [model.policies[name] for name in model.trained_roles]
+    for policy in {policy.base.name: policy for policy in trained}.values():
+        if model.quantization == "nf4":
+            yield share_line(policy)
+        yield gradient_line(policy)
+    for policy in model.policies.values():
+        yield mismatch_line(policy)
+        yield context_line(policy)
+
+
+def _guarded(name: str, check: Callable[[], Line]) -> Line:
+    try:
+        return check()
+    except (MgrpoError, OSError) as error:
+        return Line(name, False, str(error))
+
+
+def folder_line(root: Path) -> Line:
+    """Whether the filesystem of the runs renames, creates exclusively and syncs as checkpoints need it.
+
+    Args:
+        root: Where runs are written; made if missing.
+
+    Raises:
+        OSError: It cannot be written to.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        path = Path(folder) / "file"
+        for text in ("old", "new"):
+            with atomic_path(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        renames = path.read_text(encoding="utf-8") == "new"
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+            exclusive = False
+        except FileExistsError:
+            exclusive = True
+    good = renames and exclusive
+    found = f"{root} renames, creates exclusively and syncs" if good else f"{root} renames or creates wrongly"
+    return Line("run folder", good, found, "" if good else "set run.root to a local disk or another shared filesystem.")
+
+
+def memory_line(needed: int, device: torch.device) -> Line:
+    """Whether the memory plan fits what is free.
+
+    Args:
+        needed: Bytes.
+        device: Where they are needed.
+    """
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    good = needed <= free
+    fix = "set gradient_checkpointing, a smaller token_budget, cache_gib or limits.context; see `mgrpo fit --dry_run`."
+    return Line(
+        "memory",
+        good,
+        f"{needed / 2**30:.2f} GiB planned, {free / 2**30:.1f} GiB free on {device}",
+        "" if good else fix,
+    )
+
+
+def share_line(policy: Policy) -> Line:
+    """How much of the base is in 4 bit.
+
+    Args:
+        policy: Any policy on it.
+    """
+    share, _ = unquantised(policy.base.model)  # a base with too large a share was refused when it was loaded
+    return Line(f"{policy.base.name}: 4 bit", True, f"{1 - share:.1%} of the inner weights' bytes are 4-bit")
+
+
+def gradient_line(policy: Policy) -> Line:
+    """Whether a pass without gradients leaves later gradients as they are (correctness.md 31).
+
+    Args:
+        policy: Any policy on the base.
+    """
+    before = _gradient(policy)
+    _sample(policy)
+    after = _gradient(policy)
+    change = float((after - before).norm() / before.norm().clamp(min=1e-30))
+    good = change <= LARGEST_GRADIENT_CHANGE
+    found = f"sampling changes later gradients by {change:.1g} of their norm"
+    fix = "set quantization: none, and report this: a library repacks the base while it samples."
+    return Line(f"{policy.base.name}: gradients", good, found, "" if good else fix)
+
+
+def mismatch_line(policy: Policy) -> Line:
+    """Whether sampled ids have the log-probabilities that training computes for them (correctness.md 7).
+
+    Args:
+        policy: Whose.
+    """
+    rows, turns = _sample(policy)
+    gap = _gap(policy, rows, turns)
+    bound = _bound(policy)
+    good = float(gap.mean()) <= bound
+    found = f"abs log rho {float(gap.mean()):.1g} on average (bound {bound:g}), {float(gap.max()):.1g} at most"
+    fix = "set dense_copy: false, or compute_dtype: float32."
+    return Line(f"{policy.role}: sampler against trainer", good, found, "" if good else fix)
+
+
+def context_line(policy: Policy) -> Line:
+    """The same for a row that ends at ``limits.context``, and for a short one beside it (correctness.md 37).
+
+    Both are sampled together and scored apart: no row's numbers may depend on how long another is.
+
+    Args:
+        policy: Whose.
+    """
+    context = policy.config.limits.context
+    (short, long), (first, last) = _play(policy, [_prompt(policy), _long_prompt(policy, context - TOKENS)])
+    gaps = {"a short row": _gap(policy, [short], [first]), "the long one": _gap(policy, [long], [last])}
+    bound = _bound(policy)
+    good = all(float(gap.mean()) <= bound for gap in gaps.values())
+    means = " and ".join(f"{float(gap.mean()):.1g} of {which}" for which, gap in gaps.items())
+    found = f"beside a row of {len(long)} tokens, mean abs log rho {means} (bound {bound:g})"
+    fix = "set limits.context to a length at which this line is good, or take another base."
+    return Line(f"{policy.role}: sampler against trainer at limits.context", good, found, "" if good else fix)
+
+
+def _bound(policy: Policy) -> float:
+    return LARGEST_MEAN.get(policy.base.model.dtype, LARGEST_MEAN[torch.float32])
+
+
+def _gap(policy: Policy, rows: Sequence[list[int]], turns: Sequence[SampledTurn]) -> Tensor:
+    """Abs log rho of the sampled ids, with which each row ends; all rows are scored in one pass."""
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=policy.device)
+    lengths = torch.tensor([len(row) for row in rows], device=policy.device)
+    starts = lengths - torch.tensor([len(turn.ids) for turn in turns], device=policy.device)
+    places = torch.arange(width, device=policy.device)
+    mask = (places >= starts[:, None]) & (places < lengths[:, None])
+    with torch.no_grad():
+        fresh = action_logprobs(policy, ids, lengths, mask, temperature=_temperature(policy)).double().cpu()
+    return (fresh - torch.tensor([value for turn in turns for value in turn.logprobs], dtype=torch.float64)).abs()
+
+
+def _sample(policy: Policy) -> tuple[list[list[int]], list[SampledTurn]]:
+    """Turns of one short prompt, and the rows that end with them."""
+    return _play(policy, [_prompt(policy)], forks=TURNS)
+
+
+def _play(policy: Policy, prompts: Sequence[list[int]], *, forks: int = 1) -> tuple[list[list[int]], list[SampledTurn]]:
+    scheduler = Scheduler("rounds")
+    sampler = TransformersSampler(policy, scheduler)
+    params = SamplingParams(TOKENS, policy.chat.stop_ids, _temperature(policy))
+    conversations = [fork for i, prompt in enumerate(prompts) for fork in sampler.open(prompt, (i,)).fork(forks)]
+    turns = scheduler.play([conversation.sample(params, i) for i, conversation in enumerate(conversations)])
+    rows = [[*prompts[i // forks], *turn.ids] for i, turn in enumerate(turns)]
+    return rows, list(turns)
+
+
+def _prompt(policy: Policy, words: int = len(QUESTION)) -> list[int]:
+    text = " ".join(islice(cycle(QUESTION), words))
+    return policy.chat.open(policy.config.system_prompt or "system", text)
+
+
+def _long_prompt(policy: Policy, tokens: int) -> list[int]:
+    """The question again and again, as far as there is room."""
+    too_many = bisect_right(range(tokens), tokens, key=lambda words: len(_prompt(policy, words)))
+    return _prompt(policy, max(too_many - 1, 1))
+
+
+def _temperature(policy: Policy) -> float:
+    return policy.config.sampling.temperature or 1.0
+
+
+def _gradient(policy: Policy) -> Tensor:
+    """The gradient of the likelihood of a fixed text, all adapter parameters in a row."""
+    ids = torch.arange(1, 65, device=policy.device)[None] % policy.base.model.config.get_text_config().vocab_size
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[:, 0] = False
+    parameters = [p for p in policy.named_parameters().values() if p.requires_grad]
+    logprobs = action_logprobs(policy, ids, torch.tensor([64], device=policy.device), mask, temperature=1.0)
+    return torch.cat([g.flatten() for g in torch.autograd.grad(logprobs.sum(), parameters)])
+
+
+def main(args: Sequence[str]) -> None:
+    """The command.
+
+    Args:
+        args: Command line behind ``mgrpo doctor``: a team file and changes, as for ``mgrpo fit``.
+
+    Raises:
+        SystemExit: With 1, if any line is bad.
+    """
+    logging.getLogger("lightning").setLevel(logging.WARNING)  # it would say twice that there is no GPU
+    words = list(args) if composed(args) else ["--config", "pkg:quickstart.yaml", *args]
+    cli = make_cli(words, run=False)
+    console = Console()
+    bad = 0
+    root = Path(cli.trainer.default_root_dir).parent
+    for line in examine(cli.model, cli.datamodule, root, cli.trainer.strategy.root_device):
+        bad += not line.good
+        head = "[green]ok [/]" if line.good else "[red]bad[/]"
+        console.print(f"{head} {line.name}: {line.found}" + (f" HINT: {line.fix}" if line.fix else ""), soft_wrap=True)
+    if bad:
+        raise SystemExit(1)

@@ -1,0 +1,128 @@
+"""``mgrpo fit --dry_run``: what a run would be, checked and shown before a weight is loaded.
+
+Every tokenizer and adapter folder is loaded, and templates, tools and limits are checked; then come the length of each
+role's prompt and the calls that fit behind it, the trainable parameters, the tokens of a step and the memory plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import torch
+from rich.console import Console
+from rich.table import Column, Table
+
+from mgrpo_lightning.agents.seat import Seat
+from mgrpo_lightning.agents.team_checks import check_team, full_calls, prompt_tokens
+from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+from mgrpo_lightning.modules.team import TeamModule
+from mgrpo_lightning.policy.adapters import AdapterBank
+from mgrpo_lightning.policy.loading import load_config
+from mgrpo_lightning.policy.memory import MemoryPlan, adapter_parameters, meta_model, plan
+from mgrpo_lightning.policy.peft_folder import read_peft_folder
+from mgrpo_lightning.policy.policy import refuse_biased_training
+from mgrpo_lightning.policy.supported import refuse_unsupported
+
+
+def dry_run(
+    model: TeamModule,
+    data: AlignedTrajectoryDataModule,
+    *,
+    on_gpu: bool,
+    steps: int = 0,
+    console: Console | None = None,
+) -> MemoryPlan:
+    """Check a run's settings and print what it needs.
+
+    Args:
+        model: The root module, before its bases are loaded.
+        data: The data module.
+        on_gpu: Whether the run computes there, whatever this machine has.
+        steps: Optimizer steps of the run; 0: not looked at.
+        console: Where to print; None is the terminal.
+
+    Raises:
+        ConfigurationError: A model, tokenizer, chat template, tool or setting cannot be used.
+    """
+    console = console or Console()
+    for name, config in model.roles.items():
+        refuse_biased_training(name, config)
+        if config.endpoint is None:
+            refuse_unsupported(load_config(config.base_model), config.base_model, context=config.limits.context)
+            with torch.device("meta"):
+                bank = AdapterBank(meta_model(config.base_model), config.base_model)
+                bank.add(name, config.adapter, trainable=config.trainable)
+        if config.adapter.path is not None and config.adapter.shared_with is None:
+            read_peft_folder(config.adapter, role=name)
+    seats = check_team(model.roles, model.roles, data.task, steps=steps)
+    memory = planned(model, data, on_gpu=on_gpu)
+    console.print(_prompts_table(seats))
+    console.print(_roles_table(model, data.queries_per_step * data.rollouts_per_query))
+    console.print(_memory_table(memory))
+    return memory
+
+
+def planned(model: TeamModule, data: AlignedTrajectoryDataModule, *, on_gpu: bool) -> MemoryPlan:
+    """The memory plan of a run.
+
+    Args:
+        model: The root module.
+        data: The data module.
+        on_gpu: Whether it computes there.
+
+    Raises:
+        ConfigurationError: There is no such base.
+    """
+    rollouts = data.queries_per_step * data.rollouts_per_query
+    return plan(
+        {name: role for name, role in model.roles.items() if role.endpoint is None},
+        quantization=model.quantization,
+        compute_dtype=model.compute_dtype,
+        dense_copy=model.dense_copy,
+        token_budget=model.token_budget,
+        gradient_checkpointing=model.gradient_checkpointing,
+        conversations=dict.fromkeys(model.roles, max(rollouts, data.validation.per_batch * data.validation.repeats)),
+        on_gpu=on_gpu,
+        cache_bytes=data.cache_bytes,
+    )
+
+
+def _prompts_table(seats: Mapping[str, Seat]) -> Table:
+    """What a role's context holds before it has sampled anything, and for how many calls it has room."""
+    figures = ("context", "prompt", "calls of full length that fit")
+    table = Table("role", *(Column(name, justify="right") for name in figures))
+    for name, seat in seats.items():
+        calls = f"{full_calls(seat):,} of {seat.config.limits.calls:,}" if seat.offers else "-"
+        table.add_row(name, f"{seat.config.limits.context:,}", f"{prompt_tokens(seat):,}", calls)
+    return table
+
+
+def _roles_table(model: TeamModule, rollouts: int) -> Table:
+    """Trainable parameters, and the tokens of a step at most: every conversation at its full context."""
+    figures = ("trainable parameters", "conversations a step", "tokens a step, at most")
+    table = Table("role", "base", *(Column(name, justify="right") for name in figures))
+    for name, config in model.roles.items():
+        owner = config.adapter.shared_with
+        trainable = adapter_parameters(meta_model(config.base_model), config.adapter) if config.trainable else 0
+        callers = [caller for caller in model.roles.values() if name in caller.calls]
+        calls = sum(caller.limits.calls for caller in callers) if callers else 1
+        count = rollouts * calls
+        table.add_row(
+            name,
+            config.base_model,
+            f"those of {owner}" if owner else f"{trainable:,}",
+            f"{count:,}" if not callers else f"up to {count:,}",
+            f"{count * config.limits.context:,}",
+        )
+    return table
+
+
+def _memory_table(memory: MemoryPlan) -> Table:
+    """Bytes by purpose, one call at a time in each rollout."""
+    table = Table("memory", Column("MiB", justify="right"))
+    for field in fields(memory):
+        table.add_row(field.name.replace("_", " "), f"{getattr(memory, field.name) / 2**20:,.1f}")
+    table.add_section()
+    table.add_row("total", f"{memory.total / 2**20:,.1f}")
+    return table

@@ -1,0 +1,288 @@
+"""``mgrpo launch``: one process a role on this machine, started, watched and resumed together.
+
+    mgrpo launch --config TEAM [--restarts N] [anything that mgrpo fit takes]
+    mgrpo launch --config TEAM --slurm CLUSTER [--write_only] [anything that mgrpo fit takes]
+
+Each process is ``mgrpo fit ... --role ROLE``. Its output goes to ``log.txt`` in the role's folder, and to the terminal
+with the role's name before each line. Where one fails it is started again from its last checkpoint, ``--restarts``
+times in all; after that the others are told to stop, as they are when this process is. All have one grace for that. A
+role that ends with its launcher's death is resumed like any other. ``--ckpt_path last`` resumes the roles that have a
+checkpoint.
+The GPUs that this process sees are shared out: neighbours to each role, or one to several where there are too few.
+With ``--slurm`` the roles are one job of a cluster instead: see ``commands/slurm.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from mgrpo_lightning.commands.config_files import composed
+from mgrpo_lightning.commands.slurm import read_cluster, submit
+from mgrpo_lightning.errors import STOPPED, ConfigurationError
+from mgrpo_lightning.names import check_roles
+from mgrpo_lightning.persistence.run_lock import RunLock
+from mgrpo_lightning.process.stopping import LAUNCHER, MARK, heard
+from mgrpo_lightning.store.layout import STOP, writer_name
+
+FIT = (sys.executable, "-m", "mgrpo_lightning", "fit")
+GRACE = 10.0
+"""Seconds that all roles together have to end when they are told to; each does within five."""
+POLL = 0.1
+"""Seconds between two looks at the processes."""
+
+
+def main(args: Sequence[str]) -> None:
+    """Entry point of ``mgrpo launch``.
+
+    Args:
+        args: The command line behind ``launch``.
+
+    Raises:
+        SystemExit: With 1 if a role failed for good, with ``STOPPED`` if one was stopped.
+        ConfigurationError: No config file names roles.
+    """
+    parser = argparse.ArgumentParser(
+        prog="mgrpo launch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # other words are for the roles
+    )
+    parser.add_argument("--restarts", type=int, default=0, help="how often a role that failed is started again, in all")
+    parser.add_argument("--ckpt_path", choices=["last"], help="go on with the roles that have a checkpoint")
+    parser.add_argument("--slurm", type=Path, metavar="CLUSTER", help="YAML file that says where each role runs")
+    parser.add_argument("--write_only", action="store_true", help="with --slurm: write the script, submit nothing")
+    arguments, rest = parser.parse_known_args(args)
+    roles, folder = team_of(rest)
+    for role in roles:
+        writer_name(role, 0)  # before a folder is made
+    if arguments.slurm is not None:
+        submit(read_cluster(arguments.slurm, roles), folder, rest, write_only=arguments.write_only)
+        return
+    lock = RunLock(folder, "launch")
+    lock.take()
+    try:
+        (folder / STOP).unlink(missing_ok=True)  # of an attempt before
+        launch = Launch(roles, folder, rest, resume=arguments.ckpt_path is not None)
+        with heard(launch.ask, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            failed = launch.run(arguments.restarts)
+    finally:
+        lock.release()
+    if failed:
+        print(f"mgrpo: error: role {failed!r} failed; see {folder / failed / 'log.txt'}.", file=sys.stderr)
+        raise SystemExit(1)
+    if launch.stopped:
+        print(f"mgrpo: {', '.join(launch.stopped)} stopped. HINT: go on with --ckpt_path last.", file=sys.stderr)
+        raise SystemExit(STOPPED)
+
+
+def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
+    """The roles of a run and its folder, from its config files and options.
+
+    Args:
+        args: As for ``mgrpo fit``.
+
+    Raises:
+        ConfigurationError: No config file names roles, or a role cannot be called so.
+    """
+    settings = composed(args)
+    blocks = settings.get("model", {}).get("init_args", {}).get("roles", {})
+    check_roles(blocks)
+    roles = [name for name, block in blocks.items() if not (block or {}).get("endpoint")]
+    if not roles:
+        raise ConfigurationError("no config file has roles.", hint="give a team file: mgrpo launch --config TEAM.")
+    run = settings.get("run", {})
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in ("--run.root", "--run.name"):
+            run |= {name.removeprefix("--run."): value if equals else following}
+    return roles, Path(run.get("root", "runs")) / run.get("name", "run")
+
+
+class Launch:
+    """The processes of one run.
+
+    Args:
+        roles: Each gets a process.
+        folder: Of the run.
+        options: For ``mgrpo fit``.
+        resume: Whether roles that have a checkpoint go on with it.
+        command: That is started, with the options and the role behind it.
+    """
+
+    def __init__(
+        self,
+        roles: Sequence[str],
+        folder: Path,
+        options: Sequence[str],
+        *,
+        resume: bool = False,
+        command: Sequence[str] = FIT,
+    ) -> None:
+        self._command = command
+        self._folder = folder
+        self._resume = resume
+        self._options = options
+        self._roles = roles
+        self.stopped: list[str] = []
+        """Roles that were asked to stop and did, all done that they had begun."""
+        self._gpus = shared_out(_visible_gpus(), roles)
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._followers: dict[str, threading.Thread] = {}
+        self._asked = 0
+        self._deadline: float | None = None
+        """By the monotonic clock, when roles that were told to end are killed."""
+
+    def ask(self, signum: int, frame: object) -> None:
+        """Ask for the end, as a handler of signals: the second time at once.
+
+        Args:
+            signum: Of the signal.
+            frame: Where it was heard.
+        """
+        self._asked += 1
+
+    def run(self, restarts: int) -> str | None:
+        """Start all and wait for their end; the role that failed for good, if one did.
+
+        Args:
+            restarts: How often a failed role is started again, in all.
+        """
+        failed: str | None = None
+        try:
+            for role in self._roles:
+                self._start(role, resume=self._resume)
+            while self._running:
+                if self._asked:
+                    self._tell_to_end(at_once=self._asked > 1)
+                for role, process in list(self._running.items()):
+                    if process.poll() is None:
+                        continue
+                    code = self._ended(role)
+                    if code == STOPPED:
+                        self.stopped.append(role)
+                        if not (self._folder / STOP).exists():  # each finds it, and stops behind its own step
+                            self._tell_to_end()
+                    elif code != 0 and restarts > 0 and self._deadline is None:
+                        restarts -= 1
+                        print(f"{role} | ended with {code}; started again, {restarts} more times allowed", flush=True)
+                        self._start(role, resume=True)
+                    elif code != 0:
+                        failed = failed or role
+                        self._tell_to_end()
+                if self._deadline is not None and time.monotonic() > self._deadline:
+                    self._tell_to_end(at_once=True)
+                time.sleep(POLL)  # no wait for an event: a signal's handler could not set one without a lock
+        finally:
+            self._kill()
+        return failed
+
+    def _ended(self, role: str) -> int:
+        """Take a process that has ended off the list; its status, and whether a kill was a stop."""
+        code = self._running.pop(role).returncode
+        self._followers.pop(role).join(POLL * 20)  # a process that a tool has left behind may hold the other end
+        if code == -signal.SIGKILL and self._mark(role).exists():
+            return STOPPED  # it was asked to stop, and a tool held its interpreter
+        if code in (-signal.SIGTERM, -signal.SIGINT) or (code == -signal.SIGKILL and self._deadline is not None):
+            return STOPPED  # asked to end before it could hear that, or killed as it did not
+        return code
+
+    def _tell_to_end(self, *, at_once: bool = False) -> None:
+        """Tell all roles, which have one grace together; with ``at_once`` it is over."""
+        if at_once:
+            self._deadline = time.monotonic()
+            for process in self._running.values():
+                process.kill()
+        elif self._deadline is None:
+            self._deadline = time.monotonic() + GRACE
+            for process in self._running.values():
+                process.terminate()
+
+    def _kill(self) -> None:
+        """Leave nobody behind an error of the launch itself."""
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+
+    def _mark(self, role: str) -> Path:
+        return (self._folder / role / "killed").absolute()
+
+    def _start(self, role: str, *, resume: bool) -> None:
+        folder = self._folder / role
+        folder.mkdir(parents=True, exist_ok=True)
+        last = ["--ckpt_path=last"] if resume and any((folder / "checkpoints").glob("*.ckpt")) else []
+        command = [*self._command, *self._options, "--role", role, *last]
+        self._mark(role).unlink(missing_ok=True)
+        process = subprocess.Popen(
+            command,
+            env=self._environment(role),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            bufsize=1,
+            process_group=0,  # a Ctrl-C is for the launch, which passes it on once
+        )
+        self._running[role] = process
+        assert process.stdout is not None
+        self._followers[role] = threading.Thread(target=self._follow, args=(role, process.stdout), daemon=True)
+        self._followers[role].start()
+
+    def _environment(self, role: str) -> Mapping[str, str]:
+        """Cores are shared: threads of several processes that wait for each other are slower than fewer threads."""
+        share = max(1, _cores() // len(self._roles))
+        gpus = {"CUDA_VISIBLE_DEVICES": ",".join(mine)} if (mine := self._gpus[role]) else {}
+        own = {LAUNCHER: str(os.getpid()), MARK: str(self._mark(role)), "PYTHONUNBUFFERED": "1"}
+        return {"OMP_NUM_THREADS": str(share), **os.environ, **gpus, **own}
+
+    def _follow(self, role: str, output: IO[str]) -> None:
+        width = max(map(len, self._roles))
+        with open(self._folder / role / "log.txt", "a", encoding="utf-8") as log, _closing(output):
+            for line in output:
+                log.write(line)
+                log.flush()
+                with suppress(BrokenPipeError):  # nobody looks on any more: the log does
+                    print(f"{role:<{width}} | {line}", end="", flush=True)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shared_out(gpus: Sequence[str], roles: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The GPUs of each role.
+
+    Args:
+        gpus: All of them.
+        roles: Who computes.
+    """
+    if len(gpus) < len(roles):
+        return {role: gpus[i % len(gpus) :][:1] if gpus else () for i, role in enumerate(roles)}
+    ends = [len(gpus) * i // len(roles) for i in range(len(roles) + 1)]
+    return {role: gpus[start:end] for role, start, end in zip(roles, ends[:-1], ends[1:], strict=True)}
+
+
+def _visible_gpus() -> Sequence[str]:
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in named.split(",") if name.strip()]
+    import torch  # seconds, which a launch's --help need not pay
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+@contextmanager
+def _closing(output: IO[str]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        output.close()

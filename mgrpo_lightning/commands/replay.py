@@ -1,0 +1,242 @@
+"""``mgrpo replay RUN``: compute updates again from a run's journal, bitwise, or with other settings to compare.
+
+Nothing is played: groups, scores and behaviour log-probabilities come from the journal; alignment, advantages,
+gradients and the optimizer's step are computed as in training. Under the ``eager`` schedule, where a second play would
+say other things, this is how an update is reproduced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Column, Table
+from torch import Tensor
+from typing_extensions import override
+
+from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
+from mgrpo_lightning.commands.run_links import OF_A_COMMAND
+from mgrpo_lightning.errors import ConfigurationError, DataError
+from mgrpo_lightning.persistence.checkpoints import checkpoints
+from mgrpo_lightning.policy.identity import PARTS, refuse_other
+from mgrpo_lightning.records.journal import identity_of_file, training_files
+from mgrpo_lightning.store.layout import FOLDER
+
+if TYPE_CHECKING:
+    from mgrpo_lightning.modules.team import TeamModule
+
+Adapters = Mapping[str, Mapping[str, Tensor]]
+"""By role and parameter name."""
+_OF_THE_TRAINER = ("accelerator", "precision", "max_steps", "deterministic", "detect_anomaly")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The state after a replay, and what the last update said of itself."""
+
+    adapters: Adapters
+    metrics: Mapping[str, float]
+    """Like those logged in training: ``main/loss``, ``main/grad_norm``, ..."""
+
+
+class _Until(Callback):
+    """Stops after a number of optimizer steps of the run, each of which the same models have to have played.
+
+    Args:
+        step: The number.
+        journal: Of the run.
+    """
+
+    def __init__(self, step: int, journal: Path) -> None:
+        self.step = step
+        self.files = training_files(journal)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        module = cast("TeamModule", pl_module)
+        ours = {name: policy.identity for name, policy in module.policies.items()}
+        for path in self.files[batch.step]:
+            refuse_other(identity_of_file(path), ours, source=str(path), accepted=module.accept_changes)
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        trainer.should_stop = int(pl_module.num_steps) >= self.step  # type: ignore[arg-type]
+
+
+def replay(
+    run: Path, *, start: Path | None, until: int, settings: Sequence[str] = (), save: Path | None = None
+) -> Replayed:
+    """Compute a run's updates again, up to a step.
+
+    Args:
+        run: Folder of the run: config.yaml and the journal.
+        start: Checkpoint to begin at; None is the beginning of the run.
+        until: Optimizer steps of the run that are done at the end.
+        settings: Changes, as options of ``mgrpo fit``.
+        save: Where to write a checkpoint at the end.
+
+    Raises:
+        ConfigurationError: It is no folder of a run, or a setting cannot be used.
+        DataError: The journal lacks a step.
+    """
+    config = _config(run)
+    cli = cli_of(run, settings)
+    cli.datamodule.recorded = journal = _journal(run, config)
+    if settings:  # what would be with another model is asked on purpose
+        cli.model.accept_changes = PARTS
+    trainer = Trainer(
+        **{name: config["trainer"][name] for name in _OF_THE_TRAINER},
+        max_epochs=-1,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        callbacks=[_Until(until, journal)],
+    )
+    trainer.fit(cli.model, cli.datamodule, ckpt_path=start, weights_only=True)
+    if save is not None:
+        trainer.save_checkpoint(save)
+    return Replayed({role: policy.adapter_state() for role, policy in cli.model.adapters.items()}, cli.model.figures)
+
+
+def cli_of(run: Path, settings: Sequence[str] = ()) -> MgrpoCLI:
+    """The model, data module and trainer of a run, from the config that it saved.
+
+    Args:
+        run: Its folder.
+        settings: Changes, as options of ``mgrpo fit``.
+
+    Raises:
+        ConfigurationError: It is no folder of a run, or a setting cannot be used.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config = yaml.safe_dump(_config(run), allow_unicode=True)
+        (plain := Path(folder) / "config.yaml").write_text(config, encoding="utf-8")
+        return make_cli(["--config", str(plain), *settings], run=False)
+
+
+def _config(run: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except OSError as error:
+        roles = [str(path.parent) for path in sorted(run.glob("*/config.yaml"))] if (run / FOLDER).is_dir() else []
+        raise ConfigurationError(
+            f"{run} is no folder of a run: {error.strerror}: config.yaml.",
+            hint=f"each role has been trained apart: give {' or '.join(roles)}."
+            if roles
+            else "give the folder that `mgrpo fit` wrote.",
+        ) from error
+    return {key: value for key, value in config.items() if key not in OF_A_COMMAND}
+
+
+def _journal(run: Path, config: Mapping[str, Any]) -> Path:
+    return Path(config["rollout_log"]["dirpath"] or run / "journal")
+
+
+def kept(run: Path) -> dict[int, Path]:
+    """The checkpoints that a run has kept, by the number of steps done.
+
+    Args:
+        run: Its folder.
+    """
+    return checkpoints(run / "checkpoints")
+
+
+def differences(ours: Adapters, theirs: Adapters) -> dict[str, float]:
+    """The largest absolute difference of each role's parameters, 0 where they are bitwise the same.
+
+    Args:
+        ours: One state.
+        theirs: Another of the same team.
+    """
+    return {
+        # torch's maximum, unlike Python's, is NaN where any of them is
+        role: float(torch.stack([(state[n] - theirs[role][n].to(state[n])).abs().max() for n in state]).max())
+        for role, state in ours.items()
+    }
+
+
+def main(args: Sequence[str]) -> None:
+    """The command.
+
+    Args:
+        args: Command line behind ``mgrpo replay``.
+
+    Raises:
+        SystemExit: With 1, if what was computed is not what the run has saved.
+    """
+    parser = argparse.ArgumentParser("mgrpo replay", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("--step", type=int, help="the update of this step, from 0; all of them without it")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="what would step's update be with this?"
+    )
+    arguments = parser.parse_args(args)
+    logging.getLogger("lightning").setLevel(logging.WARNING)  # each replay would say that it has no GPU
+    console = Console()
+    if arguments.step is None:
+        if arguments.set:
+            parser.error("--set needs --step")
+        until = max(training_files(_journal(arguments.run, _config(arguments.run))), default=-1) + 1
+        if until == 0:
+            raise DataError(f"the journal of {arguments.run} is empty.", hint="give a run that has trained.")
+        with console.status(f"computing {until} updates again ..."):
+            replayed = replay(arguments.run, start=None, until=until)
+        _compare(console, arguments.run, until, replayed)
+        return
+    with tempfile.TemporaryDirectory() as folder, console.status(f"computing step {arguments.step} again ..."):
+        before = Path(folder) / "before.ckpt"
+        earlier = {step: path for step, path in kept(arguments.run).items() if step <= arguments.step}
+        start = earlier[max(earlier)] if earlier else None
+        if max(earlier, default=0) < arguments.step:
+            replay(arguments.run, start=start, until=arguments.step, save=before)
+            start = before
+        recorded = replay(arguments.run, start=start, until=arguments.step + 1)
+        if arguments.set:
+            settings = [f"--{setting}" for setting in arguments.set]
+            changed = replay(arguments.run, start=start, until=arguments.step + 1, settings=settings)
+            console.print(_table(recorded, changed))
+        else:
+            console.print(_table(recorded))
+    _compare(console, arguments.run, arguments.step + 1, recorded)
+
+
+def _compare(console: Console, run: Path, until: int, replayed: Replayed) -> None:
+    path = kept(run).get(until)
+    if path is None:
+        console.print(
+            f"The run kept no checkpoint of step {until} to compare with (checkpoint.save_top_k: -1 keeps all)."
+        )
+        return
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    found = differences(replayed.adapters, {role: values["adapter"] for role, values in state["roles"].items()})
+    for role, difference in found.items():
+        verdict = "bitwise the same as" if difference == 0 else f"off by up to {difference:.3g} from"
+        console.print(f"{role}: {verdict} {path}", soft_wrap=True)
+    if any(found.values()):
+        raise SystemExit(1)
+
+
+def _table(recorded: Replayed, changed: Replayed | None = None) -> Table:
+    """Figures of the update, side by side with those of another."""
+    heads = ["as recorded", *(["as set"] if changed else [])]
+    table = Table("figure", *(Column(head, justify="right") for head in heads))
+    for name, value in recorded.metrics.items():
+        if name.rpartition("/")[0] in recorded.adapters:
+            table.add_row(name, f"{value:.6g}", *([f"{changed.metrics[name]:.6g}"] if changed else []))
+    if changed:
+        for role, difference in differences(changed.adapters, recorded.adapters).items():
+            table.add_row(f"{role}/adapter, largest change", "", f"{difference:.3g}")
+    return table

@@ -1,0 +1,299 @@
+"""``mgrpo launch --slurm CLUSTER``: the batch script of a job with one ``srun`` for each role.
+
+CLUSTER is a YAML file that says where roles run; the team file says what they are:
+
+    job: {time: "04:00:00", account: lab, setup: ["module load cuda", "source .venv/bin/activate"]}
+    roles:
+      main: {cpus_per_task: 8, gpus_per_node: 1}
+      searcher: {nodes: 2, tasks_per_node: 4, cpus_per_task: 8, gpus_per_node: 4}
+
+Roles share one allocation, or with ``heterogeneous: true`` each has a component of the job, and with it a partition of
+its own. The script is kept in the run folder, to be read, edited and submitted again with ``sbatch``. Before the time
+limit it asks all roles to stop; when they have, it requeues the job, which then goes on from the last checkpoints. A
+role that fails makes the others stop, and the job ends with its status; one that is stopped and not requeued ends with
+that of a run that can go on (75).
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from mgrpo_lightning.errors import STOPPED, ConfigurationError, MgrpoError
+from mgrpo_lightning.persistence.atomic import atomic_path
+from mgrpo_lightning.process.stopping import MARK
+from mgrpo_lightning.store.layout import STOP
+
+SCRIPT = "job.sbatch"
+"""In the run folder."""
+JOB = "job.id"
+"""In the run folder: the job that has the run."""
+RANK = (
+    f'trap : TERM; export {MARK}="$1-$$"; rm -f "${MARK}"; "${{@:2}}"; code=$?; '
+    f'[ -e "${MARK}" ] && rm "${MARK}" && code={STOPPED}; '
+    f'[ "$code" -eq {STOPPED} ] && code=0 && touch "$1"; exit "$code"'
+)
+"""What a rank runs: the command behind a file, which is there if it has stopped, by itself or by its guard. SIGTERM is
+for the command alone."""
+TEMPLATE = f"""#!/bin/bash
+@header@
+
+run=@run@ requeue=@requeue@
+mkdir -p "$run"
+# Of two jobs that begin at once one makes the file. The run's own locks come too late: this script removes files first.
+if ! (set -o noclobber; echo "$SLURM_JOB_ID" >"$run/{JOB}") 2>/dev/null; then
+  other=$(cat "$run/{JOB}")
+  state=$([ "$other" = "$SLURM_JOB_ID" ] || squeue --noheader --jobs="$other" --format=%T 2>&1)
+  case $state in
+    "" | *"Invalid job id"*) echo "$SLURM_JOB_ID" >"$run/{JOB}" ;;  # this one was requeued, or that one is over
+    *)
+      echo "mgrpo: error: job $other ($state) has the run in $run. HINT: wait for its end, or end it with scancel;" \
+        "if there is no such job, remove $run/{JOB}; then submit again." >&2
+      exit 2 ;;
+  esac
+fi
+cd @place@ || exit 1
+@setup@
+rm -f "$run/{STOP}"  # of an attempt before
+stopped=
+trap 'stopped=1; touch "$run/{STOP}"' USR1  # the time limit is near
+
+names=()
+role() {{  # name, index, options of srun, --, options of mgrpo fit
+  local name=$1 index=$2 srun=() last=()
+  shift 2
+  while [ "$1" != -- ]; do srun+=("$1"); shift; done
+  shift
+  mkdir -p "$run/$name"
+  rm -f "$run/$name/status" "$run/$name/stopped"
+  compgen -G "$run/$name/checkpoints/step=*.ckpt" >/dev/null && last=(--ckpt_path=last)
+  (
+    # A rank that has stopped says so in a file: of its status, srun would make a failure of the others.
+    MGRPO_ROLE_INDEX=$index srun "${{srun[@]}}" --kill-on-bad-exit=1 --open-mode=append --output="$run/$name/log.txt" \\
+      bash -c '{RANK}' bash "$run/$name/stopped" \\
+      @fit@ --role "$name" "$@" "${{last[@]}}"
+    code=$?
+    [ "$code" -eq 0 ] && [ -e "$run/$name/stopped" ] && code={STOPPED}
+    case $code in 0 | {STOPPED}) ;; *) touch "$run/{STOP}" ;; esac  # it failed: the others save and stop
+    echo "$code" >"$run/$name/status"
+  ) &
+  names+=("$name")
+}}
+@roles@
+
+while [ -n "$(jobs -rp)" ]; do wait; done  # the trap ends a wait
+status=0 again=
+for name in "${{names[@]}}"; do
+  code=$(cat "$run/$name/status" || echo 1)
+  if [ "$code" -eq {STOPPED} ]; then again=1; elif [ "$code" -ne 0 ]; then status=$code; fi
+done
+if [ -n "$again" ] && [ "$status" -eq 0 ]; then  # stopped before its end: the job has succeeded only if it goes on
+  [ -n "$requeue" ] && [ -n "$stopped" ] && scontrol requeue "$SLURM_JOB_ID" || status={STOPPED}
+fi
+exit "$status"
+"""
+"""The script; names between @ are filled in."""
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """What concerns the job as a whole."""
+
+    name: str | None = None
+    """None: that of the run."""
+    time: str | None = None
+    """Limit, as SLURM writes it: 04:00:00."""
+    account: str | None = None
+    partition: str | None = None
+    memory: str | None = None
+    """Of a node, such as ``64G``."""
+    heterogeneous: bool = False
+    """Each role is a component of its own."""
+    stop_before: int = 300
+    """Seconds before the limit at which roles are asked to stop; give more than a step takes."""
+    requeue: bool = True
+    """Whether a job that was stopped by its limit is queued again."""
+    options: list[str] = field(default_factory=list)
+    """More options of sbatch, such as ``--qos=long``."""
+    setup: list[str] = field(default_factory=list)
+    """Shell lines before the roles start."""
+
+
+@dataclass(frozen=True)
+class PlaceConfig:
+    """Where one role runs."""
+
+    nodes: int = 1
+    tasks_per_node: int = 1
+    """Ranks: one a device."""
+    cpus_per_task: int | None = None
+    gpus_per_node: int = 0
+    memory: str | None = None
+    """Of a node of a heterogeneous job's component."""
+    partition: str | None = None
+    """Of a heterogeneous job's component."""
+    options: list[str] = field(default_factory=list)
+    """More options of the role's srun, such as ``--cpu-bind=cores``."""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """A cluster file."""
+
+    job: JobConfig = field(default_factory=JobConfig)
+    roles: dict[str, PlaceConfig] = field(default_factory=dict)
+
+
+def read_cluster(path: Path, roles: Sequence[str]) -> ClusterConfig:
+    """Read and check a cluster file.
+
+    Args:
+        path: The file.
+        roles: Of the team; one without a block gets a task on a node of its own.
+
+    Raises:
+        ConfigurationError: It cannot be read, or names what does not exist.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ClusterConfig)
+    try:
+        cluster = ClusterConfig(**parser.instantiate_classes(parser.parse_string(path.read_text(encoding="utf-8"))))
+    except (ArgumentError, OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"cluster file {path}: {' '.join(str(error).split())}",
+            hint="see the classes in mgrpo_lightning/commands/slurm.py for its keys.",
+        ) from error
+    if strange := sorted(set(cluster.roles) - set(roles)):
+        raise ConfigurationError(
+            f"cluster file {path} places role {strange[0]!r}, which is none of the team.",
+            hint=f"it has {sorted(roles)}.",
+        )
+    cluster = replace(cluster, roles={role: cluster.roles.get(role, PlaceConfig()) for role in roles})
+    for role, place in cluster.roles.items():
+        if (place.partition or place.memory) and not cluster.job.heterogeneous:
+            raise ConfigurationError(
+                f"cluster file {path}: role {role!r} has a partition or memory of its own in a shared allocation.",
+                hint="set job.heterogeneous: true, or both under `job`.",
+            )
+    return cluster
+
+
+def render(cluster: ClusterConfig, folder: Path, options: Sequence[str], command: Sequence[str]) -> str:
+    """The batch script.
+
+    Args:
+        cluster: Where roles run.
+        folder: Of the run, on a filesystem that all nodes share.
+        options: For ``mgrpo fit``.
+        command: That is started, with the options and the role behind it.
+    """
+    roles = [
+        f"role {role} {index} {shlex.join(_srun(where, index, cluster.job))} -- {shlex.join(_ranks(where))}".rstrip()
+        for index, (role, where) in enumerate(cluster.roles.items())
+    ]
+    parts = {
+        "header": "\n".join(_header(cluster, folder)),
+        "run": shlex.quote(str(folder.absolute())),
+        "place": shlex.quote(str(Path.cwd())),
+        "setup": "\n".join(cluster.job.setup),
+        "fit": shlex.join([*command, *options]),
+        "roles": "\n".join(roles),
+        "requeue": "1" if cluster.job.requeue else "",
+    }
+    script = TEMPLATE
+    for name, text in parts.items():
+        script = script.replace(f"@{name}@", text)
+    return script
+
+
+def _header(cluster: ClusterConfig, folder: Path) -> list[str]:
+    job = cluster.job
+    common = [
+        _whole(f"--job-name={job.name or folder.name}"),
+        *([f"--time={job.time}"] if job.time else []),
+        *([_whole(f"--account={job.account}")] if job.account else []),
+        _whole(f"--output={folder.absolute() / 'slurm-%j.txt'}"),
+        "--open-mode=append",
+        f"--signal=B:USR1@{job.stop_before}",
+        *(["--requeue"] if job.requeue else ["--no-requeue"]),
+        *job.options,
+    ]
+    places = list(cluster.roles.values())
+    if job.heterogeneous:
+        blocks = [[*_size(where), *_partition(where.partition or job.partition)] for where in places]
+    else:
+        whole = PlaceConfig(
+            nodes=sum(where.nodes for where in places),
+            tasks_per_node=max(where.tasks_per_node for where in places),
+            cpus_per_task=max((where.cpus_per_task or 0) for where in places) or None,
+            gpus_per_node=max(where.gpus_per_node for where in places),
+            memory=job.memory,
+        )
+        blocks = [[*_size(whole), *_partition(job.partition)]]
+    lines = [f"#SBATCH {option}" for option in [*common, *blocks[0]]]
+    for block in blocks[1:]:
+        lines += ["#SBATCH hetjob", *(f"#SBATCH {option}" for option in block)]
+    return lines
+
+
+def _whole(option: str) -> str:
+    """As one word for sbatch, which splits the lines of a script at white space."""
+    return f'"{option}"' if len(option.split()) > 1 else option
+
+
+def _size(where: PlaceConfig) -> list[str]:
+    return [
+        f"--nodes={where.nodes}",
+        f"--ntasks-per-node={where.tasks_per_node}",
+        *([f"--cpus-per-task={where.cpus_per_task}"] if where.cpus_per_task else []),
+        *([f"--gpus-per-node={where.gpus_per_node}"] if where.gpus_per_node else []),
+        *([f"--mem={where.memory}"] if where.memory else []),
+    ]
+
+
+def _partition(name: str | None) -> list[str]:
+    return [f"--partition={name}"] if name else []
+
+
+def _srun(where: PlaceConfig, index: int, job: JobConfig) -> list[str]:
+    group = [f"--het-group={index}"] if job.heterogeneous else ["--exact"]
+    return [*group, *_size(where), f"--ntasks={where.nodes * where.tasks_per_node}", *where.options]
+
+
+def _ranks(where: PlaceConfig) -> list[str]:
+    ranks = (where.nodes, where.tasks_per_node) != (1, 1)
+    return [f"--trainer.num_nodes={where.nodes}", f"--trainer.devices={where.tasks_per_node}"] if ranks else []
+
+
+def submit(cluster: ClusterConfig, folder: Path, options: Sequence[str], *, write_only: bool) -> None:
+    """Write the script into the run folder and submit it.
+
+    Args:
+        cluster: Where roles run.
+        folder: Of the run.
+        options: For ``mgrpo fit``.
+        write_only: Leave the rest to the user.
+
+    Raises:
+        MgrpoError: There is no ``sbatch``, or it refuses the job.
+    """
+    command = (sys.executable, "-m", "mgrpo_lightning", "fit")
+    with atomic_path(folder / SCRIPT) as temporary:
+        temporary.write_text(render(cluster, folder, options, command), encoding="utf-8")
+    path = folder / SCRIPT
+    print(f"written: {path}", flush=True)
+    if write_only:
+        return
+    try:
+        done = subprocess.run(["sbatch", str(path)], capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise MgrpoError("there is no command `sbatch` here.", hint=f"submit {path} where there is one.") from error
+    if done.returncode:
+        raise MgrpoError(f"sbatch refuses {path}: {' '.join(done.stderr.split())}.", hint="mend the cluster file.")
+    print(f"{done.stdout.strip()}; logs in {folder}/ROLE/log.txt, status: mgrpo store {folder}", flush=True)

@@ -1,0 +1,233 @@
+"""RunLock: one command of a kind writes into a run folder at a time.
+
+    runs/quickstart/locks/fit/000003/owner.json    the third fit in this folder: host, process, start, beat
+
+A command claims the next numbered folder; ``mkdir`` lets exactly one process make it. The highest number owns the run
+folder, so that a process which was taken over sees a higher number than its own, and stops before its next write. The
+last folder stays behind, marked as ended: numbers only ever grow.
+
+On the machine of the owner its process decides at once whether it lives: process id and start time, as ids are reused.
+From another machine the beat decides, the modification time of the file. Clocks of machines are never compared: one
+looks whether the beat changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from mgrpo_lightning.errors import ConfigurationError, MgrpoError
+from mgrpo_lightning.persistence.atomic import atomic_path, unwritten
+
+FOLDER = "locks"
+"""Of all locks, in a run folder."""
+BEAT = 5.0
+"""Seconds between two beats."""
+SILENCE = 60.0
+"""Seconds without a beat after which an owner on another machine is dead."""
+_PROCESSES = Path("/proc")
+"""Where Linux tells about processes."""
+_OWNER = "owner.json"
+_NUMBER = re.compile(r"\d{6}")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that holds a lock."""
+
+    host: str
+    machine: str
+    """Start-up and process namespace: where process ids mean the same."""
+    pid: int
+    began: float
+    """Start of the process, by the clock that ``_began`` reads."""
+    since: str
+    """When it took the lock, for people."""
+    ended: bool = False
+    """It has given the lock back."""
+
+    @property
+    def words(self) -> str:
+        """For errors."""
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+class RunLock:
+    """The right to write into a run folder; taken as often as it is released.
+
+    Args:
+        folder: The run's, or a role's.
+        command: What writes: ``fit``, ``validate``, ``test`` or ``launch``. Different commands may run side by side.
+    """
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self._folder = folder
+        self._command = command
+        self._home = folder / FOLDER / command
+        self._number = self._depth = 0
+        self._owner: Owner | None = None
+        self._ended = threading.Event()
+
+    @property
+    def taken(self) -> bool:
+        """Whether this process holds it."""
+        return self._depth > 0
+
+    def take(self) -> None:
+        """Become the owner.
+
+        Raises:
+            ConfigurationError: Another process is, and lives.
+            MgrpoError: The folder cannot be written.
+        """
+        if self._depth == 0:
+            try:
+                self._home.mkdir(parents=True, exist_ok=True)
+                self._number = self._claim()
+                self._owner = _here()
+                self._write(self._owner)
+                self._remove_earlier()
+            except OSError as error:
+                raise unwritten(error, self._home, "nothing was begun") from error
+            self._ended = threading.Event()
+            threading.Thread(target=self._beat, args=(self._ended,), name="beat of the lock", daemon=True).start()
+        self._depth += 1
+
+    def check(self) -> None:
+        """Require that this process is still the owner; asked before each write.
+
+        Raises:
+            MgrpoError: Another process has taken the lock over, as this one gave no sign of life.
+        """
+        if self._depth and (latest := max(self._numbers(), default=0)) > self._number:
+            owner = _read(self._home / f"{latest:06d}" / _OWNER)
+            raise MgrpoError(
+                f"{self._folder} has been taken over by {owner.words if owner else 'another process'}: this "
+                f"{self._command} showed no sign of life for {SILENCE:.0f} s, and now stops without writing.",
+                hint="let the other one run; what it found here is where it went on from.",
+            )
+
+    def release(self) -> None:
+        """Give up one ``take``; the last one ends the ownership."""
+        self._depth -= 1
+        if self._depth == 0 and self._owner is not None:
+            self._ended.set()
+            with suppress(OSError, MgrpoError):  # the process ends anyway, which shows as well
+                if max(self._numbers(), default=0) == self._number:
+                    self._write(replace(self._owner, ended=True))
+
+    def _claim(self) -> int:
+        """Make the next folder; its number."""
+        while True:
+            latest = max(self._numbers(), default=0)
+            if latest and (owner := self._living(latest)) is not None:
+                raise ConfigurationError(
+                    f"another {self._command} writes into {self._folder}: {owner.words}.",
+                    hint="wait for it or end it, or give another run.name to start beside it.",
+                )
+            with suppress(FileExistsError):  # another process was quicker: see whether it lives
+                (self._home / f"{latest + 1:06d}").mkdir()
+                return latest + 1
+
+    def _living(self, number: int) -> Owner | None:
+        """The owner behind a number, None if it has ended, is dead, or is no longer the latest."""
+        path = self._home / f"{number:06d}" / _OWNER
+        first, told, give_up = _beat_of(path), False, time.monotonic() + SILENCE
+        while max(self._numbers(), default=0) == number:
+            owner = _read(path)
+            if owner is not None and (owner.ended or owner.machine == _machine()):
+                return None if owner.ended or _began(owner.pid) != owner.began else owner
+            if first is not None and owner is not None and _beat_of(path) != first:
+                return owner
+            if time.monotonic() > give_up:
+                return None
+            if owner is not None and not told:
+                told = True
+                print(
+                    f"mgrpo: {self._folder} was last written by {owner.words}; seeing for up to {SILENCE:.0f} s "
+                    "whether it lives.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            first = first or _beat_of(path)
+            time.sleep(0.05 if owner is None else 1.0)
+        return None
+
+    def _numbers(self) -> list[int]:
+        with suppress(FileNotFoundError):
+            return [int(name) for name in os.listdir(self._home) if _NUMBER.fullmatch(name)]
+        return []
+
+    def _write(self, owner: Owner) -> None:
+        with atomic_path(self._home / f"{self._number:06d}" / _OWNER) as temporary:
+            temporary.write_text(json.dumps(asdict(owner)), encoding="utf-8")
+
+    def _remove_earlier(self) -> None:
+        for number in self._numbers():
+            if number < self._number:
+                with suppress(OSError):
+                    (self._home / f"{number:06d}" / _OWNER).unlink(missing_ok=True)
+                    (self._home / f"{number:06d}").rmdir()
+
+    def _beat(self, ended: threading.Event) -> None:
+        while not ended.wait(BEAT):
+            with suppress(OSError):
+                os.utime(self._home / f"{self._number:06d}" / _OWNER)
+
+
+def _here() -> Owner:
+    began = _began(os.getpid())
+    assert began is not None
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    return Owner(socket.gethostname(), _machine(), os.getpid(), began, since)
+
+
+def _machine() -> str:
+    """What a process id is unique in. A host's name is not enough: containers and restarted machines keep theirs."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append((_PROCESSES / "sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink(_PROCESSES / "self/ns/pid"))
+    return " ".join(parts)
+
+
+def _began(pid: int) -> float | None:
+    """When a process of this machine was started; None: it does not run, or has ended and nobody has asked how."""
+    if not _PROCESSES.exists():
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        return None
+    with suppress(FileNotFoundError, ProcessLookupError):
+        # Ticks since the machine was started. psutil adds the time of that, which moves when the clock is set.
+        state, *fields = (_PROCESSES / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else float(fields[18])
+    return None
+
+
+def _read(path: Path) -> Owner | None:
+    """None if it is not there, or not whole."""
+    try:
+        return Owner(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _beat_of(path: Path) -> int | None:
+    """Modification time; of the open file, as network filesystems cache that of a name."""
+    try:
+        with open(path, "rb") as file:
+            return os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
+        return None

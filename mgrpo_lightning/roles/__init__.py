@@ -1,0 +1,1 @@
+"""What a role is, and which roles share an adapter."""

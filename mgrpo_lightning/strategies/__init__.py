@@ -1,5 +1,0 @@
-"""How a team's processes are started and held together; importing this registers the strategies by name."""
-
-from mgrpo_lightning.strategies.team import TeamStrategy
-
-__all__ = ["TeamStrategy"]

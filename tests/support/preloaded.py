@@ -1,0 +1,13 @@
+"""What a server of ``tests.support.started`` has before it forks: imports of every command, pages of the Factbook.
+
+It imports what ``python -m mgrpo_lightning`` does, in its order. No thread and no random number comes of it.
+"""
+
+from mgrpo_lightning.process.allocator import give_back_large_blocks
+
+give_back_large_blocks()
+
+import mgrpo_lightning.commands.command  # noqa: E402, F401
+from mgrpo_lightning.tasks.factbook.world import load_world  # noqa: E402
+
+load_world()
