@@ -1,6 +1,7 @@
-"""One LLM with adapters: loading, LoRA per role, log-probabilities, chat template, sampling."""
+"""One LLM with LoRA adapters, one per role: loading, chat template, sampling, log-probabilities."""
 
 import logging
 
-# On import it asks for a package that would fetch compiled code from the hub at run time; we do without.
+# On import this module warns that the package `kernels` is missing. That package downloads compiled code from the hub
+# at run time, so this project goes without it.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

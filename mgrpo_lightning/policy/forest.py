@@ -1,10 +1,11 @@
-"""Forest: token sequences laid out so that what several of them begin with stands there once.
+"""Forest: a prefix tree of token sequences, so that one forward pass computes each shared prefix once.
 
-The rollouts of a group begin with the same prompt, and all conversations of a role with the same system prompt. A
-forward pass over a forest computes such a prefix once, pads nothing in the linear layers, and lets no token see any
-other than those before it in its own sequence (correctness.md 11).
+The rollouts of a group share their prompt, and all conversations of a role share the system prompt. The tokens of all
+sequences are laid out as one row of T tokens without padding, and a shared prefix is in it once. Each token attends
+only to the tokens before it in its own sequence (correctness.md 11).
 
-Shapes: T tokens in all; a rectangle has n runs of at most R tokens, which see at most K.
+A run is a stretch of tokens between two forks of the tree. A ``Rectangle`` is an attention block: n runs of at most R
+tokens, which attend to at most K tokens.
 """
 
 from __future__ import annotations
@@ -16,51 +17,57 @@ import torch
 from torch import Tensor
 
 SHORTEST = 16
-"""Tokens; a shorter run at a fork is laid out twice, as attention for a run of its own costs more."""
+"""Tokens. A shared run shorter than this is laid out twice: attention over one more run costs more than the copy."""
 WASTE = 16384
-"""Pairs of a query and a key that may be padding before a rectangle is cut, besides a quarter of it: their cost is
-about that of one more call of the attention kernel."""
+"""Padding allowed in an attention block, in query-key pairs, on top of 25%. It costs about as much as one more call of
+the attention kernel."""
 
 
 LAID_OUT = 4
-"""Token budgets: what the rows of a micro-batch may add up to, counted row by row. Attention has keys of each row."""
+"""Bound on a micro-batch, in token budgets, when each row counts in full, shared prefixes included. Attention gathers
+the keys of every row, shared ones too, so this sum decides its memory."""
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Runs of alike size, whose attention is one call; padded on the right with token 0, whose result is not used."""
+    """An attention block: runs of similar size that share one attention call.
+
+    Shorter runs are padded on the right with index 0. The results of padded queries are not used.
+    """
 
     queries: Tensor
-    """Where the tokens of each run stand, int64, n x R."""
+    """Index of each run's tokens in the layout, int64, n x R."""
     keys: Tensor
-    """Where the tokens stand that they see: their sequence from its start to the end of the run, int64, n x K."""
+    """Index of the tokens that they attend to: the sequence from its start to the end of the run, int64, n x K."""
     mask: Tensor | None
-    """0 where a query sees a key and -inf elsewhere (True and False as built), n x 1 x R x K; None if every run starts
-    its sequence: then K is R, and plain causal attention is right."""
+    """Attention mask, n x 1 x R x K: bool as built, additive (0 or -inf) after ``Forest.to``. None if every run starts
+    its sequence: then K is R, and the kernel's causal attention needs no mask."""
 
 
 @dataclass(frozen=True)
 class Forest:
-    """The layout of S sequences."""
+    """The prefix tree of S sequences, laid out as one row of T tokens."""
 
     ids: Tensor
-    """int64, T."""
+    """Token ids, int64, T."""
     positions: Tensor
-    """Of each token in its sequence, int64, T."""
+    """Position of each token in its own sequence, int64, T."""
     before: Tensor
-    """Where the token before each stands, int64, T; -1 at the start of a sequence."""
+    """Index of each token's predecessor in the layout, int64, T; -1 at the start of a sequence."""
     paths: tuple[Tensor, ...]
-    """Where the tokens of each sequence stand, in the order of the sequences, int64, on the CPU."""
+    """For each sequence, in the order they were added, the index of its tokens in the layout, int64, on the CPU."""
     rectangles: tuple[Rectangle, ...]
+    """The attention blocks. Each run is in exactly one of them."""
     order: Tensor
-    """Where each token's result is among those of all rectangles, padding included, one after the other, int64, T."""
+    """Index of each token's result in the concatenated results of all blocks, padding included, int64, T."""
 
     @classmethod
     def of(cls, sequences: Iterable[Tensor]) -> Forest:
-        """Lay sequences out, in the order given.
+        """Build the prefix tree of these sequences.
 
         Args:
-            sequences: Token ids, int64, on the CPU; none is empty.
+            sequences: Token ids of each sequence, int64, on the CPU. None may be empty. Only neighbours share
+                prefixes, so sort them first to share all.
         """
         builder = ForestBuilder()
         for sequence in sequences:
@@ -68,7 +75,7 @@ class Forest:
         return builder.build()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Forest:
-        """The forest where the model is, its masks in the type of the activations; ``paths`` stay on the CPU."""
+        """Move to a device and make the masks additive, in ``dtype`` (of the activations). ``paths`` stay on the CPU."""
         rectangles = [
             Rectangle(
                 r.queries.to(device), r.keys.to(device), None if r.mask is None else additive(r.mask, dtype, device)
@@ -85,7 +92,10 @@ class Forest:
         )
 
     def dense_mask(self) -> Tensor:
-        """The plain way to the same attention: True where a token sees another, bool, 1 x 1 x T x T, on the CPU."""
+        """The same attention as one mask over all tokens, for models that cannot use the attention blocks.
+
+        Returns bool, 1 x 1 x T x T, on the CPU; True where a query sees a key.
+        """
         visible = torch.zeros(len(self.order), len(self.order), dtype=torch.bool)
         for path in self.paths:
             visible[path[:, None], path] = torch.ones(len(path), len(path), dtype=torch.bool).tril()
@@ -93,13 +103,13 @@ class Forest:
 
 
 def additive(visible: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A mask to add to scores: 0 where ``visible``, -inf elsewhere."""
+    """An additive attention mask: 0 where ``visible``, -inf elsewhere."""
     return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible.to(device), -torch.inf)
 
 
 @dataclass(eq=False)
 class _Run:
-    """Tokens ``start`` to ``end`` of a sequence, shared by all sequences that have it in their path."""
+    """One node of the prefix tree: tokens ``start`` to ``end`` of a sequence, shared by all sequences through it."""
 
     sequence: Tensor
     start: int
@@ -108,20 +118,20 @@ class _Run:
 
 
 class ForestBuilder:
-    """Adds sequences one after the other; each shares what it has in common with the one added before it.
+    """Builds a prefix tree. Each added sequence shares the prefix that it has in common with the one added before it.
 
-    In lexicographic order that is all there is to share.
+    If the sequences come in lexicographic order, this finds every shared prefix.
     """
 
     def __init__(self) -> None:
         self.num_tokens = 0
-        """Tokens laid out so far."""
+        """Tokens laid out so far, shared ones counted once."""
         self._runs: list[_Run] = []
         self._ends: list[_Run] = []
         self._sequences: list[Tensor] = []
 
     def cost(self, sequence: Tensor) -> int:
-        """How many more tokens there would be.
+        """Number of tokens that ``add(sequence)`` would add to the layout.
 
         Args:
             sequence: Token ids, int64, on the CPU; not empty.
@@ -129,13 +139,14 @@ class ForestBuilder:
         return len(sequence) - self._fork(sequence)[1]
 
     def add(self, sequence: Tensor) -> None:
-        """Lay out one more sequence.
+        """Add one sequence to the tree.
 
         Args:
             sequence: Token ids, int64, on the CPU; not empty.
         """
         run, at = self._fork(sequence)
-        if run is not None and run.start < at < run.end:  # what is shared becomes a run of its own, above the rest
+        # The sequence leaves inside a run: split the run there, so that the shared part becomes the parent of the rest.
+        if run is not None and run.start < at < run.end:
             shared = _Run(run.sequence, run.start, at, run.parent)
             run.start, run.parent = at, shared
             self._runs.append(shared)
@@ -143,6 +154,7 @@ class ForestBuilder:
         elif run is not None and at == run.start:
             run = run.parent
         if at < len(sequence) or run is None:
+            # Otherwise the sequence ends at the fork: it adds no tokens and only gets its path.
             run = _Run(sequence, at, len(sequence), run)
             self._runs.append(run)
         self.num_tokens += len(sequence) - at
@@ -150,8 +162,9 @@ class ForestBuilder:
         self._sequences.append(sequence)
 
     def build(self) -> Forest:
-        """The forest of all sequences added."""
-        runs = sorted(self._runs, key=lambda run: run.start)  # parents first
+        """The prefix tree of all added sequences."""
+        # A parent starts before its children, so each path below is built from a path that is already there.
+        runs = sorted(self._runs, key=lambda run: run.start)
         paths: dict[_Run, Tensor] = {}
         total = 0
         for run in runs:
@@ -170,7 +183,10 @@ class ForestBuilder:
         )
 
     def _fork(self, sequence: Tensor) -> tuple[_Run | None, int]:
-        """The run of the last sequence that a new one leaves, and after how many tokens it does."""
+        """The run in which a new sequence leaves the last one, and the number of tokens that the two share.
+
+        A fork inside a run, fewer than SHORTEST tokens after its start, moves back to the run's start.
+        """
         if not self._ends:
             return None, 0
         shared = _num_shared(self._sequences[-1], sequence)
@@ -182,14 +198,15 @@ class ForestBuilder:
 
 
 def _num_shared(one: Tensor, other: Tensor) -> int:
-    """Length of the common prefix."""
+    """Length of the common prefix, in tokens."""
     length = min(len(one), len(other))
     differ = (one[:length] != other[:length]).nonzero()
     return int(differ[0]) if len(differ) else length
 
 
 def _rectangles(runs: Sequence[tuple[int, Tensor]], total: int) -> tuple[tuple[Rectangle, ...], Tensor]:
-    """Group runs, given as start and path, by size; and find each token's result."""
+    """Group runs, each given as (start, path), into attention blocks; also return ``Forest.order``."""
+    # Similar sizes side by side keep padding small. Runs that start a sequence come first: their blocks need no mask.
     ordered = sorted(runs, key=lambda run: (run[0] > 0, len(run[1]), run[0]))
     made: list[Rectangle] = []
     order = torch.empty(total, dtype=torch.int64)
@@ -198,6 +215,7 @@ def _rectangles(runs: Sequence[tuple[int, Tensor]], total: int) -> tuple[tuple[R
         starts = torch.tensor([start for start, _ in group])
         keys = torch.nn.utils.rnn.pad_sequence([path for _, path in group], batch_first=True)
         queries = torch.nn.utils.rnn.pad_sequence([path[start:] for start, path in group], batch_first=True)
+        # Query i of a run is token start + i of its path, so it sees the keys up to and with that index.
         seen = starts[:, None] + torch.arange(queries.shape[1])
         mask = torch.arange(keys.shape[1]) <= seen[:, :, None] if starts.any() else None
         made.append(Rectangle(queries, keys, None if mask is None else mask[:, None]))
@@ -208,7 +226,7 @@ def _rectangles(runs: Sequence[tuple[int, Tensor]], total: int) -> tuple[tuple[R
 
 
 def _alike(runs: Sequence[tuple[int, Tensor]]) -> list[list[tuple[int, Tensor]]]:
-    """Cut the ordered runs where padding would be too much."""
+    """Cut the ordered runs into groups where padding would exceed 25% plus WASTE, in query-key pairs."""
     groups: list[list[tuple[int, Tensor]]] = []
     width = height = needed = 0
     for start, path in runs:
@@ -216,6 +234,7 @@ def _alike(runs: Sequence[tuple[int, Tensor]]) -> list[list[tuple[int, Tensor]]]
         new_width, new_height = max(width, keys), max(height, queries)
         area = needed + keys * queries
         fits = bool(groups) and (len(groups[-1]) + 1) * new_width * new_height <= 1.25 * area + WASTE
+        # Never mix runs that start a sequence with others: one such neighbour would force a mask on all of them.
         if fits and (groups[-1][0][0] > 0) == (start > 0):
             groups[-1].append((start, path))
             width, height, needed = new_width, new_height, area

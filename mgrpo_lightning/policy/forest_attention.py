@@ -1,8 +1,8 @@
-"""Attention over a forest: every run of tokens beside the keys of its own sequence, in as few kernel calls as it takes.
+"""Attention over a prefix tree (``Forest``): one kernel call for each attention block.
 
-Linear layers, norms and rotary embeddings see a forest as one long row. Only attention knows better: it is registered
-with transformers under a name of its own, gets the forest through the model's keyword arguments, and without one is
-transformers' own.
+Linear layers, norms and rotary embeddings process the prefix tree as one long row of tokens. Only attention uses the
+tree. This module registers its attention function with transformers under the name NAME. The function gets the tree
+through the model's keyword arguments; without one it calls transformers' own attention.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ def forest_attention(
     shared_prefix: SharedPrefix | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer.
+    """The attention function that transformers calls in each layer.
 
     Args:
         module: The attention layer.
-        query: 1 x heads x T x head size if there is a forest.
-        key: 1 x key/value heads x T x head size.
+        query: 1 x heads x T x head size if there is a forest, else B x heads x R x head size.
+        key: 1 x key/value heads x T x head size, or B rows of them.
         value: Like ``key``.
-        attention_mask: Not read if there is a forest.
-        forest: The layout of the T tokens.
-        shared_prefix: Of the rows, if each has one token, on a CPU and without gradients.
-        options: Of the layer, for the kernel.
+        attention_mask: Additive attention mask; not read if there is a forest.
+        forest: The prefix tree of the T tokens; None for plain rows.
+        shared_prefix: The shared prefix of the rows in a decoding step. Only for one token a row, on a CPU, without
+            gradients.
+        options: Keyword arguments of the layer for the kernel, such as ``scaling``.
 
     Returns:
         1 x T x heads x head size, and no attention weights.
@@ -68,17 +69,18 @@ def _attend(
     options: dict[str, Any],
     shared_prefix: SharedPrefix | None = None,
 ) -> Tensor:
-    """B x heads x R x D over the keys of B x key/value heads x S x D, as B x R x heads x D."""
+    """Attention of B x heads x R x D queries over B x key/value heads x S x D keys; returns B x R x heads x D."""
     if mask is None or not query.is_cpu:
         result, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
         return result
-    # With a mask, transformers copies the keys for each head that shares them; the kernel of CPUs need not.
+    # With a mask, transformers copies the keys for every query head that shares them. The CPU kernel need not.
     heads, num_queries = query.shape[1:3]
     scale = options.get("scaling")
     if num_queries == 1 and mask.shape[1] == 1:
-        # heads that share keys are as many queries of one head: the kernel then reads the keys once, not for each
+        # The query heads of one key head become several queries of one head: the kernel then reads the keys once.
         grouped = query.unflatten(1, (key.shape[1], -1)).squeeze(3)
-        if shared_prefix is not None and key.shape[-1] == value.shape[-1]:  # the kernel takes no others
+        # The CPU flash kernel in attend_shared requires keys and values of the same size.
+        if shared_prefix is not None and key.shape[-1] == value.shape[-1]:
             result = attend_shared(grouped, key, value, mask, shared_prefix, scale)
         else:
             result = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
@@ -89,7 +91,7 @@ def _attend(
 
 
 def _take(states: Tensor, places: Tensor) -> Tensor:
-    """Tokens of 1 x h x T x D states by place (n x R), as n x h x R x D."""
+    """Gather tokens of 1 x h x T x D states by index (n x R); returns n x h x R x D."""
     taken = states[0].index_select(1, places.flatten())
     return taken.view(len(taken), *places.shape, -1).transpose(0, 1)
 
@@ -99,17 +101,18 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def forest_states(model: PreTrainedModel, forest: Forest) -> Tensor:
-    """Last hidden states of all tokens of a forest, T x H.
+    """Last hidden states of all tokens of a prefix tree, T x H.
 
-    A model whose attention is not ours gets a mask over all pairs of tokens instead: right too, but slower.
+    A model that does not use ``forest_attention`` gets one mask over all pairs of tokens. The result is the same, but
+    it takes longer.
 
     Args:
-        model: With whatever adapter is selected.
-        forest: As built.
+        model: The base. The selected adapter takes part.
+        forest: The prefix tree as built, on the CPU.
     """
     forest = forest.to(model.device, model.dtype)
     if model.config._attn_implementation == NAME:
-        # any 4-D mask keeps transformers from making one; nobody reads it
+        # transformers builds no mask of its own if it gets a 4-D one. forest_attention never reads this one.
         inputs = {"attention_mask": torch.empty(1, 1, 1, 1, device=model.device), "forest": forest}
     else:
         inputs = {"attention_mask": additive(forest.dense_mask(), model.dtype, model.device)}
@@ -118,14 +121,16 @@ def forest_states(model: PreTrainedModel, forest: Forest) -> Tensor:
 
 @torch.no_grad()
 def attend_by_forest(model: PreTrainedModel, name: str) -> None:
-    """Switch a base to our attention if its layers take it, and require that forests are computed like plain rows.
+    """Switch a base to ``forest_attention`` if that works, and check that a prefix tree gives the same hidden states.
+
+    The check compares a small tree of two rows with the same rows computed plainly.
 
     Args:
-        model: A base as loaded.
-        name: As the team file says it.
+        model: A base as loaded; its attention implementation is changed in place.
+        name: The base's name in the team file, for the error message.
 
     Raises:
-        ConfigurationError: Neither our attention nor a mask over all pairs gives what a row alone gives.
+        ConfigurationError: Neither ``forest_attention`` nor one mask over all pairs gives the states of plain rows.
     """
     vocabulary = int(model.config.get_text_config().vocab_size)
     rows = (
@@ -134,11 +139,13 @@ def attend_by_forest(model: PreTrainedModel, name: str) -> None:
     rows[1, :SHORTEST] = rows[0, :SHORTEST]
     forest = Forest.of(rows)
     plain = hidden_states(model, rows.to(model.device))
+    # Rounding already depends on the batch size, by this much. A difference of up to twice that is no error.
     noise = max(
         _distance(hidden_states(model, row[None].to(model.device))[0], of) for row, of in zip(rows, plain, strict=True)
     )
     bound = max(5e-2 if model.dtype == torch.bfloat16 else 1e-2, 2 * noise)
     own = model.config._attn_implementation
+    # Only a model that transformers runs with sdpa is switched; any other must work with the one big mask.
     for implementation in (NAME, own) if own == "sdpa" else (own,):
         model.set_attn_implementation(implementation)
         found = forest_states(model, forest)

@@ -1,8 +1,10 @@
-"""Log-probabilities of sampled ids, from hidden states at the needed positions only.
+"""Log-probabilities of sampled ids, with logits only at the positions that need them.
 
-Shapes: N sampled ids, H hidden size, V vocabulary. The state of the token before an id predicts it (correctness.md 9).
-Sequences are computed as a forest, each token at its own position (correctness.md 10), and no mask of the loss ever
-enters the model (correctness.md 4).
+The hidden state of the token before an id predicts the id (correctness.md 9). Sequences are computed as a prefix tree;
+each token has its position in its own sequence (correctness.md 10). The loss mask never enters the model as attention
+mask (correctness.md 4).
+
+Shapes: N sampled ids, H hidden size, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from mgrpo_lightning.policy.head import finished_logits, head_product, rows_of_p
 from mgrpo_lightning.policy.policy import Policy
 
 LOGITS = 2**23
-"""Logits of one chunk, whatever the vocabulary: 32 MiB in float32."""
+"""Number of logits in one chunk, for any vocabulary size: 32 MiB in float32."""
 
 
 def action_logprobs(
@@ -35,12 +37,12 @@ def action_logprobs(
     """Log-probabilities of the masked ids of padded rows.
 
     Args:
-        policy: A Policy (its adapter is selected here; keep it selected through the backward pass if layers are
-            computed again), or a bare causal LM with whatever adapter is active.
-        ids: int64, B x T, padded on the right with any ids.
-        lengths: int64, B; the real length of each row.
-        mask: bool, B x T; True on ids to score. An id without a predecessor cannot be scored.
-        temperature: Divides the logits, above 0.
+        policy: A Policy, or a bare causal LM with an adapter already active. The adapter of a Policy is selected during
+            this call only; with gradient checkpointing keep it selected through the backward pass.
+        ids: Token ids, int64, B x T, padded on the right with any ids.
+        lengths: Real length of each row in tokens, int64, B.
+        mask: bool, B x T; True on the ids to score. The first id of a row cannot be scored.
+        temperature: Divides the logits; above 0.
         chunk: See ``forest_logprobs``.
 
     Returns:
@@ -60,17 +62,17 @@ def action_logprobs(
 def forest_logprobs(
     model: PreTrainedModel, forest: Forest, places: Tensor, *, temperature: float, chunk: int | None = None
 ) -> Tensor:
-    """Log-probabilities of the ids at some places of a forest; each one has its own sequence before it.
+    """Log-probabilities of N tokens of a prefix tree, each given the tokens before it in its own sequence.
 
-    Neither a T x V nor an N x V tensor exists: the head works on ``chunk`` ids at a time, and what is kept for the
-    backward pass is the gradient to the hidden states, N x H.
+    Memory: no T x V or N x V tensor exists. The LM head computes the logits of ``chunk`` ids at a time, and the
+    backward pass keeps only the gradient of the hidden states, N x H.
 
     Args:
-        model: With whatever adapter is selected.
-        forest: As built.
-        places: int64, N; none of them starts a sequence.
-        temperature: Divides the logits, above 0.
-        chunk: Ids whose logits exist at one time; None: as many as make about LOGITS.
+        model: The base. The selected adapter takes part.
+        forest: The prefix tree as built, on the CPU.
+        places: Indices of the N tokens in the layout, int64. None may be the first of its sequence.
+        temperature: Divides the logits; above 0.
+        chunk: Number of ids in one chunk; None: as many as make about LOGITS logits.
 
     Returns:
         float32 (float64 for a float64 model), N, in the order of the places; differentiable.
@@ -85,7 +87,7 @@ def forest_logprobs(
 def score(
     model: PreTrainedModel, hidden: Tensor, targets: Tensor, *, temperature: float, chunk: int | None = None
 ) -> Tensor:
-    """Log-probabilities of ``targets`` (N) given hidden states (N x H), ``chunk`` rows of logits at a time."""
+    """Log-probabilities of ``targets`` (N) from hidden states (N x H), with ``chunk`` rows of logits at a time."""
     assert len(hidden) == len(targets)
     chunk = chunk or max(1, LOGITS // int(model.config.get_text_config().vocab_size))
     if hidden.requires_grad and torch.is_grad_enabled():
@@ -116,11 +118,11 @@ def _tempered(values: Tensor, temperature: float) -> Tensor:
 
 
 class _Score(torch.autograd.Function):
-    """Log-probabilities whose backward pass recomputes nothing.
+    """Log-probabilities, with the gradient computed in the forward pass.
 
-    The head is frozen and a log-probability depends on its own hidden state alone, so the gradient to the hidden states
-    is found together with the logits of each chunk, and only scaled in the backward pass. Part by part, what the head
-    computed is overwritten with its gradient.
+    The LM head is frozen, and each log-probability depends only on its own hidden state. So the forward pass computes
+    the gradient of the hidden states together with each chunk of logits, and the backward pass only scales it. The
+    gradient of the logits overwrites the logits part by part, to save memory.
     """
 
     @staticmethod
@@ -138,6 +140,8 @@ class _Score(torch.autograd.Function):
                 found, gradient = _slope(model, part, ids, temperature)
                 logprobs.append(found)
                 part.copy_(gradient)
+            # `slope` shares memory with `product` and holds its gradient by now. The head is linear: its backward pass
+            # does not read its own output.
             gradients += torch.autograd.grad(product, h, slope)
         ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(logprobs)
@@ -149,13 +153,13 @@ class _Score(torch.autograd.Function):
 
 
 def _slope(model: PreTrainedModel, product: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of ``targets`` (n), and their gradients to the head's product (n x V)."""
+    """Log-probabilities of ``targets`` (n), and the gradient of each to its row of raw logits ``product`` (n x V)."""
     with torch.enable_grad():
         product = product.detach().requires_grad_()
         logits = finished_logits(model, product)
     every = _logprobs(logits.detach(), temperature)
     logprobs = every.gather(-1, targets[:, None]).squeeze(-1)
-    # to the logits: 1 at the id itself, less the probabilities; in the place of these
+    # The gradient of log p(id) to the logits is onehot(id) - p. It is computed in the memory of p.
     slope = every.exp_().neg_().scatter_add_(-1, targets[:, None], torch.ones_like(every[:, :1]))
     (gradient,) = torch.autograd.grad(logits, product, _tempered(slope, temperature))
     return logprobs, gradient

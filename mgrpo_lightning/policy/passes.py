@@ -1,7 +1,8 @@
-"""Whether a loaded base computes the same in every pass: alone, beside a row that ends at the context, with a cache.
+"""Check that a loaded base gives a row the same hidden states in every pass: alone, in a batch, and with a KV cache.
 
-A few short passes over the real weights. What a config tells is refused before (``supported.py``); this finds what it
-does not tell.
+Sampler and trainer cut rows into passes in different ways, and both must compute the same log-probabilities. The check
+runs a few short passes with the real weights. ``supported.py`` refuses first what the config shows; this check finds
+what the config does not show.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from mgrpo_lightning.policy.sampling.slots import SlotCache
 from mgrpo_lightning.policy.supported import TAKE
 
 TOKENS = 20
-"""Of each row; rows at the end of the context have these positions there, not more tokens."""
+"""Length of each test row. A row "at the end of the context" has as few tokens, but the last positions."""
 
 
 @contextmanager
 def clear_pass_error(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """Say of whatever an architecture raises in a pass that it cannot be used, in one sentence.
+    """Turn any error that an architecture raises in a test pass into one clear ConfigurationError.
 
     Args:
-        model: The base.
-        name: As the team file says it.
+        model: The base that runs in the block.
+        name: The base's name in the team file, for the error message.
 
     Raises:
-        ConfigurationError: In place of the architecture's error. A device that is out of memory stays what it is.
+        ConfigurationError: The architecture failed. An out-of-memory error is passed on unchanged.
     """
     try:
         yield
@@ -48,17 +49,18 @@ def clear_pass_error(model: PreTrainedModel, name: str) -> Iterator[None]:
 
 @torch.no_grad()
 def check_passes(model: PreTrainedModel, name: str, *, context: int) -> None:
-    """Require that a row is computed alike alone, beside a row that ends at the context, and in pieces with a cache.
+    """Require the same hidden states for a row alone, beside a row at the end of the context, and in cached pieces.
 
     Args:
         model: A base as loaded.
-        name: As the team file says it.
-        context: Tokens of the longest row.
+        name: The base's name in the team file, for the error message.
+        context: Length of the longest row in tokens.
 
     Raises:
-        ConfigurationError: It is not.
+        ConfigurationError: The states differ by more than rounding.
     """
     vocabulary = int(model.config.get_text_config().vocab_size)
+    # The factor, a prime, spreads the ids over the vocabulary: rare ids alone are ill-conditioned.
     ids = (torch.arange(1, 2 * TOKENS + 1, device=model.device).view(2, -1) * 7919) % vocabulary
     first = torch.arange(TOKENS, device=model.device)
     positions = torch.stack([first, first + max(context - TOKENS, 0)])
@@ -79,7 +81,10 @@ def check_passes(model: PreTrainedModel, name: str, *, context: int) -> None:
 
 
 def _in_pieces(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """The states of the last four tokens, read as the sampler does: of rows that had different lengths before."""
+    """Hidden states of the last four tokens, computed as the sampler does: two cached rows of different lengths.
+
+    The second row is first extended to the length of the first one.
+    """
     cache = SlotCache(model.dtype, model.device)
     cache.reserve(2, TOKENS + 8)
     starts = torch.tensor([TOKENS - 4, TOKENS - 9], device=model.device)
@@ -98,13 +103,14 @@ def _in_pieces(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def _causal(model: PreTrainedModel, rows: int) -> Tensor:
-    """A mask of our own: transformers takes positions that do not start at 0 for packed rows."""
+    """An explicit causal mask. Without one, transformers takes positions that do not start at 0 for packed rows."""
     hidden = torch.full((rows, 1, TOKENS, TOKENS), -torch.inf, dtype=model.dtype, device=model.device)
     return hidden.triu(1)
 
 
 def _require(states: Tensor, other: Tensor, model: PreTrainedModel, name: str, otherwise: str) -> None:
     distance = float((states.float() - other.float()).norm() / states.float().norm())
+    # `not <=` instead of `>`: a distance of NaN must be refused too.
     if not distance <= (5e-2 if model.dtype == torch.bfloat16 else 1e-2):
         raise ConfigurationError(
             f"base_model {name!r} ({type(model).__name__}): {otherwise} (by {distance:.1g} of their norm).", hint=TAKE

@@ -1,4 +1,4 @@
-"""Policy: the LLM that plays one role, which is a shared frozen base, that role's adapter and its chat template."""
+"""Policy: the LLM that plays one role. It is a shared frozen base, the role's LoRA adapter and its chat template."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Policy:
     """One role's policy. Several policies may share one base.
 
     Args:
-        role: The role's name, which is also its adapter's.
+        role: The role's name. The adapter gets the same name.
         config: The role's block of the team file.
-        base: The loaded base; this role's adapter is added to it.
-        seed: The run's seed: the adapter's start depends on it and the role's name alone.
-        owner: The policy whose adapter this role shares; None: it has its own.
+        base: The loaded base. The constructor adds this role's adapter to it.
+        seed: The run's seed. A new adapter's initial values depend only on this seed and the role's name.
+        owner: The policy that owns the adapter, if this role shares one. None: the role has its own adapter.
 
     Raises:
-        ConfigurationError: The settings would train on other probabilities than were sampled from, the adapter does not
-            fit the base, or the chat template cannot be used.
+        ConfigurationError: With these settings, training would compute other probabilities than sampling; or the
+            adapter does not fit the base; or the chat template cannot be used.
     """
 
     def __init__(self, role: str, config: RoleConfig, base: Base, *, seed: int, owner: Policy | None = None) -> None:
@@ -51,7 +51,7 @@ class Policy:
         self.base = base
         self.chat = Chat(base.tokenizer, config.chat_template, eos_ids=base.eos_ids)
         self.adapter: str = role if owner is None else owner.adapter
-        """The adapter's name: that of the role that owns it."""
+        """The adapter's name, which is the name of the role that owns it."""
         self._owner = owner
         self._version = 0
         self._seed = seed
@@ -62,7 +62,7 @@ class Policy:
 
     @property
     def version(self) -> int:
-        """Number of updates the adapter has had."""
+        """Number of optimizer updates of the adapter so far."""
         return self._version if self._owner is None else self._owner.version
 
     @version.setter
@@ -72,26 +72,27 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where the policy computes."""
+        """The device of the base."""
         return self.base.device
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make this role's adapter the one that forward passes of the base add; ``requires_grad`` stays as it is."""
+        """Select this role's adapter for the forward passes in the block. ``requires_grad`` does not change."""
         with self.base.adapters.select(self.adapter):
             yield
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
-        """Like ``active``, for a sampler: from the base's dense copy if there is one, and without gradients."""
+        """Like ``active``, but for sampling without gradients. Uses the base's dense copy if there is one."""
         with self.base.dense.select(self._key) if self.base.dense else self.active():
             yield
 
     @contextmanager
     def updating(self) -> Iterator[None]:
-        """Like ``active``, for an update: from the base's dense copy too, where that is what base and adapter compute.
+        """Like ``active``, but for an update. Uses the base's dense copy only in float32 and float64.
 
-        In a type shorter than float32 an adapter that is added to the weights loses most of its bits.
+        The dense copy adds the adapter to the weights. In a type shorter than float32 this sum loses most bits of the
+        adapter, so the copy would compute another function than base plus adapter.
         """
         exact = self.base.model.dtype in (torch.float32, torch.float64)
         with self.base.dense.select(self._key) if self.base.dense and exact else self.active():
@@ -99,10 +100,11 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Make the adapter of the start of training the active one, frozen; it takes no memory before the first use.
+        """Select the reference policy: a frozen adapter with the values from the start of training.
 
-        It is made again from the adapter's folder or seed, so it is the same after a resume. Switching the adapter off
-        instead would give the bare base, another policy after a warm start (correctness.md 24).
+        The reference adapter takes no memory before the first use. It is loaded again from the adapter's folder or
+        initialised again from the seed, so it is the same after a resume. To switch the adapter off instead would give
+        the bare base, and after a warm start the bare base is another policy (correctness.md 24).
         """
         adapters = self.base.adapters
         if not adapters.parameters(self._reference):
@@ -116,15 +118,15 @@ class Policy:
         return self.base.adapters.key(self.adapter)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters of this role's adapter, names sorted and independent of the other roles."""
+        """The parameters of this role's adapter, sorted by name. The names do not depend on the other roles."""
         return self.base.adapters.parameters(self.adapter)
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """A copy of the adapter, whichever adapter is active and whatever requires gradients."""
+        """A copy of this role's adapter. It does not matter which adapter is active or which requires gradients."""
         return {name: parameter.detach().clone() for name, parameter in self.named_parameters().items()}
 
     def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
-        """Copy ``state`` into the adapter, strictly.
+        """Copy ``state`` into the adapter. Names and shapes must match exactly.
 
         Raises:
             DataError: A name is missing or unexpected, or a shape differs.
@@ -133,33 +135,35 @@ class Policy:
 
     @cached_property
     def identity(self) -> Identity:
-        """What its adapter belongs to, whatever it has learned."""
+        """The settings that the adapter depends on, such as base and rank. Training does not change them."""
         return identity_of(self)
 
     def fingerprint(self) -> str:
-        """A hash of what its turns are sampled from: the base as loaded, the settings of play, the adapter."""
+        """A hash of everything that decides the sampled turns: the loaded base, the settings of play, the adapter."""
+        # Reward, objective and optimizer do not affect sampling: a new learning rate must not change the fingerprint.
         play = replace(self.config, reward=RewardConfig(), objective=ObjectiveConfig(), optimizer=OptimizerConfig())
         model = self.base.model
         base = (self.base.name, self.base.digest, model.dtype, bool(getattr(model, "is_loaded_in_4bit", False)))
         digest = blake2b(repr((base, play)).encode(), digest_size=16)
         for name, parameter in self.named_parameters().items():
             digest.update(name.encode())
+            # numpy has no bfloat16, so the hash reads the values as bytes.
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def save_peft(self, folder: Path | str) -> None:
-        """Write the adapter as a folder that ``PeftModel.from_pretrained`` loads, and beside it what it belongs to."""
+        """Write the adapter as a folder for ``PeftModel.from_pretrained``, with its identity in one more file."""
         self.base.adapters.save(self.adapter, Path(folder))
         write_identity(self.identity, Path(folder))
 
     def refuse_other_start(self, accepted: Collection[str]) -> None:
-        """Refuse an adapter to start from that was trained on another base, or one in another quantisation.
+        """Refuse a start adapter that was trained on another base or with another quantisation.
 
         Args:
-            accepted: Parts that may differ.
+            accepted: Names of identity parts that may differ (see ``identity.PARTS``).
 
         Raises:
-            ConfigurationError: The folder says that it was, and that is not accepted.
+            ConfigurationError: The identity file in ``adapter.path`` differs in a part that is not accepted.
         """
         if (path := self.config.adapter.path) is not None and path != "pocket":
             saved, source = {self.role: read_identity(Path(path))}, f"the adapter in {path}"
@@ -172,11 +176,11 @@ class Policy:
 
 
 def refuse_biased_training(role: str, config: RoleConfig) -> None:
-    """Refuse settings under which the trained log-probabilities are not those that were sampled from.
+    """Refuse settings with which the trainer would compute other log-probabilities than the sampler.
 
     Raises:
-        ConfigurationError: Dropout (correctness.md 12), which no warm start has either; or top-p, top-k (8) or
-            temperature 0 in reinforcement learning.
+        ConfigurationError: The role is trained with adapter dropout (correctness.md 12), which a warm start does not
+            use either; or reinforcement learning samples with top-p, top-k (correctness.md 8) or temperature 0.
     """
     if not config.trainable:
         return
