@@ -75,7 +75,7 @@ class Forest:
         return builder.build()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Forest:
-        """Move to a device and make the masks additive, in ``dtype`` (of the activations). ``paths`` stay on the CPU."""
+        """Move to the model's device, with additive masks in the activations' type. ``paths`` stay on the CPU."""
         rectangles = [
             Rectangle(
                 r.queries.to(device), r.keys.to(device), None if r.mask is None else additive(r.mask, dtype, device)

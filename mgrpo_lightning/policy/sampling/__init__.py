@@ -1,1 +1,1 @@
-"""Sampler and Conversation: batching whatever waits, with a key-value cache for as long as a conversation is open."""
+"""Sampling of turns: batched decoding of many conversations, each with a KV cache while it is open."""

@@ -1,4 +1,4 @@
-"""Which waiting turns fit into the cache together: the rest waits until others have ended."""
+"""Admission control: decide which waiting turns fit into the KV cache together. The others wait."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mgrpo_lightning.policy.sampling.slots import padded
 
 
 def admitted(running: Sequence[Request], waiting: Sequence[Request], budget: int | None) -> list[Request]:
-    """The longest start of ``waiting`` that fits beside ``running``; at least one turn where nothing runs.
+    """The first turns of ``waiting`` that fit beside ``running``. At least one turn if nothing runs.
 
     Args:
-        running: Turns whose rows stay.
-        waiting: In the order in which they are taken.
-        budget: Tokens of the cache, rows times capacity; None: all fit.
+        running: Turns in progress; they keep their rows.
+        waiting: Waiting turns, in the order of admission.
+        budget: Size of the cache in tokens, rows times capacity; None: all fit.
     """
     if budget is None:
         return list(waiting)
@@ -25,6 +25,7 @@ def admitted(running: Sequence[Request], waiting: Sequence[Request], budget: int
         prefixes.update(ancestors(request.tokens))
         capacity = max(capacity, room([request]))
         rows = len(running) + len(taken) + 1 + len(prefixes)
+        # Stop at the first turn that does not fit: to admit later ones before it could make it wait for ever.
         if rows * capacity > budget and (running or taken):
             break
         taken.append(request)
@@ -32,12 +33,12 @@ def admitted(running: Sequence[Request], waiting: Sequence[Request], budget: int
 
 
 def room(requests: Sequence[Request]) -> int:
-    """Capacity of a cache in which all these turns can end."""
+    """Capacity in tokens that lets each of these turns reach its ``max_new_tokens``."""
     return padded(max((len(request.tokens.ids) + request.params.max_new_tokens for request in requests), default=0))
 
 
 def ancestors(tokens: Tokens) -> Iterator[Tokens]:
-    """The shared prefixes that a sequence still has to be copied from; each needs a row until that is done."""
+    """The shared prefixes that this sequence must still copy from. Each needs a row until the copy is done."""
     while tokens.parent is not None:
         tokens = tokens.parent
         yield tokens

@@ -1,7 +1,7 @@
-"""Sampler and Conversation: the seam between agents, which want turns, and an engine, which makes tokens.
+"""Sampler and Conversation: the interface between agents, which ask for turns, and an engine, which samples tokens.
 
-An agent opens a conversation on its prompt ids, samples a turn, extends it with observation ids, samples again. The
-engine batches whatever waits and keeps the KV cache for as long as the conversation is open.
+An agent opens a conversation with its prompt ids, samples a turn, appends observation ids, and samples again. The
+engine decodes all waiting turns as one batch. It keeps the KV cache of a conversation until the conversation is closed.
 """
 
 from __future__ import annotations
@@ -13,27 +13,32 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How one turn is sampled."""
+    """Sampling settings of one turn."""
 
     max_new_tokens: int
+    """Upper limit of a turn's length in tokens, the stop token included."""
     stop_ids: tuple[int, ...]
-    """A turn ends with the first of these; it is part of the action and trained (correctness.md 3)."""
+    """A turn ends with the first of these ids. The stop token is part of the action and trained (correctness.md 3)."""
     temperature: float = 1.0
-    """Divides the logits; 0 is greedy (log-probabilities are then those of temperature 1)."""
+    """Divides the logits. 0 means greedy; the log-probabilities are then those of temperature 1."""
     top_p: float = 1.0
+    """Nucleus sampling: sample from the smallest set of most likely ids that reaches this probability; 1 is off."""
     top_k: int = 0
+    """Sample from the ``top_k`` most likely ids only; 0 is off."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampledTurn:
-    """One turn: ids with their log-probabilities at the sampling temperature."""
+    """One sampled turn."""
 
     ids: tuple[int, ...]
+    """The sampled token ids, the stop token included."""
     logprobs: tuple[float, ...]
+    """Log-probability of each id, of the full distribution at the sampling temperature."""
     stopped: bool
-    """False when max_new_tokens cut it."""
+    """True if the turn ended with a stop token, False if ``max_new_tokens`` cut it."""
     version: int
-    """Policy version that made it; one per turn."""
+    """Policy version that sampled the turn. One version samples the whole turn."""
 
 
 class Conversation(Protocol):
@@ -41,23 +46,23 @@ class Conversation(Protocol):
 
     @property
     def length(self) -> int:
-        """Tokens so far."""
+        """Number of tokens so far."""
         ...
 
     def extend(self, ids: Sequence[int]) -> None:
-        """Put observation ids behind what is there; nothing is computed until the next sample."""
+        """Append observation ids. The engine computes them at the next ``sample``."""
         ...
 
     async def sample(self, params: SamplingParams, stream: int) -> SampledTurn:
-        """Sample one turn; its ids become part of the sequence. ``stream`` seeds the counter-based random numbers."""
+        """Sample one turn and append its ids. ``stream`` seeds the counter-based random numbers (see ``random.py``)."""
         ...
 
     def fork(self, n: int) -> list[Conversation]:
-        """Make n conversations that share this prefix, prefilled once. This one must not be used afterwards."""
+        """Return n conversations that start with this one's tokens, prefilled once. Do not use this one afterwards."""
         ...
 
     def close(self) -> None:
-        """Free the cache."""
+        """Free the KV cache of this conversation."""
         ...
 
 
@@ -65,10 +70,10 @@ class Sampler(Protocol):
     """The engine behind one role's policy."""
 
     exact: bool
-    """Bitwise repeatable, and behaviour log-probabilities come from the trainer's own numerics."""
+    """Whether turns are bitwise reproducible and their log-probabilities are computed by the trainer's own code."""
     stateful: bool
-    """Owns a KV cache."""
+    """Whether the sampler owns a KV cache."""
 
     def open(self, ids: Sequence[int], order: tuple[int, ...]) -> Conversation:
-        """A conversation on a prompt; ``order`` is its place in a batch under the ``rounds`` schedule."""
+        """Open a conversation with prompt ids. ``order`` sorts it within a batch."""
         ...

@@ -1,4 +1,4 @@
-"""CallersThread: an executor whose work is done by the thread that waits for its end."""
+"""CallersThread: a main-thread executor. Other threads submit work, and the thread that calls ``serve`` does it."""
 
 from __future__ import annotations
 
@@ -14,34 +14,29 @@ T = TypeVar("T")
 
 
 class CallersThread(Executor):
-    """Takes work from any thread; ``serve`` does it in its own."""
+    """Main-thread executor: any thread may submit work, and ``serve`` runs it in the thread that calls it."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self.idle = 0.0
-        """Seconds in which ``serve`` had nothing to do."""
+        """Seconds that ``serve`` spent waiting for work."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Hand in one piece of work.
-
-        Args:
-            fn: What to call.
-            args: For it.
-            kwargs: For it.
-        """
+        """Queue the call ``fn(*args, **kwargs)``; return a future of its result."""
         future: Future[T] = Future()
         self._jobs.put((future, partial(fn, *args, **kwargs)))
         return future
 
     def serve(self, last: Future[T]) -> T:
-        """Do what is handed in, until another future is done; its result.
+        """Run submitted work until the future ``last`` is done; return the result of ``last``.
 
         Args:
-            last: Of the thread that hands work in.
+            last: The future of the thread that submits the work.
 
         Raises:
-            BaseException: What ``last`` raises; or what interrupts this thread (``KeyboardInterrupt``), at once.
+            BaseException: The exception of ``last``; or at once an interrupt of this thread (``KeyboardInterrupt``).
         """
+        # None wakes up the blocking get below when the submitting thread has ended.
         last.add_done_callback(lambda _: self._jobs.put(None))
         while (job := self._next()) is not None:
             _do(*job)
@@ -62,5 +57,6 @@ def _do(future: Future[Any], work: Callable[[], Any]) -> None:
     except BaseException as error:
         if not future.done():
             future.set_exception(error)
+        # KeyboardInterrupt and SystemExit must also end `serve` in this thread.
         if not isinstance(error, Exception):
             raise

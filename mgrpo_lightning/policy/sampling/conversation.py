@@ -1,4 +1,4 @@
-"""A growing token sequence with its place in the cache, and the conversation that agents hold on to it."""
+"""A growing token sequence with its row in the KV cache, and the conversation through which an agent uses it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,29 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Tokens:
-    """Ids and how many of them are in the cache. The last id never is: computing it gives the next one's logits."""
+    """Token ids, and how many of them are in the KV cache.
+
+    Between turns the last id is not cached: the model still has to process it to give the logits of the next id.
+    """
 
     ids: list[int]
     order: tuple[int, ...]
+    """Sort key of the sequence within a batch."""
     cached: int = 0
+    """Number of leading ids whose keys and values are in the cache."""
     row: int | None = None
+    """Row in the cache; None: no row."""
     version: int = -1
     """Policy version of the cached keys and values."""
     parent: Tokens | None = None
-    """A shared prefix whose cache is copied when this sequence is first computed."""
+    """A shared prefix. Its cache is copied when this sequence is first computed."""
     used: int = 0
-    """When it was last sampled from, in batches."""
+    """Number of the batch that last sampled from it; the cache drops the least recently used rows first."""
     users: int = 1
-    """Conversations and sequences that still need this one's cache."""
+    """Reference count: conversations and child sequences that still need this cache."""
 
     def release(self) -> None:
-        """One user less."""
+        """Decrement the reference count; at 0 release the parent too."""
         self.users -= 1
         if self.users == 0 and self.parent is not None:
             self.parent.release()
@@ -39,24 +45,27 @@ class Tokens:
 
 @dataclass(eq=False)
 class Request:
-    """One turn that somebody waits for."""
+    """A request for one turn."""
 
     tokens: Tokens
+    """The sequence to continue."""
     params: SamplingParams
     stream: int
+    """Stream of random numbers of this turn."""
     future: asyncio.Future[SampledTurn] = field(repr=False)
+    """Gets the sampled turn."""
 
 
 class Submit(Protocol):
-    """How a conversation asks for a turn."""
+    """The function through which a conversation requests a turn."""
 
     async def __call__(self, tokens: Tokens, params: SamplingParams, stream: int) -> SampledTurn:
-        """Wait for the turn."""
+        """Request a turn and wait for it."""
         ...
 
 
 class SlotConversation:
-    """The conversation of a sampler with a cache (see ``base.Conversation``)."""
+    """A conversation with rows in a ``SlotCache`` (see ``base.Conversation``)."""
 
     def __init__(self, tokens: Tokens, submit: Submit) -> None:
         self._tokens: Tokens | None = tokens
@@ -64,11 +73,11 @@ class SlotConversation:
 
     @property
     def length(self) -> int:
-        """Tokens so far."""
+        """Number of tokens so far."""
         return len(self._open.ids)
 
     def extend(self, ids: Sequence[int]) -> None:
-        """Append observation ids; they are computed with the next sample."""
+        """Append observation ids. They are computed with the next turn."""
         self._open.ids.extend(ids)
 
     async def sample(self, params: SamplingParams, stream: int) -> SampledTurn:
@@ -76,15 +85,16 @@ class SlotConversation:
         return await self._submit(self._open, params, stream)
 
     def fork(self, n: int) -> list[Conversation]:
-        """Conversations on this prefix, whose cache is computed once and copied; this one is used up."""
+        """Return n conversations that start with this prefix, which is computed once and copied. Closes this one."""
         prefix = self._open
+        # Count the children before close() gives up this user, or the count would reach 0 in between.
         prefix.users += n
         children = [Tokens(ids=list(prefix.ids), order=(*prefix.order, index), parent=prefix) for index in range(n)]
         self.close()
         return [SlotConversation(child, self._submit) for child in children]
 
     def close(self) -> None:
-        """Give the row back; closing twice is harmless."""
+        """Release the cache. A second call does nothing."""
         if self._tokens is not None:
             self._tokens.release()
             self._tokens = None

@@ -1,8 +1,8 @@
-"""Counter-based random numbers: functions of (stream, position), which neither the batch nor a restart changes.
+"""Counter-based random numbers: each is a function of (stream, position), so batching and restarts do not change it.
 
-A stream is a 64-bit hash of what identifies a turn (seed, step, query, rollout, invocation, turn); the position is the
-token's index within the turn. The generator is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), which is a hash of a
-counter and therefore vectorises over rows.
+A stream is a 64-bit hash of the turn's identity (seed, step, query, rollout, invocation, turn). The position is the
+token's index within the turn. The generator is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). It hashes a counter, so
+one tensor operation draws the numbers of all rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
 
 
 def stream_of(*parts: int | str) -> int:
-    """A signed 64-bit stream from any identifying parts; ``1`` and ``"1"`` differ, so do ``ab`` and ``a, b``."""
+    """Hash any identifying parts to a signed 64-bit stream. ``1`` and ``"1"`` differ, and so do ``ab`` and ``a, b``."""
     digest = blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
@@ -27,12 +27,13 @@ def uniforms(streams: Tensor, position: Tensor | int) -> Tensor:
     """Uniform numbers in [0, 1) with 53 random bits.
 
     Args:
-        streams: Streams, int64, any shape.
+        streams: Streams from ``stream_of``, int64, any shape.
         position: Index of the token within its turn, int64, broadcast against ``streams``.
 
     Returns:
         float64 tensor of the broadcast shape.
     """
+    # SplitMix64 with wrapping signed multiplication: int64 products keep the same low 64 bits as unsigned ones.
     z = streams + (torch.as_tensor(position, dtype=torch.int64, device=streams.device) + 1) * _GOLDEN
     z = (z ^ _shift(z, 30)) * _MIX_1
     z = (z ^ _shift(z, 27)) * _MIX_2
@@ -41,5 +42,5 @@ def uniforms(streams: Tensor, position: Tensor | int) -> Tensor:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical right shift (torch shifts signed numbers arithmetically)."""
+    """Logical right shift of int64. The mask clears the sign bits that torch's arithmetic shift copies in."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,4 +1,4 @@
-"""RememberingSampler: says again what an open step has recorded, and records what is sampled anew."""
+"""RememberingSampler: replays turns from the resume log, and records newly sampled turns in it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, Samp
 
 
 class RememberingSampler:
-    """A sampler with a memory.
+    """A sampler that replays recorded turns after a restart.
 
-    A recorded turn is said again only where the ids before it, the settings and the stream of random numbers are those
-    it was sampled with.
+    A recorded turn is replayed only if the ids before it, the sampling settings and the stream of random numbers are
+    the same as when it was sampled.
 
     Args:
-        sampler: Samples what is not recorded.
-        memory: Of the step in play; its identity holds the adapter.
+        sampler: Samples the turns that are not in the log.
+        memory: Resume log of the current step. Its identity covers the adapter, so the key of a turn need not.
     """
 
     def __init__(self, sampler: Sampler, memory: OpenStep) -> None:
@@ -29,7 +29,8 @@ class RememberingSampler:
         self.stateful = sampler.stateful
 
     def open(self, ids: Sequence[int], order: tuple[int, ...]) -> Conversation:
-        """A conversation on a prompt; nothing is computed until a turn is sampled that is not recorded."""
+        """Open a conversation with prompt ids. Nothing is computed before the first turn that is not in the log."""
+        # A running hash of all ids: the key of a turn costs the same, however long the conversation is.
         seen = blake2b(digest_size=16)
         seen.update(array("q", ids))
         return _Conversation(self._sampler.open(ids, order), self._memory, seen)
@@ -57,6 +58,7 @@ class _Conversation:
             self._memory.put(key, asdict(turn))
         else:
             turn = SampledTurn(**known | {"ids": tuple(known["ids"]), "logprobs": tuple(known["logprobs"])})
+            # The inner conversation did not sample this turn, so it gets the ids as if they were an observation.
             self._inner.extend(turn.ids)
         self._seen.update(array("q", turn.ids))
         return turn

@@ -1,4 +1,7 @@
-"""Which conversation stands in which row of the cache; rows that decode are kept together at the front."""
+"""Assign conversations to rows of the KV cache. The rows that decode stay together at the front.
+
+Adjacent rows are read as a view, so a decoding step copies no keys and values.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +13,43 @@ from mgrpo_lightning.policy.sampling.slots import SlotCache, padded
 
 
 class Rows:
-    """The rows of one SlotCache."""
+    """The assignment of sequences to the rows of one SlotCache."""
 
     def __init__(self, cache: SlotCache) -> None:
         self._cache = cache
         self._rows: list[Tokens | None] = []
 
     def free_unused(self) -> None:
-        """Free the rows of sequences that nobody needs any more, in the order of rows."""
+        """Free the rows of sequences without users."""
         for row, tokens in enumerate(self._rows):
             if tokens is not None and tokens.users == 0:
                 tokens.row, tokens.cached = None, 0
                 self._rows[row] = None
 
     def forget(self) -> None:
-        """Empty every row; sequences still in use are computed again when they are next sampled."""
+        """Empty every row. Sequences still in use are prefilled again when they are next sampled."""
         for tokens in self._rows:
             if tokens is not None:
                 tokens.row, tokens.cached = None, 0
         self._rows = []
 
     def make_room(self, needed: Sequence[Tokens], capacity: int, budget: int | None) -> None:
-        """Have a row of the cache for each of these sequences, and stay within the budget.
+        """Make the cache large enough for these sequences, within the budget.
 
-        Where it is short, conversations that nobody samples from now lose their rows, those first that were used
-        longest ago: they are computed again when they go on.
+        If the budget is short, idle conversations lose their rows, the least recently used ones first. They are
+        prefilled again when they go on.
 
         Args:
-            needed: Sequences that must have rows, with or without one so far.
-            capacity: Tokens of the longest of them.
-            budget: Rows times capacity at most; None: no bound.
+            needed: Sequences that must have rows. Some may already have one.
+            capacity: Length of the longest of them, in tokens.
+            budget: Upper limit for rows times capacity; None: no limit.
         """
         wanted = set(needed)
         idle = [tokens for tokens in self._rows if tokens is not None and tokens not in wanted]
         idle.sort(key=lambda tokens: tokens.used, reverse=True)
 
         def size() -> tuple[int, int]:
+            # Every row has the capacity of the longest one, so a dropped row may save more than its own tokens.
             longest = max((tokens.cached for tokens in idle), default=0)
             return len(wanted) + len(idle), padded(max(capacity, longest))
 
@@ -57,11 +61,12 @@ class Rows:
         if budget is None or max(rows, self._cache.num_slots) * max(capacity, self._cache.capacity) <= budget:
             self._cache.reserve(rows, capacity)
         else:
+            # The resize may cut rows off the end, so the sequences move to the front first.
             self._close_ranks()
             self._cache.resize(rows, capacity)
 
     def _close_ranks(self) -> None:
-        """Move all sequences to the front, in the order they stand in."""
+        """Move all sequences to the front without a gap, in their current order."""
         kept = [tokens for tokens in self._rows if tokens is not None]
         moves = {row: tokens.row for row, tokens in enumerate(kept) if tokens.row is not None and tokens.row != row}
         self._cache.move(moves, max((tokens.cached for tokens in kept), default=0))
@@ -70,7 +75,7 @@ class Rows:
         self._rows = list(kept)
 
     def give(self, sequences: Sequence[Tokens]) -> None:
-        """Give each sequence without a row the first free one, and copy its parent's cache there."""
+        """Give each sequence without a row the first free row, and copy the cache of its parent into it."""
         free = [row for row, tokens in enumerate(self._rows) if tokens is None]
         needy = [tokens for tokens in sequences if tokens.row is None]
         missing = max(len(needy) - len(free), 0)
@@ -90,7 +95,7 @@ class Rows:
                 tokens.parent = None
 
     def arrange(self, front: Sequence[Tokens], start: int) -> None:
-        """Move the given sequences to rows start, start + 1, ..., in some order; others swap into their places."""
+        """Move these sequences to rows start, start + 1, ..., in any order. Sequences in their way swap places."""
         wanted = range(start, start + len(front))
         inside = {tokens.row for tokens in front if tokens.row in wanted}
         holes = iter([row for row in wanted if row not in inside])
@@ -108,6 +113,7 @@ class Rows:
             tokens.row = target
             if other is not None:
                 other.row = source
+                # move() reads all rows before it writes, so the swap needs no spare row.
                 moves[source] = target
                 length = max(length, other.cached)
         self._cache.move(moves, length)

@@ -1,13 +1,12 @@
-"""Scheduler: plays agents (coroutines) and decides when the turns they wait for are computed.
+"""Scheduler: runs the agents (coroutines) of a step and decides when to compute the turns they wait for.
 
-``rounds``: a batch starts only when no agent can go on by itself: each one waits for a turn, or for sub-agents that do.
-So what is in a batch, and its order, is a function of the step alone, however long the tools took: bitwise
-reproducible.
-``eager``: whatever waits is computed, in slices between which new turns join, while tools run.
+``rounds``: a batch starts only when every agent waits, for a turn or for its sub-agents. Then the content and order of
+each batch do not depend on how long tools take, and the run is bitwise reproducible.
+``eager``: waiting turns are computed at once, while tools run. New turns join the batch between slices of SLICE steps.
 
-Model work is done in the thread that plays, where updates are computed too; the event loop, which never computes, has
-one of its own. OpenMP keeps a team of threads for each thread that computes: two teams on the same cores make decoding
-up to twice as slow.
+The model computes in the thread that calls ``play``; updates are computed there too. The agents' event loop has its own
+thread and computes nothing. OpenMP keeps a team of threads for each thread that computes, and two teams on the same
+cores make decoding up to twice as slow.
 """
 
 from __future__ import annotations
@@ -26,27 +25,28 @@ from mgrpo_lightning.policy.sampling.conversation import Request, Tokens
 
 T = TypeVar("T")
 SLICE = 8
-"""Decoding steps between two looks at what else waits."""
+"""Decoding steps of one ``Engine.advance``. Under ``eager``, new turns may join the batch after each slice."""
 PAUSE = 0.005
-"""Seconds without anything to compute before other work begins, of which a piece may take seconds."""
+"""Seconds that the model must be idle before background work starts. One piece of it may take seconds."""
 
 
 class Link(Protocol):
-    """What a play has to do with agents of other processes."""
+    """Exchange of calls and answers with agents of other processes."""
 
     async def meet(self) -> None:
-        """Under ``rounds``, at the end of each: hand over what was said in it, and take what others said in theirs."""
+        """Under ``rounds``: once a round, send this process's messages of the round and receive those of the others."""
         ...
 
     async def run(self) -> None:
-        """Under ``eager``: do so all the time, until it is cancelled."""
+        """Under ``eager``: exchange messages all the time, until this task is cancelled."""
         ...
 
 
 class Engine(Protocol):
-    """What the scheduler needs of a sampler; all but ``name`` is called while nothing else is computed."""
+    """What the scheduler needs of a sampler. Its methods are called only while no engine computes."""
 
     name: str
+    """Sort key: engines compute in the order of their names."""
 
     @property
     def busy(self) -> bool:
@@ -54,33 +54,36 @@ class Engine(Protocol):
         ...
 
     def admit(self, requests: Sequence[Request]) -> None:
-        """Take requests."""
+        """Queue requests for the next ``advance``."""
         ...
 
     def advance(self, steps: int) -> list[tuple[Request, SampledTurn]]:
-        """Compute; return the turns that ended."""
+        """Compute up to ``steps`` decoding steps; return the turns that ended."""
         ...
 
     def abort(self) -> None:
-        """Drop all work."""
+        """Drop all queued and unfinished turns."""
         ...
 
 
 @dataclass(eq=False)
 class _Agent:
-    """What one coroutine is doing, as far as the schedule cares."""
+    """The state of one agent that the schedule depends on."""
 
     parent: _Agent | None = None
     waiting: int = 0
-    """Turns it waits for."""
+    """Number of turns that the agent waits for."""
     blocked: bool = False
-    """It waits for its children."""
+    """Whether the agent waits for its children."""
     children: int = 0
-    """Live ones, and calls of other processes that are not answered."""
+    """Number of running children and of unanswered calls to other processes."""
 
     @property
     def idle(self) -> bool:
-        """It cannot go on by itself. A parent can from the moment its last child is done, before it has woken up."""
+        """Whether the agent cannot continue before a turn or a child ends.
+
+        A parent counts as active as soon as its last child is done, even if asyncio has not woken it up yet.
+        """
         return self.waiting > 0 or (self.blocked and self.children > 0)
 
 
@@ -88,10 +91,10 @@ _current: ContextVar[_Agent] = ContextVar("agent")
 
 
 class Scheduler:
-    """Plays agents.
+    """Runs agents and batches their turns.
 
     Args:
-        schedule: ``rounds`` or ``eager``, see above.
+        schedule: ``rounds`` or ``eager`` (see the module docstring).
     """
 
     def __init__(self, schedule: Literal["rounds", "eager"] = "eager") -> None:
@@ -105,7 +108,7 @@ class Scheduler:
         self._computing: Future[Any] | None = None
         self._stopping = False
         self.idle = 0.0
-        """Seconds of the last play in which nothing was computed: everybody waited for tools or other processes."""
+        """Seconds of the last play without computation: all agents waited for tools or other processes."""
 
     def play(
         self,
@@ -114,17 +117,17 @@ class Scheduler:
         link: Link | None = None,
         meanwhile: Callable[[], bool] | None = None,
     ) -> list[T]:
-        """Run agents to their end in a thread and event loop of their own, and compute in this one; results in order.
+        """Run agents to their end in their own thread, and the model in this one. Return the agents' results in order.
 
         Args:
             coroutines: The agents.
-            on_done: Called after each of them, in the agents' thread.
-            link: To agents of other processes.
-            meanwhile: Called in this thread when there is nothing to compute, to do a piece of other work; whether
+            on_done: Called after each agent ends, in the agents' thread.
+            link: Exchange with agents of other processes.
+            meanwhile: Background work. Called in this thread when the model is idle; does one piece and returns whether
                 there was one.
 
         Raises:
-            BaseException: What an agent or the model raised first; everything else is cancelled.
+            BaseException: The first exception of an agent or the model. Everything else is cancelled first.
         """
         self._loop = self._worker = None
         here = CallersThread()
@@ -134,19 +137,20 @@ class Scheduler:
                 return here.serve(playing)
             finally:
                 self.idle = here.idle
-                while not playing.done():  # this thread was interrupted, and serves no more
+                # Reached only after an interrupt of this thread. Repeat, as the loop may not have started yet.
+                while not playing.done():
                     self._interrupt()
                     wait([playing], timeout=0.1)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a child of the agent that calls this; await it inside ``blocked()``. A link's has no parent."""
+        """Start a child of the calling agent; await it inside ``blocked()``. A link's child has no parent."""
         return self._start(coroutine, _current.get(None), None)
 
     async def elsewhere(self, answer: asyncio.Future[T]) -> T:
-        """Wait for what another process answers, as for a child.
+        """Wait for the answer of another process, as if it were a child.
 
         Args:
-            answer: Set by the link.
+            answer: Future that the link sets.
         """
         agent = _current.get()
         agent.children += 1
@@ -159,7 +163,7 @@ class Scheduler:
 
     @contextmanager
     def blocked(self) -> Iterator[None]:
-        """The block in which an agent awaits its children, and nothing else."""
+        """Mark the block in which an agent awaits its children. The agent must await nothing else in it."""
         agent = _current.get()
         agent.blocked = True
         self._changed.set()
@@ -169,7 +173,7 @@ class Scheduler:
             agent.blocked = False
 
     async def submit(self, engine: Engine, tokens: Tokens, params: SamplingParams, stream: int) -> SampledTurn:
-        """Wait for one turn of ``engine``."""
+        """Request one turn of ``engine`` and wait for it."""
         agent = _current.get()
         future: asyncio.Future[SampledTurn] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(engine, []).append(Request(tokens, params, stream, future))
@@ -178,6 +182,7 @@ class Scheduler:
             agent.waiting -= 1
 
         agent.waiting += 1
+        # The callback runs before this agent wakes up, so no round starts while the agent is about to go on.
         future.add_done_callback(resume)
         self._changed.set()
         return await future
@@ -191,6 +196,7 @@ class Scheduler:
             parent.children += 1
 
         async def run() -> T:
+            # Each task has its own copy of the context, so this does not change the parent's agent.
             _current.set(agent)
             return await coroutine
 
@@ -209,10 +215,10 @@ class Scheduler:
         return task
 
     def _interrupt(self) -> None:
-        """End what is played, from the thread that computes."""
+        """Cancel the play. Called from the thread that computes."""
         loop, worker = self._loop, self._worker
         if loop is not None and worker is not None:
-            with suppress(RuntimeError):  # of a loop that has ended by itself
+            with suppress(RuntimeError):  # raised if the loop is already closed
                 loop.call_soon_threadsafe(worker.cancel)
 
     async def _play(
@@ -236,23 +242,25 @@ class Scheduler:
         try:
             awaited: list[asyncio.Future[Any]] = [*running, agents]
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            # The worker and the link never end by themselves: a done one has failed, and result() raises its error.
             for task in running:
                 if task.done():
                     task.result()
             return await agents
         finally:
             await self._stop(running)
-            await asyncio.gather(agents, return_exceptions=True)  # or asyncio complains that nobody looked
+            await asyncio.gather(agents, return_exceptions=True)  # else asyncio logs "exception was never retrieved"
 
     async def _stop(self, running: Sequence[asyncio.Task[None]]) -> None:
-        """Cancel what is left and wait for it, so that nothing runs on behind an error."""
+        """Cancel all tasks and wait for their end, so that nothing keeps running after an error."""
         self._stopping = True
         left = [*running, *self._tasks]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        # Cancelling the worker does not stop the model's thread. Wait for it before the engines drop their work.
         if self._computing is not None:
-            with suppress(BaseException):  # what was raised there has reached the worker
+            with suppress(BaseException):  # the worker has raised this error already
                 self._computing.exception()
         for engine, requests in self._waiting.items():
             if engine.busy or requests:
@@ -261,27 +269,29 @@ class Scheduler:
         self._agents.clear()
 
     async def _work(self, here: CallersThread, link: Link | None, meanwhile: Callable[[], bool] | None) -> None:
-        """Wait for a reason to compute, compute, hand out turns, forever; with a link, meet before each time."""
+        """The main loop: wait for a change, compute, deliver the turns. With a link, meet before each computation."""
         met = False
         while True:
             await self._wait(here, self._changed.wait(), meanwhile)
             self._changed.clear()
-            # Turns handed out just now are still to reach their agents.
+            # Let the callbacks of the turns just delivered run first, so that their agents do not look idle.
             await asyncio.sleep(0)
             if self.schedule == "rounds" and any(not agent.idle for agent in self._agents):
                 continue
             if link is not None and not met:
-                if self._agents:  # or the play is over
+                if self._agents:  # without agents the play is over
                     await self._wait(here, link.meet(), meanwhile)
                     met = True
                     self._changed.set()
                 continue
-            if link is not None:  # the next round comes though nothing changes here
+            # The next round must come even if nothing changes in this process: others wait at the meeting.
+            if link is not None:
                 met = False
                 self._changed.set()
             for engine, requests in self._take():
                 self._computing = here.submit(self._compute, engine, requests)
                 for request, turn in await asyncio.wrap_future(self._computing):
+                    # A cancelled agent has cancelled its future, and to set a result would raise.
                     if not request.future.done():
                         request.future.set_result(turn)
                 self._changed.set()
@@ -289,7 +299,7 @@ class Scheduler:
     async def _wait(
         self, here: CallersThread, event: Coroutine[Any, Any, object], meanwhile: Callable[[], bool] | None
     ) -> None:
-        """Wait for an event, and do other work until it comes."""
+        """Wait for an event, and do background work until it comes."""
         if meanwhile is None:
             await event
             return
@@ -304,7 +314,7 @@ class Scheduler:
             waiting.cancel()
 
     def _take(self) -> list[tuple[Engine, list[Request]]]:
-        """What is to be computed now, in an order that does not depend on who asked first."""
+        """Take the waiting requests. Their order does not depend on which agent asked first."""
         work = []
         for engine in sorted(self._waiting, key=lambda engine: engine.name):
             requests = sorted(self._waiting[engine], key=lambda request: request.tokens.order)

@@ -1,9 +1,9 @@
-"""SlotCache: keys and values of many conversations in one tensor a layer, resized as needed, read without copies.
+"""SlotCache: the KV cache of many conversations, one tensor for keys and one for values in each layer.
 
-Shapes: S slots (rows), h key/value heads, L capacity, D head size; each layer's store is S x h x L x D. A row's tokens
-stand from position 0 on, rows have lengths of their own, and what stands behind a row's length is finite garbage that
-the mask hides. One forward pass appends T tokens to each of b rows at each row's own offset: prefill and decoding are
-the same.
+Each layer stores S x h x L x D numbers: S rows, h key/value heads, capacity of L tokens, head size D. A row's tokens
+start at position 0, and each row has its own length. The numbers after a row's length are finite garbage, and the
+attention mask hides them. One forward pass appends T tokens to each of b rows, at each row's own offset. Prefill and
+decoding use the same code. Adjacent rows are read as a view, without a copy.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing_extensions import override
 
 
 class SlotCache(Cache):
-    """The cache that is passed to any transformers decoder with full attention.
+    """A KV cache for any transformers decoder with full attention.
 
     Args:
-        dtype: Type of the additive mask, that of the model's activations.
-        device: Where the model is.
+        dtype: Type of the additive attention mask; must be the type of the model's activations.
+        device: Device of the model.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
@@ -36,30 +36,33 @@ class SlotCache(Cache):
         self._fresh = False
         self._span = 0
         self._positions: Tensor = torch.empty(0, dtype=torch.int64)
-        self._index: dict[int, Tensor] = {}  # by key/value heads: layers may differ in them
+        # Keyed by the number of key/value heads, because layers may differ in it.
+        self._index: dict[int, Tensor] = {}
 
     def reserve(self, num_slots: int, capacity: int) -> None:
-        """Make room for rows and tokens; what is there stays."""
+        """Grow to at least so many rows and tokens per row. All content is kept."""
         if num_slots <= self.num_slots and capacity <= self.capacity:
             return
         self.resize(max(self.num_slots, num_slots), max(self.capacity, capacity))
 
     def resize(self, num_slots: int, capacity: int) -> None:
-        """Have just so many rows and tokens; what is outside of that is lost, the rest stays."""
+        """Grow or shrink to this many rows and tokens per row. Content outside the new size is lost."""
         self.num_slots, self.capacity = num_slots, padded(capacity)
-        for layer, (keys, values) in enumerate(self._stores):  # one after the other: never two caches at a time
+        # One layer at a time, so that the memory never holds two whole caches.
+        for layer, (keys, values) in enumerate(self._stores):
             self._stores[layer] = (self._resized(keys), self._resized(values))
 
     def begin(self, rows: range | list[int], offsets: Tensor, num_tokens: int) -> tuple[Tensor, Tensor | None]:
-        """Say where the next forward pass appends.
+        """Set the place where the next forward pass appends. Call this before each pass.
 
         Args:
-            rows: b row indices; a range is read as a view, a list is gathered.
-            offsets: int64, b; how many tokens each row has.
-            num_tokens: T; rows that append fewer are padded on the right.
+            rows: b row indices. A range is read as a view; a list is gathered into a copy.
+            offsets: Number of cached tokens of each row, int64, b.
+            num_tokens: T, the tokens to append. Rows with fewer new tokens are padded on the right.
 
         Returns:
-            Position ids, b x T, and the additive mask, b x 1 x T x span, or None where plain causal attention is right.
+            Position ids, b x T, and the additive attention mask, b x 1 x T x span. The mask is None if all rows are
+            new, because plain causal attention is right then.
         """
         self._view = slice(rows.start, rows.stop) if isinstance(rows, range) else None
         self._rows = torch.as_tensor(list(rows), device=self._device)
@@ -78,13 +81,15 @@ class SlotCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Store b x h x T x D new keys and values; return all that the mask spans, b x h x span x D."""
+        """Store new keys and values, b x h x T x D. Return all that the mask spans, b x h x span x D."""
         _, heads, _, size = key_states.shape
+        # A layer's store is made in its first pass, because only then its head count and sizes are known.
         if layer_idx == len(self._stores):
             shape = (self.num_slots, heads, self.capacity, size)
             self._stores.append(
                 (key_states.new_zeros(shape), value_states.new_zeros(*shape[:3], value_states.shape[-1]))
             )
+        # The index is the same in every layer with this number of heads, so one pass computes it once.
         index = self._index.get(heads)
         if index is None:
             row_heads = self._rows[:, None] * heads + torch.arange(heads, device=self._device)
@@ -98,7 +103,12 @@ class SlotCache(Cache):
         return self._read(keys), self._read(values)
 
     def move(self, moves: dict[int, int], length: int) -> None:
-        """Copy the first ``length`` tokens of rows, target: source; all are read before any is written."""
+        """Copy the first ``length`` tokens between rows.
+
+        Args:
+            moves: Target row to source row. All sources are read before any target is written, so rows may swap.
+            length: Number of tokens to copy.
+        """
         if not moves:
             return
         targets = torch.as_tensor(list(moves.keys()), device=self._device)
@@ -109,7 +119,7 @@ class SlotCache(Cache):
 
     @override
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        """Asked for only where ``begin`` gave no mask: the rows are new and see their own tokens."""
+        """Called by transformers only if ``begin`` gave no mask: the rows are new and see only their own tokens."""
         return query_length, 0
 
     @override
@@ -123,7 +133,7 @@ class SlotCache(Cache):
         return store[:, :, : self._span].index_select(0, self._rows)
 
     def _resized(self, store: Tensor) -> Tensor:
-        # Zeros, not garbage: a hidden NaN would survive the mask as 0 * NaN.
+        # Fill with zeros: uninitialised memory may hold NaN, and a masked NaN still gives 0 * NaN = NaN.
         resized = store.new_zeros(self.num_slots, store.shape[1], self.capacity, store.shape[3])
         kept = store[: self.num_slots, :, : self.capacity]
         resized[: kept.shape[0], :, : kept.shape[2]] = kept
@@ -131,5 +141,5 @@ class SlotCache(Cache):
 
 
 def padded(capacity: int) -> int:
-    """Capacities are multiples of 64, so that a cache seldom grows."""
+    """Round a capacity up to a multiple of 64 tokens, so that a cache seldom grows."""
     return -(-capacity // 64) * 64

@@ -1,8 +1,8 @@
-"""TransformersSampler: continuous batching over any transformers causal LM with full attention.
+"""TransformersSampler: continuous batching for any transformers causal LM with full attention.
 
-The KV cache lives as long as its conversation. The scheduler owns when: it admits requests and advances the batch in
-slices, from one thread at a time. In between, agents may extend, fork and close conversations, which only touches lists
-of ids.
+The KV cache of a conversation is kept until the conversation is closed. The scheduler admits requests and advances the
+batch in slices, from one thread at a time. Agents may extend, fork and close conversations at any time, because that
+changes only lists of ids and reference counts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mgrpo_lightning.policy.shared_prefix import SharedPrefix
 from mgrpo_lightning.policy.widths import bytes_per_token
 
 PREFILL_TOKENS = 4096
-"""Padded tokens of one prefill pass: bounds its activations."""
+"""Largest number of tokens in one prefill pass, padding included. It bounds the memory of the activations."""
 
 Finished = list[tuple[Request, SampledTurn]]
 
@@ -40,13 +40,13 @@ class TransformersSampler:
     """The engine behind one role's policy.
 
     Args:
-        policy: Sampled from; its adapter is selected for every pass.
+        policy: The policy to sample from. Its adapter is selected for every pass.
         scheduler: Decides when waiting turns are computed.
-        cache_bytes: Bound on the keys and values that are kept. Where it is short, turns wait for each other, and
-            conversations that wait for a tool are computed again; None: no bound.
+        cache_bytes: Limit for the KV cache in bytes; None: no limit. If the limit is short, turns wait for each other,
+            and conversations that wait for a tool are prefilled again later.
 
     Raises:
-        ConfigurationError: The bound is below two full conversations.
+        ConfigurationError: The limit is smaller than the cache of two full conversations.
     """
 
     exact = True
@@ -65,10 +65,10 @@ class TransformersSampler:
         self._turns: Turns | None = None
         self._shares = policy.device.type == "cpu" and self._model.config._attn_implementation == NAME
         self._shared: SharedPrefix | None = None
-        """Of the rows of the batch as they stand now."""
+        """Shared prefix of the current rows of the batch, in their current order."""
 
     def open(self, ids: Sequence[int], order: tuple[int, ...]) -> Conversation:
-        """A conversation on a prompt; nothing is computed until it is sampled."""
+        """Open a conversation with prompt ids. Nothing is computed before its first turn."""
         assert ids, "a prompt has at least one token"
         return SlotConversation(Tokens(ids=list(ids), order=order), self._submit)
 
@@ -76,7 +76,7 @@ class TransformersSampler:
         assert params.max_new_tokens > 0, "a turn has room for its stop token"
         return await self._scheduler.submit(self, tokens, params, stream)
 
-    # What the scheduler calls, from the thread that plays.
+    # The scheduler calls the following methods, from the thread that computes.
 
     @property
     def busy(self) -> bool:
@@ -84,7 +84,7 @@ class TransformersSampler:
         return bool(self._waiting) or self._turns is not None
 
     def admit(self, requests: Sequence[Request]) -> None:
-        """Take requests; they join the batch with the next ``advance``."""
+        """Queue requests. They join the batch at the next ``advance``."""
         self._waiting += requests
 
     def abort(self) -> None:
@@ -95,10 +95,10 @@ class TransformersSampler:
 
     @torch.no_grad()
     def advance(self, steps: int) -> Finished:
-        """Compute what joined, then up to ``steps`` decoding steps; return the turns that ended.
+        """Prefill the new turns, then do up to ``steps`` decoding steps; return the turns that ended.
 
         Raises:
-            MgrpoError: A turn was sampled from logits that are not finite.
+            MgrpoError: The logits of a turn were not finite.
         """
         finished: Finished = []
         with self.policy.sampling(), self._eval_mode():
@@ -112,7 +112,7 @@ class TransformersSampler:
         return finished
 
     def _refuse_nonfinite(self, finished: Finished) -> None:
-        """Looked for where turns end: what is finite costs nothing more, and what is not never leaves the sampler."""
+        """Check turns when they end: their log-probabilities are on the host by then, so this costs no device sync."""
         if not all(math.isfinite(value) for _, turn in finished for value in turn.logprobs):
             raise MgrpoError(
                 f"role {self.name!r} computes logits that are not finite, after {self.policy.version} updates.",
@@ -122,6 +122,7 @@ class TransformersSampler:
 
     def _join(self) -> Finished:
         settings = _settings(self._turns.params if self._turns else self._waiting[0].params) if self.busy else None
+        # One batch has one set of sampling settings. Requests with other settings wait until the batch is empty.
         joining = [request for request in self._waiting if _settings(request.params) == settings]
         if not joining:
             return []
@@ -139,12 +140,14 @@ class TransformersSampler:
         self._waiting = [request for request in self._waiting if request not in taken]
         self._make_room([*running, *joining])
         self._forget_old_versions(joining)
+        # Prefixes first and outermost first: a sequence copies the cache of its parent when it gets its row.
         for generation in _prefixes([request.tokens for request in joining]):
             self._prefill([tokens for tokens in generation if len(tokens.ids) > 1], keep_last=False)
         sequences = [request.tokens for request in joining]
         hidden = self._prefill(sequences, keep_last=True)
         start = len(self._turns.requests)
         self._rows.arrange(sequences, start)
+        # arrange() may permute the new rows, and logits must come in the order of the rows.
         order = sorted(range(len(joining)), key=lambda i: sequences[i].row or 0)
         logits = head_product(self._model, hidden[order])
         finished = self._turns.join([joining[i] for i in order], logits, self.policy.version)
@@ -178,22 +181,21 @@ class TransformersSampler:
             self._share(turns.requests)
 
     def _share(self, requests: Sequence[Request | None]) -> None:
-        """Find what the rows of the batch begin with alike; a finished one among them has no ids to look at."""
+        """Find the shared prefix of the batch; None while it has finished rows, whose requests are gone."""
         rows = [request.tokens.ids for request in requests if request is not None]
         self._shared = SharedPrefix.of(rows) if self._shares and len(rows) == len(requests) else None
 
     def _prefill(self, sequences: Sequence[Tokens], *, keep_last: bool) -> Tensor:
-        """Compute what is not cached; return the hidden state of each sequence's last computed token, n x H.
+        """Compute the ids that are not cached; return the last hidden state of each sequence, n x H.
 
-        What several sequences say word for word is computed once.
-
-        Without ``keep_last`` the last id stays out of the cache: it is the first one that whoever forks will compute.
+        Sequences with the same ids are computed once and copied. Without ``keep_last`` the last id stays uncached (and
+        nothing is returned): a fork must process it itself to get the logits of its first sampled id.
         """
         self._rows.give(sequences)
         ends = [len(tokens.ids) - (0 if keep_last else 1) for tokens in sequences]
         todo = [i for i, tokens in enumerate(sequences) if tokens.cached < ends[i]]
         todo, followers = _leaders(todo, sequences, ends)
-        # Alike lengths together, so that little is padded; new rows apart, because they need no mask and no gather.
+        # Similar lengths together keep padding small. New rows get their own passes: they need no mask and no gather.
         todo.sort(key=lambda i: (sequences[i].cached > 0, ends[i] - sequences[i].cached), reverse=True)
         hidden: list[Tensor] = [torch.empty(0)] * len(sequences)
         counts = [end - tokens.cached for end, tokens in zip(ends, sequences, strict=True)]
@@ -225,7 +227,7 @@ class TransformersSampler:
         longest: int | None = None,
     ) -> Tensor:
         positions, mask = self._cache.begin(rows, offsets, ids.shape[1])
-        if longest is not None:  # padding stands behind the context, where a model may know no position
+        if longest is not None:  # padding may reach past the context, where the model may have no position embedding
             positions = positions.clamp(max=longest - 1)
         options = {} if shared is None else {"shared_prefix": shared}
         return hidden_states(
@@ -239,7 +241,7 @@ class TransformersSampler:
         )
 
     def _tokens_of(self, cache_bytes: int | None) -> int | None:
-        """A bound in bytes as one in tokens, rows times capacity."""
+        """Convert a limit in bytes to a limit in tokens (rows times capacity)."""
         if cache_bytes is None:
             return None
         each = bytes_per_token(self._model.config, self._model.dtype)
@@ -253,7 +255,7 @@ class TransformersSampler:
         return cache_bytes // each
 
     def _forget_old_versions(self, joining: Sequence[Request]) -> None:
-        """Keys and values of an older adapter do not go with log-probabilities of this one (correctness.md 35)."""
+        """Drop keys and values of an older adapter: a turn's log-probabilities have one policy (correctness.md 35)."""
         for request in joining:
             tokens: Tokens | None = request.tokens
             while tokens is not None:
@@ -274,12 +276,12 @@ class TransformersSampler:
 
 
 def _settings(params: SamplingParams) -> SamplingParams:
-    """What turns of one batch have in common."""
+    """The settings that all turns of one batch must share."""
     return replace(params, max_new_tokens=0)
 
 
 def _prefixes(sequences: Sequence[Tokens]) -> list[list[Tokens]]:
-    """The shared prefixes that the sequences still have to be copied from, the outermost generation first."""
+    """The shared prefixes that the sequences must still copy from, outermost generation first."""
     generations: list[list[Tokens]] = []
     level = list(sequences)
     while level := list(dict.fromkeys(tokens.parent for tokens in level if tokens.parent is not None)):
@@ -288,7 +290,10 @@ def _prefixes(sequences: Sequence[Tokens]) -> list[list[Tokens]]:
 
 
 def _leaders(todo: Sequence[int], sequences: Sequence[Tokens], ends: Sequence[int]) -> tuple[list[int], dict[int, int]]:
-    """Of sequences with the same ids one to compute, that with the most in the cache; of whom the others copy."""
+    """For sequences with the same ids choose a leader to compute, the one with the most cached tokens.
+
+    Returns the indices to compute, and for each other index its leader, to copy from.
+    """
     leaders: dict[tuple[int, ...], int] = {}
     followers: dict[int, int] = {}
     for i in sorted(todo, key=lambda i: -sequences[i].cached):
@@ -299,9 +304,9 @@ def _leaders(todo: Sequence[int], sequences: Sequence[Tokens], ends: Sequence[in
 
 
 def _chunks(todo: Sequence[int], counts: Sequence[int], cached: Sequence[int], capacity: int) -> Iterator[list[int]]:
-    """Split into passes of at most PREFILL_TOKENS padded tokens; new rows and rows that go on are never mixed.
+    """Split into passes of at most PREFILL_TOKENS tokens, padding included. New rows and cached rows are never mixed.
 
-    Padding stays inside the capacity too: a row that is nearly full does not go with one that has more to compute.
+    Padding must stay inside the capacity too: an almost full row must not share a pass with a row of more new ids.
     """
     chunk: list[int] = []
     for i in todo:

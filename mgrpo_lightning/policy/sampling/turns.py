@@ -1,7 +1,7 @@
-"""The turns being decoded: one tensor entry a row, so that a step has no loop over rows.
+"""Turns: the batch of turns being decoded, as tensors with one entry for each row.
 
-Row i of these tensors is row i of the cache. A finished turn keeps its place (it is computed along, and ignored) until
-a quarter of the rows are idle; then the rest close up.
+A decoding step has no Python loop over rows. Row i of these tensors is row i of the cache. A finished turn keeps its
+row, and its results are ignored, until a quarter of the rows have finished. Then the active rows close up.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mgrpo_lightning.policy.sampling.conversation import Request
 
 
 class Turns:
-    """Turns with the same settings but for ``max_new_tokens``.
+    """A batch of turns. All have the same sampling settings, except ``max_new_tokens``.
 
     Args:
-        params: Temperature, top_p, top_k and stop ids of all of them.
-        device: Where the model is.
-        dtype: Type of the log-probabilities.
-        finish: Makes logits of that type of what the head computes.
+        params: The common temperature, top_p, top_k and stop ids.
+        device: Device of the model.
+        dtype: Type of the log-probabilities, float32 or float64.
+        finish: Converts raw logits of the LM head to final logits of this type.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Turns:
         self.params = params
         self._finish = finish
         self.requests: list[Request | None] = []
-        """By row; None where the turn is finished."""
+        """The request of each row; None if its turn has finished."""
         self._stop = torch.tensor(params.stop_ids, device=device)
         empty = torch.empty(0, dtype=torch.int64, device=device)
         self.last, self.positions, self._counts, self._limits, self._streams = (empty.clone() for _ in range(5))
@@ -42,16 +42,19 @@ class Turns:
 
     @property
     def num_active(self) -> int:
-        """Turns not finished."""
+        """Number of turns that have not finished."""
         return sum(request is not None for request in self.requests)
 
     def join(self, requests: Sequence[Request], logits: Tensor, version: int) -> list[tuple[Request, SampledTurn]]:
-        """Append rows whose prompts are computed, and sample their first id.
+        """Append prefilled rows and sample the first id of each.
 
         Args:
-            requests: In the order of their rows.
-            logits: At their last tokens, n x V, not finished.
-            version: Policy version, for turns that end at once.
+            requests: The n requests, in the order of their rows.
+            logits: Raw logits at the last token of each row, n x V.
+            version: Policy version, recorded in the turns that end.
+
+        Returns:
+            The turns that ended with their first id.
         """
         self.requests += requests
         first = len(self.last)
@@ -60,6 +63,7 @@ class Turns:
             return torch.tensor(values, dtype=torch.int64, device=self.last.device)
 
         zeros = [0] * len(requests)
+        # `positions` is the position of the last computed token. The first sample moves it on to the sampled token.
         self.last = torch.cat([self.last, column(zeros)])
         self.positions = torch.cat([self.positions, column([request.tokens.cached - 1 for request in requests])])
         self._counts = torch.cat([self._counts, column(zeros)])
@@ -72,7 +76,7 @@ class Turns:
         return self._sample(slice(first, None), logits, version)
 
     def step(self, logits: Tensor, version: int) -> list[tuple[Request, SampledTurn]]:
-        """Sample the next id of every row; return the turns that ended with it."""
+        """Sample the next id of every row from raw logits, B x V; return the turns that ended with it."""
         return self._sample(slice(0, None), logits, version)
 
     def _sample(self, rows: slice, logits: Tensor, version: int) -> list[tuple[Request, SampledTurn]]:
@@ -80,11 +84,13 @@ class Turns:
         ids, logprobs = choose(logits, self.params, self._streams[rows], counts, self._finish)
         ids = torch.where(done, self.last[rows], ids)
         at = counts.clamp(max=self._ids.shape[1] - 1)[:, None]
-        # A finished row writes behind its end or, at full width, its own last value again.
+        # A finished row must not change: it writes back the value that is already there. The clamp above keeps the
+        # index of a row at full width in range.
         logprobs = torch.where(done, self._logprobs[rows].gather(1, at).squeeze(1), logprobs)
         self._ids[rows].scatter_(1, at, torch.where(done[:, None], self._ids[rows].gather(1, at), ids[:, None]))
         self._logprobs[rows].scatter_(1, at, logprobs[:, None])
         self.last[rows] = ids
+        # `counts` and `done` are views of the fields, so the in-place updates below change the fields.
         alive = (~done).long()
         counts += alive
         self.positions[rows] += alive
@@ -109,15 +115,18 @@ class Turns:
             version=version,
         )
         request.tokens.ids += turn.ids
+        # The last sampled id was never fed to the model, so it is not in the cache.
         request.tokens.cached = len(request.tokens.ids) - 1
         return request, turn
 
     def close_up(self) -> list[Request]:
-        """Drop the finished rows; return the requests in the new order, which the cache must follow."""
+        """Drop the finished rows; return the requests in their new order. The caller must move the cache rows alike."""
         for request, position in zip(self.requests, self.positions.tolist(), strict=True):
-            if request is not None:  # what it has sampled so far has to move with it
+            # A move copies `cached` tokens, so the count must include the tokens decoded so far.
+            if request is not None:
                 request.tokens.cached = position
         size = self.num_active
+        # Active rows inside the first `size` rows stay. Only the later ones move, into the gaps.
         kept = [row for row in range(size) if self.requests[row] is not None]
         movers = iter([row for row in range(size, len(self.requests)) if self.requests[row] is not None])
         order = [row if row in set(kept) else next(movers) for row in range(size)]
