@@ -1,12 +1,12 @@
-"""LoRA adapters on one base: made from a seed per role, selected without touching ``requires_grad``, named, saved.
+"""LoRA adapters on one base: add, initialise, select, load and save them.
 
-peft's ``set_adapter`` switches gradients off on every other adapter, so that a later backward, checkpoint or
-reduction silently loses them (correctness.md 33). Here every role's adapter keeps its ``requires_grad`` for the life of
-the run, and selecting one only sets which matrices the LoRA layers add.
+peft's ``set_adapter`` sets ``requires_grad`` to False on every other adapter, and a later backward pass, checkpoint or
+reduction then silently skips them (correctness.md 33). Here each adapter keeps its ``requires_grad`` for the whole run;
+to select an adapter only changes which matrices the LoRA layers add.
 
-peft and torch also search names of parameters for the adapter's, so a role that is called like a part of the model
-would get other parameters. They know each adapter by a key that no module can have; its parameters are found in the
-layers.
+peft and torch also find an adapter's parameters by searching parameter names for the adapter's name. A role named like a
+part of the model would get wrong parameters. So they know each adapter under a key that no module can have, and this
+file finds the parameters through the LoRA layers.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ _PEFT_PREFIX = "base_model.model."
 
 
 class _Matrix(nn.Linear):
-    """A or B of an adapter, multiplied in the type of what it gets.
+    """Matrix A or B of an adapter. It multiplies in the type of its input.
 
-    peft would turn every layer's input into the adapter's float32 instead: in a base that computes in bfloat16 its two
-    narrow products then cost more time than the layer's own. The matrix and its gradient stay in float32; without
-    gradients, thousands of times between two updates, its copy in the other type is kept until it is written to.
+    peft would convert the input of each layer to float32 instead. In a base that computes in bfloat16, the adapter's
+    two narrow products would then take longer than the layer itself. The matrix and its gradient stay in float32.
+    Sampling uses the matrix thousands of times between two updates, so without gradients a copy in the input's type is
+    cached until the matrix changes.
     """
 
     def __init__(self, weight: nn.Parameter) -> None:
@@ -51,7 +52,7 @@ class _Matrix(nn.Linear):
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        """Of ... x inputs, ... x outputs."""
+        """Multiply ... x inputs; returns ... x outputs."""
         return F.linear(input, self._in_type_of(input))
 
     def _in_type_of(self, input: Tensor) -> Tensor:
@@ -59,6 +60,7 @@ class _Matrix(nn.Linear):
         if torch.is_grad_enabled() or input.dtype == weight.dtype:
             return weight.to(input.dtype)
         copy = self._copy
+        # torch counts every in-place write to a tensor in `_version`, so the count shows that the copy is stale.
         if copy is None or self._copied != weight._version or (copy.dtype, copy.device) != (input.dtype, weight.device):
             self._copy, self._copied = (copy := weight.to(input.dtype)), weight._version
         return copy
@@ -68,26 +70,26 @@ class AdapterBank:
     """All adapters on one base model.
 
     Args:
-        model: The frozen base; LoRA layers are injected into it in place when the first adapter is added.
-        base_name: What saved adapters name as their base.
+        model: The frozen base. The first ``add`` injects LoRA layers into it in place.
+        base_name: The base's name, written into the description of saved adapters.
     """
 
     def __init__(self, model: PreTrainedModel, base_name: str) -> None:
         self.model = model
         self.peft: PeftModel | None = None
         self._keys: dict[str, str] = {}
-        """By name; what ``key`` gives."""
+        """peft's key of each adapter, by the adapter's name."""
         self._base_name = base_name
         self._configs: dict[str, LoraConfig] = {}
         self._layers: dict[str, LoraLayer] = {}
-        """By their path in the model."""
+        """The LoRA layers, by their path in the model."""
 
     def add(self, name: str, config: AdapterConfig, *, trainable: bool) -> None:
-        """Add an adapter without a change of the base's output (B = 0); its A still has to be initialised.
+        """Add an adapter with B = 0, so that the base's output does not change. The caller must still initialise A.
 
         Raises:
-            ConfigurationError: The name is taken, a target is no linear layer of the base, or PEFT would not find all
-                of an export of it again.
+            ConfigurationError: The name is taken, a target is not a linear layer of the base, or peft would lose some
+                of the adapter's layers when it loads an export.
         """
         if name in self._configs:
             raise ConfigurationError(f"there is an adapter {name!r} already.", hint="rename the role.")
@@ -102,7 +104,8 @@ class AdapterBank:
         )
         key = self._keys[name] = f"adapter:{len(self._keys)}"
         trained = {id(parameter): parameter.requires_grad for parameter in self.model.parameters()}
-        # peft draws A from the global generator; the caller overwrites it, and nobody else's numbers may move.
+        # peft draws A from the global generator. fork_rng restores the generator, so that other random numbers of the
+        # run do not depend on the number of adapters. The caller overwrites A.
         device = self.model.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             if self.peft is None:
@@ -112,19 +115,20 @@ class AdapterBank:
         self._configs[name] = lora
         self._layers = {path: m for path, m in self.model.named_modules() if isinstance(m, LoraLayer)}
         for layer in self._layers.values():
+            # `_Matrix` handles the types itself.
             layer.cast_input_dtype_enabled = False
             for matrices in (layer.lora_A, layer.lora_B):
                 if key in matrices:
                     weight = matrices[key].weight
                     assert isinstance(weight, nn.Parameter)
                     matrices[key] = _Matrix(weight)
-        for parameter in self.model.parameters():  # adding an adapter froze the others
+        for parameter in self.model.parameters():  # peft froze the other adapters when it added this one
             parameter.requires_grad_(trained.get(id(parameter), trainable))
         self.model.eval()
         self._refuse_lost_layers(name)
 
     def _refuse_lost_layers(self, name: str) -> None:
-        """Refuse targets that PEFT renames while it loads: it would leave those layers out, without an error."""
+        """Refuse targets that peft renames when it loads an adapter: it would skip those layers without an error."""
         state, key = self._peft_state(name), self.key(name)
         assert self.peft is not None
         loaded: Any = set_peft_model_state_dict(self.peft, state, adapter_name=key)
@@ -153,19 +157,17 @@ class AdapterBank:
                 )
 
     def key(self, name: str) -> str:
-        """By what the LoRA layers know an adapter.
-
-        Args:
-            name: That it was added under.
-        """
+        """The key under which peft's LoRA layers know the adapter ``name``."""
         return self._keys[name]
 
     @contextmanager
     def select(self, name: str) -> Iterator[None]:
-        """Make ``name`` the adapter that forward passes add, until the end of the block.
+        """Select the adapter ``name`` for the forward passes in the block.
 
-        A backward pass that recomputes (gradient checkpointing) must run inside the block too.
+        With gradient checkpointing the backward pass must run inside the block too, because it recomputes the forward
+        pass.
         """
+        # Set the attribute directly: peft's own set_adapter would also change requires_grad.
         layers = list(self._layers.values())
         previous = [layer._active_adapter for layer in layers]
         for layer in layers:
@@ -177,7 +179,10 @@ class AdapterBank:
                 layer._active_adapter = active
 
     def parameters(self, name: str) -> dict[str, nn.Parameter]:
-        """The adapter's parameters by names that do not hold the adapter's own, sorted; none for an unknown name."""
+        """The adapter's parameters, sorted by name; empty for an unknown adapter.
+
+        The parameter names do not contain the adapter's name, so the state of one adapter fits another one.
+        """
         if (key := self._keys.get(name)) is None:
             return {}
         found = {
@@ -189,7 +194,7 @@ class AdapterBank:
         return {path: matrix.weight for path, matrix in sorted(found.items()) if isinstance(matrix, _Matrix)}
 
     def load(self, name: str, state: Mapping[str, Tensor], *, source: str) -> None:
-        """Copy a state into the adapter, strictly.
+        """Copy a state into the adapter. Names and shapes must match exactly.
 
         Raises:
             DataError: A name is missing or unexpected, or a shape differs.
@@ -214,21 +219,21 @@ class AdapterBank:
     def save(self, name: str, folder: Path) -> None:
         """Write the adapter as a PEFT folder (``adapter_config.json`` and safetensors)."""
         folder.mkdir(parents=True, exist_ok=True)
-        # peft put the folder that the base was loaded from in place of its name, which holds on this machine only.
+        # peft put the base's local folder into its config, which is valid only on this machine. Write the name instead.
         named = {"inference_mode": True, "base_model_name_or_path": self._base_name}
         config = LoraConfig(**{**self._configs[name].to_dict(), **named})
         config.save_pretrained(str(folder))
         state = {path: value.contiguous().cpu() for path, value in self._peft_state(name).items()}
-        # save_file would make a file that only its owner may read, whatever the umask.
+        # safetensors' save_file creates a file that only its owner can read, whatever the umask is.
         (folder / WEIGHTS_NAME).write_bytes(save(state, metadata={"format": "pt"}))
 
     def _peft_state(self, name: str) -> dict[str, Tensor]:
-        """The adapter by the names that PEFT's folders have."""
+        """The adapter's parameters under the names that PEFT folders use."""
         return {_PEFT_PREFIX + path: value.detach() for path, value in self.parameters(name).items()}
 
 
 def _linear_layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Linear layers with their paths, those with adapters as one: what is inside of them is no layer of the base."""
+    """Linear layers with their paths. A LoRA layer counts as one; the layers inside it are not layers of the base."""
     if isinstance(module, nn.Linear | LoraLayer):
         yield path, module
         return
@@ -237,14 +242,14 @@ def _linear_layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.
 
 
 def initial_state(parameters: Mapping[str, nn.Parameter], *, seed: int, role: str) -> dict[str, Tensor]:
-    """A fresh adapter: A uniform within 1/sqrt(inputs) (peft's default), B zero.
+    """Initial values of a new adapter: A uniform in +-1/sqrt(inputs) (peft's default), B zero.
 
-    Each matrix has its own counter-based generator, so that the values depend on seed, role and name alone: not on the
+    Each matrix has its own random generator. So the values depend only on seed, role and parameter name, and not on the
     other roles, their order, the device, or the global generator.
     """
     state = {}
     for name, parameter in parameters.items():
-        # Lightning makes modules with the run's device as the default one, where this generator cannot draw.
+        # Lightning sets the run's device as default device. This CPU generator cannot draw on a GPU, so name the CPU.
         value = torch.zeros(parameter.shape, dtype=torch.float32, device="cpu")
         if name.endswith(".lora_A.weight"):
             bound = 1 / math.sqrt(parameter.shape[1])

@@ -1,4 +1,4 @@
-"""Find numbers that are not finite before anything is computed with them."""
+"""Find NaN and infinity in loaded tensors before anything is computed with them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from mgrpo_lightning.errors import DataError
 
 
 def first_nonfinite(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor, by name, that holds NaN or an infinity; None if all are finite.
+    """The name of the first tensor (in alphabetical order) that holds NaN or an infinity; None if all are finite.
 
     Args:
-        tensors: By name; of any type and on any device.
+        tensors: Tensors by name, of any type and on any device.
     """
     names = sorted(tensors)
     if not names:
         return None
     device = tensors[names[0]].device
-    # One copy to the host for all tensors: each would wait for the GPU on its own.
+    # Copy all results to the host at once: one copy per tensor would wait for the GPU each time.
     finite = torch.stack([tensors[name].isfinite().all().to(device) for name in names]).tolist()
     return next((name for name, good in zip(names, finite, strict=True) if not good), None)
 
 
 def refuse_nonfinite(tensors: Mapping[str, Tensor], *, source: str, hint: str) -> None:
-    """Refuse a file with a number that is not finite.
+    """Refuse tensors with NaN or infinity.
 
     Args:
-        tensors: What it holds, by name.
-        source: What the error calls it.
-        hint: What to do instead.
+        tensors: The content of a file, by name.
+        source: Name of the file in the error message.
+        hint: Advice in the error message.
 
     Raises:
-        DataError: One tensor holds NaN or an infinity; it is named.
+        DataError: A tensor holds NaN or an infinity. The message names the tensor.
     """
     if (name := first_nonfinite(tensors)) is not None:
         raise DataError(f"{source}: {name} holds numbers that are not finite.", hint=hint)

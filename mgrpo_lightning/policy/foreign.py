@@ -1,9 +1,9 @@
-"""Refuse a base that needs code of its own, or whose weights are pickles, before transformers reads it.
+"""Refuse a base that brings its own code or has pickled weights, before transformers reads it.
 
-Whoever may write to a model's folder must not be able to run anything here. transformers would ask on the terminal
-whether to run a folder's code, and take a ``y`` from a pipe; every call that loads says ``trust_remote_code=False`` and
-``use_safetensors=True`` as well. Some folders bring code for architectures that transformers has itself, such as
-Phi-3's: then transformers' own is used.
+A person with write access to a model's folder must not be able to run code here. transformers would ask on the terminal
+whether to run the folder's code, and accept a ``y`` from a pipe. So every loading call also passes
+``trust_remote_code=False`` and ``use_safetensors=True``. Some folders bring code for an architecture that transformers
+has itself, such as Phi-3; then transformers' own code is used.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from mgrpo_lightning.errors import ConfigurationError, DataError
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 ADAPTER = "adapter_config.json"
-"""With it in a folder, transformers would load another base, the one that it names, and put its adapter on."""
+"""If a folder holds this file, transformers loads the base that the file names instead, and adds the adapter to it."""
 
 
 def refuse_code(source: str, name: str) -> None:
-    """Refuse a model or tokenizer with code of its own; nothing of it is run.
+    """Refuse a model or tokenizer that needs its own code. No code of it runs.
 
     Args:
         source: A folder or a hub name.
-        name: As the team file says it.
+        name: The base's name in the team file, for the error message.
 
     Raises:
-        ConfigurationError: Its description names code that transformers would need.
-        DataError: A file that describes it is no JSON object.
+        ConfigurationError: A config file names code that transformers would need.
+        DataError: A config file is not a JSON object.
     """
     config, tokenizer = _described(source, CONFIG_NAME), _described(source, TOKENIZER_CONFIG)
     kind = config.get("model_type")
@@ -53,6 +53,7 @@ def refuse_code(source: str, name: str) -> None:
     files = {CONFIG_NAME: config, TOKENIZER_CONFIG: tokenizer}
     for file, described in (*files.items(), (GENERATION_CONFIG_NAME, _described(source, GENERATION_CONFIG_NAME))):
         for key, value in _code(described):
+            # transformers has this class itself, and with trust_remote_code=False it ignores the folder's code.
             if key == "auto_map" and known.get(file, False):
                 continue
             raise ConfigurationError(
@@ -65,14 +66,14 @@ def refuse_code(source: str, name: str) -> None:
 
 
 def refuse_pickles(source: str, name: str) -> None:
-    """Refuse a folder without weights that are plain data; nothing of it is unpickled.
+    """Refuse a model without safetensors weights. Nothing is unpickled.
 
     Args:
         source: A folder or a hub name.
-        name: As the team file says it.
+        name: The base's name in the team file, for the error message.
 
     Raises:
-        ConfigurationError: Its weights are pickles only, or it is an adapter.
+        ConfigurationError: All weights are pickles, or the folder holds an adapter.
     """
     if _described(source, ADAPTER):
         raise ConfigurationError(
@@ -89,7 +90,7 @@ def refuse_pickles(source: str, name: str) -> None:
 
 
 def _described(source: str, file: str) -> dict[str, Any]:
-    """What one of its files says, nothing where there is no such file."""
+    """The content of one of the model's JSON files; empty if there is no such file."""
     path = cached_file(
         source, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
     )
@@ -105,7 +106,8 @@ def _described(source: str, file: str) -> dict[str, Any]:
 
 
 def _code(described: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys at any depth that name code, and their values: a module beside the file, or a kernel of some repository."""
+    """Keys at any depth that name code, with their values: a module in the folder, or a kernel from a repository."""
+    # A value like "owner/repo" in a field such as attn_implementation makes transformers download a kernel.
     for key, value in described.items() if isinstance(described, dict) else enumerate(described):
         here = f"{path}.{key}" if path else str(key)
         kernel = str(key).endswith("_implementation") and "/" in str(value)

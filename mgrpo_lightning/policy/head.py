@@ -1,6 +1,6 @@
-"""Both ends of a causal LM apart: hidden states without logits, and logits of chosen hidden states only.
+"""Split a causal LM in two: compute hidden states without logits, and logits only for chosen hidden states.
 
-Trainer and sampler use these functions alone, so that they compute the same numbers.
+Trainer and sampler both use only these functions, so they compute the same numbers.
 """
 
 from __future__ import annotations
@@ -14,23 +14,19 @@ from transformers import PreTrainedModel
 from mgrpo_lightning.errors import ConfigurationError
 
 PART = 2**18
-"""Logits that a CPU finishes together: what is made of them stays in its cache, and is small enough that the allocator
-does not fetch new memory for it each time."""
+"""Number of logits that a CPU finishes at a time. The intermediate tensors then stay in the CPU's cache, and they are
+small enough for the allocator to reuse their memory."""
 
 
 def rows_of_part(logits: Tensor) -> int:
-    """Rows of N x V logits to be finished together.
-
-    Args:
-        logits: On any device.
-    """
+    """How many rows of these N x V logits to finish at a time: about PART logits on a CPU, all rows on a GPU."""
     return max(1, PART // logits.shape[-1]) if logits.is_cpu else max(1, len(logits))
 
 
 def hidden_states(model: PreTrainedModel, ids: Tensor, **inputs: Any) -> Tensor:
     """Last hidden states, B x T x H, in the base's own compute type.
 
-    Autocast is switched off, so that the trainer computes what the sampler did, whatever its precision plugin says.
+    Autocast is off here, so that the trainer's precision plugin cannot change the numbers that the sampler computed.
     """
     inputs.setdefault("use_cache", False)
     with torch.autocast(ids.device.type, enabled=False):
@@ -45,7 +41,7 @@ def final_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
 
 
 def head_product(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """What the output embedding makes of hidden states, in its own type: logits that are not finished."""
+    """Raw logits: the product of hidden states and the output embedding, in the type of the embedding."""
     with torch.autocast(hidden.device.type, enabled=False):
         product = model.get_output_embeddings()(hidden)
     assert isinstance(product, Tensor)
@@ -53,7 +49,8 @@ def head_product(model: PreTrainedModel, hidden: Tensor) -> Tensor:
 
 
 def finished_logits(model: PreTrainedModel, logits: Tensor) -> Tensor:
-    """Logits of any rows of a ``head_product``; see ``final_logits``."""
+    """Final logits from rows of raw logits (``head_product``); see ``final_logits``."""
+    # float32 before scaling and softmax: bfloat16 has 8 bits of precision, too few for log-probabilities.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     config = model.config.get_text_config()
     if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
@@ -68,10 +65,10 @@ def finished_logits(model: PreTrainedModel, logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def check_head(model: PreTrainedModel, name: str) -> None:
-    """Require that ``final_logits`` of the hidden states are the model's own logits.
+    """Require that ``final_logits`` of the hidden states equals the model's own logits, up to rounding.
 
     Raises:
-        ConfigurationError: The architecture does something else between its decoder and its logits.
+        ConfigurationError: The architecture has some other step between its decoder and its logits.
     """
     ids = torch.arange(1, 5, device=model.device)[None]
     own = model(input_ids=ids, use_cache=False).logits.float()

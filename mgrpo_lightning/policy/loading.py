@@ -1,6 +1,6 @@
-"""Load a frozen base model (NF4 or unquantised) and its tokenizer.
+"""Load a frozen base model (NF4 or unquantised) and its tokenizer onto one device.
 
-The only place that knows that one process holds a whole base. Nothing here trains: adapters.py puts the adapters on.
+Only this file relies on the fact that one process holds a whole base. ``adapters.py`` adds the trainable adapters.
 """
 
 from __future__ import annotations
@@ -39,31 +39,31 @@ Quantization = Literal["nf4", "none"]
 
 @dataclass
 class Base:
-    """A frozen base model shared by the policies of every role that names it."""
+    """A frozen base model. All roles that name the same base share it."""
 
     name: str
-    """As the team file says it: ``pocket``, a hub name or a folder."""
+    """The name in the team file: ``pocket``, a hub name or a folder."""
     model: PreTrainedModel
-    """Frozen and in eval mode; adapters are injected into it in place."""
+    """The model, frozen and in eval mode. Adapters are injected into it in place."""
     tokenizer: PreTrainedTokenizerBase
     adapters: AdapterBank = field(init=False)
     """The adapters on this base, by role."""
     dense: DenseCopy | None = None
-    """What is computed with instead of the model's own linear layers, if anything."""
+    """Unquantised copy of the linear layers that replaces them in some passes; None: no copy."""
     digest: str | None = None
-    """Hash of its files, see ``weights_digest``; None where they are not known."""
+    """Hash of the base's files (see ``weights_digest``); None if the files were not found."""
 
     def __post_init__(self) -> None:
         self.adapters = AdapterBank(self.model, self.name)
 
     @property
     def device(self) -> torch.device:
-        """Where the base lives."""
+        """The device of the base."""
         return self.model.device
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
-        """Every id the model's generation settings call an end of sequence (Qwen and Llama 3 have several)."""
+        """All end-of-sequence ids in the model's generation settings (Qwen and Llama 3 have several)."""
         ids = getattr(self.model.generation_config, "eos_token_id", None)
         if ids is None:
             return ()
@@ -80,21 +80,21 @@ def load_base(
     dense_copy: bool = False,
     context: int | None = None,
 ) -> Base:
-    """Load ``name`` onto one device, frozen.
+    """Load a base onto one device, freeze it, and check that sampler and trainer will compute the same with it.
 
     Args:
         name: ``pocket`` (the embedded model), a folder, or a hub name.
         quantization: ``nf4`` (bitsandbytes, double quantisation) or ``none``.
         compute_dtype: Type of activations and of every weight that is not 4-bit.
-        device: The one device that gets the whole base.
-        dense_copy: Keep a dense copy of the linear layers; see ``DenseCopy`` and ``Policy.updating``.
-        context: Tokens of the longest row that will be sampled or trained on: the largest ``limits.context`` of its
-            roles. None: as many as its config has positions for.
+        device: The device that gets the whole base.
+        dense_copy: Whether to keep a dense copy of the linear layers; see ``DenseCopy`` and ``Policy.updating``.
+        context: Length in tokens of the longest row to sample or train on: the largest ``limits.context`` of its roles.
+            None: the number of positions in the base's config.
 
     Raises:
-        ConfigurationError: There is no such model, it is an adapter, a pickle or needs code of its own, it cannot be
-            loaded, its numbers depend on the pass that computes them, its logits or attention are made in an unknown
-            way, or it is not in 4 bit although that was asked for; or a run is in another thread.
+        ConfigurationError: The model does not exist or cannot be loaded; it is an adapter, has pickled weights only,
+            or needs its own code; its hidden states depend on how rows are cut into passes; it computes logits or
+            attention in an unknown way; NF4 leaves too much of it unquantised; or a run is active in another thread.
     """
     source = source_of(name)
     settings = load_config(name)
@@ -109,7 +109,8 @@ def load_base(
             bnb_4bit_compute_dtype=compute_dtype,
         )
     with clear_load_error(name):
-        digest = weights_digest(folder_of(name))  # before it is loaded, which takes the files from memory then
+        # Hash first: it reads the whole files, and loading then finds them in the page cache.
+        digest = weights_digest(folder_of(name))
         model = AutoModelForCausalLM.from_pretrained(
             source,
             quantization_config=config,
@@ -133,13 +134,14 @@ def load_base(
 
 
 def load_config(name: str) -> PreTrainedConfig:
-    """The config of a base, without its weights.
+    """Read the config of a base, without its weights.
 
     Args:
         name: ``pocket``, a folder, or a hub name.
 
     Raises:
-        ConfigurationError: There is none, it cannot be read, or it is an adapter, a pickle or needs code of its own.
+        ConfigurationError: There is no config or it cannot be read; or the model is an adapter, has pickled weights
+            only, or needs its own code.
     """
     source = source_of(name)
     with clear_load_error(name):
@@ -150,13 +152,13 @@ def load_config(name: str) -> PreTrainedConfig:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a base, without its weights.
+    """Load the tokenizer of a base, without the base's weights.
 
     Args:
         name: ``pocket``, a folder, or a hub name.
 
     Raises:
-        ConfigurationError: There is none, or it cannot be loaded.
+        ConfigurationError: There is no tokenizer, it cannot be loaded, or it needs its own code.
     """
     source = source_of(name)
     with clear_load_error(name):
@@ -167,13 +169,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 @contextmanager
 def clear_load_error(name: str) -> Iterator[None]:
-    """Name the base, and what a base may be, in whatever transformers raises while it loads a part of one.
+    """Turn a loading error of transformers into a ConfigurationError that names the base.
 
     Args:
-        name: As the team file says it.
+        name: The base's name in the team file.
 
     Raises:
-        ConfigurationError: In place of transformers' error.
+        ConfigurationError: transformers raised an error in the block.
     """
     try:
         yield
@@ -187,10 +189,10 @@ def clear_load_error(name: str) -> Iterator[None]:
 
 
 def _keep_one_layout(model: PreTrainedModel) -> None:
-    """Stop bitsandbytes from repacking 4-bit weights in a no-grad pass on AVX512-BF16 CPUs.
+    """Stop bitsandbytes from repacking 4-bit weights in a no-grad pass on CPUs with AVX512-BF16.
 
-    The packed layout has no input gradient and unpacking is lossy, so that one evaluation would silently ruin every
-    later LoRA gradient (correctness.md 31).
+    The packed layout gives no input gradient, and unpacking loses precision. So a single evaluation would silently
+    corrupt all later LoRA gradients (correctness.md 31).
     """
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
@@ -199,7 +201,7 @@ def _keep_one_layout(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _let_go_of_the_file(model: PreTrainedModel) -> None:
-    """Copy what is not 4-bit: on a CPU it is part of the mapped file, all of which would stay in memory."""
+    """Copy the weights that are not 4-bit. On a CPU they are views of the mapped file and keep all of it in memory."""
     for parameter in model.parameters():
         if parameter.is_cpu and parameter.is_floating_point():
             parameter.data = parameter.data.clone()

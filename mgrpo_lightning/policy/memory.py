@@ -1,7 +1,8 @@
-"""The memory a team needs, from its configuration alone: no weight is loaded, so a plan for a 30B model takes seconds.
+"""Compute how much memory a team needs, from its configuration alone.
 
-Every figure is in bytes, for conversations at the full context of the team file's limits and one call at a time in each
-rollout; what a process has before it loads anything is not in it.
+No weights are loaded, so a plan for a 30B model takes seconds. All figures are in bytes. They assume conversations of
+the full ``limits.context`` and one open call in each rollout. The memory of the process before it loads anything is not
+included.
 """
 
 from __future__ import annotations
@@ -24,43 +25,44 @@ from mgrpo_lightning.policy.widths import Widths, widths
 from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
 
 BLOCK = 64
-"""Weights that share a quantisation scale; double quantisation stores it in one byte, and a float32 for 256 of them."""
+"""Weights per quantisation scale. Double quantisation stores a scale in one byte, plus one float32 per 256 scales."""
 HOLES = 0.1
-"""Of the activations, what the holes between blocks of a CPU's heap add (measured by ``benchmarks.memory``)."""
+"""Fragmentation of a CPU's heap, as a share of the activations (measured by ``benchmarks.memory``)."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes by what they are for."""
+    """Memory of one process in bytes, by purpose."""
 
     base: int
-    """Frozen weights, 4-bit ones with their scales."""
+    """Frozen weights; 4-bit weights with their scales."""
     dense_copy: int
-    """What ``dense_copy`` keeps besides; without a GPU, with the packed weights of a CPU (``policy/cpu/onednn.py``)."""
+    """The unquantised copy of ``dense_copy``. Without a GPU also the packed weights (``policy/cpu/onednn.py``)."""
     adapters: int
-    """LoRA matrices in float32, frozen roles' too, and their copies where the base computes in another type."""
+    """LoRA matrices in float32, of frozen roles too, and their copies if the base computes in another type."""
     optimizer: int
-    """Gradients and both moments of the trained adapters."""
+    """Gradients and both Adam moments of the trained adapters."""
     cache: int
-    """Keys and values of all conversations of a step at their full context, or their bound."""
+    """KV cache of all conversations of a step at full context, or its limit."""
     activations: int
-    """What the backward pass of the largest micro-batch needs, logits of one chunk included, or a prefill if larger.
-    Without a GPU, with HOLES, and with keys of a shared prefix, of which attention has a copy for each row, once."""
+    """Activations of the largest micro-batch for its backward pass, with one chunk of logits; or of a prefill, if that
+    is larger. Attention copies the keys of a shared prefix for each row; without a GPU the plan counts them once and
+    adds HOLES."""
 
     @property
     def total(self) -> int:
-        """All of it: the cache keeps its size while a role is updated, and what is freed is given back."""
+        """The sum. The KV cache stays allocated during an update, and freed memory is returned."""
         return sum(int(getattr(self, field.name)) for field in fields(self))
 
 
 def meta_model(name: str) -> PreTrainedModel:
-    """The architecture of a base without weights, on the meta device.
+    """Build a base without weights, on the meta device.
 
     Args:
         name: ``pocket``, a folder, or a hub name.
 
     Raises:
-        ConfigurationError: There is no such model, or it is an adapter, a pickle or needs code of its own.
+        ConfigurationError: The model does not exist, is an adapter, has pickled weights only, or needs its own code.
     """
     config = load_config(name)
     with clear_load_error(name):
@@ -68,12 +70,7 @@ def meta_model(name: str) -> PreTrainedModel:
 
 
 def adapter_parameters(model: PreTrainedModel, adapter: AdapterConfig) -> int:
-    """Parameters of a LoRA adapter: r (inputs + outputs) for every layer it targets.
-
-    Args:
-        model: The base.
-        adapter: Rank and targets.
-    """
+    """Number of parameters of a LoRA adapter: rank x (inputs + outputs), summed over the target layers."""
     return sum(
         adapter.rank * (layer.in_features + layer.out_features)
         for name, layer in _linear_layers(model)
@@ -93,18 +90,18 @@ def plan(
     on_gpu: bool,
     cache_bytes: int | None = None,
 ) -> MemoryPlan:
-    """The plan of one process.
+    """Plan the memory of one process.
 
     Args:
-        roles: The team.
+        roles: The role configurations of the team, by name.
         quantization: ``nf4`` or ``none``.
-        compute_dtype: Type of activations, cache, and weights that are not 4-bit.
+        compute_dtype: Type of activations, KV cache, and weights that are not 4-bit.
         dense_copy: Whether a dense copy of the linear layers is kept.
-        token_budget: Tokens of one micro-batch.
-        gradient_checkpointing: Whether an update keeps the layers' inputs only.
-        conversations: How many of each role are open at the same time.
-        on_gpu: Whether it computes there.
-        cache_bytes: Bound on the keys and values of each role.
+        token_budget: Size of a micro-batch in tokens.
+        gradient_checkpointing: Whether an update keeps only the inputs of the decoder layers.
+        conversations: Number of conversations open at the same time, by role.
+        on_gpu: Whether the process computes on a GPU.
+        cache_bytes: Limit for the KV cache of each role, in bytes; None: no limit.
     """
     models = {name: meta_model(name) for name in {role.base_model for role in roles.values()}}
     shapes = {name: widths(model) for name, model in models.items()}
@@ -122,6 +119,7 @@ def plan(
     return MemoryPlan(
         base=sum(_base_bytes(model, quantization, width) for model in models.values()),
         dense_copy=sum(_copy_bytes(model, compute_dtype, on_gpu) for model in models.values()) if dense_copy else 0,
+        # float32 takes 4 bytes, a copy in a shorter compute type `width` more; gradient and two moments take 3 x 4.
         adapters=(4 + (width if width < 4 else 0)) * sum(sizes.values()),
         optimizer=12 * trained,
         cache=sum(
@@ -133,7 +131,7 @@ def plan(
 
 
 def _linear_layers(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
-    """The layers that bitsandbytes quantises: all linear ones but the head."""
+    """The layers that bitsandbytes quantises: all linear layers except the LM head."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module is not model.get_output_embeddings():
             yield name, module
@@ -169,13 +167,13 @@ def _activations(
     on_gpu: bool,
     gradient_checkpointing: bool,
 ) -> int:
-    """What one micro-batch keeps for its backward pass, or one prefill needs.
+    """Bytes that one micro-batch keeps for its backward pass, or that one prefill needs, whichever is more.
 
-    A decoder layer keeps what ``widths`` says and, for each adapted layer, the r numbers between the two LoRA matrices.
-    A norm computes in float32: in a shorter type it keeps another copy of what it gets, those of queries and keys
-    included where there are such. On a GPU attention with a mask keeps keys and values once for every head of the
-    queries, and for every row that a shared prefix is laid out for, LAID_OUT budgets at most; their gradients are there
-    in one layer at a time. With checkpointing, one layer at a time keeps all that, the others what enters them.
+    For each token a decoder layer keeps the numbers of ``widths`` and, for each LoRA layer, r float32 numbers between A
+    and B. A norm computes in float32, so in a shorter type it keeps a float32 copy of its input. This includes the
+    norms of queries and keys, if the base has them. On a GPU, attention with a mask copies keys and values for every
+    query head, and a shared prefix for every row, at most LAID_OUT budgets; their gradients exist in one layer at a
+    time. With checkpointing, only one layer at a time keeps all this; the other layers keep their inputs.
     """
     besides = len(role.adapter.target_modules) * role.adapter.rank * 4
     if width < 4:
@@ -183,7 +181,7 @@ def _activations(
         besides += 4 * (2 * shape.hidden + (shape.queries + shape.keys if normed else 0))
     laid_out = 2 * shape.queries * width * LAID_OUT if on_gpu else 0
     besides += laid_out
-    # Logits of one chunk, later their gradients; on a GPU their probabilities and gradients in float32 too.
+    # One chunk of logits, overwritten by their gradients; on a GPU also probabilities and gradients in float32.
     logits = (width + (3 * 4 if on_gpu else 0)) * LOGITS
     layers = [kept * width + besides for kept in shape.layers]
     largest = max(layers)

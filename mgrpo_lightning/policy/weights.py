@@ -1,4 +1,4 @@
-"""Which weights a base has: one hash of its files, remembered, so that no later start reads 60 GB for it."""
+"""Hash the files of a base to identify its weights. Hashes are cached, so a later start does not read 60 GB again."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.persistence.atomic import atomic_path
 
 SMALL = 2**20
-"""Bytes up to which a file is simply read again."""
+"""Bytes. Smaller files are hashed each time, without the hash cache."""
 JUST_NOW = 2.0
-"""Seconds within which a file may be written twice without another time of change; its hash is not remembered."""
+"""Seconds. A file changed this recently may change again with the same modification time, so its hash is not cached."""
 
 
 def weights_digest(folder: Path | None) -> str | None:
-    """One hash of what transformers reads of a base: its settings, and the content of its weights.
+    """One hash of all files that transformers reads of a base: its configs and its weights.
 
-    Two folders with the same files have the same one, wherever they are.
+    Two folders with the same files have the same hash.
 
     Args:
-        folder: With config.json and safetensors, such as a snapshot of the hub's cache.
+        folder: Folder with config.json and safetensors files, such as a snapshot in the hub's cache.
 
     Returns:
-        Hexadecimal; None without a folder or without such weights.
+        SHA-256 in hexadecimal; None if there is no folder or it has no safetensors weights.
 
     Raises:
-        OSError: A file of it cannot be read.
+        OSError: A file cannot be read.
     """
     if folder is None or not (files := list(_files(folder))):
         return None
@@ -45,16 +45,14 @@ def weights_digest(folder: Path | None) -> str | None:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file, read only if nobody knows it yet.
+    """SHA-256 of a file, in hexadecimal. The file is read only if its hash is not known yet.
 
-    A large file of the hub's cache is a link to a blob whose name is its hash. Others are remembered by path, size and
-    time of change, in ``$XDG_CACHE_HOME/mgrpo_lightning``; where that cannot be written, they are read each time.
-
-    Args:
-        path: Of the file.
+    A large file in the hub's cache is a link to a blob, and the blob's name is the hash. The hashes of other files are
+    cached in ``$XDG_CACHE_HOME/mgrpo_lightning`` by path, size and modification time. If that folder is not writable,
+    the file is read each time.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     file = path.resolve()
     if file.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", file.name):
@@ -63,6 +61,7 @@ def content_digest(path: Path) -> str:
     known = [str(file), found.st_size, found.st_mtime_ns]
     entry = _cache() / f"{hashlib.sha256(str(file).encode()).hexdigest()}.json"
     if found.st_size > SMALL:
+        # A damaged cache entry counts as missing: the file is hashed again.
         with suppress(OSError, ValueError, KeyError, TypeError):
             remembered = json.loads(entry.read_text(encoding="utf-8"))
             if remembered["file"] == known:
@@ -76,7 +75,7 @@ def content_digest(path: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Of the weights, those that transformers takes: one file, or what the index names."""
+    """The files that transformers reads: configs, and one safetensors file or the index with the files it names."""
     weights = [folder / SAFE_WEIGHTS_NAME]
     if not weights[0].is_file():
         index = folder / SAFE_WEIGHTS_INDEX_NAME

@@ -1,7 +1,7 @@
-"""How many numbers a base makes of one token, layer by layer, seen in a pass without weights.
+"""Count the numbers that a base computes and caches for one token, layer by layer, with a forward pass without weights.
 
-Configs call the same size by a dozen names, and some say nothing of what a layer caches. A pass on the meta device
-costs nothing, shows the keys and values that really reach the cache, and which layers a token goes through.
+Configs name the same size in a dozen ways, and some do not say what a layer caches. A pass on the meta device costs
+nothing. It shows which keys and values reach the KV cache and which layers a token passes through.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from typing_extensions import override
 from mgrpo_lightning.policy.supported import empty_model
 
 _EXPERTS = ("num_experts_per_tok", "moe_topk", "moe_k")
-"""What configs call the experts that a token goes to."""
+"""Names that configs use for the number of experts per token."""
 _LAYER = re.compile(r"(?:.*?\.)?\d+(?=\.)")
 """The part of a module's path that names its decoder layer."""
 
 
 @dataclass(frozen=True)
 class Widths:
-    """Numbers of one token, in the type of the activations."""
+    """How many numbers one token needs, in the type of the activations."""
 
     layers: tuple[int, ...]
-    """What each decoder layer keeps for a backward pass."""
+    """Numbers that each decoder layer keeps for the backward pass."""
     hidden: int
-    """What goes from layer to layer."""
+    """Hidden size H."""
     queries: int
-    """Of all heads of one layer."""
+    """Query size of one layer, all heads together."""
     keys: int
-    """As cached in one layer, on average."""
+    """Cached key size of one layer, averaged over the layers."""
     cached: int
-    """Keys and values of all layers."""
+    """Cached keys and values of all layers together."""
 
 
 class _Recorder(Cache):
-    """Keeps nothing but how much each layer would put into a cache."""
+    """A KV cache that stores only the sizes of each layer's keys and values."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -64,15 +64,14 @@ class _Recorder(Cache):
 
 
 def widths(model: PreTrainedModel) -> Widths:
-    """The widths of a base.
+    """Measure the widths of a base.
 
-    For each token a decoder layer keeps the residual stream before both norms and what they make of it (4 H), what the
-    linear layers make, and twice what enters the last linear layer of the attention and of the MLP: in a copy that is
-    laid out for it, and in the activation that a gate is multiplied with. Experts keep as much, as many of them as a
-    token goes to.
+    For each token a decoder layer keeps: the inputs and outputs of both norms (4 H); the outputs of the linear layers;
+    and twice the input of the last linear layer in attention and in the MLP. The latter is kept once as a contiguous
+    copy, and once as the activation that the gate multiplies. Each expert that the token uses keeps as much as an MLP.
 
     Args:
-        model: On the meta device; see ``empty_model``.
+        model: A model on the meta device; see ``empty_model``.
     """
     config = model.config.get_text_config()
     hidden = int(config.hidden_size)
@@ -80,7 +79,8 @@ def widths(model: PreTrainedModel) -> Widths:
     decoder = model.get_decoder()
     cache = _Recorder()
     calls = _calls(model, cache)
-    kept: dict[str, int] = defaultdict(lambda: 2 * hidden)  # the other two are made by the last linear layers
+    # 2 H of the 4 H: the other 2 H are outputs of the last linear layers, which the loop counts.
+    kept: dict[str, int] = defaultdict(lambda: 2 * hidden)
     queries = 0
     for path, block in decoder.named_modules():
         layer = _LAYER.match(f"{path}.")
@@ -91,8 +91,10 @@ def widths(model: PreTrainedModel) -> Widths:
                 own += 2 * calls[last] * last.in_features
                 queries = max(queries, last.in_features if hasattr(block, "is_causal") else 0)
             kept[layer[0]] += own
-        if layer and calls[block] and (stacked := _stacked(block)):  # a gate, its product and one back: 3 I H
+        # An expert has three I x H matrices (gate, up, down), so `stacked` is 3 I H, and it keeps 4 I numbers.
+        if layer and calls[block] and (stacked := _stacked(block)):
             kept[layer[0]] += calls[block] * (hidden + experts * 4 * stacked // (3 * hidden))
+    # The pass failed (see _calls), so take the key and value sizes from the config.
     if not cache.keys:
         size = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -102,32 +104,27 @@ def widths(model: PreTrainedModel) -> Widths:
 
 
 def bytes_per_token(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Keys and values of one token in all layers, in bytes.
-
-    Args:
-        config: Of a base.
-        dtype: Of its activations.
-    """
+    """Size of one token in the KV cache, all layers together, in bytes, for activations of type ``dtype``."""
     return widths(empty_model(config)).cached * dtype.itemsize
 
 
 def _stacked(module: nn.Module) -> int:
-    """Weights of one of the experts that a module holds as one tensor."""
+    """Number of weights of one expert, for a module that stacks its experts in 3-D tensors; else 0."""
     weights = module.parameters(recurse=False)
     return sum(weight.numel() // len(weight) for weight in weights if weight.ndim == 3)
 
 
 def _calls(model: PreTrainedModel, cache: _Recorder) -> Counter[nn.Module]:
-    """How often a token goes through each linear layer and each stack of experts; fills the cache.
+    """Count how often a token passes through each linear layer and each stack of experts. Also fills ``cache``.
 
-    Some experts look at the numbers of their router, which there are none of; then each is taken to be called once, and
-    the cache stays empty.
+    Some experts read the router's numbers, which do not exist on the meta device, and the pass fails. Then each layer
+    counts once and the cache stays empty.
     """
     counted = [module for module in model.modules() if isinstance(module, nn.Linear) or _stacked(module)]
     calls: Counter[nn.Module] = Counter()
     handles = [module.register_forward_hook(lambda module, *_: calls.update([module])) for module in counted]
     one = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
-    model.set_experts_implementation("batched_mm")  # the one whose shapes do not depend on the router's numbers
+    model.set_experts_implementation("batched_mm")  # its shapes do not depend on the router's numbers
     try:
         with torch.no_grad():
             model.get_decoder().eval()(
