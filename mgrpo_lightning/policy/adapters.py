@@ -4,8 +4,8 @@ peft's ``set_adapter`` sets ``requires_grad`` to False on every other adapter, a
 reduction then silently skips them (correctness.md 33). Here each adapter keeps its ``requires_grad`` for the whole run;
 to select an adapter only changes which matrices the LoRA layers add.
 
-peft and torch also find an adapter's parameters by searching parameter names for the adapter's name. A role named like a
-part of the model would get wrong parameters. So they know each adapter under a key that no module can have, and this
+peft and torch also find an adapter's parameters by searching parameter names for the adapter's name. A role named like
+a part of the model would get wrong parameters. So they know each adapter under a key that no module can have, and this
 file finds the parameters through the LoRA layers.
 """
 

@@ -1,9 +1,9 @@
-"""Chat: messages to ids and back, token-exactly, from a tokenizer's own template.
+"""Chat: convert messages to token ids and sampled ids to text, with the tokenizer's own chat template.
 
-Text that comes from outside is never rendered. The template is rendered with private-use characters in its place, cut
-there, and its pieces are encoded with control tokens on, the text between with control tokens and tags off, so that no
-text can forge a control token (correctness.md 28). What stands between two turns is the template's own difference,
-checked at construction to extend what was there (correctness.md 2).
+Outside text (questions, tool results) is never rendered by the template. The template is rendered with placeholders and
+split there. Its own pieces are encoded with control tokens, the outside text without control tokens and tags. So no
+text can forge a control token (correctness.md 28). The pieces between two turns come from the template too. The
+constructor checks that the template only appends and never changes earlier tokens (correctness.md 2).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from mgrpo_lightning.unicode import CUT_MARK
 
 CHARACTERS = 4096
 CHARACTERS_A_TOKEN = 16
-"""How much of a text is encoded at first to see where it is to be cut; more where its tokens are longer."""
+"""``Chat.cut`` first encodes CHARACTERS + CHARACTERS_A_TOKEN x max_tokens characters of a long text, and more if its
+tokens are longer than that."""
 
 
 class Chat:
@@ -30,12 +31,12 @@ class Chat:
 
     Args:
         tokenizer: A fast tokenizer.
-        template: None for the tokenizer's own template, a name from ``chatml.py``, else the path of a Jinja file.
-        eos_ids: Further ids that end a turn (the model's generation settings).
+        template: None for the tokenizer's own template, a name from ``chatml.py``, or the path of a Jinja file.
+        eos_ids: More ids that end a turn, from the model's generation settings.
 
     Raises:
-        ConfigurationError: There is no template, it is not prefix-preserving, its turns end in no control token, or
-            they begin inside of a thought.
+        ConfigurationError: There is no template, it is not prefix-preserving, its turns do not end with a special
+            token, or its header of a turn opens a thought.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Chat:
         self.source = _source(tokenizer, template)
         """Jinja source of the template."""
         self._template = Template(tokenizer, self.source)
-        # Constant pieces are rendered and encoded once: agents ask for them thousands of times a step.
+        # Cache the constant pieces: agents ask for them thousands of times a step.
         self._pieces = cache(self._encode_pieces)
         self.check()
         end = self._encoders.full(self._template.turn_end(results=1)[0])
@@ -59,37 +60,39 @@ class Chat:
             )
 
     def check(self) -> None:
-        """Render conversations of several turns and require that each extends the one before.
+        """Render conversations of several turns, and require that each new message only appends text.
 
         Raises:
-            ConfigurationError: The template rewrites, drops or repeats earlier turns; the message shows where.
+            ConfigurationError: The template rewrites, drops or repeats earlier turns. The message shows where.
         """
         self._template.check()
         self._encoders.check()
 
     def open(self, system: str, user: str) -> list[int]:
-        """Ids of a system and a user message with the header of the first turn.
+        """Ids of a system and a user message, up to the header of the first turn.
 
-        ``system`` is the team's own text, so its protocol tags are tags; ``user`` is encoded as text from outside.
+        ``system`` is the team's own text, so its protocol tags become tag tokens. ``user`` is encoded as outside text.
         """
         pieces = self._pieces(bool(system), 0)
         texts = [self.encode_tagged(system), self.encode(user)] if system else [self.encode(user)]
         return _interleave(pieces, texts)
 
     def observe(self, results: Sequence[str], *, after_cut: bool) -> list[int]:
-        """Ids that stand between a finished turn and the next one.
+        """Ids between a finished turn and the next turn: the observation.
 
         Args:
-            results: One text per tool result or report, in order; at least one.
-            after_cut: The turn has no stop token, or not the template's: that becomes part of the observation.
+            results: The text of each tool result or report, in order; at least one.
+            after_cut: True if the turn was cut or ended with another stop token than the template's. The template's
+                stop token then becomes the first id of the observation.
         """
         assert results, "an observation has at least one result"
+        # The first id is the template's stop token. After a normal turn it was sampled, so it is in the action already.
         ids = _interleave(self._pieces(False, len(results)), [self.encode(text) for text in results])
         return ids if after_cut else ids[1:]
 
     @property
     def vocabulary(self) -> str:
-        """All that decides how text becomes ids, as one text."""
+        """Everything that decides how text becomes ids, as one JSON text."""
         return self._encoders.description
 
     @property
@@ -98,15 +101,15 @@ class Chat:
         return self._encoders.specials
 
     def encode(self, text: str) -> list[int]:
-        """Text from outside: neither control tokens nor tags."""
+        """Ids of outside text, without control tokens and tags."""
         return self._encoders.plain(text)
 
     def encode_tagged(self, text: str) -> list[int]:
-        """Text of the team itself: protocol tags are tokens, control tokens are not."""
+        """Ids of the team's own text, with protocol tags as tokens but without control tokens."""
         return self._encoders.tagged(text)
 
     def encode_action(self, text: str) -> list[int]:
-        """A demonstrated turn, its stop token included."""
+        """Ids of a demonstrated turn, with its stop token at the end."""
         return [*self.encode_tagged(text), self.end_id]
 
     def decode_action(self, ids: Sequence[int]) -> str:
@@ -115,10 +118,10 @@ class Chat:
         return self._encoders.decode(ids[:end])
 
     def cut(self, text: str, max_tokens: int) -> str:
-        """``text`` if it fits, else a start of it that ends at a line or sentence and fits with the mark below it.
+        """Cut ``text`` to at most ``max_tokens`` tokens, at the end of a line or sentence, with CUT_MARK below.
 
-        Of a long text only as much is encoded as shows where to cut: twice the tokens, so that where it was cut for
-        that, maybe inside of a word, does not matter.
+        A text that fits is returned unchanged. Of a long text only a start of over 2 x max_tokens tokens is encoded.
+        The start may end inside a word, but so far after the cut that this does not matter.
         """
         start = CHARACTERS + CHARACTERS_A_TOKEN * max_tokens
         while len(ends := self._encoders.ends(text[:start])) <= 2 * max_tokens and start < len(text):
@@ -129,6 +132,7 @@ class Chat:
         budget = max_tokens - len(self.encode(tail))
         while budget > 0:
             head = _at_border(text, ends[budget - 1]).rstrip()
+            # Encode again: tokens may merge differently at the cut, so the count can differ from the budget.
             if len(self.encode(head + tail)) <= max_tokens:
                 return head + tail if head else CUT_MARK
             budget -= 1
@@ -159,7 +163,7 @@ def _source(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:
 
 
 def _interleave(pieces: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> list[int]:
-    """piece, text, piece, text, ..., piece."""
+    """Concatenate piece, text, piece, text, ..., piece."""
     ids = list(pieces[0])
     for text, piece in zip(texts, pieces[1:], strict=True):
         ids += text
@@ -168,8 +172,8 @@ def _interleave(pieces: Sequence[Sequence[int]], texts: Sequence[Sequence[int]])
 
 
 def _at_border(text: str, end: int) -> str:
-    """``text[:end]``, cut back to the last line or sentence border, to the last space where there is none."""
-    seen = text[: end + 1]  # a border may stand right behind the end
+    """``text[:end]``, cut back to the last end of a line or sentence, or to the last space if there is none."""
+    seen = text[: end + 1]  # one more character, as the border may be right after the end
     sentence = max(seen.rfind(mark) for mark in (". ", "! ", "? ", "; "))
     border = max(seen.rfind("\n"), sentence + 1 if sentence >= 0 else -1)
     if border <= 0:

@@ -1,15 +1,14 @@
-"""The package's ChatML templates: prefix-preserving, with tool results as user messages in ``<tool_response>`` tags.
+"""The package's own ChatML templates, for tokenizers whose template drops or rewrites earlier turns (correctness.md 2).
 
-They are what ``chat_template`` selects by name when a tokenizer's own template drops or rewrites earlier turns
-(correctness.md 2). ``chatml`` is also what the embedded pocket model was trained with. Under ``chatml_no_think`` every
-assistant turn begins behind an empty thought, as Qwen3's template has it for models that can be told not to think;
-that template itself has it in the last turn alone. Results that follow each other share one user message, as in the
-Hermes/Qwen convention.
+Both are prefix-preserving. ``chat_template`` in the team file selects them by name. The embedded pocket model was
+trained with ``chatml``. With ``chatml_no_think`` every assistant turn begins after an empty thought. Qwen3's template
+does the same to switch thinking off, but in the last turn only. Tool results are user messages in ``<tool_response>``
+tags, and consecutive results share one user message (Hermes/Qwen convention).
 """
 
 
 def _chatml(thought: str = "") -> str:
-    """Jinja source that takes ``messages`` and ``add_generation_prompt``; the thought stands before every turn."""
+    """Jinja source with ``thought`` before every assistant turn; takes ``messages`` and ``add_generation_prompt``."""
     head = "{{- '<|im_start|>assistant\\n" + thought + "' -}}"
     return (
         "{%- for message in messages -%}"
@@ -28,6 +27,6 @@ def _chatml(thought: str = "") -> str:
 
 
 CHATML = _chatml()
-"""The plain one."""
+"""The ChatML template without a thought."""
 TEMPLATES = {"chatml": CHATML, "chatml_no_think": _chatml("<think>\\n\\n</think>\\n\\n")}
-"""By the names that ``chat_template`` takes."""
+"""Templates by the name that selects them as ``chat_template``."""

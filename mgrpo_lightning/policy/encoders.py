@@ -1,7 +1,7 @@
-"""One vocabulary read three ways: with control tokens and tags, with tags only, with neither.
+"""Encode text with one tokenizer in three ways: with control tokens and tags, with tags only, or with neither.
 
-The plain reader is a copy of the fast tokenizer from which the added tokens are taken out, so that no text whatsoever
-reaches them; nothing is escaped or filtered.
+The plain encoder is a copy of the fast tokenizer without its added tokens. So no text can produce them, and nothing
+needs to be escaped or filtered.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from mgrpo_lightning.errors import ConfigurationError
 
 
 class Encoders:
-    """The three readers of one tokenizer.
+    """The three encoders of one tokenizer.
 
     Raises:
-        ConfigurationError: The tokenizer is not a fast one.
+        ConfigurationError: The tokenizer is not a fast tokenizer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -38,22 +38,23 @@ class Encoders:
         self._added: dict[str, int] = {entry["content"]: entry["id"] for entry in added if _is_control(entry)}
         self.specials: dict[str, int] = {entry["content"]: entry["id"] for entry in added if entry["special"]}
         """The special tokens, by their text."""
+        # Longest first in the pattern, because a regular expression takes the first alternative that matches.
         tags = sorted(self._added.keys() - self.specials.keys(), key=len)
         self._tags = re.compile(f"({'|'.join(map(re.escape, reversed(tags)))})") if tags else None
         self._full = _reader(description, added=True)
         self._plain = _reader(description, added=False)
 
     def full(self, text: str) -> list[int]:
-        """Control tokens and tags are read as such: for the template's own pieces."""
+        """Ids with control tokens and tags. Only for the template's own pieces."""
         return list(self._full.encode(text, add_special_tokens=False).ids)
 
     def tagged(self, text: str) -> list[int]:
-        """Tags (added tokens that are not special) are read as such, control tokens are not."""
+        """Ids with tags (added tokens that are not special), but without control tokens."""
         pieces = self._tags.split(text) if self._tags else [text]
         return [token for piece in pieces for token in self._tag_or_plain(piece)]
 
     def plain(self, text: str) -> list[int]:
-        """Every character is text."""
+        """Ids without control tokens and tags: every character is plain text."""
         return list(self._plain.encode(text, add_special_tokens=False).ids)
 
     def _tag_or_plain(self, piece: str) -> list[int]:
@@ -61,18 +62,18 @@ class Encoders:
         return [self._added[piece]] if is_tag else self.plain(piece)
 
     def ends(self, text: str) -> list[int]:
-        """For each plain id of ``text`` the index of the character behind it."""
+        """For each plain id of ``text``, the index of the first character after it."""
         return [end for _, end in self._plain.encode(text, add_special_tokens=False).offsets]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, control tokens shown."""
+        """The text of ids, control tokens included."""
         return self._full.decode(list(ids), skip_special_tokens=False)
 
     def check(self) -> None:
-        """Require that the plain reader cannot make an added token and adds nothing to a text.
+        """Require that plain encoding never gives an added token and that encoded texts can be joined.
 
         Raises:
-            ConfigurationError: It does; the message names the token or the text.
+            ConfigurationError: It gives an added token, or decoding does not return the text. The message names it.
         """
         added, specials = set(self._added.values()), set(self.specials.values())
         for token in self._added:
@@ -81,7 +82,8 @@ class Encoders:
                     f"the tokenizer reads {token!r} as a control token even as plain text.",
                     hint="take a model with a byte-level BPE tokenizer.",
                 )
-        for texts in (["x"], [" x"], ["\nx"], ["x", "y"]):  # the last: some decoders hide a space at the very front
+        # ["x", "y"] finds tokenizers that put a space before each text: some decoders hide a space at the very start.
+        for texts in (["x"], [" x"], ["\nx"], ["x", "y"]):
             text, read = "".join(texts), self.decode([token for text in texts for token in self.plain(text)])
             if read != text:
                 raise ConfigurationError(
@@ -91,29 +93,30 @@ class Encoders:
 
 
 def _is_control(entry: dict[str, Any]) -> bool:
-    """Whether an added token is more than text: some models list runs of white space among the added tokens."""
+    """Whether an added token is a control token or tag. Some models also list plain white space as added tokens."""
     return entry["special"] or bool(entry["content"].strip())
 
 
 def _reader(description: dict[str, Any], *, added: bool) -> Tokenizer:
-    """A copy that puts nothing around a text, with or without the added tokens.
+    """A copy of the tokenizer that adds nothing around a text, with or without the added tokens.
 
     Raises:
-        ConfigurationError: The vocabulary cannot do without them.
+        ConfigurationError: The tokenizer does not work without its added tokens.
     """
     copy = {**description, "post_processor": None, "padding": None, "truncation": None}
     if not added:
-        unknown = description["model"].get("unk_token")  # the model needs it; check() refuses it where it is special
+        # The tokenizer model needs its unknown token. check() refuses the tokenizer if that token is special.
+        unknown = description["model"].get("unk_token")
         dropped = {entry["content"] for entry in description["added_tokens"] if _is_control(entry)} - {unknown}
         copy["added_tokens"] = [entry for entry in description["added_tokens"] if not _is_control(entry)]
         vocabulary = description["model"].get("vocab")
         if isinstance(vocabulary, dict):
-            # Some tokenizers list control tokens in the vocabulary too, where a whole-word match could find them.
+            # Some tokenizers also list control tokens in the vocabulary, and a text of exactly that word would match.
             kept = {token: index for token, index in vocabulary.items() if token not in dropped}
             copy["model"] = {**description["model"], "vocab": kept}
     try:
         return Tokenizer.from_str(json.dumps(copy))
-    except Exception as error:  # the bindings raise nothing more exact
+    except Exception as error:  # the Rust bindings raise plain Exception
         raise ConfigurationError(
             f"the tokenizer cannot be read without its control tokens: {error}.",
             hint="take a model with a byte-level BPE tokenizer.",

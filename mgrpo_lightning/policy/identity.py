@@ -1,6 +1,7 @@
-"""What an adapter belongs to: the parts of a policy without which its numbers are another model's.
+"""Identity of an adapter: the base, settings and prompt that it was trained with, and that it needs.
 
-Checkpoints, exported adapters and journals carry them; who goes on with one under other parts is told which differ.
+Checkpoints, exported adapters and journals store the identity. Continuing with a different one is an error that names
+the parts that differ, unless the user accepts these with ``--run.accept_changes``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from mgrpo_lightning.policy.policy import Policy
 
 Identity = dict[str, Any]
-"""Values by part: texts, numbers, lists of texts, and for the base a name with its hash."""
+"""Value of each part: a string, a number, a list of strings, or for the base its name and hash."""
 PARTS = (
     "base_model",
     "quantization",
@@ -30,21 +31,17 @@ PARTS = (
     "system_prompt",
 )
 OF_A_START = ("base_model", "quantization")
-"""Parts that a folder as ``adapter.path`` must share; its rank, alpha and targets are in PEFT's own description, and
-its prompt may be another: a new run begins with it."""
+"""Parts that the adapter in ``adapter.path`` must share. PEFT's own description covers rank, alpha and targets, and a
+new run may start with another prompt."""
 FILE_NAME = "mgrpo_identity.json"
-"""Beside an exported adapter."""
+"""Name of the identity file in the folder of an exported adapter."""
 ACCEPT = "run.accept_changes"
 SHOWN = 48
-"""Characters of a value in an error."""
+"""Largest number of characters of a value in an error message."""
 
 
 def identity_of(policy: Policy) -> Identity:
-    """The parts of one policy.
-
-    Args:
-        policy: As it is played and trained.
-    """
+    """The identity of a policy's adapter."""
     config, base = policy.config, policy.base
     return {
         "base_model": {"name": base.name, "sha256": base.digest},
@@ -60,20 +57,17 @@ def identity_of(policy: Policy) -> Identity:
 
 
 def _written(policy: Policy) -> str:
-    """What a system prompt is written from where the team file has none."""
+    """The settings from which the package writes the system prompt if the team file has none."""
     config = policy.config
     parts = (config.description, config.calls, config.discusses_with, config.tools)
     return f"written from {json.dumps(parts, ensure_ascii=False)}"
 
 
 def known_parts(accepted: Collection[str]) -> tuple[str, ...]:
-    """Require that only parts are accepted which there are.
-
-    Args:
-        accepted: Names of parts.
+    """Require that all accepted names are in PARTS; return them as a tuple.
 
     Raises:
-        ConfigurationError: One is no part.
+        ConfigurationError: A name is not in PARTS.
     """
     for name in accepted:
         if name not in PARTS:
@@ -89,17 +83,17 @@ def refuse_other(
     accepted: Collection[str] = (),
     parts: Collection[str] = PARTS,
 ) -> None:
-    """Require that policies are what something saved belongs to.
+    """Require that saved adapters fit the current policies.
 
     Args:
-        saved: Its identities by role; a part that it does not carry differs from nothing.
-        ours: Those of the policies, by role.
-        source: What the error calls it.
+        saved: Saved identities by role. A missing part counts as equal.
+        ours: Identities of the current policies by role.
+        source: Name of the saved file in the error message.
         accepted: Parts that may differ.
-        parts: Parts that are compared.
+        parts: Parts to compare.
 
     Raises:
-        ConfigurationError: A part differs that is not accepted; all of them are named with both values.
+        ConfigurationError: A part differs and is not accepted. The message names all such parts with both values.
     """
     found, told = [], []
     for role in ours.keys() & saved.keys():
@@ -118,13 +112,10 @@ def refuse_other(
 
 
 def read_identity(folder: Path) -> Identity:
-    """What an exported adapter belongs to; nothing if it does not say.
-
-    Args:
-        folder: Of the adapter.
+    """Read the identity of an exported adapter; empty if the folder has no identity file.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The identity file is not a JSON object.
     """
     path = folder / FILE_NAME
     if not path.is_file():
@@ -139,17 +130,12 @@ def read_identity(folder: Path) -> Identity:
 
 
 def write_identity(identity: Identity, folder: Path) -> None:
-    """Put it beside an exported adapter.
-
-    Args:
-        identity: Of the policy.
-        folder: Of the adapter.
-    """
+    """Write the identity file into the folder of an exported adapter."""
     (folder / FILE_NAME).write_text(json.dumps(identity, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def _same(saved: Any, ours: Any) -> bool:
-    """Bases are told by their hash, whatever the folder is called; by name where one has none."""
+    """Whether two values are equal. Bases compare by hash, because folders may have any name, or else by name."""
     if isinstance(saved, dict) and isinstance(ours, dict):
         key = "sha256" if saved.get("sha256") and ours["sha256"] else "name"
         saved, ours = saved.get(key), ours[key]
@@ -157,7 +143,7 @@ def _same(saved: Any, ours: Any) -> bool:
 
 
 def _shown(saved: Any, ours: Any) -> tuple[str, str]:
-    """Both values in short: of long ones, the part in which they begin to differ."""
+    """Both values as short strings. Of long values, the part around the first difference."""
     texts = []
     for value in (saved, ours):
         if isinstance(value, dict):

@@ -1,7 +1,8 @@
-"""Read a PEFT folder as an adapter's start: its weights by our names, refused where PEFT would compute another thing.
+"""Read a PEFT folder as the start values of an adapter, and refuse adapters that are not plain LoRA.
 
-Only plain LoRA is computed here. A folder's description may differ from PEFT's defaults in what the team file says too,
-and in fields that have no part in what a loaded adapter computes (``HARMLESS``); any other is refused by name.
+This package computes plain LoRA only. The folder's ``adapter_config.json`` may differ from PEFT's defaults in two ways:
+in rank, alpha and targets, which must equal the team file, and in fields that do not affect a loaded adapter
+(``HARMLESS``). Any other difference is an error that names the field.
 """
 
 from __future__ import annotations
@@ -38,25 +39,27 @@ HARMLESS = {
     "qalora_group_size": "read with use_qalora only",
     "runtime_config": "PEFT does not read it from a folder",
 }
-"""Fields that change nothing of what a loaded adapter computes, and why."""
+"""Fields that do not change what a loaded adapter computes, each with the reason."""
 ALLOWED: dict[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "task_type": (None, "CAUSAL_LM"),
-    # The start of weights that the folder replaces. The others change the base's weights too.
+    # These only initialise A and B, which the folder's weights replace. Other values also change the base's weights.
     "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
 }
-"""Fields of which some values change nothing."""
+"""Fields with a list of values that still mean plain LoRA."""
 _UNUSED = ("null", "false", "[]", "{}")
-"""What a field that this version of peft does not know may say: that it is not used."""
+"""Allowed values, as JSON, of fields that this version of peft does not know: they mean that the feature is off."""
 _COMPARED = ("r", "lora_alpha", "target_modules")
 
 
 def read_peft_folder(config: AdapterConfig, *, role: str) -> dict[str, Tensor]:
-    """The state in ``config.path``; ``pocket`` stands for the embedded model's warm-started adapter of this role.
+    """Read the adapter in ``config.path`` and return its tensors under this package's parameter names.
+
+    The path ``pocket`` means the warm-started adapter of this role that comes with the embedded model.
 
     Raises:
-        ConfigurationError: The folder is no PEFT folder, its rank, alpha or targets are not the team file's, or PEFT
-            would not compute plain LoRA from it.
+        ConfigurationError: The folder is not a PEFT folder; or its rank, alpha or targets differ from the team file;
+            or it is not plain LoRA.
         DataError: The weights cannot be read, or one is not finite.
     """
     assert config.path is not None
@@ -87,7 +90,7 @@ def read_peft_folder(config: AdapterConfig, *, role: str) -> dict[str, Tensor]:
 
 
 def _refuse_other_fields(saved: dict[str, Any], *, role: str, folder: Path) -> None:
-    """Refuse every field by which PEFT would compute another thing than plain LoRA, known today or not."""
+    """Refuse every field that makes the adapter something else than plain LoRA, also fields of newer peft versions."""
     defaults = LoraConfig().to_dict()
     for name, value in sorted(saved.items()):
         if name in HARMLESS or name in _COMPARED or (name in defaults and _same(value, defaults[name])):
@@ -108,7 +111,7 @@ def _refuse_other_fields(saved: dict[str, Any], *, role: str, folder: Path) -> N
 
 
 def _same(value: object, other: object) -> bool:
-    """Equal as JSON has them, where 0 is not false; of two empty mappings one may be null."""
+    """Whether two values are equal as JSON, where 0 is not false (in Python it is). None equals an empty mapping."""
     return json.dumps(value, default=str) == json.dumps(other, default=str) or (other == {} and value is None)
 
 

@@ -1,7 +1,7 @@
-"""How much of a base is in 4 bit, and the refusal of one that is not although NF4 was asked for.
+"""Measure how much of a base is in 4 bit, and refuse a base that NF4 leaves mostly unquantised.
 
-bitsandbytes quantises ``nn.Linear`` only. What an architecture keeps elsewhere, such as the fused 3-D experts of
-Qwen3-MoE, stays at 16 bit without a word: a "4-bit" 30B model then takes 60 GB.
+bitsandbytes quantises only ``nn.Linear``. Weights in other modules, such as the fused 3-D experts of Qwen3-MoE, stay at
+16 bit without a warning. A "4-bit" 30B model then takes 60 GB.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from transformers import PreTrainedModel
 from mgrpo_lightning.errors import ConfigurationError
 
 LARGEST_SHARE = 0.05
-"""Of the bytes of a base's inner weights: what may be left of them at full width (routers, for instance)."""
+"""Largest allowed share of the inner weights' bytes that is not 4-bit (routers, for instance)."""
 
 
 def unquantised(model: PreTrainedModel) -> tuple[float, dict[str, int]]:
-    """The share of the inner weights' bytes that is not 4-bit, and the bytes of each such weight.
+    """The share of the inner weights' bytes that is not 4-bit, and the size of each such weight in bytes.
 
-    Inner weights are the matrices between embedding and head. Those two stay at full width in every NF4 model, norms
-    and biases are no matrices, and adapters are not the base's.
+    Inner weights are the matrices between embedding and LM head. Embedding and head stay at full width in every NF4
+    model. Norms and biases are not matrices, and adapters do not belong to the base.
     """
     large = {name: parameter.nbytes for name, parameter in _inner(model) if not _is_4bit(parameter)}
     total = sum(parameter.nbytes for _, parameter in _inner(model))
@@ -29,14 +29,14 @@ def unquantised(model: PreTrainedModel) -> tuple[float, dict[str, int]]:
 
 
 def refuse_unquantised(model: PreTrainedModel, name: str) -> None:
-    """Make sure that a base loaded with NF4 is in 4 bit.
+    """Require that a base loaded with NF4 is in 4 bit.
 
     Args:
         model: The base, without adapters.
-        name: As the team file says it.
+        name: The base's name in the team file, for the error message.
 
     Raises:
-        ConfigurationError: More than 5% of the inner weights' bytes are not; the largest are named.
+        ConfigurationError: More than 5% of the inner weights' bytes are not 4-bit. The message names the largest.
     """
     share, large = unquantised(model)
     if share > LARGEST_SHARE:
@@ -49,6 +49,7 @@ def refuse_unquantised(model: PreTrainedModel, name: str) -> None:
 
 
 def _inner(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    # By identity, not by name: with tied embeddings both modules hold the same parameter.
     outer = [model.get_input_embeddings(), model.get_output_embeddings()]
     skipped = {id(parameter) for module in outer if module is not None for parameter in module.parameters()}
     for name, parameter in model.named_parameters():

@@ -1,7 +1,7 @@
-"""Gradient checkpointing: a decoder layer's inner results are computed again in the backward pass instead of kept.
+"""Gradient checkpointing: keep only the inputs of decoder layers, and recompute their activations in the backward pass.
 
-An update then computes the forward pass twice and keeps one hidden state a layer and token. The result is bitwise the
-same: the base has no dropout to draw again.
+An update then computes the forward pass twice and keeps one hidden state for each layer and token. The result is
+bitwise the same, because the base has no dropout that would draw other random numbers.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from mgrpo_lightning.errors import ConfigurationError
 
 @contextmanager
 def recomputed_layers(model: PreTrainedModel) -> Iterator[None]:
-    """Checkpoint every decoder layer in passes inside the block.
+    """Checkpoint every decoder layer in the forward passes of the block.
 
-    The backward pass must run inside the block of ``Policy.active`` that the forward pass ran in: what is computed
-    again needs the same adapter. Layers must not be checkpointed while sampling, where they would drop the cache.
+    The backward pass must run in the same ``Policy.active`` block as the forward pass, because it recomputes with the
+    selected adapter. Do not sample inside this block: checkpointed layers drop the KV cache.
 
     Args:
-        model: The base; its layers checkpoint in train mode only, so they alone, and nothing inside them, enter it.
+        model: The base. Its decoder layers are set to train mode inside the block.
 
     Raises:
         ConfigurationError: The architecture has no layer that can be checkpointed.
@@ -36,6 +36,8 @@ def recomputed_layers(model: PreTrainedModel) -> Iterator[None]:
             f"{type(model).__name__} has no layers that gradient checkpointing is known for.",
             hint="set `gradient_checkpointing: false` and a smaller token_budget.",
         )
+    # transformers checkpoints a layer only in train mode. Set the flag of the layer alone: train() would also switch
+    # the modules inside it.
     for layer in layers:
         layer.training = layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = _recompute  # type: ignore[assignment]
@@ -47,4 +49,5 @@ def recomputed_layers(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _recompute(function: Callable[..., Any], *inputs: Any) -> Any:
+    # Nothing draws random numbers in these layers, so there is no generator state to save and restore.
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -1,4 +1,4 @@
-"""Where a base comes from: the embedded one, a folder, or a hub. Nothing here imports torch."""
+"""Find the files of a base: the embedded model, a folder, or the hub's cache. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mgrpo_lightning.errors import ConfigurationError
 
 
 def source_of(name: str) -> str:
-    """What transformers is to load for a base's name.
+    """The folder or hub name that transformers must load for a base's name.
 
     Args:
         name: ``pocket``, a folder, or a hub name.
@@ -32,7 +32,7 @@ def source_of(name: str) -> str:
 
 
 def folder_of(name: str) -> Path | None:
-    """The folder with a base's files on this machine, None if it is not there; nothing is fetched.
+    """The folder with a base's files on this machine; None if there is none. Downloads nothing.
 
     Args:
         name: ``pocket``, a folder, or a hub name.
@@ -44,6 +44,6 @@ def folder_of(name: str) -> Path | None:
         return folder
     try:
         found = try_to_load_from_cache(name, "tokenizer_config.json")
-    except HFValidationError:  # a folder that is gone
+    except HFValidationError:  # not a valid hub name, so it is the path of a missing folder
         return None
     return Path(found).parent if isinstance(found, str) else None

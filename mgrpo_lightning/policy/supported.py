@@ -1,10 +1,10 @@
-"""What a base must be to compute the same in the sampler, in training and elsewhere, told from its config alone.
+"""Refuse bases that would compute different log-probabilities in sampling and training, from the config alone.
 
-The sampler adds tokens to a cache a few at a time, training lays many rows out in one pass, and both must give what a
-row alone gives. That holds where the numbers of a token depend on the tokens before it and on nothing else. It does not
-hold where they depend on the longest row of a pass, on how tokens are cut into passes, or on tokens that are forgotten.
+The sampler adds a few tokens at a time to a KV cache; training computes many rows in one pass. Both must give the same
+numbers as a row alone. This holds if a token's hidden state depends only on the tokens before it. It does not hold if
+the state depends on the longest row of a pass or on how tokens are cut into passes, or if layers forget tokens.
 
-Everything here is read off a config and off a model without weights, so it is known before a weight is fetched.
+The checks use only the config and a model without weights, so they run before any weight is downloaded.
 """
 
 from __future__ import annotations
@@ -25,32 +25,25 @@ from mgrpo_lightning.roles.config import LimitsConfig
 
 TAKE = "take a decoder with full attention, such as a Llama, Qwen2.5, Qwen3, Mistral, OLMo or SmolLM3."
 _WINDOW = re.compile(r"(.*_)?window(_size|_len)?|attention_chunk_size|local_attention")
-"""Fields that say how many tokens a layer sees."""
+"""Config fields that say how many tokens a layer sees."""
 _MASKED = {"sliding_window", "attention_chunk_size"}
-"""Of these those that only make a mask, by position: full attention to rows no longer than that. Others go by place."""
+"""The fields of these that only make an attention mask by position. For rows up to that length this is full attention.
+The other fields count places in the pass instead of positions in the row."""
 _WINDOWED = {"sliding_attention", "chunked_attention"}
-"""Kinds of layers that these are for."""
+"""Kinds of layers to which the fields in _MASKED apply."""
 _POSITIONS = re.compile(r"(.*[._])?(wpe|embed_positions|positions_embed|position_embeddings?)")
-"""Names of modules that hold a learned vector for each position."""
+"""Module names of learned position embeddings."""
 
 
 def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """The architecture of a config without weights, on the meta device.
-
-    Args:
-        config: Of a causal LM.
-    """
+    """Build the model of a causal LM's config without weights, on the meta device."""
     with making_a_model(), torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return model
 
 
 def num_positions(config: PreTrainedConfig) -> int:
-    """Tokens of the longest row that a config names; those of a team file's default where it names none.
-
-    Args:
-        config: Of a causal LM.
-    """
+    """Length in tokens of the longest row that a causal LM's config allows; the default limit if it does not say."""
     text = config.get_text_config()
     for field in ("max_position_embeddings", "n_positions", "max_seq_len"):
         if (count := getattr(text, field, None)) is not None:
@@ -62,12 +55,12 @@ def refuse_unsupported(config: PreTrainedConfig, name: str, *, context: int) -> 
     """Refuse a base whose log-probabilities would depend on the pass that computes them.
 
     Args:
-        config: Of the base, as transformers reads it.
-        name: As the team file says it.
-        context: Tokens of the longest row: the largest ``limits.context`` of its roles.
+        config: Config of the base, as transformers reads it.
+        name: The base's name in the team file, for the error message.
+        context: Length in tokens of the longest row: the largest ``limits.context`` of the base's roles.
 
     Raises:
-        ConfigurationError: The sentence names the base, its class and what it does; its hint says what to do instead.
+        ConfigurationError: The base is not supported. The message names the base, its class and the reason.
     """
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise _refused(name, type(config).__name__, "is no causal language model of transformers")
@@ -90,14 +83,14 @@ def refuse_unsupported(config: PreTrainedConfig, name: str, *, context: int) -> 
 
 
 def _refuse_layers(config: PreTrainedConfig, name: str, kind: str, context: int) -> None:
-    """Refuse kinds of layers that forget tokens within the context, or see them in another way than by attention."""
+    """Refuse layers that forget tokens within the context, and layers that are not attention layers."""
     kinds = {layer for field in ("layer_types", "layers_block_type") for layer in getattr(config, field, None) or ()}
     if others := sorted(kinds - _WINDOWED - {"full_attention"}):
         raise _refused(name, kind, f"has layers of kind {others}, which the sampler cannot cache")
     windows = _windows(config)
     if kinds & _WINDOWED and not windows:
         raise _refused(name, kind, f"has layers of kind {sorted(kinds & _WINDOWED)} and does not say how far they see")
-    if kinds and not kinds & _WINDOWED:  # named, and given to no layer
+    if kinds and not kinds & _WINDOWED:  # the config names a window, but no layer uses it
         windows = {field: seen for field, seen in windows.items() if field not in _MASKED}
     for field, seen in windows.items():
         if field not in _MASKED:
@@ -119,12 +112,13 @@ def _windows(config: PreTrainedConfig) -> dict[str, int]:
 
 
 def _refuse_modules(model: PreTrainedModel, name: str, context: int) -> None:
-    """Refuse what a model without weights shows."""
+    """Refuse a base for reasons that show in its modules, such as no KV cache or too few positions."""
     kind = type(model).__name__
     decoder = model.get_decoder()
     takes = set(inspect.signature(decoder.forward).parameters)
     if decoder is model or "input_ids" not in takes:
         raise _refused(name, kind, "does not show which of its parts gives the hidden states")
+    # In transformers, `is_causal` is an attribute of attention modules.
     attention = [module for module in decoder.modules() if hasattr(module, "is_causal")]
     if attention and not any(module.is_causal for module in attention):
         raise _refused(name, kind, "is an encoder: its tokens see those that come after them")
@@ -162,19 +156,20 @@ def _is_matrix(module: nn.Module) -> bool:
 
 
 def _learned(decoder: nn.Module) -> Iterator[tuple[str, int]]:
-    """Tables of positions of the decoder's own, and how many tokens they reach."""
+    """Learned position embeddings of the decoder: module name and number of positions."""
     for name, module in decoder.named_modules():
         if isinstance(module, nn.Embedding) and _POSITIONS.fullmatch(name):
             yield name, module.num_embeddings - int(getattr(module, "offset", 0))
 
 
 def _length_dependent(model: nn.Module) -> Iterator[tuple[str, int]]:
-    """Rotary types whose frequencies transformers chooses in each pass, and up to which length it never does.
+    """Rotary embeddings with frequencies that transformers chooses in each pass, from the longest row.
 
-    The modules say it, not the config: Hunyuan calls a scaling ``dynamic`` that it makes a fixed one.
+    Yields the rotary type and the length in tokens up to which the frequencies are fixed. Reads the modules, not the
+    config: Hunyuan's config calls a scaling ``dynamic``, but its module keeps it fixed.
     """
     for module in model.modules():
-        rotary: Any = module  # it has what its class gave it
+        rotary: Any = module  # Any: the attributes below depend on the module's class
         types = getattr(rotary, "rope_type", None)
         for layer, rope in types.items() if isinstance(types, dict) else [(None, types)]:
             if rope == "longrope":

@@ -1,7 +1,7 @@
-"""A chat template cut at the places where text goes, and the check that later turns never change earlier ones.
+"""Split a chat template into the fixed pieces around message texts, and check that it never rewrites earlier turns.
 
-Tool results are ``tool`` messages where the template knows that role, else user messages with ``<tool_response>`` tags;
-results that follow one turn are one observation.
+Tool results are ``tool`` messages if the template knows this role, else user messages with ``<tool_response>`` tags.
+All results that follow one turn form one observation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from mgrpo_lightning.errors import ConfigurationError
 
 _HINT = "set `chat_template: chatml` for the role, or a Jinja file that keeps earlier turns as they were."
-# What an assistant turn may look like: templates that rewrite old turns look for thinking or for calls.
+# Example turns for the check. Templates that rewrite old turns look for thinking or for tool calls.
 _TURNS = (
     "plain",
     "<think>\nfirst\n</think>\n\nplain",
@@ -23,24 +23,24 @@ _TURNS = (
 )
 
 
-# What a result may hold; a template that writes it another way, such as in JSON, would show the policy another text.
+# Example result with characters that JSON escapes. A template that writes results as JSON would change the text.
 _RESULT = '"quoted"\n\\ and more'
-# Where a template asks for the date, it is the day of Llama 3.2's release, the default of Llama's templates: the same
-# prompt must have the same ids on every day, in every process of a run.
+# Templates may ask for today's date. This macro returns a fixed day (of Llama 3.2's release, as Llama's templates do by
+# default), because the same prompt must have the same ids on every day and in every process of a run.
 _NO_CLOCK = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 
 
 def _mark(index: int) -> str:
-    """A character of Unicode's private use area stands for the text with this index."""
+    """The placeholder of the text with this index: a character of Unicode's private use area."""
     return chr(0xE000 + index)
 
 
 class Template:
-    """One Jinja template with its tokenizer's settings.
+    """One Jinja chat template, rendered by its tokenizer.
 
     Args:
-        tokenizer: Renders the template.
-        source: Jinja source.
+        tokenizer: Renders the template with its own settings, such as special tokens.
+        source: Jinja source of the template.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
@@ -49,23 +49,25 @@ class Template:
         self._tool_role = self._knows_tool_role()
 
     def opening(self, *, system: bool) -> list[str]:
-        """The pieces around [system and] user text, with the header of the first turn."""
+        """The pieces around the user text (and the system text), up to the header of the first turn."""
         messages = [("system", _mark(0)), ("user", _mark(1))] if system else [("user", _mark(1))]
         return self._pieces(self._render(messages), [text for _, text in messages])
 
     def turn_end(self, *, results: int) -> list[str]:
-        """The pieces around the texts of ``results`` results, from the end of a turn to the header of the next one."""
+        """The pieces around ``results`` result texts, from the end of a turn to the header of the next turn."""
+        # The first three pieces belong to the conversation before the end of the turn.
         texts = [_mark(3 + index) for index in range(results)]
         conversation = [("system", _mark(0)), ("user", _mark(1)), ("assistant", _mark(2)), *self._results(texts)]
         return self._pieces(self._render(conversation), [_mark(0), _mark(1), _mark(2), *texts])[3:]
 
     def check(self) -> None:
-        """Compare whole renderings with the concatenation that a conversation is made of.
+        """Check that a whole rendered conversation equals the concatenation of its pieces and texts.
 
         Raises:
-            ConfigurationError: They differ, or turns begin inside of a thought.
+            ConfigurationError: They differ, or the header of a turn opens a thought.
         """
         header = self.opening(system=True)[-1]
+        # The policy would sample a turn whose `<think>` is not among the sampled ids, so its text could not be parsed.
         if header.rfind("<think>") > header.rfind("</think>"):
             raise ConfigurationError(
                 f"the chat template begins a turn with {header[-30:]!r}, inside of a thought that the turn is not seen "
@@ -103,6 +105,7 @@ class Template:
             text = self._render([("user", _mark(0)), ("assistant", _mark(1)), ("tool", result)])
         except ConfigurationError:
             return False
+        # A template that escapes or wraps the result in JSON does not count as knowing the role.
         return result in text
 
     def _render(self, messages: Sequence[tuple[str, str]]) -> str:

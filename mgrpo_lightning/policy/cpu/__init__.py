@@ -1,1 +1,1 @@
-"""What only a CPU needs: an unquantised copy of a small base, and products of linear layers by oneDNN."""
+"""Faster linear layers on a CPU: an unquantised copy of a small base, and matrix products by oneDNN."""

@@ -1,13 +1,12 @@
-"""DenseCopy: the linear layers of a base with one adapter added in, unquantised.
+"""DenseCopy: an unquantised copy of a base's linear layers with one adapter merged into it.
 
-A small 4-bit base spends much of its time on dequantising the same weights over and over, and on the adapter's two
-small products beside each layer. A copy of the layers in the compute type, W' = W + s B A, needs neither; it costs the
-memory of one unquantised base, and in float32 on a CPU that of a second one, packed, as soon as it is sampled from. The
-base and the adapter stay as they are (correctness.md 23, 31): while the copy is selected the model's layers are swapped
-for the copy's, and everything else is the model's own.
+A small 4-bit base spends much of its time dequantising the same weights and multiplying with the adapter's two small
+matrices. A copy in the compute type, W' = W + s B A, needs neither. It takes the memory of one unquantised base. In
+float32 on a CPU, sampling adds a second, packed one. The base and the adapter do not change (correctness.md 23, 31):
+while the copy is selected, its layers replace the model's linear layers, and the other modules are the model's own.
 
-The copy computes y = W' x, and the adapter's gradients follow from the layer's input and the gradient of y alone:
-dA = s B^T dy x^T and dB = s dy (A x)^T, as if the adapter's products had stood beside the layer.
+The copy computes y = W' x. The adapter's gradients need only the layer's input x and the gradient dy of the output:
+dA = s B^T dy x^T and dB = s dy (A x)^T. These equal the gradients of an adapter that is not merged.
 """
 
 from __future__ import annotations
@@ -29,15 +28,16 @@ from mgrpo_lightning.policy.cpu.onednn import packed, packed_product, product
 
 
 class _Product(torch.autograd.Function):
-    """y = W' x + bias, with gradients to x (T x inputs) and, where an adapter is inside of W', to its A and B.
+    """y = W' x + bias, with gradients for x (T x inputs) and for the merged adapter's matrices A and B.
 
-    A is r x inputs, B outputs x r, both None for a weight without one.
+    A is r x inputs and B is outputs x r. Both are None if no adapter is merged into W'.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor | None, b: Tensor | None, scaling: float
     ) -> Tensor:
+        # Only the adapter's gradients need x; without an adapter its memory can go.
         ctx.save_for_backward(x if a is not None else None, weight, a, b)
         ctx.scaling = scaling
         return product(x, weight, bias)
@@ -49,12 +49,13 @@ class _Product(torch.autograd.Function):
         dx = product(dy, weight.T, None) if ctx.needs_input_grad[0] else None
         if x is None:
             return dx, None, None, None, None, None
+        # Rank-r products only: the gradient of W' itself, dy^T x, would take as much memory as W'.
         narrow = (dy @ b).mul_(ctx.scaling)
         return dx, None, None, narrow.T @ x, dy.T @ (x @ a.T).mul_(ctx.scaling), None
 
 
 class _DenseLinear(nn.Module):
-    """A frozen linear layer, and the adapter that is in its weight, if any: A, B and s."""
+    """A frozen dense linear layer, and the adapter that is merged into its weight, if any: A, B and the scaling s."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -62,10 +63,10 @@ class _DenseLinear(nn.Module):
         self.bias = bias
         self.adapter: tuple[Tensor, Tensor, float] | None = None
         self.packed: Tensor | None = None
-        """The weight for products without gradients, from the first of them on."""
+        """The weight in oneDNN's layout, made at the first product without gradients."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Of any number of tokens, ... x inputs."""
+        """Multiply any number of tokens, ... x inputs; returns ... x outputs."""
         if torch.is_grad_enabled():
             a, b, scaling = self.adapter or (None, None, 1.0)
             flat: Tensor = _Product.apply(input.flatten(0, -2), self.weight, self.bias, a, b, scaling)  # type: ignore[no-untyped-call]
@@ -79,21 +80,21 @@ class _DenseLinear(nn.Module):
 
 @dataclass(frozen=True)
 class _Place:
-    """One linear layer of the model and its dense stand-in."""
+    """One linear layer of the model and its dense replacement."""
 
     parent: nn.Module
     name: str
     layer: nn.Module
     dense: _DenseLinear
     copied: bool = True
-    """Whether the stand-in has a copy of the weight, not the weight itself."""
+    """True if the replacement has its own weight; False if it uses the layer's weight itself (the LM head)."""
 
 
 class DenseCopy:
-    """One dense copy of a base's linear layers; it holds the adapter that was selected last.
+    """A dense copy of a base's linear layers, with the adapter merged in that was selected last.
 
     Args:
-        model: The base, with or without adapters; layers are found when an adapter is first selected.
+        model: The base, with or without adapters. The copy is made when an adapter is first selected.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -103,10 +104,10 @@ class DenseCopy:
 
     @contextmanager
     def select(self, adapter: str) -> Iterator[None]:
-        """Compute with ``adapter`` added in until the end of the block; a backward pass may come later.
+        """Compute with the copy and ``adapter`` inside the block. The backward pass may run after the block.
 
         Args:
-            adapter: Its key in the LoRA layers; a layer that has no such adapter is the base's alone.
+            adapter: The adapter's key in the LoRA layers. A layer without this adapter computes with the base alone.
         """
         if not self._places:
             self._places = list(_places(self._model))
@@ -121,13 +122,15 @@ class DenseCopy:
 
     @torch.no_grad()
     def _refresh(self, adapter: str) -> None:
-        """Add the adapter in anew if it is another one, or was written to, since the last time."""
+        """Merge again if another adapter is selected or the adapter's values changed since the last merge."""
+        # torch counts every in-place write in `_version`, so optimizer steps and loaded states both show here.
         updates = tuple(p._version for place in self._places for p in _matrices(place.layer, adapter))
         if self._holds == (adapter, updates):
             return
         for place in self._places:
             if not place.copied:
                 continue
+            # Start from the base's weights each time. Subtracting the old adapter instead would add up rounding errors.
             _dequantise(_base(place.layer).weight, out=place.dense.weight)
             place.dense.adapter = place.dense.packed = None
             matrices = _matrices(place.layer, adapter)
@@ -141,7 +144,7 @@ class DenseCopy:
 
 
 def _places(model: PreTrainedModel) -> Iterator[_Place]:
-    """Every layer with an adapter, every 4-bit layer without one, and the head, but not what is inside of them."""
+    """Every layer with an adapter, every 4-bit layer without one, and the LM head, but no layers inside these."""
     head = model.get_output_embeddings()
     for parent in model.modules():
         if isinstance(parent, LoraLayer):
@@ -162,7 +165,7 @@ def _base(layer: nn.Module) -> nn.Linear:
 
 
 def _matrices(layer: nn.Module, adapter: str) -> list[Tensor]:
-    """A (r x inputs) and B (outputs x r) of a layer's adapter, empty if it has none of that name."""
+    """The matrices A (r x inputs) and B (outputs x r) of a layer's adapter; empty if the layer has no such adapter."""
     if not isinstance(layer, LoraLayer) or adapter not in layer.lora_A:
         return []
     matrices = [layer.lora_A[adapter], layer.lora_B[adapter]]

@@ -1,9 +1,9 @@
-"""Products of linear layers on a CPU by oneDNN, where torch alone would ask another library.
+"""Matrix products of linear layers on a CPU with oneDNN, which is faster than torch's default.
 
-In float32 torch multiplies with MKL, which on CPUs of another maker than its own leaves half of the machine idle
-(docs/performance.md). And the few rows of a decoding step are multiplied with a plain weight at a small part of the
-machine's speed: by MKL hardly faster on two cores than on one, and by oneDNN in bfloat16, which puts the weight in its
-own order of numbers anew each time. With a weight that is in that order it is faster, and with many rows no slower.
+In float32 torch uses MKL, which leaves half of the machine idle on CPUs that are not from Intel (docs/performance.md).
+The few rows of a decoding step are slow with a plain weight: MKL is hardly faster on two cores than on one, and oneDNN
+in bfloat16 converts the weight to its own memory layout in every call. A packed weight is already in that layout: it is
+faster for few rows and no slower for many.
 """
 
 from __future__ import annotations
@@ -13,27 +13,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ROWS = 32
-"""Rows that oneDNN chooses the order for; products of any other number take it too."""
+"""Number of input rows for which oneDNN chooses the layout of a packed weight. Other numbers of rows work too."""
 
 
 def multiplies(dtype: torch.dtype) -> bool:
-    """Whether this machine's oneDNN takes a type: float32, and bfloat16 on CPUs with AVX-512.
-
-    Args:
-        dtype: Of matrices on the CPU.
-    """
+    """Whether oneDNN on this machine multiplies CPU matrices of this type: float32, and bfloat16 with AVX-512."""
     if not torch.backends.mkldnn.is_available():
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``linear(input, weight, bias)`` up to rounding, without gradients; where oneDNN is not to be had, that itself.
+    """``linear(input, weight, bias)`` up to rounding, without gradients. Uses oneDNN if it supports the weight.
 
     Args:
         input: ... x inputs.
-        weight: outputs x inputs, a plain one, which may be the view of a transposed one.
-        bias: outputs, or None.
+        weight: outputs x inputs, not packed; may be a transposed view.
+        bias: Bias of size outputs, or None.
     """
     if weight.device.type != "cpu" or not multiplies(weight.dtype):
         return F.linear(input, weight, bias)
@@ -41,10 +37,9 @@ def product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def packed(weight: Tensor) -> Tensor | None:
-    """A copy of a weight for ``packed_product``, as large as it is; None where a plain product is all there is.
+    """A copy of a weight (outputs x inputs) in oneDNN's layout, of the same size, for ``packed_product``.
 
-    Args:
-        weight: outputs x inputs. Any that is not on the CPU or not of a type that ``multiplies`` gives None.
+    None if the weight is not on the CPU or has a type that oneDNN does not support.
     """
     if weight.device.type != "cpu" or not multiplies(weight.dtype):
         return None
@@ -58,8 +53,8 @@ def packed_product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
 
     Args:
         input: ... x inputs.
-        weight: outputs x inputs, from ``packed`` or a plain one that ``multiplies``.
-        bias: outputs, or None.
+        weight: outputs x inputs, from ``packed``, or a plain CPU weight of a type that ``multiplies`` accepts.
+        bias: Bias of size outputs, or None.
     """
     found = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
     assert isinstance(found, Tensor)
