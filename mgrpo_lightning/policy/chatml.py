@@ -9,6 +9,7 @@ tags, and consecutive results share one user message (Hermes/Qwen convention).
 
 def _chatml(thought: str = "") -> str:
     """Jinja source with ``thought`` before every assistant turn; takes ``messages`` and ``add_generation_prompt``."""
+    # One string for finished turns and for the generation prompt, so that both render the same header.
     head = "{{- '<|im_start|>assistant\\n" + thought + "' -}}"
     return (
         "{%- for message in messages -%}"

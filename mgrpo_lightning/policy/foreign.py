@@ -81,6 +81,7 @@ def refuse_pickles(source: str, name: str) -> None:
             hint="name its base as base_model and the folder as `adapter.path`.",
         )
     pickled = _has(source, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+    # Pickles beside safetensors do no harm: with use_safetensors=True transformers never reads them.
     if pickled and not _has(source, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME):
         raise ConfigurationError(
             f"base_model {name!r} has its weights in {WEIGHTS_NAME} only: a pickle, which may run code when it is "

@@ -135,7 +135,7 @@ def attend_by_forest(model: PreTrainedModel, name: str) -> None:
     vocabulary = int(model.config.get_text_config().vocab_size)
     rows = (
         torch.arange(1, 2 * (SHORTEST + 4) + 1).view(2, -1) * 7919 % vocabulary
-    )  # spread: rare ids are ill-conditioned
+    )  # spread over the vocabulary: rare ids are ill-conditioned
     rows[1, :SHORTEST] = rows[0, :SHORTEST]
     forest = Forest.of(rows)
     plain = hidden_states(model, rows.to(model.device))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mgrpo_lightning.errors import ConfigurationError, DataError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # policy.py imports this module
     from mgrpo_lightning.policy.policy import Policy
 
 Identity = dict[str, Any]
@@ -50,6 +50,7 @@ def identity_of(policy: Policy) -> Identity:
         "adapter.rank": config.adapter.rank,
         "adapter.alpha": config.adapter.alpha,
         "adapter.target_modules": sorted(config.adapter.target_modules),
+        # A hash, because the tokenizer's JSON may have megabytes.
         "tokenizer": sha256(policy.chat.vocabulary.encode()).hexdigest(),
         "chat_template": policy.chat.source,
         "system_prompt": config.system_prompt if config.system_prompt is not None else _written(policy),
@@ -104,6 +105,7 @@ def refuse_other(
                 there, here = _shown(theirs, own)
                 told.append(f"{role}'s {part} is {there} there, {here} here")
     if found:
+        # Each part once, though several roles may differ in it, so that the hint can be copied to the command line.
         names = ",".join(part for part in PARTS if part in found)
         raise ConfigurationError(
             f"{source} belongs to another model: {'; '.join(sorted(told))}.",

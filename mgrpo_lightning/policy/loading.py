@@ -97,6 +97,7 @@ def load_base(
             attention in an unknown way; NF4 leaves too much of it unquantised; or a run is active in another thread.
     """
     source = source_of(name)
+    # Refuse what the config shows first, before gigabytes of weights are downloaded.
     settings = load_config(name)
     context = num_positions(settings) if context is None else context
     refuse_unsupported(settings, name, context=context)
@@ -115,6 +116,7 @@ def load_base(
             source,
             quantization_config=config,
             dtype=compute_dtype,
+            # "" is the root module: the whole base goes to one device.
             device_map={"": torch.device(device)},
             trust_remote_code=False,
             use_safetensors=True,
@@ -124,6 +126,7 @@ def load_base(
     _keep_one_layout(model)
     with clear_pass_error(model, name):
         check_head(model, name)
+        # check_passes must run with the attention implementation that attend_by_forest chooses.
         attend_by_forest(model, name)
         check_passes(model, name, context=context)
     if quantization == "nf4":

@@ -113,6 +113,7 @@ def plan(
         gradient_checkpointing=gradient_checkpointing,
     )
     width = compute_dtype.itemsize
+    # A shared adapter counts once, for the role that owns it.
     owners = [name for name, role in roles.items() if role.adapter.shared_with is None]
     sizes = {name: adapter_parameters(models[roles[name].base_model], roles[name].adapter) for name in owners}
     trained = sum(size for name, size in sizes.items() if roles[name].trainable)
@@ -142,12 +143,14 @@ def _base_bytes(model: PreTrainedModel, quantization: Quantization, width: int) 
     if quantization == "none":
         return total * width
     quantised = sum(layer.weight.numel() for _, layer in _linear_layers(model))
+    # One byte for each scale of BLOCK weights, and 4 bytes for each 256 scales; two 4-bit weights share a byte.
     scales = quantised // BLOCK + 4 * quantised // (BLOCK * 256)
     return (total - quantised) * width + quantised // 2 + scales
 
 
 def _copy_bytes(model: PreTrainedModel, dtype: torch.dtype, on_gpu: bool) -> int:
     linear = sum(layer.weight.numel() for _, layer in _linear_layers(model))
+    # The LM head has no copy, but DenseCopy packs it too.
     packed = linear + model.get_output_embeddings().weight.numel() if multiplies(dtype) and not on_gpu else 0
     return (linear + packed) * dtype.itemsize
 

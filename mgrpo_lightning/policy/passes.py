@@ -62,6 +62,8 @@ def check_passes(model: PreTrainedModel, name: str, *, context: int) -> None:
     vocabulary = int(model.config.get_text_config().vocab_size)
     # The factor, a prime, spreads the ids over the vocabulary: rare ids alone are ill-conditioned.
     ids = (torch.arange(1, 2 * TOKENS + 1, device=model.device).view(2, -1) * 7919) % vocabulary
+    # The second row has the last positions of the context. Rotary frequencies that follow the longest row of a pass
+    # would change the first row too.
     first = torch.arange(TOKENS, device=model.device)
     positions = torch.stack([first, first + max(context - TOKENS, 0)])
     row, last = (

@@ -97,6 +97,7 @@ def _refuse_other_fields(saved: dict[str, Any], *, role: str, folder: Path) -> N
             continue
         if any(_same(value, allowed) for allowed in ALLOWED.get(name, ())):
             continue
+        # A newer peft writes fields that this version does not know, even if their feature is off.
         if name not in defaults and json.dumps(value) in _UNUSED:
             continue
         known = "makes it another thing than plain LoRA" if name in defaults else "is unknown to this version of peft"
@@ -116,6 +117,7 @@ def _same(value: object, other: object) -> bool:
 
 
 def _check_shape(config: AdapterConfig, saved: dict[str, Any], *, role: str, folder: Path) -> None:
+    # peft also allows a regular expression as targets. It never equals the team file's list, so it is refused.
     targets = saved.get("target_modules")
     found = {
         "rank": saved.get("r"),

@@ -55,7 +55,7 @@ class Policy:
         self._owner = owner
         self._version = 0
         self._seed = seed
-        self._reference = f"{self.adapter}: reference"  # no role can be called so
+        self._reference = f"{self.adapter}: reference"  # not a valid role name, so no role can have it
         if owner is None:
             base.adapters.add(role, config.adapter, trainable=config.trainable)
             base.adapters.load(role, self._start(), source=str(config.adapter.path))

@@ -105,6 +105,7 @@ def _refuse_layers(config: PreTrainedConfig, name: str, kind: str, context: int)
 
 
 def _windows(config: PreTrainedConfig) -> dict[str, int]:
+    # Qwen2's configs name a window and switch it off with this field.
     if not getattr(config, "use_sliding_window", True):
         return {}
     values = {field: value for field, value in vars(config).items() if _WINDOW.fullmatch(field)}
@@ -159,6 +160,7 @@ def _learned(decoder: nn.Module) -> Iterator[tuple[str, int]]:
     """Learned position embeddings of the decoder: module name and number of positions."""
     for name, module in decoder.named_modules():
         if isinstance(module, nn.Embedding) and _POSITIONS.fullmatch(name):
+            # OPT's table has `offset` rows before the one of position 0.
             yield name, module.num_embeddings - int(getattr(module, "offset", 0))
 
 
@@ -172,6 +174,7 @@ def _length_dependent(model: nn.Module) -> Iterator[tuple[str, int]]:
         rotary: Any = module  # Any: the attributes below depend on the module's class
         types = getattr(rotary, "rope_type", None)
         for layer, rope in types.items() if isinstance(types, dict) else [(None, types)]:
+            # longrope uses other frequencies as soon as the longest row of the pass exceeds this length.
             if rope == "longrope":
                 settings = rotary.config.rope_parameters
                 settings = settings if layer is None else settings[layer]

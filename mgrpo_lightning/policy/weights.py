@@ -55,6 +55,7 @@ def content_digest(path: Path) -> str:
         OSError: The file cannot be read.
     """
     file = path.resolve()
+    # Only large files (LFS) have their SHA-256 as name. Small ones have a git hash of 40 digits.
     if file.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", file.name):
         return file.name
     found = file.stat()

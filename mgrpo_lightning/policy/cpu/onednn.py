@@ -56,6 +56,7 @@ def packed_product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
         weight: outputs x inputs, from ``packed``, or a plain CPU weight of a type that ``multiplies`` accepts.
         bias: Bias of size outputs, or None.
     """
+    # "none": no fused activation. This op takes packed and plain weights alike and has no gradient.
     found = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
     assert isinstance(found, Tensor)
     return found

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import asyncio
 
 
+# eq=False: compared and hashed by identity, because two sequences may hold the same ids.
 @dataclass(eq=False)
 class Tokens:
     """Token ids, and how many of them are in the KV cache.

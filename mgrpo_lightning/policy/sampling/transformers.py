@@ -63,6 +63,7 @@ class TransformersSampler:
         self._batches = 0
         self._waiting: list[Request] = []
         self._turns: Turns | None = None
+        # attend_shared works on CPUs only, and only forest_attention calls it.
         self._shares = policy.device.type == "cpu" and self._model.config._attn_implementation == NAME
         self._shared: SharedPrefix | None = None
         """Shared prefix of the current rows of the batch, in their current order."""
@@ -130,6 +131,7 @@ class TransformersSampler:
         if self._turns is None:
             dtype, finish = torch.promote_types(self._model.dtype, torch.float32), partial(finished_logits, self._model)
             self._turns = Turns(joining[0].params, self.policy.device, dtype, finish)
+        # Close up completely: the rows of a batch are adjacent, and the new rows follow the active ones.
         self._close_up(force=True)
         self._rows.free_unused()
         running = [request for request in self._turns.requests if request is not None]
