@@ -2,7 +2,7 @@
 
 The rollouts of a group share their prompt, and all conversations of a role share the system prompt. The tokens of all
 sequences are laid out as one row of T tokens without padding, and a shared prefix is in it once. Each token attends
-only to the tokens before it in its own sequence (correctness.md 11).
+only to itself and the tokens before it in its own sequence (correctness.md 11).
 
 A run is a stretch of tokens between two forks of the tree. A ``Rectangle`` is an attention block: n runs of at most R
 tokens, which attend to at most K tokens.
