@@ -1,1 +1,1 @@
-"""The call-return protocol as text: actions, arguments, prompts and error texts, the tree."""
+"""The text protocol between agents: parse actions, check arguments, write prompts, draw a rollout as a tree."""

@@ -1,13 +1,13 @@
-"""The strict parser of a turn, in the Hermes/Qwen convention, and its inverse for demonstrators.
+"""Parse a turn into calls or an answer (Hermes/Qwen convention), strictly; write turns for demonstrators.
 
-A turn is free text (thoughts), then either one or more calls or exactly one answer, and nothing after::
+A turn is free text (thoughts), followed by either one or more calls or exactly one answer, and nothing else::
 
     thoughts <tool_call>{"name": "search", "arguments": {"query": "France"}}</tool_call>
     thoughts <answer>Mont Blanc</answer>
 
-Text in ``<think>...</think>`` is skipped: a tag in there is a word, not an action. A turn that breaks a rule has no
-calls and no answer, only the names of the rules it broke: the format reward pays for the whole protocol or nothing
-(correctness.md 30).
+The parser skips the text in ``<think>...</think>``: a tag in there is not an action. A turn that breaks a rule has no
+calls and no answer, only the names of the broken rules, because the format reward is all or nothing (correctness.md
+30).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from mgrpo_lightning.unicode import visible
 
 
 class Violation(StrEnum):
-    """The format rules a trajectory can break, by name."""
+    """The format rules that a trajectory can break."""
 
     NO_ACTION = "no action"
     """The turn holds neither a call nor an answer."""
     CALL_AND_ANSWER = "call and answer in one turn"
     SEVERAL_ANSWERS = "several answers"
     TEXT_AFTER = "text after"
-    """Something other than white space stands behind the first call or the answer."""
+    """After the first call or the answer there is text other than white space or further calls."""
     UNCLOSED_CALL = "unclosed tool_call"
     UNCLOSED_ANSWER = "unclosed answer"
     UNCLOSED_THINK = "unclosed think"
@@ -46,20 +46,20 @@ class Violation(StrEnum):
     BAD_CALL = "call is not a name with arguments"
     BAD_ARGUMENTS = "arguments not an object"
     EMPTY_ANSWER = "empty answer"
-    """White space, or characters that nobody sees."""
+    """The answer holds only white space or invisible characters."""
     TRUNCATED = "truncated"
-    """A limit cut the turn."""
+    """The token limit ended the turn before its stop token."""
     NO_ANSWER_AT_END = "answer missing at the end"
-    """The last turn, in which only an answer is legal, held something else."""
+    """The last turn, in which only an answer is legal, held calls."""
     CONTEXT_EXHAUSTED = "context exhausted"
     """The prompt left no room for a turn."""
     INTERRUPTED = "interrupted"
-    """The engine failed during play; no fault of the policy, so scoring takes the sample out of its group."""
+    """The engine failed during play. This is not the policy's fault, so scoring removes the sample from its group."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call as the policy wrote it: a tool or a role, and its arguments."""
+    """A call as the policy wrote it: the name of a tool or a role, and the arguments (not checked yet)."""
 
     name: str
     arguments: dict[str, object] = field(default_factory=dict)
@@ -67,34 +67,34 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What one turn does. With violations it does nothing: no calls, no answer."""
+    """The parsed content of one turn. If there are violations, ``calls`` is empty and ``answer`` is None."""
 
     thought: str = ""
-    """The text before the first call or the answer, thinking included, stripped."""
+    """The text before the first call or the answer, stripped; includes ``<think>`` blocks."""
     calls: tuple[ToolCall, ...] = ()
     answer: str | None = None
     violations: tuple[Violation, ...] = ()
 
 
 class Dialect(Protocol):
-    """How calls and answers are written as text."""
+    """A text format of calls and answers."""
 
     def parse(self, text: str) -> Action:
-        """Read a turn (without its stop token). Never raises: what is wrong is named in the violations."""
+        """Parse a turn (without its stop token). Never raises: errors are listed in ``Action.violations``."""
         ...
 
     def render(self, action: Action) -> str:
-        """Write a turn that ``parse`` reads back as the same action."""
+        """Write an action as a turn, so that ``parse`` returns an equal action."""
         ...
 
 
 TAG = re.compile(r"</?(?:tool_call|tool_response|answer|think)>")
-"""The protocol's own words in pointed brackets; a tokenizer may have tokens for them."""
+"""The tags of the protocol. Some tokenizers have a single token for each of them."""
 _CONTROL = re.compile(r"<\|[^|<>\s]+\|>")
 
 
 class HermesDialect(Dialect):
-    """``<tool_call>`` with a JSON object, ``<answer>`` with text."""
+    """Calls are JSON objects in ``<tool_call>`` tags, answers are text in ``<answer>`` tags."""
 
     @override
     def parse(self, text: str) -> Action:
@@ -106,15 +106,16 @@ class HermesDialect(Dialect):
         violations = (*found.violations, *found.verdict())
         thought = text[: found.start].strip()
         if violations:
+            # dict.fromkeys removes duplicates and keeps the order.
             return Action(thought, violations=tuple(dict.fromkeys(violations)))
         return Action(thought, tuple(found.calls), found.answers[0] if found.answers else None)
 
     @override
     def render(self, action: Action) -> str:
-        """Write a turn that ``parse`` reads back as the same action.
+        """Write an action as a turn, so that ``parse`` returns an equal action.
 
         Raises:
-            ValueError: The action cannot be written as a legal turn, for instance an answer that holds a tag.
+            ValueError: No legal turn expresses the action, for instance because the answer contains a tag.
         """
         blocks = [f"<tool_call>\n{_write_call(call)}\n</tool_call>" for call in action.calls]
         if action.answer is not None:
@@ -126,16 +127,16 @@ class HermesDialect(Dialect):
 
 
 def parse(text: str) -> Action:
-    """Read a turn in the Hermes convention; see ``HermesDialect.parse``."""
+    """Parse a turn in the Hermes convention; see ``HermesDialect.parse``."""
     return HermesDialect().parse(text)
 
 
 @dataclass
 class _Findings:
-    """What a turn was found to hold, piece by piece."""
+    """Collects what the parser finds in a turn, piece by piece."""
 
     start: int | None = None
-    """Where the first action, or attempt at one, begins."""
+    """Character position of the first action, valid or broken."""
     calls: list[ToolCall] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
@@ -161,8 +162,8 @@ class _Findings:
             self.calls.append(call)
 
     def verdict(self) -> Iterator[Violation]:
-        """The rules about the turn as a whole."""
-        # A broken call is named by its own rule; "no action" is for turns that did not even try.
+        """Check the rules that concern the turn as a whole."""
+        # A broken call sets `start` and has a violation of its own; "no action" means there was no attempt at one.
         if self.start is None:
             yield Violation.NO_ACTION
         if len(self.answers) > 1:
@@ -174,7 +175,7 @@ class _Findings:
 
 
 def _pieces(text: str) -> Iterator[tuple[str | Violation, str, int]]:
-    """Cut a turn into (kind, body, position): kind is text, tool_call, answer, or the rule broken there."""
+    """Cut a turn into (kind, body, position). The kind is text, tool_call, answer, or the rule that is broken there."""
     position = 0
     while tag := TAG.search(text, position):
         yield "text", text[position : tag.start()], position
@@ -188,12 +189,13 @@ def _pieces(text: str) -> Iterator[tuple[str | Violation, str, int]]:
             if end < 0:
                 yield Violation.UNCLOSED_THINK, "", tag.start()
                 return
-            # As text: thinking is legal where thoughts are, before the action.
+            # Yield it as text: thinking is legal where text is legal, before the first action.
             yield "text", text[tag.start() : end + len("</think>")], tag.start()
             position = end + len("</think>")
         else:
             close = TAG.search(text, position)
             if close is None or close.group() != f"</{name}>":
+                # Parsing goes on behind the opening tag, so violations in the body are found as well.
                 yield Violation.UNCLOSED_CALL if name == "tool_call" else Violation.UNCLOSED_ANSWER, "", tag.start()
                 continue
             yield name, text[position : close.start()], tag.start()
@@ -204,13 +206,14 @@ def _pieces(text: str) -> Iterator[tuple[str | Violation, str, int]]:
 def _read_call(body: str) -> ToolCall | Violation:
     try:
         content = json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
-        # Lone surrogates survive json.loads but no tokenizer, tool or file.
+        # json.loads accepts lone surrogates, but they cannot be encoded for a tokenizer, a tool or a file.
         json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return Violation.BAD_JSON
     if not isinstance(content, dict):
         return Violation.BAD_JSON
     name, arguments = content.get("name"), content.get("arguments")
+    # Additional keys are refused as well: the format is strict.
     if set(content) != {"name", "arguments"} or not isinstance(name, str) or not name:
         return Violation.BAD_CALL
     return ToolCall(name, arguments) if isinstance(arguments, dict) else Violation.BAD_ARGUMENTS
@@ -218,7 +221,7 @@ def _read_call(body: str) -> ToolCall | Violation:
 
 def _write_call(call: ToolCall) -> str:
     body = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
-    # A tag inside an argument is written with a JSON escape, so that it cannot end the call.
+    # Inside an argument, a tag gets a JSON escape: otherwise the parser would take it for the end of the call.
     return body.replace("<", "\\u003c") if TAG.search(body) or _CONTROL.search(body) else body
 
 

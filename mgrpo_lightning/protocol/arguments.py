@@ -1,6 +1,6 @@
-"""Check a call's arguments against a tool's JSON schema, before the tool sees them.
+"""Check the arguments of a call against the tool's JSON schema before the tool runs.
 
-Only what function signatures need: names, required ones, and the JSON types of the top level.
+The check covers what function signatures need: argument names, required arguments, and JSON types at the top level.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "null": (type(None),),
 }
-"""What Python makes of the types of JSON."""
+"""The Python types of each JSON type after ``json.loads``."""
 _OTHERS = (
     *("additionalProperties", "unevaluatedProperties", "patternProperties", "dependentSchemas"),
     *("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if"),
 )
-"""Keywords by which a schema may take arguments that its ``properties`` do not name."""
+"""Schema keywords that may allow arguments outside of ``properties``. If one is present, unknown names are accepted."""
 
 
 def check_arguments(name: str, schema: Mapping[str, object], arguments: Mapping[str, object]) -> None:
-    """Refuse arguments that do not fit the schema.
+    """Refuse arguments that do not match the schema.
 
     Args:
-        name: Of the tool.
-        schema: Of an object, whose properties are schemas with types that JSON has; a server's is read by ``declared``.
-        arguments: What a policy wrote.
+        name: Name of the tool, for error messages.
+        schema: JSON schema of type object. Every property has a valid schema; ``declared`` checks this for MCP servers.
+        arguments: The parsed arguments that the policy wrote.
 
     Raises:
-        ToolError: An argument is unknown, missing or of another type; the message is written for the policy.
+        ToolError: An argument is unknown, missing or of the wrong type; the message is written for the policy.
     """
     properties = schema.get("properties", {})
     required = schema.get("required", [])
@@ -43,6 +43,7 @@ def check_arguments(name: str, schema: Mapping[str, object], arguments: Mapping[
     assert isinstance(required, list | tuple), f"schema of {name}: required is no list"
     named_alone = not any(schema.get(keyword) for keyword in _OTHERS)
     for argument, value in arguments.items():
+        # JSON Schema allows a bool as a schema: True accepts every value, False refuses every value.
         described = properties.get(argument, not named_alone)
         if described is False:
             raise ToolError(f"{name} has no argument {argument!r}.", hint=f"its arguments are {sorted(properties)}.")
@@ -56,5 +57,5 @@ def check_arguments(name: str, schema: Mapping[str, object], arguments: Mapping[
 
 
 def _is(value: object, kind: str) -> bool:
-    # In Python True is an int; in JSON it is no number.
+    # In Python, True is an int; in JSON, true is not a number.
     return isinstance(value, _TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))

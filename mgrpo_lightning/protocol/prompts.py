@@ -1,4 +1,4 @@
-"""The words the package itself puts in front of a policy: system prompts, the answer-now notice, error texts."""
+"""The texts that the package writes into prompts: system prompts, the answer-now notice, error texts."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from mgrpo_lightning.roles.config import RoleConfig
 from mgrpo_lightning.tools.base import Tool
 
 NOTICE = "No more calls: answer now."
-"""Ends the observation (or the task) before a turn in which only an answer is legal. Holds no tags: it is encoded
-as text from outside is."""
+"""Appended to the observation (or the task) before a turn in which only an answer is legal. It contains no tags, since
+it is encoded like tool results: as plain text, where a tag is not a tag token."""
 
 ROLE_SCHEMA: dict[str, object] = {
     "type": "object",
     "properties": {"task": {"type": "string", "description": "What to find out, complete in itself."}},
     "required": ["task"],
 }
-"""Arguments of a delegation."""
+"""JSON schema of the arguments of a delegation (a call of a role)."""
 
 
 _HEARD = re.compile(r"^\w+: [\w.-]+\(\{.*\}\)\n", re.MULTILINE)
-"""First line of what ``heard`` writes."""
+"""Matches the first line of a text that ``heard`` wrote."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a caller is told about a tool or a role."""
+    """Description of a tool or a role in the system prompt of its caller."""
 
     name: str
     description: str
@@ -37,7 +37,7 @@ class Signature:
 
 
 def signatures(callees: Mapping[str, RoleConfig], tools: Iterable[Tool]) -> list[Signature]:
-    """Roles first, then tools, in the order of the team file."""
+    """The signatures of all callees: roles first, then tools, in the order of the team file."""
     delegations = [
         Signature(name, role.description or f"The agent {name}.", ROLE_SCHEMA) for name, role in callees.items()
     ]
@@ -45,13 +45,13 @@ def signatures(callees: Mapping[str, RoleConfig], tools: Iterable[Tool]) -> list
 
 
 def system_prompt(name: str, role: RoleConfig, offers: Iterable[Signature], equals: Sequence[str] = ()) -> str:
-    """The role's own system prompt, or one written from its description, its equals and what it may call.
+    """The system prompt of a role: the configured one, or one written from its description, equals and callees.
 
     Args:
         name: Name of the role.
-        role: Its configuration; ``system_prompt`` wins.
-        offers: What it may call.
-        equals: Roles with whom it discusses.
+        role: Configuration of the role. If it has a ``system_prompt``, that text is returned unchanged.
+        offers: Signatures of the tools and roles that the role may call.
+        equals: Names of the other roles in its discussion (horizontal teams).
     """
     if role.system_prompt is not None:
         return role.system_prompt
@@ -92,28 +92,28 @@ A message holds either one or more calls or the answer, never both. When you kno
 
 
 def heard(name: str, call: Call) -> str:
-    """What an agent is shown of another one's call, in a discussion: who called what, and below it the result.
+    """The text that shows one agent's call to the other agents of a discussion: a line with the call, then its result.
 
     Args:
-        name: Of the one who called.
-        call: Finished or failed.
+        name: Role that made the call.
+        call: The call with its result; it may have failed.
     """
     return f"{name}: {call.name}({json.dumps(call.arguments, ensure_ascii=False)})\n{call.result}"
 
 
 @dataclass(frozen=True, slots=True)
 class LastMessage(Message):
-    """What a demonstrator sees before a turn in which only an answer is legal: a message without its notice."""
+    """Marks, for a demonstrator, that only an answer is legal in the next turn; the content has no notice."""
 
 
 def for_scripts(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Messages as a demonstrator sees them: the notice is no part of a text, it makes a ``LastMessage``.
+    """Messages for a demonstrator: the notice is removed, and a message that had it becomes a ``LastMessage``.
 
-    A policy sees it behind the task, or behind what a tool said. A script that repeats what a tool said must not
-    repeat the notice.
+    A policy sees the notice as text after the task or after a tool result. A script may copy a tool result into its
+    turn, and must not copy the notice with it.
 
     Args:
-        messages: Of one trajectory.
+        messages: All messages of one trajectory so far; at least one.
     """
     *before, last = messages
     if last.role == "assistant" or not last.content.endswith(NOTICE):
@@ -122,19 +122,20 @@ def for_scripts(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def results(messages: Iterable[Message]) -> Iterator[str]:
-    """What came of every call so far, the agent's own and those it has heard of, in their order; for demonstrators.
+    """Results of all calls so far in order, for demonstrators: the agent's own calls and those of its equals.
 
     Args:
-        messages: Of one trajectory, as ``for_scripts`` gives them.
+        messages: Messages of one trajectory, as ``for_scripts`` returns them.
     """
     for message in messages:
         text = message.content.rstrip()
         if message.role == "user":
+            # An agent that joins a discussion late finds the earlier calls of its equals below the task.
             yield from (entry.rstrip() for entry in _HEARD.split(text)[1:])
         elif message.role == "tool":
             yield _HEARD.sub("", text, count=1) if _HEARD.match(text) else text
 
 
 def error_text(error: Exception) -> str:
-    """What a policy is shown of a failed call."""
+    """The observation that a policy gets for a failed call."""
     return f"error: {str(error) or type(error).__name__}"

@@ -1,4 +1,4 @@
-"""The team's tree of turns, calls and pages as plain text, for ``mgrpo predict`` and the logs."""
+"""Draw a rollout as a plain-text tree of turns, calls and results, for ``mgrpo predict`` and the logs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from mgrpo_lightning.protocol.actions import parse
 from mgrpo_lightning.records.trajectory import Call, Rollout, Trajectory
 
 MAX_LINES = 8
-"""Lines of a result that are drawn; pages run to hundreds."""
+"""Maximum lines drawn for a tool result; pages can have hundreds."""
 
 
 def render(rollout: Rollout) -> str:
-    """Draw a rollout, a line a call and its results under it.
-
-    Args:
-        rollout: What was played.
-    """
+    """Draw a rollout: one line for each call, and its result or its sub trajectory indented below."""
     return "\n".join(line for head in rollout.heads for line in _trajectory(head, rollout))
 
 
@@ -38,7 +34,9 @@ def _call(call: Call, rollout: Rollout) -> Iterator[str]:
     arguments = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in call.arguments.items())
     yield f"{call.name}({arguments})"
     if call.invocation is not None:
+        # Invocation 0 is main's trajectory, so invocation i is sub trajectory i - 1.
         yield from _branch(_trajectory(rollout.subs[call.invocation - 1], rollout))
+    # The sub trajectory above ends with its answer; only a failed delegation has a further text to show.
     if call.invocation is None or call.failed:
         lines = call.result.splitlines()
         yield from (f"    {line}" for line in lines[:MAX_LINES])
