@@ -1,1 +1,1 @@
-"""The call-return protocol: how the text of a turn becomes calls or an answer, and how a team plays a group."""
+"""Play a team: agents, their calls of tools and sub-agents, discussions, rollouts, groups, and scores."""

@@ -1,4 +1,4 @@
-"""Agent: one trajectory, played as a coroutine. Sample a turn, read it, run its calls, show the results, again."""
+"""Play one trajectory as a coroutine: sample a turn, parse it, run its calls, append the results, repeat."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mgrpo_lightning.records.trajectory import Call, Message, Span, Trajectory
 
 
 class Agent:
-    """Plays one trajectory to its end: an answer, or the first broken format rule.
+    """Plays one trajectory until it has an answer or breaks a format rule.
 
-    A call that fails, names nothing or has wrong arguments is answered with an ``error: ...`` observation and play
-    goes on; text that breaks the protocol ends the trajectory, invalid.
+    If a call fails, has an unknown name or has wrong arguments, the observation is an ``error: ...`` text, and play
+    goes on. If a turn breaks the protocol, the trajectory ends and is invalid.
 
     Args:
-        seat: The role.
-        trajectory: The record to fill; its first span is the prompt on which ``conversation`` was opened.
-        conversation: The policy's token sequence.
-        delegate: Starts sub-agents.
-        stream: Random stream of a turn, by its index.
+        seat: The role and everything it needs to play.
+        trajectory: The record to fill. Its only span is the prompt on which ``conversation`` was opened.
+        conversation: The token sequence at the sampler.
+        delegate: Starts sub-agents and records tool calls.
+        stream: Maps the index of a turn to the id of its random stream.
     """
 
     def __init__(
@@ -44,26 +44,27 @@ class Agent:
         self._last = self._is_last(conversation.length)
 
     async def play(self) -> None:
-        """Fill the trajectory; what is recorded stays there when this raises."""
+        """Play to the end and fill the trajectory. If this raises, the trajectory keeps the turns played so far."""
         with self.playing():
             while (action := await self.turn()) is not None and action.answer is None:
                 self.observe([call.result for call in await self.call(action)])
 
     @contextmanager
     def playing(self) -> Iterator[None]:
-        """Play inside of the block; its end frees the conversation."""
+        """Context in which the agent is played; on exit, frees the KV cache of the conversation."""
         try:
             yield
-        except OSError:
+        except OSError:  # the engine failed; run_calls turns the errors of tools into text
             self._violate(Violation.INTERRUPTED)
             raise
         finally:
             self._conversation.close()
 
     async def turn(self) -> Action | None:
-        """Sample the next turn and record it, with its answer if it has one; None if it broke a format rule."""
+        """Sample, parse and record the next turn; returns None if it broke a format rule."""
         limits, record = self.seat.config.limits, self.trajectory
         room = limits.context - self._conversation.length
+        # Only a prompt can fill the context: `observe` always leaves room for an answering turn.
         if room <= 0:
             self._violate(Violation.CONTEXT_EXHAUSTED)
             return None
@@ -80,10 +81,10 @@ class Agent:
         return action
 
     async def call(self, action: Action) -> list[Call]:
-        """Run the calls of the turn that was sampled last, and record them.
+        """Run the calls of the last sampled turn, record them in the trajectory, and return them with their results.
 
         Args:
-            action: That turn, which is no answer.
+            action: The parsed turn; it has calls and no answer.
         """
         record = self.trajectory
         allowed = self.seat.config.limits.calls - len(record.calls)
@@ -93,7 +94,7 @@ class Agent:
         return calls
 
     def _read(self, turn: SampledTurn) -> Action:
-        """Record a turn and parse it; a cut one is a violation whatever its text."""
+        """Record a turn and parse it. A turn without a stop token is a violation, whatever its text."""
         record, chat = self.trajectory, self.seat.chat
         record.spans.append(Span("action", turn.ids, turn.logprobs, turn.version, truncated=not turn.stopped))
         text = chat.decode_action(turn.ids)
@@ -101,22 +102,25 @@ class Agent:
         if not turn.stopped:
             return Action(text, violations=(Violation.TRUNCATED,))
         action = self.seat.dialect.parse(text)
+        # Not every special token has the form <|...|> that the parser finds, so the ids are checked too. The last id is
+        # the stop token, which may be a control token.
         if self.seat.control_ids.isdisjoint(turn.ids[:-1]) or Violation.CONTROL_TOKEN in action.violations:
             return action
         return Action(action.thought, violations=(Violation.CONTROL_TOKEN, *action.violations))
 
     def observe(self, results: Sequence[str]) -> None:
-        """Put texts in front of the policy, cut to what its limits leave room for.
+        """Append an observation to the trajectory, cut to the limits of the role.
 
         Args:
-            results: Of its calls, or what other agents did; at least one.
+            results: Results of the agent's calls, or texts of other agents' calls; at least one.
         """
         chat, limits, length = self.seat.chat, self.seat.config.limits, self._conversation.length
         contents = self.seat.cut(results)
-        # A model may end its turn otherwise than the template does, whose end must stand there all the same.
+        # A turn may end with a stop token other than the template's; the observation then begins with the template's.
         unended = self.trajectory.spans[-1].ids[-1] != chat.end_id
         self._last = self._is_last(length + len(chat.observe(contents, after_cut=unended)))
         if self._last:
+            # Reserve a whole turn for the answer.
             room = limits.context - limits.new_tokens - length
             contents = self.seat.cut_with_notice(results, room=room, after_cut=unended)
         ids = chat.observe(contents, after_cut=unended)

@@ -1,4 +1,4 @@
-"""Breakdowns: tools that failed in a play, each failure told once, with what led to it, and all of them counted."""
+"""Count tool breakdowns and log each kind of failure once, with the arguments and the traceback."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from mgrpo_lightning.protocol.actions import ToolCall
 log = logging.getLogger(__name__)
 
 LONGEST = 500
-"""Characters of arguments and message that are told."""
+"""Maximum characters of the arguments, and of the message, in the log."""
 
 
 class Breakdowns:
-    """What broke down, by tool, kind of error and place in the code."""
+    """Tool failures of a team. Two failures are of one kind if tool, exception type and traceback are the same."""
 
     def __init__(self) -> None:
         self.count = 0
-        """Of the play that is on, or was last."""
+        """Failures of the current or last play."""
         self._told: set[tuple[str, str, str]] = set()
 
     def add(self, call: ToolCall, error: ToolBroken, *, sealed: bool) -> None:
-        """Count a failure, and tell it if it is the first of its kind.
+        """Count a failure, and log it if it is the first of its kind.
 
         Args:
-            call: What was called.
-            error: What the policy sees.
-            sealed: Whether the question must not leave the machine: then arguments and message are not told.
+            call: The call that failed.
+            error: The error that the policy sees; its cause is the original exception.
+            sealed: Whether the question is from an encrypted benchmark. Its text must not leak into logs, so the
+                arguments and the message are left out.
         """
         self.count += 1
         kind = type(error.__cause__).__name__

@@ -1,4 +1,4 @@
-"""Run the calls of one turn: all at once, results in the order of the calls, failures as text the policy can read."""
+"""Run the calls of one turn concurrently; return results in the order of the calls, failures as error texts."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ from mgrpo_lightning.unicode import encodable, start_of
 
 
 class Delegate(Protocol):
-    """How an agent starts a sub-agent."""
+    """The services that a rollout gives to one of its agents: delegation, and the bookkeeping of tool calls."""
 
     def start(self, role: str, task: str) -> tuple[int, Awaitable[str]]:
-        """Number the invocation and start its play; the awaitable gives the report or raises ToolError.
+        """Start a sub-agent; return its invocation index and an awaitable of its report (which may raise ToolError).
 
         Args:
-            role: Whom to call.
-            task: The subtask.
+            role: Name of the role to call.
+            task: Text of the subtask.
         """
         ...
 
     def waiting(self) -> AbstractContextManager[None]:
-        """Entered while the caller does nothing but wait for sub-agents."""
+        """A context that the caller holds while it only waits for sub-agents; see ``Scheduler.blocked``."""
         ...
 
     async def once(self, place: tuple[int, int], call: ToolCall, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        """The outcome of a tool call, run now unless a killed play of the same step has finished it.
+        """The outcome of a tool call: from the resume log if an earlier, killed process finished it, else from ``run``.
 
         Args:
-            place: Index of the turn, and of the call within it.
-            call: What is called.
-            run: Calls the tool.
+            place: Index of the turn, and index of the call within the turn.
+            call: The call, which identifies the entry of the resume log together with ``place``.
+            run: Runs the tool.
         """
         ...
 
     def broken(self, call: ToolCall, error: ToolBroken) -> None:
-        """Note that a tool broke down.
+        """Count and log a tool breakdown.
 
         Args:
-            call: What was called.
-            error: What the policy will see.
+            call: The call that failed.
+            error: The error that the policy will see.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a call."""
+    """The result text of a call, whether it failed, and its duration in seconds."""
 
     text: str
     failed: bool
@@ -70,15 +70,16 @@ async def run_calls(
 ) -> list[Call]:
     """Run all calls of a turn concurrently.
 
-    What a tool or a sub-agent raises as ToolError or OSError (timeouts included) becomes the result of that call;
-    any other exception is a programming error and ends the play. Invocations are numbered before anything is awaited.
+    A ToolError or OSError (timeouts included) of a tool or a sub-agent becomes the result of that call. Any other
+    exception is a programming error and ends the play. Invocations are numbered before anything is awaited, so their
+    numbers follow the order of the calls.
 
     Args:
-        seat: Who calls.
-        calls: The turn's calls, at least one.
-        turn: Index of the turn.
-        allowed: Calls left in the budget; those behind it fail.
-        delegate: Starts sub-agents.
+        seat: The role that calls.
+        calls: The calls of the turn, at least one.
+        turn: Index of the turn in its trajectory.
+        allowed: Number of calls left in the budget of the trajectory. Calls beyond it fail with an error text.
+        delegate: Starts sub-agents and records tool calls.
     """
     invocations: dict[int, int] = {}
     outcomes: dict[int, asyncio.Task[Outcome]] = {}
@@ -97,12 +98,14 @@ async def run_calls(
             work = _outcome(seat, _fail(error))
         outcomes[position] = asyncio.ensure_future(work)
     try:
-        # Tools first: only then does the caller merely wait for its sub-agents, which a round of sampling may skip.
+        # Await the tools first. Inside of `waiting`, the agent counts as blocked by sub-agents, so the scheduler may
+        # start a round. It must not do so while a tool runs: the batch would depend on the speed of the tool.
         await asyncio.gather(*(task for position, task in outcomes.items() if position not in invocations))
         if invocations:
             with delegate.waiting():
                 await asyncio.gather(*(outcomes[position] for position in invocations))
     except BaseException:
+        # No task may outlive the play: gather leaves the others running when one fails.
         for task in outcomes.values():
             task.cancel()
         raise
@@ -119,6 +122,7 @@ async def _outcome(seat: Seat, work: Awaitable[str]) -> Outcome:
         text, failed = await work, False
     except (ToolError, OSError) as error:
         text, failed = error_text(error), True
+    # `kept` bounds memory and journal; the cut to the observation limit in tokens comes later.
     return Outcome(encodable(start_of(text, seat.kept)), failed, time.perf_counter() - started)
 
 
@@ -145,7 +149,7 @@ async def _tool_call(seat: Seat, call: ToolCall) -> str:
         async with limit:
             return await tool(**call.arguments)
     except TimeoutError as error:
-        if not limit.passed:
+        if not limit.passed:  # a TimeoutError of the tool itself
             raise
         raise ToolBroken(f"{call.name} took longer than {seconds:g} s.") from error
 

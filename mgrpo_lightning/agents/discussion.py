@@ -1,9 +1,9 @@
-"""A horizontal team: equal agents and one shared transcript. They speak in turn, and nobody leads.
+"""Play a horizontal team: equal agents that act in turn on one question and see each other's calls and results.
 
-Each agent has a token sequence of its own, as every trajectory has: its turns are its actions, and before each of them
-stands what came of its own calls and what the others have done since, word for word. Who speaks first finds the
-question, who speaks later also what has been done so far. The first answer is the team's and ends the discussion; an
-agent that breaks the protocol has left it.
+Each agent has its own trajectory. Its turns are its actions. The observation before a turn contains the results of its
+own calls, and the calls and results of the others since its last turn. The prompt of the first agent is the question;
+the prompts of later ones also contain the calls made so far. The first answer ends the discussion and is the answer of
+all. An agent that breaks the protocol leaves the discussion.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from mgrpo_lightning.protocol.prompts import heard
 async def discuss(join: Sequence[Callable[[Sequence[str]], Agent]]) -> None:
     """Play the trajectories of all agents to the end of the discussion.
 
-    Every trajectory ends with the team's answer or, where there is none, with a broken rule.
+    Every trajectory ends with the team's answer or, if there is none, with a violation.
 
     Args:
-        join: Makes each agent, when it is its turn for the first time; it is given what has been done so far.
+        join: One function for each agent, in the order of their turns. It makes the agent before its first turn, from
+            the texts of the calls made so far.
     """
     agents: list[Agent] = []
     unheard: list[list[str]] = [[] for _ in join]
@@ -29,6 +30,7 @@ async def discuss(join: Sequence[Callable[[Sequence[str]], Agent]]) -> None:
     with ExitStack() as playing:
         while len(silent) < len(join):
             for place in (place for place in range(len(join)) if place not in silent):
+                # Agents join in the order of their places, so this one has not joined yet.
                 if place == len(agents):
                     agents.append(join[place](unheard[place]))
                     playing.enter_context(agents[place].playing())
@@ -36,7 +38,7 @@ async def discuss(join: Sequence[Callable[[Sequence[str]], Agent]]) -> None:
                     agents[place].observe(unheard[place])
                 unheard[place] = []
                 action = await agents[place].turn()
-                if action is None:
+                if action is None:  # it broke a format rule
                     silent.add(place)
                     continue
                 if action.answer is not None:

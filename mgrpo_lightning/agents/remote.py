@@ -1,8 +1,9 @@
 """RemoteCalls: calls between agents of different processes, through the store, during one play.
 
-A call is written down as a delegation, its report as a return that names the delegation by its hash. Under ``rounds``
-the processes meet after each round: everybody publishes what was said in it together with the round's mark, and goes on
-when those whom it calls, or who call it, have done so. So every round holds the turns it would hold in one process.
+The caller's process publishes a call as a delegation. The callee's process publishes the report as a return, which
+names the delegation by its hash. Under the ``rounds`` schedule the processes synchronise after each round: each one
+publishes its records of the round and a round mark, and goes on when its callers and callees have published theirs.
+So every round holds the same turns as in a single process.
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ T = TypeVar("T")
 
 
 class RemoteCalls:
-    """One play's calls to and from roles elsewhere.
+    """The calls of one play to and from roles that other processes play.
 
     Args:
-        exchange: This process's end of the store.
-        scheduler: Runs the agents here.
-        roles: The team.
-        local: Roles that are played here.
-        stage: What is played for.
-        step: Of every key.
-        queries: Indices of the play's queries.
-        memory: What is finished here of the step; it is on the disk before others hear of it.
+        exchange: This process's connection to the store.
+        scheduler: Runs the agents of this process.
+        roles: Configuration of every role of the team, by name.
+        local: Roles that this process plays.
+        stage: Purpose of the play, such as ``train``.
+        step: Step number, part of every key.
+        queries: Indices of the queries of this play within the step.
+        memory: Resume log of the step. It is flushed to disk before records are published, so that a resumed process
+            says the same again.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class RemoteCalls:
         self._place = (stage, step)
         self._queries = queries
         self._memory = memory
+        # Peers: the roles elsewhere that call a local role or are called by one.
         self._peers = sorted(
             name
             for name, role in roles.items()
@@ -69,25 +72,25 @@ class RemoteCalls:
         self._said: list[Record] = []
         self._spoke = asyncio.Event()
         self._pending: dict[str, tuple[Record, asyncio.Future[Record]]] = {}
-        """Calls without a report, by hash."""
+        """Calls from here that have no report yet, by the hash of the delegation."""
         self._lost_since: float | None = None
         self._taken: set[str] = set()
         self._answered: set[str] = set()
         self._over: asyncio.Future[None] | None = None
         self.answer: Callable[[Record], Coroutine[Any, Any, Trajectory]] | None = None
-        """Plays the trajectory of a delegation to a role that is played here."""
+        """Plays a delegation from another process and returns its trajectory; set by ``Team.play``."""
         self.served: dict[Key, str] = {}
-        """Hash of the delegation of each trajectory that was played here for somebody elsewhere."""
+        """Hashes of the delegations that were played here for other processes, by key."""
         self.sent: dict[Key, str] = {}
-        """Hash of each delegation that was made here."""
+        """Hashes of the delegations that this process made, by key."""
 
     def delegate(self, key: Key, role: str, task: str, parent: int) -> Awaitable[str]:
-        """Call a role elsewhere; the awaitable gives its report, or raises ToolError.
+        """Call a role of another process; returns an awaitable of its report, which may raise ToolError.
 
         Args:
-            key: Of the invocation.
-            role: Whom.
-            task: The subtask.
+            key: Key of the new invocation.
+            role: Name of the called role.
+            task: Text of the subtask.
             parent: Invocation index of the caller.
         """
         stage, _ = self._place
@@ -99,13 +102,13 @@ class RemoteCalls:
         return self._report(answered)
 
     async def serve(self) -> None:
-        """The agent of a process that only answers: it waits until main's play is over."""
+        """Wait until main's play is over. This is the only agent in a process that does not play main."""
         self._over = asyncio.get_running_loop().create_future()
         with self._scheduler.blocked():
             await self._scheduler.elsewhere(self._over)
 
     async def meet(self) -> None:
-        """See ``Link``."""
+        """Synchronise with the peers at the end of a round; see ``Link.meet``."""
         stage, step = self._place
         mark = Record("frontiers", stage, self._key, self.exchange.role, event="round", round=self._round)
         said, self._said = [*self._said, mark], []
@@ -115,11 +118,12 @@ class RemoteCalls:
         self._deliver(self._round)
         if self._pending and self._marks("play"):
             await self._refuse_lost_calls()
-            await asyncio.sleep(PAUSES[1])  # no round of those that are over takes any time
+            # A peer whose play is over does not hold up a round: without a pause, the rounds would spin.
+            await asyncio.sleep(PAUSES[1])
         self._round += 1
 
     async def run(self) -> None:
-        """See ``Link``."""
+        """Publish and read records continuously (``eager`` schedule) until cancelled; see ``Link.run``."""
         self.exchange.at(stage=self._place[0], step=self._place[1])
         first, longest = PAUSES
         pause, looked = first, time.monotonic()
@@ -130,17 +134,18 @@ class RemoteCalls:
                 await asyncio.to_thread(self._say, said)
             heard = await asyncio.to_thread(self.exchange.refresh)
             self._deliver(None)
+            # When main's play is over, its process may end: that is no error.
             if self._over is None or not self._over.done():
                 self.exchange.check("the others' calls and reports")
             if self._pending and time.monotonic() - looked > BEAT:
                 await self._refuse_lost_calls()
                 looked = time.monotonic()
             pause = first if said or heard else min(pause * 1.3, longest)
-            with suppress(TimeoutError):  # what is said here need not wait for the next look
+            with suppress(TimeoutError):  # a new local record is published at once, without waiting for the next poll
                 await asyncio.wait_for(self._spoke.wait(), pause)
 
     def finish(self) -> None:
-        """Tell the others that this play is over; what was said last goes out before."""
+        """Publish the last records and then the mark that this play is over."""
         stage, _ = self._place
         over = Record("frontiers", stage, self._key, self.exchange.role, event="play")
         self._say([*self._said, over])
@@ -174,10 +179,11 @@ class RemoteCalls:
         return True if over | met >= set(self._peers) else None
 
     def _deliver(self, number: int | None) -> None:
-        """Hand on what was said to this process, in the order of the keys."""
+        """Deliver the returns and delegations of a round (None: ``eager``) to the agents here, in the order of keys."""
         stage, step = self._place
         ledger = self.exchange.ledger
         for record in sorted(ledger.find("returns", stage, step), key=lambda record: record.key):
+            # A faster peer may have published records of the next round already: they wait.
             if record.round == number and (asked := self._pending.pop(record.of or "", None)):
                 _, report = asked
                 if not report.done():
@@ -191,7 +197,7 @@ class RemoteCalls:
             if record.round == number and record.hash not in self._taken:
                 self._taken.add(record.hash)
                 self._scheduler.spawn(self._serve(record))
-        # a process that was restarted may find a play that is over for main, but has still to play its own part of it
+        # A restarted process may find that main's play is over; it still has to play its own part of it first.
         answered = all(record.hash in self._answered for record in calls)
         if self._over is not None and not self._over.done() and answered and self._marks("play"):
             self._over.set_result(None)
@@ -199,7 +205,8 @@ class RemoteCalls:
     async def _serve(self, call: Record) -> None:
         assert self.answer is not None
         trajectory: Trajectory | None = None
-        self.served[call.key] = call.hash  # as it opens its trajectory: of two wordings the later one counts for both
+        # A resumed caller may reword a call under the same key: the later one replaces both hash and trajectory.
+        self.served[call.key] = call.hash
         try:
             trajectory = await self.answer(call)
             text, failed = trajectory.answer, False
@@ -228,19 +235,20 @@ class RemoteCalls:
         )
 
     def _note(self, record: Record) -> None:
-        """Have it said at the next occasion."""
+        """Queue a record for the next publication."""
         self._said.append(record)
         self._spoke.set()
 
     def _say(self, records: Sequence[Record]) -> None:
+        # fsync first: a record that others have read must survive a crash of this machine.
         if self._memory is not None:
             self._memory.sync()
         self.exchange.say(records)
 
     async def _refuse_lost_calls(self) -> None:
-        """Require that whoever is called is still at this play: a process that is past it answers no call of it.
+        """Raise DataError if a pending call can never be answered, because the called process is past this play.
 
-        What it has answered before may take its time to be seen here, so much as its sign of life may.
+        Its earlier answers may become visible late, as late as its heartbeat. So the error waits for ``lost_after`` s.
         """
         stage, step = self._place
         calls = [call for call, _ in self._pending.values()]
@@ -262,6 +270,7 @@ class RemoteCalls:
             )
 
     async def _until(self, found: Callable[[], T | None], what: str) -> T:
+        # Cancelling a coroutine does not end its thread; the event does.
         stop = threading.Event()
         try:
             return await asyncio.to_thread(self.exchange.until, found, what, stop)
@@ -270,9 +279,5 @@ class RemoteCalls:
 
 
 def digest(trajectory: Trajectory) -> str:
-    """A hash of what a trajectory trains on: ids and log-probabilities of every span.
-
-    Args:
-        trajectory: Any.
-    """
+    """A hash of a trajectory's training data: role, key, and the ids and log-probabilities of all spans."""
     return key_of(trajectory.role, trajectory.key, trajectory.spans)

@@ -1,4 +1,4 @@
-"""Play one rollout: main, and every sub-agent it or its sub-agents call."""
+"""Play one rollout: main's trajectory, and the trajectories of all sub-agents called directly or indirectly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mgrpo_lightning.store.record import Record
 
 Stage = Literal["train", "validate", "predict"]
-"""What is played for; part of every random stream, since steps of training and validation share their numbers."""
+"""Purpose of a play. Part of every random stream, because training and validation use the same step numbers."""
 
 
 class Scripts(Protocol):
@@ -39,40 +39,40 @@ class Scripts(Protocol):
     def __call__(
         self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]
     ) -> Script | None:
-        """What the role says, None where it cannot be demonstrated."""
+        """The script of the role for this subtask; None if the task cannot demonstrate it."""
         ...
 
 
 @dataclass(frozen=True)
 class Play:
-    """What all rollouts of one ``Team.play`` share."""
+    """The settings and services that all rollouts of one ``Team.play`` share."""
 
     seats: Mapping[str, Seat]
     samplers: Mapping[str, Sampler]
     endpoints: Mapping[str, ChatEndpoint]
-    """Of roles without a sampler."""
+    """Endpoints of the roles that have no sampler, by role."""
     scheduler: Scheduler
     seed: int
     step: int
     stage: Stage
     temperature: float | None
-    """Overrides the roles' own."""
+    """Sampling temperature for all roles; None: each role uses its own."""
     scripts: Scripts | None
     breakdowns: Breakdowns
     memory: OpenStep | None = None
-    """What a killed play of this step has finished."""
+    """Resume log: turns and calls that an earlier, killed process finished in this step. None: no log is kept."""
     remote: RemoteCalls | None = None
-    """Calls to and from roles that other processes play; None: all roles are played here."""
+    """Calls to and from roles that other processes play (decoupled runs). None: all roles are played here."""
 
 
 class RolloutPlay:
-    """One rollout in play; it numbers the invocations in the order in which the calls are made.
+    """One rollout in play. Invocations are numbered in the order of the calls.
 
     Args:
-        play: What it shares with the others.
-        question: What main is asked.
+        play: Settings and services that it shares with the other rollouts.
+        question: The question that main answers.
         query: Index of the question within the step.
-        rollout: Index k within its group.
+        rollout: Index k of the rollout within its group.
     """
 
     def __init__(self, play: Play, question: Question, *, query: int, rollout: int) -> None:
@@ -82,13 +82,15 @@ class RolloutPlay:
         self._trajectories: dict[int, Trajectory] = {}
 
     async def main(self, role: str, conversation: Conversation | None) -> Rollout:
-        """Play to main's end; if an endpoint that plays it, or an equal, gives no answer, it ends there, interrupted.
+        """Play main's trajectory, or the discussion of main and its equals, to its end; returns the rollout.
+
+        If the endpoint of main or of an equal fails, the rollout ends there, and its trajectories are interrupted.
 
         Args:
-            role: Main's name.
-            conversation: Open on main's prompt; None opens one (a script's).
+            role: Name of the main role.
+            conversation: Conversation opened on main's prompt; None opens one here (scripts and endpoints).
         """
-        with suppress(ServiceFailed):  # of one question; the others' play goes on
+        with suppress(ServiceFailed):  # it concerns this rollout only; the others go on
             await self._heads(role, conversation)
         return self.rollout()
 
@@ -106,21 +108,22 @@ class RolloutPlay:
         await discuss([join(name) for name in (role, *equals)])
 
     def rollout(self) -> Rollout:
-        """What has been played so far; what other processes played has no spans."""
+        """The trajectories played so far. Those that other processes play have no spans."""
+        # Sorted, as invocations of other processes are not added in the order of their numbers.
         main, *subs = (self._trajectories[number] for number in sorted(self._trajectories))
         return Rollout(main, subs)
 
     def open(
         self, role: str, task: str, *, parent: int | None, number: int | None = None, heard: Sequence[str] = ()
     ) -> Trajectory:
-        """A new trajectory, with its prompt if the role is played here.
+        """Create a trajectory, with its prompt if the role is played here.
 
         Args:
-            role: Who plays it.
-            task: What it is asked.
-            parent: Invocation index of the caller.
-            number: Its own invocation index, if another process gave it; None: the next.
-            heard: What its equals have done before it joins them.
+            role: Role that plays it.
+            task: Text of the question or subtask.
+            parent: Invocation index of the caller; None for main and its equals.
+            number: Invocation index, if another process chose it; None: the next free number.
+            heard: Texts of the calls that its equals made before it joined the discussion.
         """
         key = Key(self.play.step, *self.place, len(self._trajectories) if number is None else number)
         spans: list[Span] = []
@@ -136,23 +139,23 @@ class RolloutPlay:
         return trajectory
 
     async def serve(self, call: Record) -> Trajectory:
-        """Play what another process has delegated.
+        """Play the trajectory of a delegation that another process made.
 
         Args:
-            call: The delegation.
+            call: The delegation, as read from the store.
         """
         trajectory = self.open(call.role, call.text or "", parent=call.parent, number=call.key.invocation)
         await self._agent(trajectory, None).play()
         return trajectory
 
     async def report(self, trajectory: Trajectory) -> str:
-        """Play a sub trajectory and return its answer.
+        """Play a sub trajectory and return its answer, the report to its caller.
 
         Args:
-            trajectory: From ``open``.
+            trajectory: A trajectory that ``open`` created.
 
         Raises:
-            ToolError: It ended without an answer.
+            ToolError: The trajectory ended without an answer.
         """
         await self._agent(trajectory, None).play()
         if trajectory.answer is None:
@@ -160,11 +163,11 @@ class RolloutPlay:
         return trajectory.answer
 
     async def received(self, trajectory: Trajectory, report: Awaitable[str]) -> str:
-        """The report of a trajectory that is played elsewhere; it is noted there as the answer.
+        """Wait for the report of a trajectory that another process plays; set it as the trajectory's answer.
 
         Args:
-            trajectory: From ``open``.
-            report: From ``RemoteCalls``.
+            trajectory: A trajectory that ``open`` created; it has no spans here.
+            report: Awaitable of the report, from ``RemoteCalls.delegate``.
         """
         trajectory.answer = await report
         return trajectory.answer
@@ -186,7 +189,7 @@ class RolloutPlay:
             return EndpointConversation(endpoint, seat.chat, messages, length=length, key=key, memory=memory)
         if self.play.scripts is None:
             return self.play.samplers[role].open(trajectory.ids, (key.query, key.rollout, key.invocation))
-        if trajectory.parent is None:  # equals follow one script: what each does is what main alone would do next
+        if trajectory.parent is None:  # main and its equals share one script: each does what main alone would do next
             role, key = HEAD, key._replace(invocation=0)
         seed = self._stream("script", key, 0)
         script = self.play.scripts(self.question, role, trajectory.task, seed, callees=seat.config.calls)
@@ -203,13 +206,14 @@ class RolloutPlay:
 
 @dataclass(frozen=True)
 class _Delegate:
-    """The calls of one agent of a rollout."""
+    """The ``Delegate`` of one agent of a rollout."""
 
     rollout: RolloutPlay
     trajectory: Key
-    """The caller's."""
+    """Key of the caller's trajectory."""
 
     def start(self, role: str, task: str) -> tuple[int, Awaitable[str]]:
+        # Open it before anything is awaited: invocation numbers must not depend on the order of the event loop.
         trajectory = self.rollout.open(role, task, parent=self.trajectory.invocation)
         if trajectory.elsewhere:
             remote = self.rollout.play.remote
@@ -228,6 +232,7 @@ class _Delegate:
         memory = self.rollout.play.memory
         if memory is None:
             return await run()
+        # The key holds the arguments too: after a resume, the same place may hold another call.
         key = key_of("call", self.rollout.question.text, self.trajectory, place, call.name, call.arguments)
         if (known := memory.get(key)) is not None:
             return Outcome(**known)

@@ -1,17 +1,16 @@
 """Score played groups: format from the protocol, correct and expert from the task, the total from eq. 4 and 5.
 
-A trajectory whose total cannot be decided is marked failed and leaves its group before mean and std; it is never
-scored as wrong. That is so when
+If the total of a trajectory cannot be decided, it is marked failed and leaves its group before mean and std. It is
+never scored as wrong. A trajectory fails in these cases:
 
-- a ScoringError hits main's own correctness, or another component that its role weighs: the correctness that sub
-  trajectories copy, with which all of a rollout leave, or the expert score of one (an invalid format is 0 whatever its
-  expert says). Where the engine interrupted main, nobody can say what it would have answered: that correctness cannot
-  be decided either;
-- the engine interrupted it, or it has no sampled token at all (its prompt filled the context): it did nothing that
-  could be rewarded.
+- Main's correctness is undecided, by a ScoringError or because the engine interrupted main. Then main fails (in a
+  discussion: every agent with a valid format), and so does each sub trajectory whose role weighs ``correct_main``.
+- Its role weighs ``expert``, and the expert score raised a ScoringError. A trajectory with an invalid format does not
+  fail in this way: its reward is 0 without an expert score.
+- The engine interrupted it, or it has no sampled token (its prompt filled the context). It did nothing to reward.
 
-An expert score that a role does not weigh is not asked for and stays 0. Tasks may return a score of any real type; here
-it becomes a float in [0, 1].
+If a role does not weigh ``expert``, the task is not asked for the score, and it stays 0. Tasks may return a score of
+any real type; it becomes a float in [0, 1].
 """
 
 from __future__ import annotations
@@ -36,17 +35,18 @@ from mgrpo_lightning.tasks.scoring import fold
 
 
 def score_groups(groups: Sequence[Group], task: Task, roles: Mapping[str, RoleConfig]) -> str:
-    """Fill the scores of every rollout; judges of all trajectories run at once.
+    """Fill the scores of every rollout; the judges of all trajectories run concurrently.
 
-    A trajectory that another process played is scored there; of a main elsewhere the score is there already.
+    Each process scores the trajectories that it played. If another process plays main, its score of main must be in
+    ``rollout.scores`` already.
 
     Args:
-        groups: Played groups.
-        task: Decides what is correct and how well subtasks were done.
-        roles: Reward weights by role.
+        groups: Played groups; their rollouts' ``scores`` are filled in place.
+        task: The task, which scores answers and reports.
+        roles: Role configurations by name, which hold the reward weights.
 
     Returns:
-        Why the first answer that could not be decided was not, "" if there is none.
+        The reason why the first undecided answer could not be scored; "" if all were scored.
     """
     rollouts = [(group.question, rollout) for group in groups for rollout in group.rollouts]
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Future[list[str]]]] = Future()
@@ -56,15 +56,15 @@ def score_groups(groups: Sequence[Group], task: Task, roles: Mapping[str, RoleCo
         started.set_result((asyncio.get_running_loop(), scores))
         return await scores
 
-    # A thread of its own, because a notebook has a loop running in this one.
+    # asyncio.run needs a thread without a running event loop; in a notebook, this thread has one.
     with ThreadPoolExecutor(1, thread_name_prefix="scoring") as pool:
         scored = pool.submit(lambda: asyncio.run(score_all()))
         try:
             return next(filter(None, scored.result()), "")
         finally:
-            if not scored.done():  # this thread was interrupted, and a judge may take minutes
+            if not scored.done():  # Ctrl-C: cancel, since a judge may take minutes and the pool waits for it
                 loop, scores = started.result()
-                with suppress(RuntimeError):  # the loop has ended by itself
+                with suppress(RuntimeError):  # the loop has ended in the meantime
                     loop.call_soon_threadsafe(scores.cancel)
 
 
@@ -72,13 +72,13 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
     """Fill the scores of one rollout.
 
     Args:
-        question: What main was asked.
-        rollout: A finished rollout.
-        task: Decides what is correct and how well subtasks were done.
-        roles: Reward weights by role.
+        question: The question that main answered.
+        rollout: A finished rollout; its ``scores`` are filled in place.
+        task: The task, which scores answers and reports.
+        roles: Role configurations by name, which hold the reward weights.
 
     Returns:
-        Why main's correctness could not be decided, "" if it could, or the engine interrupted it.
+        The reason why main's correctness could not be decided; "" if it was decided or the engine interrupted main.
     """
     why: list[str] = []
     trajectories = [trajectory for trajectory in rollout.trajectories() if not trajectory.elsewhere]
@@ -97,11 +97,12 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
 
 
 def undecided(rollout: Rollout) -> bool:
-    """Whether main's correctness could not be decided: nobody could judge it, or the engine interrupted its play.
+    """Whether main's correctness is undecided, because scoring failed or the engine interrupted main.
 
     Args:
-        rollout: Scored.
+        rollout: A scored rollout.
     """
+    # A failed score with a valid format means that the judge failed; an invalid format needs no judge.
     score = rollout.scores[0]
     return (score.failed and score.format > 0) or _interrupted(rollout)
 
@@ -109,13 +110,15 @@ def undecided(rollout: Rollout) -> bool:
 def question_scores(group: Group) -> dict[str, float]:
     """avg@k, pass@k and majority@k of a question's k rollouts, as ``accuracy``, ``pass`` and ``majority``.
 
-    A rollout counts as the task decided; one with an invalid format is wrong, and one that could not be decided does
-    not count, nor does a question whose answer is not known. The majority is the answer that most rollouts gave, of
-    several the first; answers that differ by more than spelling are different votes, also where a judge would take them
-    for the same.
+    A rollout with an invalid format counts as wrong. Undecided rollouts do not count; without a decided rollout or a
+    known answer the result is empty. The majority answer is the most frequent one; in a tie, the first. Two answers are
+    one vote only if they differ in spelling alone, even if a judge would accept both.
 
     Args:
-        group: Scored.
+        group: A scored group.
+
+    Returns:
+        Three numbers in [0, 1] by name, or an empty dict.
     """
     decided = [rollout for rollout in group.rollouts if not undecided(rollout)]
     if not decided or not group.question.known:
@@ -128,11 +131,10 @@ def question_scores(group: Group) -> dict[str, float]:
 
 
 async def _correct(question: Question, rollout: Rollout, task: Task, why: list[str]) -> float | None:
-    """Main's correctness, 0 when its format (of equals, every one's) is invalid; None when it cannot be decided.
+    """Main's correctness; 0 if its format is invalid (in a discussion: every agent's); None if it cannot be decided.
 
-    Why it cannot is added to ``why``.
-
-    It is what validations report, so it is asked for whether or not it is a reward.
+    The reason for None is appended to ``why``. Validation reports this score, so the task is asked for it even if no
+    reward weighs it.
     """
     if rollout.main.elsewhere:
         return None if undecided(rollout) else rollout.scores[0].correct
@@ -146,7 +148,7 @@ async def _correct(question: Question, rollout: Rollout, task: Task, why: list[s
 
 
 def _interrupted(rollout: Rollout) -> bool:
-    """Whether main (of equals, every one) came to no valid end, one of them as the engine gave it no turn."""
+    """Whether the engine interrupted main: no head (main or an equal) is valid, and at least one was interrupted."""
     heads = rollout.heads
     return not any(head.valid for head in heads) and any(Violation.INTERRUPTED in head.violations for head in heads)
 
@@ -161,14 +163,14 @@ async def _expert(question: Question, trajectory: Trajectory, task: Task, role: 
 
 
 def _number(score: Any, method: str, question: Question, task: Task) -> float:
-    """The score as a float, whatever type of number a task returned: of numpy or torch, a fraction, a bool."""
+    """The score as a float. Tasks may return numbers of numpy or torch, fractions and bools."""
     try:
         scalar = score.item() if hasattr(score, "item") else score
-        # A text is refused even if it says a number: whoever returns one has mixed something up.
+        # float("0.5") would work, but a task that returns a string has a bug.
         number = math.nan if isinstance(scalar, str | bytes | bytearray) else float(scalar)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError):  # the last one: torch, of several elements
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):  # RuntimeError: a torch tensor of several elements
         number = math.nan
-    if not 0 <= number <= 1:
+    if not 0 <= number <= 1:  # also true for nan
         raise DataError(
             f"{method!r} of task {type(task).__name__} scored question {question.id!r} with {reprlib.repr(score)}.",
             hint="return a number from 0 to 1, or raise a ScoringError where nobody can decide.",
@@ -182,7 +184,7 @@ def _total(trajectory: Trajectory, role: RoleConfig, components: Mapping[str, fl
     open_question = valid and any(
         value is None and (name == "correct" or getattr(role.weights, name)) for name, value in components.items()
     )
-    # One event of the whole rollout: were its invalid calls to stay, they alone would fill its slots.
+    # All sub trajectories of the rollout fail together: if only the invalid ones stayed, they would fill all its slots.
     open_rollout = components["correct_main"] is None and role.weights.correct_main
     idle = Violation.INTERRUPTED in trajectory.violations or not trajectory.num_actions
     values = {name: value or 0.0 for name, value in components.items()}

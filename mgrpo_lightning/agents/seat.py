@@ -1,4 +1,4 @@
-"""Seat: everything that one role needs to play, whatever the question; and how much context a turn needs."""
+"""Seat: what one role needs to play any question (prompt, tools, limits), and its context budget for a turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mgrpo_lightning.policy.chat import Chat
 
 KEPT = 65_536
-"""Characters of a tool's result that are kept, and ``KEPT_A_TOKEN`` more for each token of ``limits.observation``."""
+"""Maximum characters stored of a tool result, plus ``KEPT_A_TOKEN`` for each token of ``limits.observation``."""
 KEPT_A_TOKEN = 64
 
 
@@ -26,51 +26,52 @@ class Seat:
     """One role, ready to play.
 
     The last turn of a trajectory is announced: the text before it ends with ``NOTICE``, and only an answer is legal
-    in it. A turn is the last one when the turns or calls are used up, or when after another turn with a call there
-    would not be room for the notice and a whole answering turn. So a legal ending always fits.
+    in it. A turn is the last one if the budget of turns or calls is used up, or if another turn with a call would leave
+    no room for the notice and a full answering turn. So there is always room for a legal ending.
     """
 
     role: str
     config: RoleConfig
     chat: Chat
     tools: Mapping[str, Tool]
-    """By the name in a call."""
+    """Tools by the name that calls use."""
     callees: Mapping[str, RoleConfig]
-    """Roles it may delegate to."""
+    """Roles that it may delegate to, by name."""
     dialect: Dialect
     equals: Sequence[str] = ()
-    """Roles with whom it discusses."""
+    """Names of the other roles in its discussion (horizontal teams)."""
 
     @cached_property
     def offers(self) -> list[Signature]:
-        """What it may call."""
+        """Signatures of the roles and tools that it may call."""
         return signatures(self.callees, self.tools.values())
 
     @cached_property
     def system(self) -> str:
-        """Its system prompt."""
+        """The text of its system prompt."""
         return system_prompt(self.role, self.config, self.offers, self.equals)
 
     @cached_property
     def control_ids(self) -> frozenset[int]:
-        """Tokens that no turn may hold before its end: the tokenizer's special ones that are none of the protocol's."""
+        """Ids that a turn must not contain before its end: special tokens that are not tags of the protocol."""
         return frozenset(index for text, index in self.chat.specials.items() if not TAG.fullmatch(text))
 
     @cached_property
     def notice_tokens(self) -> int:
-        """Length of the shortest observation before a last turn, however the turn before ended."""
+        """Upper bound on the tokens of the shortest observation before a last turn (the bare notice)."""
+        # With several stop tokens, a turn may lack the template's own; the observation then contains it.
         return len(self.chat.observe([NOTICE], after_cut=self.chat.stop_ids != (self.chat.end_id,)))
 
     @property
     def kept(self) -> int:
-        """Characters of a result that memory and journal hold; an observation shows fewer of any usual text."""
+        """Maximum characters of a result in memory and journal. Of ordinary text, an observation shows fewer."""
         return KEPT + KEPT_A_TOKEN * self.config.limits.observation
 
     def prompt(self, task: str) -> tuple[list[int], list[Message]]:
-        """Ids and messages that open a trajectory.
+        """Token ids and messages of the prompt that opens a trajectory.
 
         Args:
-            task: The question or subtask.
+            task: Text of the question or subtask.
         """
         ids = self.chat.open(self.system, task)
         if self.offers and self.is_last(turns=0, calls=0, length=len(ids)):
@@ -82,29 +83,26 @@ class Seat:
         """Whether only an answer is legal in the next turn.
 
         Args:
-            turns: Turns sampled so far.
-            calls: Calls made so far.
-            length: Tokens of the trajectory, the observation before the next turn included.
+            turns: Number of turns sampled so far.
+            calls: Number of calls made so far.
+            length: Tokens of the trajectory, including the observation before the next turn.
         """
         limits = self.config.limits
         spent = turns + 1 >= limits.turns or calls >= limits.calls
+        # Two turns must fit: the next one with a call, and the answer after the notice.
         return spent or not self.offers or length + 2 * limits.new_tokens + self.notice_tokens > limits.context
 
     def cut(self, results: Sequence[str]) -> list[str]:
-        """Cut each result to the observation limit.
-
-        Args:
-            results: Texts of tools, reports and errors.
-        """
+        """Cut each result to the observation limit of the role, in tokens."""
         return [self.chat.cut(result, self.config.limits.observation) for result in results]
 
     def cut_with_notice(self, results: Sequence[str], *, room: int, after_cut: bool) -> list[str]:
-        """Cut results further, until they and the notice fit; the bare notice if nothing else does.
+        """Cut results until they fit together with the notice; returns only the notice if no result fits.
 
         Args:
-            results: Texts of tools, reports and errors.
-            room: Tokens that the whole observation may have; at least ``notice_tokens``.
-            after_cut: Whether the turn lacks the template's end; see ``Chat.observe``.
+            results: Result texts of tools, reports and errors; at least one.
+            room: Maximum tokens of the whole observation; at least ``notice_tokens``.
+            after_cut: Whether the turn before lacks the template's end token; see ``Chat.observe``.
         """
         assert room >= self.notice_tokens, f"no room was kept for the notice: {room} tokens"
         budget = self.config.limits.observation
@@ -114,5 +112,6 @@ class Seat:
             excess = len(self.chat.observe(contents, after_cut=after_cut)) - room
             if excess <= 0:
                 return contents
+            # Ceiling division, so the budget shrinks in every pass.
             budget -= -(-excess // len(contents))
         return [NOTICE]

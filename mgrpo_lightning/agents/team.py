@@ -1,4 +1,4 @@
-"""Team: all seats together. It plays K rollouts of each question at once and returns them as groups."""
+"""Team: plays K rollouts of each question concurrently and returns them as groups."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 
 class Team:
-    """The players of all roles.
+    """All roles of a team, ready to play.
 
     Args:
-        roles: The seats, by name.
-        chats: Template and tokenizer of each role that is played here.
-        samplers: Engine of each role; may be empty where only scripts play.
-        tools: By the names that the roles' ``tools`` use.
-        scheduler: Runs the agents.
-        seed: Fixes the random streams.
-        dialect: How calls and answers are written.
-        exchange: This process's end of the store, where other roles are played elsewhere.
+        roles: Configuration of every role of the team, by name.
+        chats: Chat template and tokenizer of each role that this process plays.
+        samplers: Inference engine of each role; may be empty if only scripts play.
+        tools: Tools by the names that the roles' ``tools`` use.
+        scheduler: Runs the agents and batches their turns.
+        seed: Seed of the run, part of every random stream.
+        dialect: Text format of calls and answers; None: Hermes.
+        exchange: This process's connection to the store, if other processes play some roles; None: none do.
 
     Raises:
-        ConfigurationError: The calls between roles make no team, a tool does not exist, or two things that a role
-            may call share a name.
+        ConfigurationError: The calls between the roles form no valid team, a tool does not exist, or two tools or
+            roles that one role may call have the same name.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Team:
         self.main = main_role(roles)
         self.seats = make_seats(roles, chats, tools, dialect or HermesDialect())
         self.remote: RemoteCalls | None = None
-        """Calls to and from other processes of the last play."""
+        """Calls to and from other processes in the current or last play."""
         self._roles = roles
         self._exchange = exchange
         self._samplers = samplers
@@ -86,16 +86,20 @@ class Team:
         """Play every question ``rollouts`` times.
 
         Args:
-            questions: What main is asked.
-            step: Part of every key and random stream.
-            rollouts: K.
-            stage: What is played for.
+            questions: The questions that main answers.
+            step: Step number, part of every key and random stream.
+            rollouts: K, the number of rollouts of each question.
+            stage: Purpose of the play, part of every random stream.
             first_query: Index of the first question within the step.
-            temperature: Overrides the roles' own; 0 is greedy.
-            script: Demonstrators take the policies' places; no sampler is used.
-            memory: What is finished of this step; turns and calls that stand there are not played again.
-            on_done: Called whenever a rollout has ended.
-            meanwhile: Other work, done in pieces while there is nothing to compute; see ``Scheduler.play``.
+            temperature: Sampling temperature of all roles, 0 for greedy; None: each role uses its own.
+            script: Demonstrators that play instead of the policies; no sampler is used then.
+            memory: Resume log of this step; turns and calls recorded in it are not played again.
+            on_done: Called after each finished rollout.
+            meanwhile: Background work, called for one piece at a time while there is nothing to compute; see
+                ``Scheduler.play``.
+
+        Returns:
+            One group of K rollouts for each question, in order; not scored yet.
         """
         samplers = self._samplers
         if memory is not None:
@@ -134,6 +138,7 @@ class Team:
             ]
         else:
             assert remote is not None, "somebody plays main"
+            # Another process plays main. Its trajectory must exist here without spans, as invocation 0 of the rollout.
             for one in plays:
                 one.open(self.main, one.question.text, parent=None)
             places = {one.place: one for one in plays}
@@ -147,12 +152,12 @@ class Team:
 
     @property
     def idle(self) -> float:
-        """Seconds of the last play in which nothing was computed."""
+        """Seconds of the last play in which the process computed nothing."""
         return self._scheduler.idle
 
     @property
     def tool_failures(self) -> int:
-        """Calls of the last play in which a tool broke down."""
+        """Number of calls in the last play that ended in a tool breakdown."""
         return self._breakdowns.count
 
     def _remote(self, stage: Stage, step: int, queries: range, memory: OpenStep | None) -> RemoteCalls | None:
@@ -170,7 +175,7 @@ class Team:
         )
 
     def _openings(self, play: Play, question: Question, query: int, rollouts: int) -> Sequence[Conversation | None]:
-        """The K conversations of a group, on one prompt that is prefilled once."""
+        """The K conversations of a group. They share one prompt, which is prefilled once."""
         ids, _ = self.seats[self.main].prompt(question.text)
         return play.samplers[self.main].open(ids, (query,)).fork(rollouts)
 
@@ -178,17 +183,17 @@ class Team:
 def make_seats(
     roles: Mapping[str, RoleConfig], chats: Mapping[str, Chat], tools: Mapping[str, Tool], dialect: Dialect
 ) -> dict[str, Seat]:
-    """The seats of the roles that have a chat.
+    """Make the seats of the roles that have a chat, which are those that this process plays.
 
     Args:
-        roles: The team.
-        chats: Template and tokenizer, by role.
-        tools: By the names that the roles' ``tools`` use.
-        dialect: How calls and answers are written.
+        roles: Configuration of every role of the team, by name.
+        chats: Chat template and tokenizer, by role.
+        tools: Tools by the names that the roles' ``tools`` use.
+        dialect: Text format of calls and answers.
 
     Raises:
-        ConfigurationError: The calls between roles make no team, a tool does not exist, or two things that a role may
-            call share a name.
+        ConfigurationError: The calls between the roles form no valid team, a tool does not exist, or two tools or
+            roles that one role may call have the same name.
     """
     main = main_role(roles)
     equals = [main, *roles[main].discusses_with]
@@ -215,4 +220,5 @@ def _tools(name: str, role: RoleConfig, offered: Mapping[str, Tool]) -> dict[str
             )
     tools = [offered[wanted] for wanted in role.tools]
     check_tools(name, [tool.name for tool in tools], role.calls)
+    # A team file may name a tool by its dotted path; a call uses the tool's own name.
     return {tool.name: tool for tool in tools}

@@ -1,4 +1,4 @@
-"""Check the parts of a team file against each other, the models and the task, before a weight is loaded."""
+"""Check a team file against its models and its task before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tools.base import wanted_tools
 
 PLACE = "model.init_args.roles"
-"""Where roles stand in a team file."""
+"""Path of the roles in a team file, for error messages."""
 
 
 def check_team(roles: Mapping[str, RoleConfig], names: Iterable[str], task: Task, *, steps: int) -> dict[str, Seat]:
     """Check limits, names of tools, lags and reward weights of a team.
 
     Args:
-        roles: The team.
-        names: Roles that are looked at: those that this process plays.
-        task: What it plays.
-        steps: Optimizer steps of the run; 0 or less where it has none.
+        roles: Configuration of every role of the team, by name.
+        names: Names of the roles to check: those that this process plays.
+        task: The task of the run, with its tools and its expert.
+        steps: Optimizer steps of the run; 0 or less if it does not train.
 
     Returns:
-        The seats of these roles.
+        The seats of the checked roles, by name.
 
     Raises:
-        ConfigurationError: A tool, tokenizer, template or base cannot be used; a prompt, the notice and one turn do not
-            fit into a context; a context is beyond a model's positions; a lag is as long as the run; or a reward
-            weighs what is always 0.
+        ConfigurationError: A tool, tokenizer, template or base model cannot be used; a prompt, the notice and one turn
+            do not fit into the context; the context exceeds the model's positions; a lag is as long as the run; or a
+            reward weighs a component that is always 0.
     """
     chats = {name: Chat(load_tokenizer(roles[name].base_model), roles[name].chat_template) for name in names}
     seats = make_seats(roles, chats, wanted_tools(roles, task.tools()), HermesDialect())
@@ -57,40 +57,34 @@ def check_team(roles: Mapping[str, RoleConfig], names: Iterable[str], task: Task
 
 
 def prompt_tokens(seat: Seat) -> int:
-    """Length of a role's prompt without its task.
-
-    Args:
-        seat: Of the role.
-    """
+    """Length of a role's prompt in tokens, without its task."""
     return len(seat.chat.open(seat.system, ""))
 
 
 def full_calls(seat: Seat) -> int:
-    """How many calls fit into a role's context if every turn and every result is as long as it may be.
-
-    Args:
-        seat: Of the role.
-    """
+    """Number of calls that fit into a role's context if every turn and every result has its maximum length."""
     limits = seat.config.limits
     room = limits.context - prompt_tokens(seat) - seat.notice_tokens - limits.new_tokens
-    around = seat.notice_tokens  # what the template writes around a result is no longer than that and the notice
+    around = seat.notice_tokens  # upper bound on the template's tokens around one result
     fit = max(room, 0) // (limits.new_tokens + limits.observation + around)
     return min(fit, limits.calls, limits.turns - 1) if seat.offers else 0
 
 
 def positions(config: PreTrainedConfig) -> int | None:
-    """How many positions a model can tell apart, scaled as its config says; None if it names no number.
+    """Maximum context length of a model in tokens, with the RoPE scaling of its config; None if it gives no number.
 
     Args:
-        config: Of the model.
+        config: The model's config; of a multimodal model, its text config is read.
     """
     config = config.get_text_config()
     most = getattr(config, "max_position_embeddings", None)
     if not isinstance(most, int):
         return None
     rope = getattr(config, "rope_parameters", None) or {}
-    blocks = [rope, *(one for one in rope.values() if isinstance(one, dict))]  # some have a block a kind of layer
+    # Some models have one block of RoPE parameters for each layer type.
+    blocks = [rope, *(one for one in rope.values() if isinstance(one, dict))]
     for block in blocks:
+        # Linear scaling extends max_position_embeddings itself; other types name the length before scaling.
         original = block.get("original_max_position_embeddings") or (most if block.get("rope_type") == "linear" else 0)
         most = max(most, int(original * (block.get("factor") or 1)))
     return most
@@ -114,7 +108,7 @@ def _refuse_short_context(seat: Seat) -> None:
 
 
 def _refuse_impossible_reward(seat: Seat, task: Task, *, head: bool) -> None:
-    """Refuse weights of what is always 0 in this seat, and a reward that is 0 whatever is done."""
+    """Refuse a weight on a component that is always 0 for this role, and a reward without any weight."""
     role, place = seat.config, f"{PLACE}.{seat.role}.reward"
     if not role.trainable or role.objective.kind != "mgrpo":
         return

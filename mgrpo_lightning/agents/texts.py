@@ -1,7 +1,7 @@
-"""Conversations whose turns are text before they are tokens: of a script, or of a model behind an endpoint.
+"""Text conversations: turns that arrive as text, from a script or from a model behind an endpoint.
 
-Their tokens are made by the role's own tokenizer, under the same limits as sampled ones; log-probabilities are all 0,
-so nothing of them can be trained on by reinforcement.
+The role's own tokenizer encodes each turn, under the same limits as sampled turns. The log-probabilities are all 0, so
+these turns cannot be trained on by reinforcement learning.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class TextConversation(Conversation):
-    """Whoever speaks sees messages and answers with text.
+    """Base class: a subclass answers messages with text, and this class encodes the text.
 
     Args:
-        chat: Encodes the text, stop token included.
-        messages: The trajectory's messages, as they grow.
-        length: Tokens of the prompt.
+        chat: Encodes the text, including the stop token.
+        messages: The trajectory's message list, which the agent extends during play.
+        length: Number of prompt tokens.
     """
 
     def __init__(self, chat: Chat, messages: Sequence[Message], *, length: int) -> None:
@@ -40,11 +40,11 @@ class TextConversation(Conversation):
 
     @abstractmethod
     async def reply(self, params: SamplingParams, stream: int) -> Completion:
-        """The next turn.
+        """The text of the next turn.
 
         Args:
-            params: How to sample it, where it is sampled.
-            stream: Of random numbers.
+            params: Sampling parameters; scripts ignore them.
+            stream: Id of the turn's random stream; neither subclass uses it.
         """
 
     @property
@@ -62,6 +62,7 @@ class TextConversation(Conversation):
         ids = tuple(self._chat.encode_action(encodable(said.text)))
         kept = ids[: params.max_new_tokens]
         self._length += len(kept)
+        # Without the stop token at its end, the turn counts as truncated, like a sampled one.
         return SampledTurn(kept, (0.0,) * len(kept), stopped=len(kept) == len(ids) and not said.cut, version=0)
 
     @override
@@ -74,13 +75,13 @@ class TextConversation(Conversation):
 
 
 class ScriptedConversation(TextConversation):
-    """A demonstrator in the sampler's place, for warm starts.
+    """A script (demonstrator) in place of the sampler, for supervised warm starts.
 
     Args:
-        script: Who speaks.
-        chat: Encodes its text.
-        messages: The trajectory's messages, as they grow.
-        length: Tokens of the prompt.
+        script: Writes the turns.
+        chat: Encodes the text, including the stop token.
+        messages: The trajectory's message list, which the agent extends during play.
+        length: Number of prompt tokens.
     """
 
     def __init__(self, script: Script, chat: Chat, messages: Sequence[Message], *, length: int) -> None:
@@ -93,17 +94,17 @@ class ScriptedConversation(TextConversation):
 
 
 class EndpointConversation(TextConversation):
-    """A model behind an OpenAI-compatible endpoint in the sampler's place, for a role that is not trained.
+    """A model behind an OpenAI-compatible endpoint in place of the sampler, for a role that is not trained.
 
-    Tool results go as a user's words: the protocol is the team's own text, not the API's tool calls.
+    Tool results are sent as user messages, because the team's protocol is plain text and not the API's tool calls.
 
     Args:
-        endpoint: Who speaks.
-        chat: Encodes its text.
-        messages: The trajectory's messages, as they grow.
-        length: Tokens of the prompt.
-        key: Of the trajectory.
-        memory: What a killed play of this step has finished.
+        endpoint: The model's endpoint.
+        chat: Encodes the text, including the stop token.
+        messages: The trajectory's message list, which the agent extends during play.
+        length: Number of prompt tokens.
+        key: Key of the trajectory, for the resume log.
+        memory: Resume log of the step; a turn recorded in it is not requested again.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class EndpointConversation(TextConversation):
     @override
     async def reply(self, params: SamplingParams, stream: int) -> Completion:
         config = self._endpoint.config
+        # The parameters of the endpoint may change its answer, so they are part of the key.
         asked = [config.parameters] if config.parameters else []
         place = key_of("endpoint", config.model, self._key, tuple(self._messages), params, *asked)
         if self._memory is not None and (known := self._memory.get(place)) is not None:
@@ -139,7 +141,7 @@ class EndpointConversation(TextConversation):
 
 def _sent(message: Message) -> dict[str, str]:
     if message.role == "tool":
-        # A page that closes its own frame would go on as the user.
+        # Prompt injection: text after a closing tag inside a page would look like words of the user.
         content = message.content.replace("</tool_response>", "</ tool_response>")
         return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
     return {"role": message.role, "content": message.content}
