@@ -1,1 +1,1 @@
-"""Services behind HTTP: one client, one way of asking again."""
+"""HTTP client for judges, model endpoints and search services: limits, retries, and error messages."""

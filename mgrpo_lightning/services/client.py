@@ -1,7 +1,7 @@
-"""Service: whatever answers over HTTP at an address of the user's choice, asked with patience and within bounds.
+"""Service: an HTTP client with retries and limits for services at addresses that the user configures.
 
-Judges, models behind endpoints and search services are all asked here. Each try has a bound of time in all, of bytes
-and of depth. What may pass is tried again, what a server says is told once, and one that answers nothing ends the run.
+Judges, model endpoints and search services use it. Each try is limited in total time, in bytes and in JSON depth.
+Temporary failures are retried, each kind of failure is logged once, and a service that never answers ends the run.
 """
 
 from __future__ import annotations
@@ -23,72 +23,71 @@ from mgrpo_lightning.services.reading import MAX_BYTES, UnusableAnswer, parse_js
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 RETRIED = (408, 409, 425, 429)
-"""Statuses below 500 that another try may mend."""
+"""Statuses below 500 that are retried; those from 500 on always are."""
 REFUSED = (401, 402, 403, 404, 432, 433)
-"""Statuses that every request would get, whatever it asks: the key, the plan, the model or the address is wrong."""
+"""Statuses that every request would get, because the key, plan, model or address is wrong. They end the run."""
 UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout)
-"""What says that nobody is there."""
+"""Errors which say that no server listens at the address."""
 TO_CONNECT = 0.9
-"""Share of a try's time within which there must be a connection: so who is not there is told from who is slow."""
+"""Connect timeout as a share of a try's timeout. It ends first, so an absent server is told from a slow one."""
 HOPELESS_AT_FIRST = 8
-"""Requests in a row without a usable answer, each with all its tries, after which a service that never gave one is
-given up."""
+"""Failed requests in a row (each with all its tries) that end the run, if the service never gave a usable answer."""
 HOPELESS = 64
-"""The same for one that has given some: it may be down for a while."""
+"""The same for a service that has given usable answers before: it may be down for a while."""
 MOST_TOLD = 20
-"""Different words of one service that are told; a server may make up new ones each time."""
+"""Maximum kinds of failure logged for one service; its messages may be different every time."""
 _VARYING = re.compile(r"[\w-]*\d[\w-]*")
-"""Words that differ from request to request: counts, times, ids."""
+"""Matches words with a digit (counts, times, ids), which differ between failures of one kind."""
 
 
 certificates = cache(httpx2.create_ssl_context)
-"""What the machine trusts, read once: it takes longer than a request."""
+"""The machine's trusted certificates. Cached, because loading them takes longer than a request."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How a service is asked."""
+    """Timeouts, retries and limits of the requests to a service."""
 
     timeout: float
-    """Seconds of one try, from connecting to the last byte."""
+    """Seconds for one try, from connecting to the last byte."""
     attempts: int
-    """Tries in all."""
+    """Maximum tries of a request, including the first."""
     backoff: float
-    """Seconds before the second try; doubled for each further one. ``Retry-After`` goes before it."""
+    """Seconds before the second try; doubled for each further one. A ``Retry-After`` header overrides it."""
     concurrency: int
-    """Requests in flight at most."""
+    """Maximum requests in flight."""
     max_bytes: int = MAX_BYTES
-    """Of one answer, as sent and as unpacked."""
+    """Maximum bytes of an answer, both compressed and decompressed."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server sent with a status of success."""
+    """The body and media type of a successful response."""
 
     body: bytes
     kind: str
-    """Media type, "" if it names none."""
+    """Media type in lower case; "" if the response names none."""
 
     def json(self) -> Any:
-        """The body as JSON.
+        """The body, parsed as JSON.
 
         Raises:
-            UnusableAnswer: It is none, or nested too deeply.
+            UnusableAnswer: The body is not JSON, or is nested too deeply.
         """
         return parse_json(self.body)
 
 
 class UnusableWords(UnusableAnswer):
-    """An answer whose words are a model's: they stay out of logs, as they may quote a sealed benchmark."""
+    """An unusable text of a model. It is not logged, because it may quote an encrypted benchmark."""
 
 
 class ServiceFailed(MgrpoError, OSError):
-    """A service that gave no usable answer in any try, or will not answer this request, such as one that is too long.
+    """No try gave a usable answer, or the service rejected this request (for instance because it is too long).
 
     Args:
-        service: Which.
-        problem: What failed, without anything that the server said: a policy may be told.
-        words: What the server said.
+        service: Name and address of the service.
+        problem: What failed, without text of the server, so that a policy may see it.
+        words: The error message of the server.
     """
 
     def __init__(self, service: str, problem: str, words: str = "") -> None:
@@ -98,17 +97,17 @@ class ServiceFailed(MgrpoError, OSError):
 
 
 class Service:
-    """Asks one service.
+    """The client of one service.
 
     Args:
-        name: What messages call it, such as ``judge``.
-        url: Its address, as messages show it.
-        patience: Bounds of each request.
-        refused: What to do where it refuses whatever it is asked; the hint of that error.
-        secret: Its key, which no message shows.
+        name: Name of the service in messages, such as ``judge``.
+        url: Address of the service. Messages show it without user name and query.
+        patience: Timeouts, retries and limits of each request.
+        refused: Hint of the error that is raised if the service rejects every request.
+        secret: API key; it is masked in messages.
 
     Raises:
-        ConfigurationError: The address is none, or a bound is below what it must be.
+        ConfigurationError: The address is not an http(s) URL, the key cannot stand in a header, or a limit is below 1.
     """
 
     def __init__(self, name: str, url: str, patience: Patience, *, refused: str, secret: str | None = None) -> None:
@@ -123,16 +122,16 @@ class Service:
         self.name, self.patience = name, patience
         address = httpx2.URL(url)
         self.url = f"{address.scheme}://{address.netloc.decode()}{address.path}"
-        """Its address without what may be secret: a user's name, a query."""
+        """The address for messages, without user name and query, which may be secret."""
         self._refused = refused
         self._secret = secret
         self._reached = False
-        """It has answered something once."""
+        """Whether it has ever sent a response, of any status."""
         self._useful = False
-        """It has given a usable answer once."""
+        """Whether it has ever given a usable answer."""
         self._failed_in_a_row = 0
         self._told: set[str] = set()
-        # Every step is played and scored in event loops of its own.
+        # One semaphore for each event loop: it works in one loop only, and every play and every scoring has its own.
         self._limits: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     async def ask(
@@ -145,26 +144,27 @@ class Service:
         params: Mapping[str, Any] | None = None,
         body: Any = None,
     ) -> T:
-        """Send a request until there is an answer that can be read.
+        """Send a request, with retries, and return what ``read`` makes of the answer.
 
         Args:
-            method: Of HTTP.
-            url: Where.
-            read: Reads an answer; whatever ValueError, LookupError, TypeError or AttributeError it raises, the answer
-                is none.
-            headers: Sent along.
-            params: Of the query.
-            body: Sent as JSON.
+            method: HTTP method.
+            url: Full URL of the request.
+            read: Converts an answer. If it raises a ValueError, LookupError, TypeError or AttributeError, the answer
+                is unusable, and the request is retried.
+            headers: HTTP headers of the request.
+            params: Query parameters.
+            body: Request body, sent as JSON; None sends none.
 
         Raises:
-            ServiceFailed: No try gave one, or the service will not have this request.
-            ConfigurationError: The service refuses whatever it is asked: wrong key, model or address; it could not be
-                reached, now or ever before; or it has answered nothing for a long time.
+            ServiceFailed: No try gave a usable answer, or the service rejected this request.
+            ConfigurationError: The service rejects every request (wrong key, model or address), has never been
+                reached, or failed many requests in a row.
         """
         patience = self.patience
         limit = self._limits.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(patience.concurrency))
         failure = _Failure("")
         time = httpx2.Timeout(None, connect=TO_CONNECT * patience.timeout)
+        # Only gzip: `read_body` decompresses itself, with a limit.
         accepts = {"Accept-Encoding": "gzip"}
         async with limit, httpx2.AsyncClient(timeout=time, headers=accepts, verify=certificates()) as client:
             request = client.build_request(method, url, params=params, json=body, headers=headers)
@@ -192,7 +192,7 @@ class Service:
                     body = await read_body(response, self.patience.max_bytes)
                 finally:
                     await response.aclose()
-        except UnusableAnswer as error:  # what is no answer may have a status that says more
+        except UnusableAnswer as error:  # the status, if an error, says more than the unreadable body
             return self._of_status(response, b"") or _Failure(f"its answer cannot be read: {error}")
         except TimeoutError:
             return _Failure(f"no whole answer within {self.patience.timeout:g} s")
@@ -209,18 +209,18 @@ class Service:
             return _Failure("its answer cannot be read", self._shown(body))
 
     def _of_status(self, response: httpx2.Response, body: bytes) -> _Failure | None:
-        """None of a success."""
+        """The failure that an error status means; None for a success."""
         status = response.status_code
         if response.is_success:
             return None
         words = self._shown(body)
-        if status in REFUSED or status < 400:  # below: it is elsewhere
+        if status in REFUSED or status < 400:  # below 400: a redirect, so the address is wrong
             told = f": {words}" if words else ""
             raise ConfigurationError(
                 f"the {self.name} at {self.url} refuses with status {status}{told}.", hint=self._refused
             )
         passing = status in RETRIED or status >= 500
-        # Of what is too long or filtered, the same again would get the same.
+        # Other errors below 500, such as a prompt that is too long or filtered, would come again: they are final.
         after = response.headers.get("Retry-After") if passing else None
         return _Failure(f"status {status}", words, retry_after=after, final=not passing)
 
@@ -229,6 +229,7 @@ class Service:
         return words.replace(self._secret, "***") if self._secret else words
 
     def _tell(self, failure: _Failure) -> None:
+        # Failures that differ only in words with digits are of one kind.
         kind = _VARYING.sub("#", f"{failure.problem} {failure.words}")
         if kind not in self._told and len(self._told) < MOST_TOLD:
             self._told.add(kind)
@@ -240,6 +241,7 @@ class Service:
                 f"the {self.name} at {self.url} cannot be reached: {failure.problem}.",
                 hint="start its server, correct the url, or see that this machine has a network.",
             )
+        # Every usable answer resets the count; too many failures in a row end the run.
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= (HOPELESS if self._useful else HOPELESS_AT_FIRST):
             return ConfigurationError(
@@ -252,29 +254,29 @@ class Service:
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why a try gave nothing."""
+    """Why a try failed."""
 
     problem: str
     words: str = ""
-    """The server's own."""
+    """The error message of the server; "" if there is none."""
     unreachable: bool = False
     retry_after: str | None = None
     final: bool = False
-    """Another try would get the same."""
+    """Whether a retry would fail in the same way."""
 
     def __str__(self) -> str:
         return f"{self.problem} ({self.words!r})" if self.words else self.problem
 
 
 def require_http(url: str, what: str) -> None:
-    """Make sure that requests can be sent to an address.
+    """Check that an address is an http(s) URL with a host.
 
     Args:
-        url: The address.
-        what: Whose it is.
+        url: The address to check.
+        what: Name of the service, for the error message.
 
     Raises:
-        ConfigurationError: It is no http(s) address with a host.
+        ConfigurationError: The address is not an http(s) URL with a host.
     """
     try:
         parsed = httpx2.URL(url)

@@ -1,4 +1,4 @@
-"""ChatEndpoint: an LLM behind an OpenAI-compatible server. Judges and untrained roles use it."""
+"""ChatEndpoint: the client of an LLM behind an OpenAI-compatible server, for judges and untrained roles."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from mgrpo_lightning.services.reading import parse_json
 
 T = TypeVar("T")
 _MARKER = re.compile(r"<(?=[|\uff5c]|/?(?:s|bos|eos|start_of_turn|end_of_turn)>|<SYS>>)|\[(?=/?[A-Z_]+\])")
-"""The first character of a control token, as the chat templates of common models write them."""
+"""Matches the first character of a control token, in the spellings of common chat templates."""
 OURS = ("model", "messages", "n")
-"""Fields of a request that ``parameters`` cannot change."""
+"""Fields of a request that ``parameters`` must not set."""
 
 
 @ranged("endpoint")
 @dataclass(frozen=True)
 class EndpointConfig:
-    """Where a chat model is served, and how patiently it is asked."""
+    """Address of a chat model, and the timeouts and retries of its requests."""
 
     url: str
-    """Of the endpoint, up to and with ``/v1``."""
+    """Address of the endpoint, up to and including ``/v1``."""
     model: str
-    """Name of the model there."""
+    """Name of the model at the endpoint."""
     key_variable: str | None = None
-    """Environment variable with the key; None sends none."""
+    """Environment variable that holds the API key; None sends no key."""
     timeout: Seconds = 60.0
-    """Seconds of one try, from connecting to the last byte; then it counts as failed."""
+    """Timeout of one try in seconds, from connecting to the last byte."""
     attempts: Count = 5
-    """Tries in all."""
+    """Maximum tries of a request, including the first."""
     backoff: Annotated[float, Range(0, 3600)] = 1.0
-    """Seconds before the second try; doubled for each further one. ``Retry-After`` goes before it."""
+    """Seconds before the second try; doubled for each further one. A ``Retry-After`` header overrides it."""
     concurrency: Count = 16
-    """Requests in flight at most."""
+    """Maximum requests in flight."""
     parameters: dict[str, Any] | None = None
-    """Further fields of every request, as this server wants them; null leaves one out that would be sent, such as
-    ``temperature`` or ``max_tokens``. ``stream: true`` reads the answer of a server that only streams."""
+    """Additional fields of every request, for options of this server. A null removes a field that would be sent, such
+    as ``temperature`` or ``max_tokens``. Set ``stream: true`` for a server that only streams."""
 
     def __post_init__(self) -> None:
         if taken := [name for name in OURS if name in (self.parameters or {})]:
@@ -53,19 +53,19 @@ class EndpointConfig:
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model said."""
+    """The reply of a model."""
 
     text: str
     cut: bool
-    """It had not come to its end when its tokens were used up."""
+    """Whether the token limit ended the reply (finish reason ``length``)."""
 
 
 class ChatEndpoint:
-    """Asks one model.
+    """The client of one model.
 
     Args:
-        config: Where and how.
-        name: What messages call it.
+        config: Address, model, timeouts and retries.
+        name: Name of the service in messages, such as ``judge``.
 
     Raises:
         ConfigurationError: The environment variable with the key is not set.
@@ -92,21 +92,22 @@ class ChatEndpoint:
     async def ask(
         self, messages: Sequence[Mapping[str, str]], read: Callable[[Completion], T | None], **sampling: Any
     ) -> T:
-        """Send a conversation until there is an answer that can be read.
+        """Send a conversation, with retries, and return what ``read`` makes of the reply.
 
-        Control tokens in a content are broken up by a space: they are words, of a policy or of a page that it read, but
-        a server may read them as tokens, and let who wrote them speak in another's turn.
+        A space is inserted into control tokens inside of the contents. They are text of a policy or of a web page, but
+        a server may encode them as real control tokens, so that the text could imitate another role's message.
 
         Args:
-            messages: As the API takes them: role and content.
-            read: Reads a completion; None: it cannot be used, and another is asked for.
-            **sampling: Further fields of the request, such as ``temperature`` and ``max_tokens``.
+            messages: Messages in the API's format: dicts with ``role`` and ``content``.
+            read: Converts a completion. If it returns None, the completion is unusable, and the request is retried.
+            **sampling: Additional fields of the request, such as ``temperature`` and ``max_tokens``.
 
         Raises:
-            ServiceFailed: No try gave one, or the endpoint will not have this request.
+            ServiceFailed: No try gave a usable reply, or the endpoint rejected this request.
             ConfigurationError: See ``Service.ask``.
         """
         sent = [{**message, "content": _MARKER.sub(r"\g<0> ", message["content"])} for message in messages]
+        # The configured parameters come last: they win over the caller's, and a None among them removes a field.
         fields = {"model": self.config.model, "messages": sent, **sampling, **(self.config.parameters or {})}
 
         def usable(answer: Answer) -> T:
@@ -132,15 +133,15 @@ def _completion(found: Any) -> Completion:
 
 
 def _streamed(answer: Answer) -> Completion:
-    """The pieces of an answer that comes as server-sent events, put together."""
+    """Join the pieces of a streamed answer (server-sent events) into one completion."""
     text, ended = [], ""
     for line in answer.body.decode().splitlines():
         name, _, value = line.partition(":")
         if name != "data" or value.strip() == "[DONE]":
             continue
-        for choice in parse_json(value)["choices"][:1]:  # the last one may count tokens alone
+        for choice in parse_json(value)["choices"][:1]:  # the last chunk may hold token counts and no choices
             text.append(choice["delta"].get("content") or "")
             ended = choice.get("finish_reason") or ended
-    if not ended:  # the connection may have ended before the answer did
+    if not ended:  # no finish reason: the connection broke before the end of the answer
         raise ValueError("no end")
     return Completion("".join(text), ended == "length")

@@ -1,4 +1,4 @@
-"""What a server sends, read within bounds of bytes and depth: bodies, JSON, how long to wait, and its own words."""
+"""Read HTTP responses within limits of size and depth: bodies, JSON, ``Retry-After``, and error messages."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from typing import Any
 import httpx2
 
 MAX_BYTES = 4 * 2**20
-"""Of one answer, as sent and as unpacked."""
+"""Default maximum bytes of a response body, both compressed and decompressed."""
 MAX_DEPTH = 64
-"""Of objects and lists inside of each other."""
+"""Maximum nesting of objects and lists in JSON."""
 LONGEST_PAUSE = 60.0
-"""Seconds that a server may ask to wait."""
+"""Maximum seconds that a ``Retry-After`` header can delay a retry."""
 LONGEST_WORDS = 300
-"""Characters of a server's words that are shown."""
+"""Maximum characters shown of a server's error message."""
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 SILENT = "unresponsive_engines"
-"""Where SearXNG lists those of its engines that gave no answer, each with the reason."""
+"""Key under which SearXNG lists its engines that did not answer, with reasons."""
 _TOLD = ("message", "msg", "detail", "error", "errors", "error_description", "title", "reason", SILENT)
-"""Keys under which servers say what is wrong."""
+"""Keys that hold the error message in the JSON of common servers, in order of preference."""
 
 
 class UnusableAnswer(ValueError):
-    """An answer that is too large, wrongly packed, or not what was asked for; the message says which."""
+    """A response that is too large, wrongly compressed, or of the wrong content; the message says which."""
 
 
 async def read_body(response: httpx2.Response, max_bytes: int) -> bytes:
-    """The body of a streamed answer, unpacked.
+    """Read and decompress the body of a streamed response.
 
     Args:
-        response: Of a request that accepts gzip alone.
-        max_bytes: Bound on the body, as sent and as unpacked.
+        response: A streamed response. Its request must accept gzip only.
+        max_bytes: Maximum bytes of the body, both compressed and decompressed.
 
     Raises:
-        UnusableAnswer: It is larger, or packed in another way.
+        UnusableAnswer: The body is larger, or compressed in another way than gzip.
     """
+    # Raw bytes: the client's own decompression has no size limit, so a small body could fill the memory.
     body = bytearray()
     async for piece in response.aiter_raw():
         body += piece
@@ -57,6 +58,7 @@ async def read_body(response: httpx2.Response, max_bytes: int) -> bytes:
 
 
 def _unpacked(body: bytes, max_bytes: int) -> bytes:
+    # wbits=31 means gzip. One byte above the limit is enough to see that the body is too large.
     try:
         unpacked = zlib.decompressobj(wbits=31).decompress(body, max_bytes + 1)
     except zlib.error as error:
@@ -71,13 +73,13 @@ def _too_large(max_bytes: int) -> UnusableAnswer:
 
 
 def parse_json(body: bytes | str) -> Any:
-    """A JSON document no deeper than ``MAX_DEPTH``, so that whatever reads it may recurse.
+    """Parse JSON that is nested at most ``MAX_DEPTH`` deep, so that recursive readers are safe.
 
     Args:
-        body: Text, or UTF-8, UTF-16 or UTF-32.
+        body: Text, or bytes in UTF-8, UTF-16 or UTF-32.
 
     Raises:
-        UnusableAnswer: It is no JSON, or deeper.
+        UnusableAnswer: The body is not JSON, or is nested too deeply.
     """
     try:
         found = json.loads(body)
@@ -85,6 +87,7 @@ def parse_json(body: bytes | str) -> Any:
         raise UnusableAnswer("its JSON is nested too deeply") from error
     except ValueError as error:
         raise UnusableAnswer("it is no JSON") from error
+    # Walk level by level: a recursive check could itself exceed the recursion limit.
     level = [found]
     for _ in range(MAX_DEPTH):
         level = [child for one in level for child in _children(one)]
@@ -101,11 +104,11 @@ def _children(value: object) -> Iterator[object]:
 
 
 def retry_after(value: str | None, otherwise: float) -> float:
-    """Seconds to wait before another try, at most ``LONGEST_PAUSE``.
+    """Seconds to wait before the next try: from the header, at most ``LONGEST_PAUSE``, or else the default.
 
     Args:
-        value: The header ``Retry-After``: seconds, or a date.
-        otherwise: Seconds where it says neither.
+        value: The ``Retry-After`` header (seconds or an HTTP date), or None.
+        otherwise: Default in seconds, if the header is missing or invalid.
     """
     if value is None:
         return otherwise
@@ -113,7 +116,7 @@ def retry_after(value: str | None, otherwise: float) -> float:
         return min(float(value), LONGEST_PAUSE)
     try:
         date = email.utils.parsedate_to_datetime(value)
-        if date.tzinfo is None:  # "-0000": in UTC
+        if date.tzinfo is None:  # email.utils returns a naive date for the zone "-0000", which means UTC
             date = date.replace(tzinfo=UTC)
         seconds = (date - datetime.now(UTC)).total_seconds()
     except (ValueError, OverflowError):
@@ -122,20 +125,20 @@ def retry_after(value: str | None, otherwise: float) -> float:
 
 
 def words_of(body: bytes) -> str:
-    """What a server says in an answer that is none: the message of an error object, the title of a page, or its text.
+    """Extract the error message from an error response: from a JSON object, a page's title, or a page's text.
 
     Args:
-        body: The answer.
+        body: Body of the response.
 
     Returns:
-        One line of at most ``LONGEST_WORDS`` characters; "" if it says nothing.
+        One line of about ``LONGEST_WORDS`` characters at most; "" if there is no text.
     """
     try:
         found = parse_json(body)
     except UnusableAnswer:
         found = None
     text = "; ".join(_messages(found))
-    if not text and isinstance(found, dict):  # it may repeat what was asked, so its values are not shown
+    if not text and isinstance(found, dict):  # only keys: the values may repeat the request
         text = f"JSON with the keys {', '.join(found)}"
     if not text:
         start = body[: 64 * LONGEST_WORDS].decode("utf-8", "replace")
@@ -146,7 +149,7 @@ def words_of(body: bytes) -> str:
 
 
 def _messages(value: object) -> Iterator[str]:
-    """The texts of an error object, and of nothing else: some servers repeat there what they were asked."""
+    """The messages of an error object. Other values are left out, because some servers repeat the request in them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
@@ -154,7 +157,7 @@ def _messages(value: object) -> Iterator[str]:
             yield from _messages(one)
     elif isinstance(value, dict):
         place = value.get("loc")
-        if isinstance(place, list) and isinstance(value.get("msg"), str):  # as FastAPI lists what it refuses
+        if isinstance(place, list) and isinstance(value.get("msg"), str):  # a validation error of FastAPI
             yield f"{'.'.join(map(str, place))}: {value['msg']}"
         else:
             for name in _TOLD:
