@@ -1,1 +1,1 @@
-"""What an agent may call besides its sub-agents: search, visit, and tools made of typed functions."""
+"""The tools that agents call: search, visit, the live web, MCP servers, and typed Python functions."""

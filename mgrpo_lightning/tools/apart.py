@@ -1,7 +1,7 @@
-"""Calls of tools that may wait for anything: each has a time limit, and functions run in threads that nobody waits for.
+"""Run a user's blocking function in a daemon thread, with a time limit.
 
-Python cannot end a thread. One whose function never returns is left behind: play goes on without it, and as a daemon
-it keeps no process alive.
+Python cannot end a thread. If a function never returns, play goes on without its thread. The thread is a daemon, so it
+does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _current: contextvars.ContextVar[Limit | None] = contextvars.ContextVar("limit",
 
 
 class Limit:
-    """An ``async with`` block that ends after some seconds with a TimeoutError.
+    """A time limit that can be restarted: an ``async with`` block that raises TimeoutError when it has passed.
 
     Args:
-        seconds: May be infinite.
+        seconds: Time limit in seconds; may be infinite.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -33,17 +33,17 @@ class Limit:
 
     @property
     def passed(self) -> bool:
-        """Whether the block was ended by this limit, and not by a TimeoutError of its own."""
+        """Whether this limit ended the block; a TimeoutError from inside of the block does not count."""
         return self._timeout.expired()
 
     def restart(self) -> None:
-        """All seconds from now on: what was waited for has moved."""
+        """Start the limit again from now; called when the queue that the block waits in has moved."""
         self._since = asyncio.get_running_loop().time()
         if math.isfinite(self._seconds) and not self.passed:
             self._timeout.reschedule(self._since + self._seconds)
 
     def give_up(self) -> None:
-        """End now if most of the seconds have gone: what was waited for will not move."""
+        """End the block now if more than half of the limit has passed; called when the running call has hung."""
         now = asyncio.get_running_loop().time()
         if now - self._since > self._seconds / 2 and not self.passed:
             self._timeout.reschedule(now)
@@ -62,23 +62,23 @@ class Limit:
 
 
 class Apart:
-    """Runs a function in threads, one call after another, in their order.
+    """Runs a function in threads, one call at a time, in the order of the calls.
 
-    A call that waits for its turn has its ``Limit`` again whenever one before it returns. So a slow function may have
-    a long queue. If one before it passes its limit instead, those that have waited as long end with it: a function that
-    always hangs costs its queue one limit, not one for each call.
+    While a call waits in the queue, its ``Limit`` restarts whenever a call before it returns. So a slow function may
+    have a long queue. If the running call passes its limit instead, the calls that have waited for more than half of
+    theirs end with it. So a function that always hangs costs its queue one limit in total, and not one for each call.
 
     Args:
-        function: Of a user.
+        function: The user's sync function.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        # Every step is played in an event loop of its own.
+        # One queue for each event loop: an asyncio.Lock works in one loop only, and every play has its own.
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
 
     async def __call__(self, **arguments: object) -> Any:
-        """Run it; what it raises is raised here. A call that is cancelled leaves its thread behind."""
+        """Run the function and return its result or raise its exception. A cancelled call leaves its thread behind."""
         queue = self._queues.setdefault(asyncio.get_running_loop(), _Queue())
         limit = _current.get() or Limit(math.inf)
         queue.waiting.add(limit)
@@ -86,6 +86,7 @@ class Apart:
             await queue.lock.acquire()
         finally:
             queue.waiting.discard(limit)
+        # Waiting in the queue does not count against the run itself.
         limit.restart()
         try:
             result, error = await _in_a_thread(lambda: self._function(**arguments))
@@ -97,13 +98,14 @@ class Apart:
             queue.lock.release()
         for one in queue.waiting:
             one.restart()
+        # Only now: a call that raises has also moved the queue.
         if error is not None:
             raise error
         return result
 
 
 class _Queue:
-    """The calls of one event loop."""
+    """The waiting calls of one event loop, and the lock that the running call holds."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -122,12 +124,13 @@ async def _in_a_thread(call: Callable[[], Any]) -> tuple[Any, BaseException | No
         outcome: tuple[Any, BaseException | None]
         try:
             outcome = call(), None
-        except BaseException as error:  # whatever it is, it ends this call and nothing else
+        except BaseException as error:  # even SystemExit ends only this call
             outcome = None, error
-        with suppress(RuntimeError):  # of a loop that has gone on without it
+        with suppress(RuntimeError):  # the loop may be closed: play went on without this thread
             loop.call_soon_threadsafe(tell, outcome)
 
+    # The thread sees the context variables of the call, like an awaited function.
     context = contextvars.copy_context()
-    # No executor: those of asyncio and concurrent.futures are joined at the end of a play or of the process.
+    # No executor: asyncio and concurrent.futures join their threads when a loop or the process ends, and would hang.
     threading.Thread(target=context.run, args=(run,), name="tool", daemon=True).start()
     return await ended

@@ -1,4 +1,4 @@
-"""The Tool protocol; ``function_tool`` makes a tool of one typed Python function, ``wanted_tools`` finds a team's."""
+"""The Tool protocol, tools from typed Python functions, and the lookup of a team's tools by name."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ if TYPE_CHECKING:
 
 
 class Tool(Protocol):
-    """What an agent may call besides its sub-agents."""
+    """A tool that agents can call."""
 
     name: str
-    """The name in the call."""
+    """Name that calls use."""
     description: str
-    """What the policy is told about it."""
+    """Description in the system prompt."""
     parameters: dict[str, object]
-    """JSON schema (type object) of the arguments."""
+    """JSON schema of the arguments, of type object."""
 
     async def __call__(self, **arguments: object) -> str:
-        """Run the call and return the text to show.
+        """Run the call and return the result text for the policy.
 
         Raises:
             ToolError: The call failed; its message becomes the observation.
-            ConfigurationError: Every call would fail until the user mends something; it ends the run.
+            ConfigurationError: Every call would fail until the user corrects something; it ends the run.
         """
         ...
 
 
 class _FunctionTool:
-    """A tool around one function; see ``function_tool``."""
+    """A tool that calls one function; see ``function_tool``."""
 
     def __init__(self, function: Callable[..., Any], *, apart: bool) -> None:
+        # A coroutine function must run in the event loop of the play.
         apart = apart and not inspect.iscoroutinefunction(inspect.unwrap(function))
         self._function = Apart(function) if apart else function
         self.name = function.__name__
@@ -66,8 +67,8 @@ class _FunctionTool:
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # of the play, not of the function
-            # Whatever a policy made a user's function do, a run of hours must not end by it.
+                raise  # the play cancels this task; the function did not raise it
+            # A bug in a user's function, triggered by some argument of a policy, must not end a run of hours.
             where = "".join(traceback.format_tb(error.__traceback__))
             raise ToolBroken(f"{self.name} failed: {type(error).__name__}: {_words(error)}", where=where) from error
 
@@ -88,40 +89,41 @@ class _FunctionTool:
 
 
 def function_tool(function: Callable[..., Any], *, apart: bool | None = None) -> Tool:
-    """Make a tool of a typed function, sync or async, that returns text.
+    """Make a tool from a typed function, sync or async, that returns text.
 
-    Its name, its docstring and its annotations become the schema: str, int, float, bool, ``Literal``, lists and dicts
-    of these, ``TypedDict`` and unions. Arguments with a default are optional. A call with wrong, missing or unknown
-    arguments is a ToolError that names the argument, and so is whatever the function raises but a ConfigurationError,
-    which ends the run.
+    The function's name and docstring become the name and the description of the tool, and its annotations the schema.
+    Supported types: str, int, float, bool, ``Literal``, lists and dicts of these, ``TypedDict`` and unions. Arguments
+    with a default are optional. A call with a wrong, missing or unknown argument raises a ToolError that names the
+    argument. An exception of the function becomes a ToolError, except a ConfigurationError, which ends the run.
 
     Args:
-        function: What a call runs.
-        apart: Whether a sync function runs in a thread, so that play goes on while it waits, and without it if it
-            passes its time limit; its calls follow one another in their order. None: unless it is this package's own.
+        function: The function that a call runs.
+        apart: Whether a sync function runs in a thread, one call at a time (see ``Apart``). Play then goes on while the
+            function blocks, and without it after its time limit. None: yes, unless the function is this package's own.
 
     Raises:
-        ConfigurationError: A parameter has no annotation, another type, or is ``*args`` or ``**kwargs``.
+        ConfigurationError: A parameter has no annotation or an unsupported one, or is ``*args`` or ``**kwargs``.
     """
     own = str(function.__module__).partition(".")[0] == __name__.partition(".")[0]
     return _FunctionTool(function, apart=not own if apart is None else apart)
 
 
 def load_tool(path: str) -> Tool:
-    """The tool at a dotted path: a tool object as it is, a typed function as ``function_tool`` makes it.
+    """Import the tool at a dotted path: a tool object, or a typed function, which ``function_tool`` converts.
 
-    A user's function may wait for whatever it likes, so it runs apart; this package's own compute for microseconds.
+    A user's function may block, so it runs in a thread (see ``Apart``). This package's own functions take microseconds
+    and run in the event loop.
 
     Args:
-        path: For instance ``my_package.my_module.my_function``.
+        path: Dotted path, for instance ``my_package.my_module.my_function``.
 
     Raises:
-        ConfigurationError: Nothing callable is there.
+        ConfigurationError: The path cannot be imported, or is neither a function nor a tool object.
     """
     module_name, _, attribute = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # whatever a user's module does when it is imported
+    except Exception as error:  # importing a user's module runs any code
         raise ConfigurationError(
             f"there is no tool at {path!r}: {type(error).__name__}: {error}.",
             hint="give the dotted path of a typed Python function, in a module that can be imported.",
@@ -137,14 +139,14 @@ def load_tool(path: str) -> Tool:
 
 
 def wanted_tools(roles: Mapping[str, RoleConfig], offered: Mapping[str, Tool]) -> dict[str, Tool]:
-    """The tools that a team's roles use, by the names that they use.
+    """The tools that the roles of a team use, by the names in the roles' ``tools``.
 
     Args:
-        roles: The team.
+        roles: Configuration of every role of the team, by name.
         offered: The task's own tools, by name.
 
     Raises:
-        ConfigurationError: The task does not offer one, and it is no dotted path of a function; or a role cannot have a
+        ConfigurationError: A name is neither a tool of the task nor the dotted path of a tool; or a role cannot have a
             tool of that name, see ``check_tools``.
     """
     tools: dict[str, Tool] = {}
@@ -174,7 +176,7 @@ def _kind(found: object) -> str:
 def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(function)
-    except Exception as error:  # an annotation may say anything
+    except Exception as error:  # evaluating an annotation runs any code
         raise ConfigurationError(
             f"the annotations of tool {function.__name__!r} cannot be read: {error}.",
             hint="use names that are imported when the module is, or plain str, int, float and bool.",

@@ -1,4 +1,4 @@
-"""What an MCP server declares about its tools, read once: what no call could be checked against is refused by name."""
+"""Check the JSON schema that an MCP server declares for a tool, before any call is checked against it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import Any
 from mgrpo_lightning.errors import ConfigurationError
 
 KINDS = ("string", "integer", "number", "boolean", "array", "object", "null")
-"""The types of JSON."""
+"""The type names of JSON Schema."""
 
 
 def declared(name: str, schema: Any) -> dict[str, object]:
-    """The schema of a tool's arguments, in which names, types and required ones can be looked up.
+    """Return the schema unchanged if ``check_arguments`` can read names, types and required arguments from it.
 
-    Whatever JSON Schema allows is accepted. What goes beyond names and types, such as ``anyOf``, is for the server to
-    check.
+    Every valid JSON Schema of an object is accepted. Here only names and types are checked in calls; the server checks
+    everything else, such as ``anyOf``.
 
     Args:
-        name: Of the tool.
-        schema: As the server declares it.
+        name: Name of the tool, for the error message.
+        schema: Schema of the arguments as the server declares it.
 
     Raises:
-        ConfigurationError: It is no JSON Schema of an object; the message names the tool, and the property.
+        ConfigurationError: It is not a JSON Schema of an object; the message names the tool and the property.
     """
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import Draft202012Validator, validator_for
 
     try:
+        # The schema goes into the system prompt, so it must be encodable JSON without NaN.
         json.dumps(schema, ensure_ascii=False, allow_nan=False).encode()
         kind = validator_for(schema, default=Draft202012Validator)
         kind.check_schema(schema)
@@ -35,9 +36,9 @@ def declared(name: str, schema: Any) -> dict[str, object]:
         path = list(error.absolute_path)
         where = f"property {path[1]!r}" if path[:1] == ["properties"] and len(path) > 1 else "its arguments"
         raise _refused(name, where, error.message) from error
-    except Exception as error:  # a schema that is no JSON, is nested without end, or names a draft that is none
+    except Exception as error:  # not JSON, nested too deeply, or of an unknown draft
         raise _refused(name, "its arguments", f"{type(error).__name__}: {error}") from error
-    # Older drafts allow more at these places than is looked up there.
+    # Older drafts of JSON Schema allow other forms in the fields that `check_arguments` reads.
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
         raise _refused(name, "its arguments", "they are no object")
     properties, required = schema.get("properties", {}), schema.get("required", [])

@@ -1,7 +1,7 @@
-"""McpTools: the tools of an MCP server, over HTTP, as a subprocess, or in this process.
+"""McpTools: the tools of an MCP server that is reached over HTTP, as a subprocess, or in this process.
 
-A connection belongs to one event loop, and every play has a loop of its own. So the connection lives in a thread with a
-loop that stays, from the first call to the end of the process.
+A connection belongs to one event loop, and every play has its own event loop. So the connection has its own thread with
+a permanent event loop, from the construction of ``McpTools`` to the end of the process.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from mgrpo_lightning.unicode import encodable
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 AGAIN = 3
-"""Tries to connect to a server that has died."""
+"""Tries to reconnect after a server has died."""
 MOST_DEATHS = 8
-"""Deaths of a server without an answer in between."""
+"""Maximum deaths of a server in a row, without an answer in between; one more ends the run."""
 TO_END = 10.0
-"""Seconds beyond its timeout in which a connection is to end; a program has 2 before it is killed."""
+"""Seconds that closing a connection may take on top of its timeout; a subprocess is killed after 2."""
 MOST_PAGES = 100
-"""Of a server's list of tools."""
+"""Maximum pages of a server's list of tools."""
 
 
 @ranged("tools")
 class McpTools(ToolSet):
-    """What one server offers.
+    """The tools of one MCP server. Exactly one of ``url``, ``command`` and ``server`` must be given.
 
     Args:
-        url: Of a server that speaks streamable HTTP; or
-        command: the program and arguments of one that speaks over its standard input and output; or
-        server: the dotted path of a server object in this process, or of a function without arguments that makes one.
-        only: Names of the tools to take; None takes all.
-        timeout: Seconds until a call, or the connection, counts as failed.
+        url: URL of a server with the streamable HTTP transport.
+        command: Program and arguments of a server with the stdio transport, which is started as a subprocess.
+        server: Dotted path of a server object in this process, or of a function without arguments that makes one.
+        only: Names of the tools to use; None uses all.
+        timeout: Timeout of a call and of connecting, in seconds.
 
     Raises:
-        ConfigurationError: Not just one of the three is given, the package is missing, the server does not answer, or
-            it lacks one of the tools.
+        ConfigurationError: Not exactly one server is given, the package is missing, the server does not answer, or it
+            has no tool of a name in ``only``.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class McpTools(ToolSet):
             raise
 
     def close(self) -> None:
-        """End the connection, and a server that was started for it; a process that ends does it too."""
+        """Close the connection and end a server that it started. The end of the process does the same."""
         self._server.close()
 
     @override
@@ -91,7 +91,7 @@ class McpTools(ToolSet):
 
 
 class _McpTool:
-    """One tool of a server; see ``Tool``."""
+    """One tool of an MCP server; see ``Tool``."""
 
     def __init__(self, described: Any, server: _Server) -> None:
         self.name: str = described.name
@@ -110,16 +110,16 @@ class _McpTool:
 
 
 class _Server:
-    """A server that is connected to again when it has died; the play ends when it does not come back."""
+    """A server with automatic reconnection after it has died; the run ends if it does not come back."""
 
     def __init__(self, target: Callable[[], Any], where: str, timeout: float) -> None:
         self.where = where
         self._target = target
         self._timeout = timeout
         self._deaths = 0
-        """Since it answered."""
+        """Deaths since its last answer."""
         self._told = False
-        # Every step is played in an event loop of its own.
+        # One lock for each event loop: an asyncio.Lock works in one loop only, and every play has its own.
         self._mending: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         try:
             self._connection = _Connection(target(), timeout)
@@ -129,28 +129,29 @@ class _Server:
             raise ConfigurationError(
                 f"MCP tools cannot be imported: {error}.", hint="pip install 'mgrpo-lightning[mcp]'."
             ) from error
-        except Exception as error:  # whatever its transport raises
+        except Exception as error:  # each transport raises its own errors
             self.close()
             raise ConfigurationError(
                 f"the MCP server {where} does not answer: {self._reason(error)}.", hint="is it running?"
             ) from error
 
     async def call(self, name: str, arguments: dict[str, object]) -> Any:
-        """What the server answers.
+        """Call a tool and return the server's result.
 
         Raises:
-            ToolError: Nothing, this time.
-            ConfigurationError: It has died and does not come back.
+            ToolError: The call failed, but the server lives or was reconnected.
+            ConfigurationError: The server has died and does not come back.
         """
         connection = self._connection
         try:
             found = await asyncio.wrap_future(connection.start(connection.call(name, arguments)))
-        except Exception as error:  # whatever its transport raises
+        except Exception as error:  # each transport raises its own errors
             failed = f"{name} failed: {self._reason(error)}"
+            # A failed call alone does not show whether the server died; listing its tools does.
             if await self._lives(connection):
                 raise ToolError(failed) from error
             async with self._mending.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-                if self._connection is connection:  # no other call has found it out before
+                if self._connection is connection:  # no other call has reconnected in the meantime
                     await self._connect_again(connection, failed)
             raise ToolError(f"{failed}; its server was started anew.", hint="call it again.") from error
         self._deaths = 0
@@ -163,7 +164,7 @@ class _Server:
     async def _lives(self, connection: _Connection) -> bool:
         try:
             await asyncio.wait_for(asyncio.wrap_future(connection.start(connection.list_tools())), self._timeout)
-        except Exception:  # whatever its transport raises
+        except Exception:  # each transport raises its own errors
             return False
         return True
 
@@ -179,7 +180,7 @@ class _Server:
             except asyncio.CancelledError:
                 connection.end()
                 raise
-            except Exception as error:  # whatever its transport raises
+            except Exception as error:  # each transport raises its own errors
                 connection.end()
                 problem = self._reason(error)
                 continue
@@ -194,7 +195,7 @@ class _Server:
         )
 
     def _reason(self, error: BaseException) -> str:
-        while isinstance(error, BaseExceptionGroup):  # of task groups inside of each other
+        while isinstance(error, BaseExceptionGroup):  # nested task groups wrap the cause
             error = error.exceptions[0]
         if isinstance(error, TimeoutError) and not str(error):
             return f"no answer within {self._timeout:g} s"
@@ -202,7 +203,7 @@ class _Server:
 
 
 class _Connection:
-    """A client in a thread of its own."""
+    """An MCP client with its own thread and event loop."""
 
     def __init__(self, target: Any, timeout: float) -> None:
         from mcp import Client
@@ -210,7 +211,7 @@ class _Connection:
         self._timeout = timeout
         self._client = Client(target, read_timeout_seconds=timeout)
         self.opened: Future[None] = Future()
-        self.opened.set_running_or_notify_cancel()  # whoever waits no longer leaves it as it is
+        self.opened.set_running_or_notify_cancel()  # running: a waiter that gives up cannot cancel it
         self._closed = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._staying = self._loop.create_task(self._stay())
@@ -220,13 +221,13 @@ class _Connection:
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         try:
             return asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:  # its loop has ended with the server
+        except RuntimeError:  # the loop is closed: the server has died
             work.close()
             raise
 
     def end(self) -> None:
-        """Begin to close."""
-        with contextlib.suppress(RuntimeError):  # its loop has ended
+        """Start closing, without waiting for the end."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
             self._loop.call_soon_threadsafe(self._stop)
 
     def close(self) -> None:
@@ -256,6 +257,7 @@ class _Connection:
             self._loop.run_until_complete(self._staying)
 
     async def _stay(self) -> None:
+        # The client must be entered and left in the same task, so this task holds it open until `end`.
         try:
             async with self._client:
                 self.opened.set_result(None)
@@ -266,12 +268,9 @@ class _Connection:
 
 
 def shown(url: str | None, command: Sequence[str] | None, server: str | None) -> str:
-    """A server as messages name it, without what may be secret: a user's name, a query, a program's arguments.
+    """Name of a server for messages, without possible secrets: user name, query, and arguments of the program.
 
-    Args:
-        url: See ``McpTools``.
-        command: See there.
-        server: See there.
+    The parameters are those of ``McpTools``.
     """
     if url:
         place = urlsplit(url)

@@ -1,4 +1,4 @@
-"""What a function's parameter may be: a JSON schema from its annotation, and its value from what a call says."""
+"""Type annotations of a tool's parameters: make their JSON schema, and check and convert the values of a call."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _PLAIN: Mapping[object, tuple[str, str, tuple[type, ...]]] = {
     bool: ("boolean", "a boolean", (bool,)),
     type(None): ("null", "null", (type(None),)),
 }
-"""Type in JSON, its name in a sentence, and what it is in Python."""
+"""By Python type: the JSON type, its name in error messages, and the Python types of accepted values."""
 SUPPORTED = (
     "str, int, float, bool, Literal, a list, tuple[..., ...] or dict[str, ...] of these, a TypedDict, or a union"
 )
 
 
 class Misfit(Exception):
-    """A value that is not what the annotation says.
+    """A value that does not match its annotation.
 
     Args:
-        place: Where it stands, such as ``filters[0].year``.
-        value: What stands there.
-        wanted: What should.
+        place: Path of the value in the arguments, such as ``filters[0].year``.
+        value: The wrong value.
+        wanted: The expected type in words.
     """
 
     def __init__(self, place: str, value: object, wanted: str) -> None:
@@ -41,11 +41,11 @@ def schema_of(hint: Any, within: tuple[object, ...] = ()) -> dict[str, object]:
     """The JSON schema of an annotation.
 
     Args:
-        hint: As ``typing.get_type_hints`` gives it.
-        within: Typed dicts in which it stands.
+        hint: Annotation as ``typing.get_type_hints`` returns it.
+        within: The TypedDicts that enclose it; a recursive TypedDict has no schema.
 
     Raises:
-        TypeError: It has none; the message says which part of it.
+        TypeError: The annotation is not supported; the message is the unsupported part.
     """
     if hint in _PLAIN:
         return {"type": _PLAIN[hint][0]}
@@ -64,18 +64,18 @@ def schema_of(hint: Any, within: tuple[object, ...] = ()) -> dict[str, object]:
 
 
 def value_of(hint: Any, value: object, place: str) -> object:
-    """What a call says, as the annotation wants it: as it is, but that a tuple is made of a list.
+    """Check a value against an annotation and return it; a list becomes a tuple if the annotation is a tuple.
 
     Args:
-        hint: One that has a schema.
-        value: As JSON gives it.
-        place: What it is called in errors.
+        hint: Annotation that ``schema_of`` supports.
+        value: Value as ``json.loads`` returns it.
+        place: Path of the value in the arguments, for errors.
 
     Raises:
-        Misfit: It is something else.
+        Misfit: The value does not match.
     """
     if hint in _PLAIN:
-        # A bool is an int in Python, but no number in JSON.
+        # In Python a bool is an int; in JSON it is not a number.
         if isinstance(value, _PLAIN[hint][2]) and (hint is bool or not isinstance(value, bool)):
             return value
     elif (members := _union(hint)) is not None:
@@ -85,6 +85,7 @@ def value_of(hint: Any, value: object, place: str) -> object:
             except Misfit:
                 continue
     elif (choices := _choices(hint)) is not None:
+        # Compare types too: True == 1 in Python.
         if any(type(value) is type(choice) and value == choice for choice in choices):
             return value
     elif (item := _items(hint)) is not None:
@@ -106,7 +107,7 @@ def _dict_of(hint: Any, value: Mapping[str, object], place: str) -> dict[str, ob
 
 
 def _wanted(hint: Any) -> str:
-    """The annotation in words, for a policy."""
+    """The annotation in words, for the error message that a policy sees."""
     if hint in _PLAIN:
         return _PLAIN[hint][1]
     if (members := _union(hint)) is not None:
@@ -131,7 +132,7 @@ def _choices(hint: Any) -> tuple[Any, ...] | None:
 
 
 def _items(hint: Any) -> Any:
-    """What a list is of; None: it is no list."""
+    """The item type of a list, sequence or ``tuple[..., ...]``; None for other annotations."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple:
         return arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else None
@@ -139,7 +140,7 @@ def _items(hint: Any) -> Any:
 
 
 def _values(hint: Any) -> Any:
-    """What a dict with texts as keys is of; None: it is no such dict."""
+    """The value type of a dict with string keys; None for other annotations."""
     origin, arguments = get_origin(hint), get_args(hint)
     return arguments[1] if origin in (dict, collections.abc.Mapping) and arguments[0] is str else None
 
@@ -149,7 +150,7 @@ def _fields(hint: Any) -> dict[str, Any]:
 
 
 def _needed(hint: Any) -> list[str]:
-    """Keys that a typed dict must have, in its order."""
-    # Where annotations are texts, Python takes what is NotRequired for required.
+    """The required keys of a TypedDict, in its order."""
+    # With string annotations (from __future__), __required_keys__ wrongly contains NotRequired keys.
     marks = {key: get_origin(kind) for key, kind in typing.get_type_hints(hint, include_extras=True).items()}
     return [key for key, mark in marks.items() if key in hint.__required_keys__ and mark is not NotRequired]

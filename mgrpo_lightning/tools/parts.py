@@ -1,4 +1,4 @@
-"""A long text, shown a part at a time: what tools that read pages and files answer."""
+"""Show a long text in numbered parts, for tools that read pages and files."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import math
 from mgrpo_lightning.errors import ToolError
 
 PART = 6000
-"""Characters shown at once."""
+"""Default characters of one part."""
 
 
 def shown_part(name: str, text: str, part: int, size: int = PART) -> str:
-    """One part of a text, with a line that says which of how many, unless it is all.
+    """One part of a text, below a line ``part I of N``; a text of one part has no such line.
 
     Args:
-        name: What the text is of, for the error.
-        text: All of it.
-        part: Which part, counted from 1.
-        size: Characters of a part.
+        name: Name of the text for the error message, such as its URL.
+        text: The whole text.
+        part: Number of the part, from 1.
+        size: Characters of one part.
 
     Raises:
-        ToolError: There is no such part.
+        ToolError: The text has no part of this number.
     """
+    # An empty text has one empty part.
     count = max(math.ceil(len(text) / size), 1)
     if not 1 <= part <= count:
         raise ToolError(f"{name} has no part {part}.", hint=f"its parts are 1 to {count}.")

@@ -1,4 +1,4 @@
-"""A specialist's tool: which of two quantities is more, whatever their separators."""
+"""The tool ``larger``: compare two quantities with units, with or without thousands separators."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def larger(first: str, second: str) -> str:
 
 
 def quantity(text: str) -> tuple[float, str]:
-    """The number and the unit of a quantity.
+    """Parse the number and the unit of a quantity.
 
     Args:
-        text: For instance ``643,801 sq km``; commas stand between thousands.
+        text: A number and a unit, for instance ``643,801 sq km``; commas separate thousands.
 
     Raises:
-        ToolError: It does not begin with a number.
+        ToolError: The text does not begin with a number.
     """
     found = _QUANTITY.fullmatch(text)
     if found is None:

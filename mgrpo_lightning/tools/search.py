@@ -1,8 +1,8 @@
-"""The search tool: which passages of a corpus fit a query, shown without their text, so that reading stays work.
+"""The search tool over a local corpus: find the passages that match a query; shows where they are, not their text.
 
-A backend is anything with ``search(query, k)``. The default one is SQLite's FTS5 in memory: BM25 over title, heading
-and text of a passage, where a word in the title counts most, as in most site searches. Whoever searches for a title
-gets its page first.
+The agent must visit a page to read it. A backend is any object with ``search(query, k)``. The default is SQLite's FTS5
+in memory: BM25 over title, heading and text of a passage. A word in the title counts most, as in most site searches,
+and a query that equals a title finds its page first.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.tools.base import Tool, function_tool
 
 CACHE_SIZE = 1 << 16
-"""Queries remembered by a backend: the rollouts of a group ask the same things."""
+"""Number of queries whose results a backend caches: the rollouts of a group often search for the same words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What a search can find: one field of one page."""
+    """The unit of search: one field of one page."""
 
     url: str
     title: str
@@ -33,36 +33,36 @@ class Passage:
 
     @property
     def hit(self) -> str:
-        """How a result list shows it: ``factbook/france | France | Geography: Elevation``."""
+        """The line in a result list, for instance ``factbook/france | France | Geography: Elevation``."""
         return f"{self.url} | {self.title} | {self.section}: {self.field}"
 
 
 WEIGHTS = (10.0, 5.0, 1.0)
-"""What a word counts for in the title, the heading and the text of a passage."""
+"""BM25 weights of a word in the title, the heading and the text of a passage."""
 
 
 class SearchBackend(Protocol):
-    """Finds passages."""
+    """Finds passages by a query."""
 
     def search(self, query: str, k: int) -> list[Passage]:
-        """The best k passages for a query of any text, best first; fewer or none if fewer fit."""
+        """The k best passages for a query, best first; fewer if fewer match. The query may be any text."""
         ...
 
 
 class Fts5Backend:
-    """BM25 in SQLite's full-text index, in memory, read-only once it is built.
+    """BM25 search in SQLite's full-text index, in memory; read-only after construction.
 
     Args:
-        passages: The corpus; the order breaks ties.
+        passages: The corpus. Passages of equal rank are sorted by their order here.
     """
 
     def __init__(self, passages: Iterable[Passage]) -> None:
         self._passages = list(passages)
         self._titled: dict[str, dict[str, list[int]]] = {}
-        """Rows by URL, by what a query for the page's title looks like."""
+        """Row numbers of a page's passages: normalised title -> URL -> rows."""
         for row, passage in enumerate(self._passages):
             self._titled.setdefault(_plain(passage.title), {}).setdefault(passage.url, []).append(row)
-        # Readers may sit in worker threads; the connection is serialised by SQLite and never written to again.
+        # Worker threads may search: SQLite serialises the connection, and nothing is written after construction.
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
             "CREATE VIRTUAL TABLE passages USING fts5(title, heading, text, tokenize='porter unicode61')"
@@ -75,19 +75,20 @@ class Fts5Backend:
         self._rows = functools.lru_cache(CACHE_SIZE)(self._find)
 
     def search(self, query: str, k: int) -> list[Passage]:
-        """The best k passages that share a word with the query; first the best one of each page with that title."""
+        """The k best passages with a word of the query; first, one passage of each page with the query as its title."""
         return [self._passages[row] for row in self._rows(query, k)]
 
     def _find(self, query: str, k: int) -> tuple[int, ...]:
         if not (match := fts5_query(query)):
             return ()
         pages = list(self._titled.get(_plain(query), {}).values())
-        pages.sort(key=lambda rows: self._passages[rows[0]].title != query)  # of titles that differ by case, this one
+        pages.sort(key=lambda rows: self._passages[rows[0]].title != query)  # exact case first
         meant = [row for rows in pages[:k] for row in self._ranked(match, 1, rows)]
         return (*meant, *(row for row in self._ranked(match, k) if row not in meant))[:k]
 
     def _ranked(self, match: str, k: int, among: Sequence[int] | None = None) -> list[int]:
         places = "" if among is None else f"AND rowid IN ({', '.join(map(str, among))})"
+        # FTS5's bm25 is smaller for better matches, so the ascending order puts the best first; rowid breaks ties.
         order = "ORDER BY bm25(passages, ?, ?, ?), rowid LIMIT ?"
         sql = f"SELECT rowid FROM passages WHERE passages MATCH ? {places} {order}"
         return [row for (row,) in self._database.execute(sql, (match, *WEIGHTS, k))]
@@ -98,16 +99,16 @@ def _plain(text: str) -> str:
 
 
 def fts5_query(text: str) -> str:
-    """Any text as an FTS5 query for any of its words; empty if it has none. Every word is quoted, so none is syntax."""
+    """An FTS5 query that matches any word of a text; "" if it has no word. Words are quoted, so none acts as syntax."""
     return " OR ".join(f'"{word}"' for word in dict.fromkeys(re.findall(r"\w+", text.lower())))
 
 
 BACKENDS: Mapping[str, Callable[[Iterable[Passage]], SearchBackend]] = {"fts5": Fts5Backend}
-"""The search backends by the name a team file gives them."""
+"""Search backends by their name in a team file."""
 
 
 def make_backend(name: str, passages: Iterable[Passage]) -> SearchBackend:
-    """A search backend over a corpus.
+    """Make a search backend over a corpus.
 
     Raises:
         ConfigurationError: There is no backend of that name.
@@ -118,7 +119,7 @@ def make_backend(name: str, passages: Iterable[Passage]) -> SearchBackend:
 
 
 def search_tool(backend: SearchBackend, *, k: int = 5) -> Tool:
-    """The tool ``search(query)``: the best k hits, a line each, ``1. url | title | section: field``."""
+    """The tool ``search(query)``: the k best hits, one line each: ``1. url | title | section: field``."""
 
     def search(query: str) -> str:
         """Find pages by keywords."""

@@ -1,4 +1,4 @@
-"""ToolSet: several tools that are set up together, such as a search and the reader of what it finds."""
+"""ToolSet: several tools with a common configuration, such as web search and the reader of its pages."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from mgrpo_lightning.tools.base import Tool, load_tool
 
 
 class ToolSet(ABC):
-    """Named in a team file by its class and arguments."""
+    """A group of tools; a team file gives its class and arguments."""
 
     @abstractmethod
     def tools(self) -> Sequence[Tool]:
-        """The tools, each with a name of its own."""
+        """The tools of the set; their names differ."""
 
 
 def collected(named: Sequence[str | ToolSet]) -> dict[str, Tool]:
-    """The tools of a task by the names under which roles may call them.
+    """The tools of a task, by the names that calls use.
 
     Args:
-        named: Dotted paths of functions or tool objects, and sets of tools.
+        named: Dotted paths of functions or tool objects, and tool sets.
 
     Raises:
-        ConfigurationError: One does not exist, or two have one name.
+        ConfigurationError: A tool does not exist, or two tools have the same name.
     """
     found: dict[str, Tool] = {}
     for one in named:

@@ -1,4 +1,4 @@
-"""The visit tool: the text of a page from one of its fields or sections on, so that long pages are read in parts."""
+"""The visit tool over a local corpus: read a page from a given section or field on, so long pages come in parts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mgrpo_lightning.tools.base import Tool, function_tool
 
 NEAR_MATCHES = 3
 MOST_COMPARED = 5000
-"""Names among which near matches are looked for; over a world of half a million pages it would take seconds."""
+"""Above this many names no near matches are computed: for half a million pages it would take seconds."""
 
 
 class FieldText(Protocol):
-    """One field of a page, as a visit shows it."""
+    """One field of a page."""
 
     @property
     def section(self) -> str:
-        """The section it is in."""
+        """Name of its section."""
         ...
 
     @property
@@ -30,26 +30,26 @@ class FieldText(Protocol):
 
     @property
     def text(self) -> str:
-        """Its lines."""
+        """Its text, in one or more lines."""
         ...
 
 
 @dataclass(frozen=True)
 class Document:
-    """A page that can be visited: a title and its fields in reading order."""
+    """A page: its title, and its fields in reading order."""
 
     title: str
     fields: Sequence[FieldText]
 
     def read(self, heading: str) -> str:
-        """The page's title and section in one line, then its text from a heading to the end of the section.
+        """The text from a heading to the end of its section, below a line with the page's title and the section.
 
         Args:
-            heading: ``Section``, ``Field`` or ``Section: Field``; case and surrounding space do not matter. A field
-                that stands in two sections is read in the first one unless the section is named.
+            heading: ``Section``, ``Field`` or ``Section: Field``; case and white space are ignored. If two sections
+                have the field and none is named, the first section is read.
 
         Raises:
-            ToolError: The page has no such heading; near matches are named.
+            ToolError: The page has no such heading; the message names similar ones.
         """
         start = self._find(heading)
         section = self.fields[start].section
@@ -61,7 +61,7 @@ class Document:
         places: dict[str, int] = {}
         for i, field in enumerate(self.fields):
             places.setdefault(f"{field.section}: {field.field}", i)
-        # Sections come before fields of the same name, and the first field before its namesakes.
+        # setdefault keeps the first entry: a section wins over a field of the same name, an earlier field over a later.
         for i, field in enumerate(self.fields):
             places.setdefault(field.section, i)
         for i, field in enumerate(self.fields):
@@ -75,7 +75,8 @@ class Document:
 def visit_tool(documents: Mapping[str, Document]) -> Tool:
     """The tool ``visit(url, section)`` over pages by URL.
 
-    A wrong URL is an error that names near ones, or, where there are more than ``MOST_COMPARED`` pages, the search.
+    The error for an unknown URL names similar ones; with more than ``MOST_COMPARED`` pages it tells the policy to
+    search.
     """
 
     def visit(url: str, section: str) -> str:
@@ -94,6 +95,7 @@ def _fold(text: str) -> str:
 
 def _near(wanted: str, names: Collection[str]) -> str:
     compared = list(names) if len(names) <= MOST_COMPARED else []
+    # Reversed, so that of names with the same folded form the first one is kept.
     folded = {_fold(name): name for name in reversed(compared)}
     matches = difflib.get_close_matches(_fold(wanted), folded, n=NEAR_MATCHES, cutoff=0.5)
     return f"did you mean {', '.join(folded[m] for m in matches)}?" if matches else "search for it first."

@@ -1,1 +1,1 @@
-"""Tools on the live web: searching, reading pages, asking servers; nothing here can reach a private address."""
+"""Tools on the live web: search services, and page reading that cannot reach private addresses."""

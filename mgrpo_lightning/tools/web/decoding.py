@@ -1,4 +1,4 @@
-"""The text of a page's bytes, in the encoding that the page or its server declares."""
+"""Decode the bytes of a web page, in the encoding that its server or the page itself declares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import codecs
 import re
 
 HEAD = 2048
-"""Bytes of a page in which it may declare its encoding; browsers look at 1024."""
+"""Bytes at the start of a page that are searched for an encoding declaration; browsers search 1024."""
 _DECLARED = re.compile(
     rb"""<(?:meta\s[^>]*?\bcharset|\?xml\s[^>]*?\bencoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE
 )
@@ -14,20 +14,20 @@ _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM
 _OF_TEXT = re.compile(
     r"utf-8|utf-16(-[lb]e)?|ascii|gb\w+|big5\w*|euc_\w+|iso[\w-]+|shift_jis\w*|cp\d+|koi8-\w+|mac-\w+|tis-620"
 )
-"""Python's names of the encodings of pages; some of its others, such as punycode, take minutes for a megabyte."""
+"""Python's names of the accepted encodings. Some others, such as punycode, take minutes for a megabyte."""
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "iso8859-1": "cp1252", "ascii": "cp1252"}
-"""What browsers read in place of a narrow encoding, since pages that declare it hold more."""
+"""Supersets that browsers use for these encodings, because pages that declare them contain more characters."""
 
 
 def decoded(body: bytes, declared: str | None, *, html: bool) -> str:
-    """The text of a page; what cannot be read in it becomes U+FFFD.
+    """Decode a page to text; bytes that are invalid in its encoding become U+FFFD.
 
-    The encoding is that of a byte order mark, else the server's, else the page's own, else UTF-8.
+    The encoding comes from a byte order mark, else from the server, else from the page itself; the default is UTF-8.
 
     Args:
-        body: The page, unpacked.
-        declared: Encoding in the header of the answer, if one is there.
-        html: Whether the page may declare one itself.
+        body: The bytes of the page, decompressed.
+        declared: Encoding in the response header, or None.
+        html: Whether the page is HTML or XML, which may declare an encoding itself.
     """
     for mark, encoding in _MARKS.items():
         if body.startswith(mark):
@@ -38,13 +38,13 @@ def decoded(body: bytes, declared: str | None, *, html: bool) -> str:
 
 
 def _readable(name: str) -> str | None:
-    """An encoding that a page declares in bytes that were read as ASCII; so it is not UTF-16, whatever they say."""
+    """The encoding that a page declares itself. Its declaration was found as ASCII, so UTF-16 is wrong: use UTF-8."""
     encoding = _known(name)
     return "utf-8" if encoding is not None and encoding.startswith("utf-16") else encoding
 
 
 def _known(name: str | None) -> str | None:
-    """The encoding to read by, None for a name that is none."""
+    """Python's name of the encoding to decode with; None if the name is unknown or not accepted."""
     try:
         found = codecs.lookup(name or "").name
     except (LookupError, ValueError):

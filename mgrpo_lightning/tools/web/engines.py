@@ -1,4 +1,4 @@
-"""How each search service is asked, and where its hits stand in what it answers."""
+"""Search services: the request of each service, and the parser of its response."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ EngineName = Literal["searxng", "serper", "brave", "tavily", "retriever"]
 
 @dataclass(frozen=True)
 class Hit:
-    """One result."""
+    """One search result."""
 
     url: str
     title: str
     text: str
-    """A snippet, or a whole passage."""
+    """A snippet of the page, or a whole passage (retriever)."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One service."""
+    """Address, request and response format of one search service."""
 
     url: str | None
-    """Its address; None where everybody has a server of their own."""
+    """Address of the service; None if users run their own server."""
     method: Literal["GET", "POST"]
     key: str | None
-    """Header of the key, ``{}`` in its value; None: it takes none."""
+    """Header that carries the API key, with ``{}`` for the key; None if the service needs no key."""
     query: Callable[[str, int], dict[str, Any]]
-    """Parameters of a GET, or the JSON body of a POST, for a query and a number of hits."""
+    """Maps a query and a number of hits to the parameters of a GET, or to the JSON body of a POST."""
     hits: Callable[[Any], list[Hit]]
-    """Reads them from the answer; whatever it raises, the answer is none."""
+    """Parses the hits of a JSON response; raises if the response is unusable."""
 
 
 def _listed(hits: Any, *, url: str, title: str, text: str) -> list[Hit]:
@@ -42,21 +42,22 @@ def _listed(hits: Any, *, url: str, title: str, text: str) -> list[Hit]:
 
 
 def _passages(answer: Any) -> list[Hit]:
-    """Search-R1: a document's contents are its quoted title, a line break, and the text."""
+    """Parse Search-R1's format: the contents of a document are its title in quotes, a line break, and the text."""
 
     def read(one: Any) -> Hit:
         document = one.get("document", one)
         title, _, text = str(document["contents"]).partition("\n")
         return Hit(str(document.get("id", "")), title.strip('" '), text)
 
+    # `result` has one list of documents for each query; we send one query.
     return _readable(answer["result"][0], read)
 
 
 def _readable(hits: Any, read: Callable[[Any], Hit]) -> list[Hit]:
-    """The hits that can be read, of a list in which some can.
+    """Parse a list of hits and skip the malformed ones.
 
     Raises:
-        TypeError: It is no list, or none of its hits can be read.
+        TypeError: It is not a list, or all of its hits are malformed.
     """
     if not isinstance(hits, list):
         raise TypeError("no list of hits")
@@ -70,17 +71,17 @@ def _readable(hits: Any, read: Callable[[Any], Hit]) -> list[Hit]:
 
 
 def _serper(answer: Any) -> Any:
-    """It leaves the list out where it found nothing, and always says what it was asked."""
+    """Without hits, Serper omits the list. Every response of it contains the request, so others raise KeyError."""
     return answer["organic"] if "organic" in answer or "searchParameters" not in answer else []
 
 
 def _brave(answer: Any) -> Any:
-    """It leaves the pages out where it found none, and always says that it has searched."""
+    """Without hits, Brave omits the pages. Every response of it has the type ``search``, so others raise KeyError."""
     return answer["web"]["results"] if "web" in answer or answer.get("type") != "search" else []
 
 
 def _searxng(answer: Any) -> Any:
-    """An empty list is an answer where all engines have given one; else nobody knows whether there is something."""
+    """An empty list means no hits only if all engines of SearXNG responded; otherwise the search is retried."""
     results = answer["results"]
     if results == [] and answer.get(SILENT):
         raise UnusableAnswer("it found nothing, and some of its engines did not respond")
@@ -124,4 +125,4 @@ ENGINES: Mapping[EngineName, Engine] = {
         _passages,
     ),
 }
-"""By the name that a team file gives them; ``retriever`` is a server as Search-R1 has it, without a web behind it."""
+"""Services by their name in a team file; ``retriever`` is a local retrieval server with the API of Search-R1."""

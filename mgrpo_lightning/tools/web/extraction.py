@@ -1,8 +1,9 @@
-"""The main text of an HTML page, found by a process of its own, which can be stopped: pages can be made to take hours.
+"""Extract the main text of an HTML page in a subprocess with limits of time and memory.
 
-Run as a program it serves pages, a JSON object a line, and needs nothing of this package. The main text of a page has
-bounds of computing time and memory. Of a page that takes more it says all text, which is work that grows with the page
-alone.
+A subprocess, because a hostile page can keep the extraction busy for hours, and a thread cannot be stopped. Run as a
+program, this file reads pages from stdin and writes texts to stdout, one JSON value a line; it imports nothing of this
+package. If the main text of a page takes too much CPU time or memory, the program returns all text of the page
+instead, in time proportional to the size of the page.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ import threading
 from typing import Any
 
 SECONDS = 3.0
-"""Of computing, for the main text of a page."""
+"""CPU seconds for the main text of a page."""
 SECONDS_IN_ALL = 15.0
-"""For a page, after which the process is killed."""
+"""Seconds for a page in total, after which the process is killed."""
 MEMORY = 2 * 2**30
-"""Bytes that the process may address."""
+"""Maximum address space of the process, in bytes."""
 
 
 class _Enough(BaseException):
-    """The time is over; no Exception, which the libraries would catch."""
+    """The CPU time is used up. A BaseException, because the libraries catch every Exception."""
 
 
 class Extractor:
-    """Asks one such process, which is started when it is needed and again when it has died.
+    """The client of one extraction process, which is started when needed and restarted after it has died.
 
     Args:
-        seconds: See ``SECONDS``.
-        in_all: See ``SECONDS_IN_ALL``.
-        memory: See ``MEMORY``.
+        seconds: CPU seconds for the main text of a page.
+        in_all: Seconds for a page in total, after which the process is killed.
+        memory: Maximum address space of the process, in bytes.
     """
 
     def __init__(self, seconds: float = SECONDS, in_all: float = SECONDS_IN_ALL, memory: int = MEMORY) -> None:
@@ -42,17 +43,18 @@ class Extractor:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._stopped = 0
-        """How often."""
+        """Number of calls of ``stop``."""
 
     def text(self, html: str, url: str) -> str | None:
-        """The text of a page; "" if it says nothing, None if it took too much.
+        """The text of a page; "" if it has none, None if it took too much time or memory or ``stop`` was called.
 
         Args:
-            html: The page.
-            url: Its address.
+            html: Source text of the page.
+            url: Address of the page.
         """
         stopped = self._stopped
-        with self._lock:  # one page at a time: they share the process
+        with self._lock:  # one page at a time: all threads share the process
+            # `stop` was called while this call waited for the lock.
             if self._stopped != stopped:
                 return None
             if self._process is None or self._process.poll() is not None:
@@ -67,7 +69,7 @@ class Extractor:
                 process.stdin.write(json.dumps({"html": html, "url": url}) + "\n")
                 process.stdin.flush()
                 answer = process.stdout.readline()
-            except OSError:  # it has died
+            except OSError:  # the process has died
                 answer = ""
             finally:
                 killer.cancel()
@@ -79,7 +81,7 @@ class Extractor:
             return None
 
     def stop(self) -> None:
-        """End what it is doing, and what waits for it, as nobody wants it any more."""
+        """End the running extraction and those that wait for it; they return None."""
         self._stopped += 1
         if (process := self._process) is not None:
             process.kill()
@@ -89,24 +91,25 @@ class Extractor:
             [sys.executable, "-P", __file__, *self._bounds],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # parsers complain about pages there
+            stderr=subprocess.DEVNULL,  # parsers write warnings about pages
             text=True,
             encoding="ascii",
-            start_new_session=True,  # Ctrl-C is for the run, whose end ends it
+            start_new_session=True,  # Ctrl-C goes to the run only; when the run ends, stdin closes and the process ends
         )
 
 
 def main_text(html: str, url: str, seconds: float) -> str:
-    """A page's text without navigation, advertisements and scripts; all of its text where that takes too much.
+    """The text of a page without navigation, advertisements and scripts; all of its text if that takes too much.
 
     Args:
-        html: The page.
-        url: Its address.
-        seconds: Of computing.
+        html: Source text of the page.
+        url: Address of the page.
+        seconds: CPU seconds for finding the main text.
     """
     from trafilatura import extract
 
-    signal.setitimer(signal.ITIMER_PROF, seconds, seconds / 4)  # again, where a callback of C has swallowed it
+    # The timer repeats, because a C callback may swallow the exception of the first signal.
+    signal.setitimer(signal.ITIMER_PROF, seconds, seconds / 4)
     try:
         return extract(html, url=url, output_format="markdown", include_comments=False) or ""
     except (_Enough, MemoryError, RecursionError):
@@ -117,10 +120,10 @@ def main_text(html: str, url: str, seconds: float) -> str:
 
 
 def plain_text(html: str) -> str:
-    """All text of a page but scripts and styles, a line an element.
+    """All text of a page except scripts and styles, one line for each piece of text.
 
     Args:
-        html: The page.
+        html: Source text of the page.
     """
     from lxml.html import HTMLParser, fromstring
 
@@ -129,6 +132,7 @@ def plain_text(html: str) -> str:
     for element in tree.iter():
         if isinstance(element.tag, str) and element.tag not in ("script", "style"):
             pieces.append(element.text or "")
+        # The tail is the text after an element, so it counts even after a script.
         pieces.append(element.tail or "")
     return "\n".join(line for piece in pieces if (line := " ".join(piece.split())))
 

@@ -1,4 +1,4 @@
-"""Fetcher: pages of the public web within limits of time, size and kind, politely, and remembered on disk."""
+"""Fetcher: download pages of the public web, with limits of time, size and requests per host, and a disk cache."""
 
 from __future__ import annotations
 
@@ -24,51 +24,51 @@ from mgrpo_lightning.tools.web.guard import PublicTransport, check_url
 
 REDIRECTS = 5
 KINDS = ("text/html", "application/xhtml+xml", "text/plain", "text/markdown", "application/json", "text/xml")
-"""Media types that are text to read."""
+"""Accepted media types; all are text."""
 QUOTED = 4
-"""How often a text is read anew with %2D as the hyphen that a pattern has: servers do so once or twice, and a page of
-nothing but quoted quotes could be read for hours."""
+"""How many levels of percent-encoding (``%2D`` for a hyphen) are searched for blocked patterns. Servers decode once or
+twice; without a limit, a page of nested encodings could take hours."""
 AGENT = "mgrpo-lightning (+https://arxiv.org/abs/2511.13288)"
 
 
 @ranged("fetch")
 @dataclass(frozen=True)
 class FetchConfig:
-    """What a fetch may cost."""
+    """Limits, cache and blocked pages of fetching."""
 
     timeout: Seconds = 20.0
-    """Seconds for a page, redirects and slow bodies included."""
+    """Timeout of a page in seconds, including redirects and slow bodies."""
     max_bytes: Count = 4 * 2**20
-    """Of a page, as sent and as unpacked."""
+    """Maximum bytes of a page, both compressed and decompressed."""
     per_host: Count = 2
-    """Requests to one host at the same time."""
+    """Maximum concurrent requests to one host."""
     wait: Seconds = 120.0
-    """Seconds that a request may wait for those before it to the same host."""
+    """Maximum seconds that a request waits for earlier requests to the same host."""
     cache: str | None = None
-    """Folder of remembered pages, shared by runs; None remembers nothing."""
+    """Folder of the page cache, which runs may share; None: no cache."""
     allowed: tuple[str, ...] = ()
-    """``host:port`` pairs that may be private."""
+    """``host:port`` pairs that may have private addresses."""
     blocked: tuple[str, ...] = ()
-    """Patterns (regular expressions, any case): what matches a URL or a page's text is refused, so that a benchmark's
-    own pages do not leak its answers."""
+    """Regular expressions, case-insensitive. If one matches the URL or the text of a page, the page is refused, so that
+    pages about a benchmark do not leak its answers."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What was found under a URL."""
+    """A downloaded page."""
 
     url: str
-    """Behind the last redirect."""
+    """URL after the last redirect."""
     kind: str
     """Media type."""
     text: str
 
 
 class Fetcher:
-    """Gets pages.
+    """Downloads pages.
 
     Args:
-        config: The limits.
+        config: Limits, cache folder and blocked patterns.
     """
 
     def __init__(self, config: FetchConfig = FetchConfig()) -> None:
@@ -77,13 +77,14 @@ class Fetcher:
         self._hosts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
 
     async def get(self, url: str) -> Page:
-        """The page under a URL.
+        """Return the page at a URL, from the cache or the web.
 
         Args:
-            url: As somebody wrote it.
+            url: URL as a policy wrote it; it is checked here.
 
         Raises:
-            ToolError: It may not be asked, is not there, is no text, is too large or too slow, or its host is too busy.
+            ToolError: The URL is invalid or refused; or the page is missing, not text, too large, too slow or blocked;
+                or its host is too busy.
         """
         address = _parsed(url)
         check_url(address, frozenset(self.config.allowed))
@@ -91,7 +92,7 @@ class Fetcher:
         if (page := self._remembered(str(address))) is not None:
             return page
         async with self._turn(address.host):
-            # The rollouts of a group open the same pages at the same time: one of them may have brought it by now.
+            # Check again: the rollouts of a group open the same pages, and another one may have just cached this one.
             if (page := self._remembered(str(address))) is not None:
                 return page
             page = await self._fetch(address)
@@ -100,10 +101,10 @@ class Fetcher:
             return page
 
     def blocks(self, text: str) -> bool:
-        """Whether a pattern of the configuration is in a URL or text, whose characters may be quoted as in ``%2D``.
+        """Whether a blocked pattern matches a URL or text, also after percent-decoding (``%2D``).
 
         Args:
-            text: Any.
+            text: The URL or text.
         """
         for _ in range(QUOTED):
             if any(pattern.search(text) for pattern in self._blocked):
@@ -121,7 +122,7 @@ class Fetcher:
 
     @asynccontextmanager
     async def _turn(self, host: str) -> AsyncIterator[None]:
-        """One of the requests that a host may have at the same time."""
+        """Hold one of the ``per_host`` permits of a host; waits at most ``wait`` seconds."""
         limits = self._hosts.setdefault(asyncio.get_running_loop(), {})
         turn = limits.setdefault(host, asyncio.Semaphore(self.config.per_host))
         try:
@@ -151,7 +152,7 @@ class Fetcher:
     def _client(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(
             transport=PublicTransport(self.config.allowed),
-            trust_env=False,
+            trust_env=False,  # a proxy from the environment would bypass the transport's check of addresses
             follow_redirects=True,
             max_redirects=REDIRECTS,
             timeout=self.config.timeout,
@@ -159,6 +160,7 @@ class Fetcher:
         )
 
     async def _page(self, response: httpx2.Response) -> Page:
+        # Headers only so far: status and media type are checked before the body is downloaded.
         url = str(response.url)
         if not response.is_success:
             raise ToolError(f"{url} answers with status {response.status_code}.", hint="read another page.")
@@ -179,7 +181,7 @@ class Fetcher:
             page = Page(found["url"], found["kind"], found["text"])
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        self._refuse_blocked_page(page)  # the run that remembered it may have had other patterns
+        self._refuse_blocked_page(page)  # the run that cached it may have had other patterns
         return page
 
     def _remember(self, url: str, page: Page) -> None:

@@ -1,8 +1,8 @@
-"""PublicTransport: HTTP to public addresses only, whatever a URL, a name server or a redirect says.
+"""PublicTransport: an HTTP transport that connects to public addresses only (protection against SSRF).
 
-A host is resolved once, every address that it has must be public, and the connection goes to the address that was
-checked: what the name server says a moment later plays no part. Each redirect is a request of its own and is checked
-alike. So a policy, or a page that it reads, cannot make a tool talk to this machine, its network or a cloud's metadata.
+A host is resolved once, all of its addresses must be public, and the connection goes to the checked address. So a
+second DNS answer cannot replace it (DNS rebinding). Each redirect is a separate request and is checked in the same way.
+So neither a policy nor a page can make a tool contact this machine, its network or the metadata service of a cloud.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.services.client import certificates
 
 PORTS = (80, 443, 8080, 8443)
-"""Where web servers listen; others would let a tool talk to mail servers and databases."""
+"""Allowed ports. Other ports would let a tool contact mail servers and databases."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NOT_PUBLIC = [
     ipaddress.ip_network(text)
@@ -35,15 +35,17 @@ _NOT_PUBLIC = [
         "fec0::/10",  # sites, before fc00::/7
     )
 ]
-"""Beside what ``ipaddress`` knows, whose tables differ between patch levels of one Python."""
+"""Networks refused in addition to the tables of ``ipaddress``, which differ between patch releases of Python."""
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class PublicTransport(httpx2.AsyncHTTPTransport):
-    """A transport for ``httpx2.AsyncClient(trust_env=False)``: a proxy would connect in its place, unchecked.
+    """A transport for ``httpx2.AsyncClient(trust_env=False)``.
+
+    The client must ignore proxies of the environment: a proxy would connect instead of the transport, unchecked.
 
     Args:
-        allowed: ``host:port`` pairs that may be private, such as a search engine of one's own.
+        allowed: ``host:port`` pairs that may have private addresses, such as a local search server.
     """
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
@@ -52,10 +54,10 @@ class PublicTransport(httpx2.AsyncHTTPTransport):
 
     @override
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request to the address that was checked.
+        """Resolve and check the host of a request, and send the request to the checked address.
 
         Raises:
-            ToolError: The URL may not be asked, or its host is not there.
+            ToolError: The URL or its address is refused, or the host does not exist.
         """
         url = request.url
         check_url(url, self._allowed)
@@ -66,20 +68,20 @@ class PublicTransport(httpx2.AsyncHTTPTransport):
             url.copy_with(host=address),
             headers=request.headers,
             stream=request.stream,
-            extensions={**request.extensions, "sni_hostname": url.host},  # the certificate is the name's
+            extensions={**request.extensions, "sni_hostname": url.host},  # TLS verifies the host name, not the address
         )
         return await super().handle_async_request(checked)
 
 
 def check_url(url: httpx2.URL, allowed: frozenset[str] = frozenset()) -> None:
-    """Refuse what is no plain address of a web page.
+    """Refuse a URL that is not a plain address of a web page.
 
     Args:
-        url: To be asked.
-        allowed: See ``PublicTransport``.
+        url: The URL to check.
+        allowed: ``host:port`` pairs that are exempt from ``PORTS``; see ``PublicTransport``.
 
     Raises:
-        ToolError: It has another scheme, a user's name in it, no host, or an unusual port.
+        ToolError: The URL has a scheme other than http(s), a user name, no host, or a port that is not in ``PORTS``.
     """
     if url.scheme not in ("http", "https"):
         raise ToolError(f"{url.scheme or 'nothing'!r} is no scheme of a web page.", hint="give an http or https URL.")
@@ -92,15 +94,15 @@ def check_url(url: httpx2.URL, allowed: frozenset[str] = frozenset()) -> None:
 
 
 async def public_address(host: str, port: int, *, allowed: bool = False) -> str:
-    """The address of a host, all of whose addresses are public.
+    """Resolve a host, check that all of its addresses are public, and return the first one.
 
     Args:
-        host: A name, or an address in any notation.
-        port: Of the service.
-        allowed: Whether it may be private.
+        host: Host name, or an IP address in any notation.
+        port: Port of the service.
+        allowed: Whether private addresses are accepted.
 
     Raises:
-        ToolError: One of them is not, or there is none.
+        ToolError: An address is not public, or the host does not exist.
     """
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -113,10 +115,10 @@ async def public_address(host: str, port: int, *, allowed: bool = False) -> str:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address, or the one to which it leads, is one of the public internet.
+    """Whether an address belongs to the public internet; an embedded IPv4 address is checked instead.
 
     Args:
-        address: Of either version.
+        address: IPv4 or IPv6 address.
     """
     reached = _reached(address)
     ordinary = reached.is_global and not reached.is_multicast and not reached.is_reserved
@@ -124,10 +126,10 @@ def is_public(address: Address) -> bool:
 
 
 def _reached(address: Address) -> Address:
-    """The IPv4 address that stands in an IPv6 one, where a socket or a translator would take it; else the address."""
+    """The IPv4 address embedded in an IPv6 address, if a socket or a NAT64 gateway would use it; else the address."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
-        if address in _NAT64:  # networks without IPv4 reach all of its internet so
+        if address in _NAT64:  # IPv6-only networks reach the whole IPv4 internet in this way
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address

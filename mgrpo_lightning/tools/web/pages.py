@@ -1,4 +1,4 @@
-"""The visit tool of the live web: the main text of a page, a part at a time."""
+"""The visit tool for the live web: shows the main text of a page in parts."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mgrpo_lightning.tools.web.extraction import Extractor
 from mgrpo_lightning.tools.web.fetch import Fetcher, Page
 
 KEPT = 32
-"""Pages whose text is kept for their next parts."""
+"""Number of pages whose extracted text is cached, for requests of their next parts."""
 EXTRACTOR = Extractor()
-"""Of this process."""
+"""The extractor that all tools of this process share."""
 
 
 def visit_tool(fetcher: Fetcher, *, part: int = PART) -> Tool:
     """The tool ``visit(url, part)``.
 
     Args:
-        fetcher: Gets the pages.
-        part: Characters shown at once.
+        fetcher: Downloads the pages.
+        part: Characters of one part.
 
     Raises:
-        ConfigurationError: The package that finds the main text of a page is not installed.
+        ConfigurationError: The package ``trafilatura``, which extracts the main text, is not installed.
     """
-    size = part
+    size = part  # `visit` has a parameter named part
     _require_extraction()
     extracted = lru_cache(KEPT)(main_text)
 
@@ -35,9 +35,9 @@ def visit_tool(fetcher: Fetcher, *, part: int = PART) -> Tool:
         """Read a page, or a further part of a long one."""
         page = await fetcher.get(url)
         try:
-            text = await asyncio.to_thread(extracted, page)  # seconds for a page of megabytes
+            text = await asyncio.to_thread(extracted, page)  # takes seconds for a page of megabytes
         except asyncio.CancelledError:
-            EXTRACTOR.stop()  # the thread would go on
+            EXTRACTOR.stop()  # cancelling does not end the thread; this does
             raise
         return shown_part(page.url, text, part, size)
 
@@ -45,13 +45,13 @@ def visit_tool(fetcher: Fetcher, *, part: int = PART) -> Tool:
 
 
 def main_text(page: Page) -> str:
-    """What a page says, without navigation, advertisements and scripts.
+    """The text of a page, without navigation, advertisements and scripts.
 
     Args:
-        page: Fetched.
+        page: A downloaded page.
 
     Raises:
-        ToolError: It says nothing, or reading it takes too much time or memory.
+        ToolError: The page has no text, or the extraction takes too much time or memory.
     """
     text = page.text
     if "html" in page.kind:

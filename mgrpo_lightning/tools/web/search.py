@@ -1,4 +1,4 @@
-"""WebSearch: the search tool of the live web, or of a retrieval server, over one of several services."""
+"""WebSearch: the search tool for the live web or a retrieval server, with a choice of services and a disk cache."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from mgrpo_lightning.tools.web.engines import ENGINES, EngineName, Hit
 BACKOFF = 0.5
 """Seconds before the second try."""
 AT_ONCE = 8
-"""Requests in flight at most: services count them, and a step's rollouts search all at once."""
+"""Maximum requests in flight: services limit their rate, and all rollouts of a step search concurrently."""
 SNIPPET = 300
-"""Characters shown of a hit's text; a passage is shown as a whole."""
+"""Maximum characters shown of a hit's text; a passage of a retriever is shown whole."""
 
 
 class WebSearch:
-    """Asks a service, whose address is the user's own choice.
+    """The client of one search service. Its address is the user's choice and may be private.
 
     Args:
-        engine: Which.
-        url: Of the service; needed where everybody has a server of their own.
-        key_variable: Environment variable with the key; None where there is none.
-        k: Hits shown.
-        timeout: Seconds of one try, from connecting to the last byte; then it counts as failed.
-        attempts: Tries in all.
-        cache: Folder of remembered answers, shared by runs; None remembers nothing.
-        blocks: Says of a URL or text that it must not be shown.
+        engine: Name of the service, a key of ``ENGINES``.
+        url: Address of the service; needed for services that users run themselves.
+        key_variable: Environment variable with the API key; None for services without keys.
+        k: Maximum hits shown.
+        timeout: Timeout of one try in seconds, from connecting to the last byte.
+        attempts: Maximum tries of a request, including the first.
+        cache: Folder of the result cache, which runs may share; None: no cache.
+        blocks: Returns True for a URL or text that must not be shown; such hits are removed.
 
     Raises:
-        ConfigurationError: The address or the key is missing, or no hit is to be shown.
+        ConfigurationError: The address or the key is missing, or ``k`` is below 1.
     """
 
     def __init__(
@@ -79,27 +79,28 @@ class WebSearch:
         self._blocks = blocks
 
     async def find(self, query: str) -> list[Hit]:
-        """The hits for a query, best first, without what is blocked.
+        """At most k hits for a query, best first, without blocked ones.
 
         Args:
-            query: Any text.
+            query: The search query; any text.
 
         Raises:
-            ToolError: The service gave no answer in any try.
-            ConfigurationError: Every search of the run would fail, see ``Service.ask``; or what it answers cannot be
-                kept.
+            ToolError: No try gave a usable answer.
+            ConfigurationError: Every search of the run would fail, see ``Service.ask``; or the cache cannot be
+                written.
         """
         path = self._place(query)
         hits = _remembered(path) if path else []
         if not hits:
             hits = await self._ask(query)
-            if path and hits:  # finding nothing may be a service's bad day
+            if path and hits:  # an empty result is not cached: it may be a temporary failure
                 with cache_path(path) as temporary:
                     temporary.write_text(json.dumps([asdict(hit) for hit in hits], ensure_ascii=False), "utf-8")
+        # Filter after the cache: runs that share it may block different pages.
         return [hit for hit in hits if not self._blocks(f"{hit.url}\n{hit.title}\n{hit.text}")][: self._k]
 
     def tool(self) -> Tool:
-        """The tool ``search(query)``: a line a hit, its snippet below."""
+        """The tool ``search(query)``: one line with URL and title for each hit, its snippet below."""
 
         async def search(query: str) -> str:
             """Find pages by keywords."""
@@ -128,7 +129,7 @@ class WebSearch:
             raise ToolError(f"the search gave no answer ({error.problem}).", hint="search for other words.") from error
 
     def _hint(self) -> str:
-        """What to mend where the service refuses."""
+        """The hint of the error that is raised if the service rejects every request."""
         if self._engine.key is not None:
             return f"check the key in the environment variable {self._key_variable!r}, and what is left of its quota."
         if self._name == "searxng":
@@ -143,11 +144,11 @@ class WebSearch:
 
 
 def shown(hit: Hit, *, whole: bool) -> str:
-    """A hit as a policy sees it.
+    """The text of a hit for the policy.
 
     Args:
-        hit: Found.
-        whole: Whether its text is all that there is to read.
+        hit: The search result.
+        whole: Whether to show the whole text and no URL, for passages that cannot be visited.
     """
     head = " | ".join(filter(None, (hit.url if not whole else "", hit.title)))
     text = " ".join(hit.text.split())

@@ -1,4 +1,4 @@
-"""WebTools: search and visit on the live web, as one entry of a task's ``tools``."""
+"""WebTools and Retriever: the web tools as entries of a task's ``tools``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from mgrpo_lightning.tools.web.search import WebSearch
 
 @ranged("tools")
 class WebTools(ToolSet):
-    """``search(query)`` and ``visit(url, part)``.
+    """The tools ``search(query)`` and ``visit(url, part)`` on the live web.
 
     Args:
-        engine: Search service.
-        url: Of the service, where everybody has a server of their own.
-        key_variable: Environment variable with its key.
-        k: Hits shown.
-        part: Characters of a page that are shown at once.
-        fetch: Limits of reading pages; its cache and its blocked patterns hold for searching too.
+        engine: Name of the search service.
+        url: Address of the service; needed for services that users run themselves.
+        key_variable: Environment variable with the service's API key.
+        k: Maximum hits shown.
+        part: Characters of a page that one visit shows.
+        fetch: Limits of reading pages. Its cache folder and its blocked patterns also apply to searching.
 
     Raises:
         ConfigurationError: The address or key of the service, or a package, is missing.
@@ -53,12 +53,12 @@ class WebTools(ToolSet):
 
 @ranged("tools")
 class Retriever(ToolSet):
-    """``search(query)`` over a retrieval server as Search-R1 has it, which shows whole passages.
+    """The tool ``search(query)`` over a retrieval server with the API of Search-R1; it shows whole passages.
 
     Args:
-        url: Of its ``/retrieve``.
-        k: Passages shown.
-        cache: Folder of remembered answers, shared by runs; None remembers nothing.
+        url: Address of the server's ``/retrieve``.
+        k: Maximum passages shown.
+        cache: Folder of the result cache, which runs may share; None: no cache.
     """
 
     def __init__(self, url: str, k: Count = 3, cache: str | None = None) -> None:
