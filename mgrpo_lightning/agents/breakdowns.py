@@ -32,10 +32,12 @@ class Breakdowns:
                 arguments and the message are left out.
         """
         self.count += 1
+        # The cause is the tool's own exception; `error` itself is always a ToolBroken.
         kind = type(error.__cause__).__name__
         if (call.name, kind, error.where) in self._told:
             return
         self._told.add((call.name, kind, error.where))
+        # Without the message and the arguments: both may quote an encrypted question.
         said = f"{kind} (of a sealed question: message and arguments are not shown)"
         if not sealed:
             arguments = json.dumps(call.arguments, ensure_ascii=False)

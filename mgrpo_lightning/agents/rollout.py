@@ -101,6 +101,7 @@ class RolloutPlay:
             return
 
         def join(name: str) -> Callable[[Sequence[str]], Agent]:
+            # Only main's conversation was opened in advance, on the prompt that the rollouts of the group share.
             return lambda heard: self._agent(
                 self.open(name, self.question.text, parent=None, heard=heard), conversation if name == role else None
             )
@@ -134,6 +135,7 @@ class RolloutPlay:
             ids, messages = seat.prompt("\n\n".join([task, *seat.cut(heard)]))
             spans = [Span("observation", tuple(ids))]
             temperature = seat.config.sampling.temperature if temperature is None else temperature
+        # The temperature of a role that is played elsewhere is not known here.
         trajectory = Trajectory(role, key, task, temperature or 0.0, spans, messages, parent=parent)
         self._trajectories[key.invocation] = trajectory
         return trajectory

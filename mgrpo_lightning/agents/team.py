@@ -105,6 +105,7 @@ class Team:
         if memory is not None:
             samplers = {name: RememberingSampler(sampler, memory) for name, sampler in samplers.items()}
         remote = self.remote = self._remote(stage, step, range(first_query, first_query + len(questions)), memory)
+        # Only the count starts again: a kind of failure is logged once for the team, not once for each play.
         self._breakdowns.count = 0
         play = Play(
             seats=self.seats,
@@ -127,6 +128,7 @@ class Team:
         ]
         if self.main in self.seats:
             conversations: list[Conversation | None] = [None] * len(plays)
+            # Only main's prompts are known now; agents of other roles open their conversations when they are called.
             if script is None and self.main not in self._endpoints:
                 conversations = [
                     conversation
@@ -196,6 +198,7 @@ def make_seats(
             roles that one role may call have the same name.
     """
     main = main_role(roles)
+    # Only main and its equals discuss; all other roles are sub-agents.
     equals = [main, *roles[main].discusses_with]
     return {
         name: Seat(

@@ -67,6 +67,7 @@ def full_calls(seat: Seat) -> int:
     room = limits.context - prompt_tokens(seat) - seat.notice_tokens - limits.new_tokens
     around = seat.notice_tokens  # upper bound on the template's tokens around one result
     fit = max(room, 0) // (limits.new_tokens + limits.observation + around)
+    # The last turn is the answer, so at most turns - 1 turns can call.
     return min(fit, limits.calls, limits.turns - 1) if seat.offers else 0
 
 
@@ -94,6 +95,7 @@ def _refuse_short_context(seat: Seat) -> None:
     limits, place = seat.config.limits, f"{PLACE}.{seat.role}.limits"
     prompt, notice = prompt_tokens(seat), seat.notice_tokens if seat.offers else 0
     needed = prompt + notice + limits.new_tokens
+    # Equality is refused too: the task needs at least one token.
     if needed >= limits.context:
         raise ConfigurationError(
             f"{place}.context is {limits.context}: a prompt of {prompt} tokens without its task, a notice of {notice} "

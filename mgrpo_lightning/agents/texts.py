@@ -60,6 +60,7 @@ class TextConversation(Conversation):
     async def sample(self, params: SamplingParams, stream: int) -> SampledTurn:
         said = await self.reply(params, stream)
         ids = tuple(self._chat.encode_action(encodable(said.text)))
+        # The limit in tokens also holds if an endpoint ignores `max_tokens` or counts with another tokenizer.
         kept = ids[: params.max_new_tokens]
         self._length += len(kept)
         # Without the stop token at its end, the turn counts as truncated, like a sampled one.

@@ -99,6 +99,7 @@ class HermesDialect(Dialect):
     @override
     def parse(self, text: str) -> Action:
         found = _Findings()
+        # In the whole turn, thinking included: no control token is legal before the stop token.
         if _CONTROL.search(text):
             found.violations.append(Violation.CONTROL_TOKEN)
         for kind, body, position in _pieces(text):
@@ -226,6 +227,7 @@ def _write_call(call: ToolCall) -> str:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    # json.loads would silently keep the last of two equal keys.
     content = dict(pairs)
     if len(content) != len(pairs):
         raise ValueError("duplicate key")
@@ -233,6 +235,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _finite(text: str) -> float:
+    # A literal such as 1e999 is legal JSON but becomes inf, which cannot be written as JSON again.
     if math.isfinite(value := float(text)):
         return value
     raise ValueError(f"{text} is too large")

@@ -61,6 +61,7 @@ def system_prompt(name: str, role: RoleConfig, offers: Iterable[Signature], equa
             f"\n\nYou work on the question together with {', '.join(equals)}, as equals: you act in turn, and each "
             "sees what the others did. The first answer is the answer of all."
         )
+    # The layout and wording of tools follow Qwen's chat template, which models of this family know from training.
     functions = "\n".join(
         json.dumps(
             {

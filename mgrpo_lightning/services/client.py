@@ -166,6 +166,7 @@ class Service:
         time = httpx2.Timeout(None, connect=TO_CONNECT * patience.timeout)
         # Only gzip: `read_body` decompresses itself, with a limit.
         accepts = {"Accept-Encoding": "gzip"}
+        # The permit is held during the pauses between tries too, so a failing service gets fewer requests.
         async with limit, httpx2.AsyncClient(timeout=time, headers=accepts, verify=certificates()) as client:
             request = client.build_request(method, url, params=params, json=body, headers=headers)
             for attempt in range(patience.attempts):
@@ -185,6 +186,7 @@ class Service:
         self, client: httpx2.AsyncClient, request: httpx2.Request, read: Callable[[Answer], T]
     ) -> T | _Failure:
         try:
+            # A limit on the whole try: httpx's own read timeout restarts with every byte.
             async with asyncio.timeout(self.patience.timeout):
                 response = await client.send(request, stream=True)
                 self._reached = True
@@ -225,6 +227,7 @@ class Service:
         return _Failure(f"status {status}", words, retry_after=after, final=not passing)
 
     def _shown(self, body: bytes) -> str:
+        # A server may repeat the key in its error message.
         words = words_of(body)
         return words.replace(self._secret, "***") if self._secret else words
 

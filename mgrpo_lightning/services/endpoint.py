@@ -44,6 +44,7 @@ class EndpointConfig:
     as ``temperature`` or ``max_tokens``. Set ``stream: true`` for a server that only streams."""
 
     def __post_init__(self) -> None:
+        # The caller sets these fields; another n would only cost tokens, as one choice is read.
         if taken := [name for name in OURS if name in (self.parameters or {})]:
             raise ConfigurationError(
                 f"the parameters of endpoint {self.url} have {taken[0]!r}.", hint="leave it out: it is set elsewhere."

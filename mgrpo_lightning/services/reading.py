@@ -141,6 +141,7 @@ def words_of(body: bytes) -> str:
     if not text and isinstance(found, dict):  # only keys: the values may repeat the request
         text = f"JSON with the keys {', '.join(found)}"
     if not text:
+        # The start is enough: an error page may have megabytes.
         start = body[: 64 * LONGEST_WORDS].decode("utf-8", "replace")
         title = _TITLE.search(start)
         text = title[1] if title else _TAG.sub(" ", start)

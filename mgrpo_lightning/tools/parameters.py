@@ -79,6 +79,7 @@ def value_of(hint: Any, value: object, place: str) -> object:
         if isinstance(value, _PLAIN[hint][2]) and (hint is bool or not isinstance(value, bool)):
             return value
     elif (members := _union(hint)) is not None:
+        # The first member that accepts the value decides how it is converted.
         for member in members:
             try:
                 return value_of(member, value, place)
@@ -99,6 +100,7 @@ def value_of(hint: Any, value: object, place: str) -> object:
 
 def _dict_of(hint: Any, value: Mapping[str, object], place: str) -> dict[str, object]:
     values = _values(hint)
+    # dict[str, T] takes any keys, a TypedDict exactly its own.
     fields = dict.fromkeys(value, values) if values is not None else _fields(hint)
     lacks = values is None and not value.keys() >= set(_needed(hint))
     if lacks or value.keys() - fields.keys():

@@ -12,6 +12,7 @@ _QUANTITY = re.compile(r"\s*(-?\d[\d,]*(?:\.\d+)?)\s*(.*?)\s*", re.DOTALL)
 def larger(first: str, second: str) -> str:
     """Say which of two quantities is more; each is a number with its unit, such as 643,801 sq km."""
     (one, unit), (other, other_unit) = quantity(first), quantity(second)
+    # Units are not converted: 1 km and 900 m cannot be compared here.
     if unit != other_unit:
         raise ToolError(f"the units differ: {unit!r} and {other_unit!r}.", hint="give both in one unit.")
     if one == other:

@@ -64,6 +64,7 @@ class Fts5Backend:
             self._titled.setdefault(_plain(passage.title), {}).setdefault(passage.url, []).append(row)
         # Worker threads may search: SQLite serialises the connection, and nothing is written after construction.
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        # The porter tokenizer stems words, so that "exports" finds "export".
         self._database.execute(
             "CREATE VIRTUAL TABLE passages USING fts5(title, heading, text, tokenize='porter unicode61')"
         )
@@ -87,6 +88,7 @@ class Fts5Backend:
         return (*meant, *(row for row in self._ranked(match, k) if row not in meant))[:k]
 
     def _ranked(self, match: str, k: int, among: Sequence[int] | None = None) -> list[int]:
+        # These are row numbers of our own, so they may stand in the SQL text.
         places = "" if among is None else f"AND rowid IN ({', '.join(map(str, among))})"
         # FTS5's bm25 is smaller for better matches, so the ascending order puts the best first; rowid breaks ties.
         order = "ORDER BY bm25(passages, ?, ?, ?), rowid LIMIT ?"

@@ -94,6 +94,7 @@ def _fold(text: str) -> str:
 
 
 def _near(wanted: str, names: Collection[str]) -> str:
+    # difflib compares the wanted name with each name, so the cost grows with their number.
     compared = list(names) if len(names) <= MOST_COMPARED else []
     # Reversed, so that of names with the same folded form the first one is kept.
     folded = {_fold(name): name for name in reversed(compared)}

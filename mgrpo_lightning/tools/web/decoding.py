@@ -29,9 +29,11 @@ def decoded(body: bytes, declared: str | None, *, html: bool) -> str:
         declared: Encoding in the response header, or None.
         html: Whether the page is HTML or XML, which may declare an encoding itself.
     """
+    # The byte order mark goes first, as in browsers, and is no part of the text.
     for mark, encoding in _MARKS.items():
         if body.startswith(mark):
             return body[len(mark) :].decode(encoding, errors="replace")
+    # The declaration is ASCII in every accepted encoding but UTF-16, so it can be read before the encoding is known.
     own = _DECLARED.search(body[:HEAD]) if html else None
     encoding = _known(declared) or (_readable(own[1].decode("ascii", "replace")) if own else None) or "utf-8"
     return body.decode(encoding, errors="replace")

@@ -65,6 +65,7 @@ def _readable(hits: Any, read: Callable[[Any], Hit]) -> list[Hit]:
     for one in hits:
         with suppress(LookupError, TypeError, AttributeError):
             found.append(read(one))
+    # All malformed: the format of the service has probably changed, which must not look like an empty result.
     if hits and not found:
         raise TypeError("no hit that can be read")
     return found

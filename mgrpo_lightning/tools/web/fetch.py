@@ -164,6 +164,7 @@ class Fetcher:
         url = str(response.url)
         if not response.is_success:
             raise ToolError(f"{url} answers with status {response.status_code}.", hint="read another page.")
+        # Without parameters such as the charset.
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind not in KINDS:
             raise ToolError(f"{url} is {kind or 'of no kind'!r}, not a page of text.", hint="read another page.")
@@ -209,4 +210,5 @@ def _parsed(url: str) -> httpx2.URL:
 
 
 def _place(cache: str, url: str) -> Path:
+    # A hash, because a URL contains slashes and may be longer than a file name.
     return Path(cache) / f"{blake2b(url.encode(), digest_size=16).hexdigest()}.json"

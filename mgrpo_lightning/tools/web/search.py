@@ -107,6 +107,7 @@ class WebSearch:
             hits = await self.find(query)
             if not hits:
                 raise ToolError(f"nothing found for {query!r}.", hint="search for other words.")
+            # The passages of a retriever have no page behind them that a visit could read.
             whole = self._name == "retriever"
             return "\n".join(f"{n}. {shown(hit, whole=whole)}" for n, hit in enumerate(hits, start=1))
 
@@ -115,6 +116,7 @@ class WebSearch:
     async def _ask(self, query: str) -> list[Hit]:
         engine = self._engine
         sent = engine.query(query, self._k)
+        # A GET sends the query in the URL, a POST sends it as JSON.
         params, body = (sent, None) if engine.method == "GET" else (None, sent)
         try:
             return await self._service.ask(
@@ -139,6 +141,7 @@ class WebSearch:
     def _place(self, query: str) -> Path | None:
         if self._cache is None:
             return None
+        # Everything that changes the response is part of the name; the API key is not.
         parts = json.dumps([self._name, self._url, self._k, query])
         return self._cache / f"{blake2b(parts.encode(), digest_size=16).hexdigest()}.json"
 

@@ -42,6 +42,7 @@ class WebTools(ToolSet):
         fetch: FetchConfig = FetchConfig(),  # noqa: B008 - frozen
     ) -> None:
         fetcher = Fetcher(fetch)
+        # A folder of its own, so that search results do not lie among the pages.
         cache = None if fetch.cache is None else str(Path(fetch.cache) / "searches")
         search = WebSearch(engine, url, key_variable, k=k, cache=cache, blocks=fetcher.blocks)
         self._tools = [search.tool(), visit_tool(fetcher, part=part)]
