@@ -52,7 +52,7 @@ class Violation(StrEnum):
     NO_ANSWER_AT_END = "answer missing at the end"
     """The last turn, in which only an answer is legal, held calls."""
     CONTEXT_EXHAUSTED = "context exhausted"
-    """The prompt left no room for a turn."""
+    """The prompt fills the context, so there is no room for a turn."""
     INTERRUPTED = "interrupted"
     """The engine failed during play. This is not the policy's fault, so scoring removes the sample from its group."""
 

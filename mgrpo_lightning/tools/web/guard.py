@@ -24,15 +24,15 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NOT_PUBLIC = [
     ipaddress.ip_network(text)
     for text in (
-        "168.63.129.16/32",  # Azure's metadata and name server, at an address of the public internet
-        "192.0.0.0/24",  # protocol assignments; Oracle's metadata
-        "192.88.99.0/24",  # relays of 6to4
-        "64:ff9b:1::/48",  # translation of local use
-        "2001::/23",  # protocol assignments, Teredo's tunnels among them
-        "2002::/16",  # tunnels of 6to4
+        "168.63.129.16/32",  # Azure's metadata and DNS service, at a public address
+        "192.0.0.0/24",  # protocol assignments; includes Oracle's metadata service
+        "192.88.99.0/24",  # 6to4 relays
+        "64:ff9b:1::/48",  # NAT64 for local use
+        "2001::/23",  # protocol assignments, including Teredo tunnels
+        "2002::/16",  # 6to4 tunnels
         "3fff::/20",  # documentation
         "5f00::/16",  # segment routing
-        "fec0::/10",  # sites, before fc00::/7
+        "fec0::/10",  # site-local addresses, replaced by fc00::/7
     )
 ]
 """Networks refused in addition to the tables of ``ipaddress``, which differ between patch releases of Python."""
