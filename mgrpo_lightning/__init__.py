@@ -1,7 +1,7 @@
 """Train a team of LLM agents with M-GRPO (arXiv 2511.13288) in PyTorch Lightning.
 
-The public names of a team file are here, so that its ``class_path``s are short; they are imported on first use, so that
-``import mgrpo_lightning`` costs nothing.
+The public classes of a team file can be named from here, which keeps its ``class_path``s short. They are imported on
+first use, so ``import mgrpo_lightning`` does not load torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m mgrpo_lightning`` is the command ``mgrpo``."""
+"""Make ``python -m mgrpo_lightning`` run the command ``mgrpo``."""
 
 from mgrpo_lightning.commands.main import main
 

@@ -1,14 +1,14 @@
-"""The exceptions users see: each message names the wrong value and ends with the fix after ``HINT:``."""
+"""The exceptions that users see: each message names the wrong value and ends with the fix after ``HINT:``."""
 
 import signal
 
 
 class MgrpoError(Exception):
-    """Base of every error a user can cause and mend.
+    """Base class of every error that a user can cause and fix.
 
     Args:
-        message: What is wrong, with the offending value in it.
-        hint: What to do about it.
+        message: What is wrong, including the wrong value.
+        hint: How to fix it; shown after ``HINT:``.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -21,18 +21,20 @@ class ConfigurationError(MgrpoError, ValueError):
 
 
 class DataError(MgrpoError, ValueError):
-    """A task file, snapshot, journal or checkpoint whose content is not what it should be."""
+    """A task file, snapshot, journal or checkpoint has invalid content."""
 
 
 class RunStopped(MgrpoError):
-    """A run that was asked to stop, and can go on from its last checkpoint; ``mgrpo`` exits with ``STOPPED``."""
+    """The run was asked to stop and can resume from its last checkpoint; ``mgrpo`` exits with ``STOPPED``."""
 
 
 class Interrupted(SystemExit):
-    """SIGINT or SIGTERM ends a command; ``mgrpo`` exits with ``STOPPED``. No Exception, so that no tool catches it.
+    """SIGINT or SIGTERM ended a command; ``mgrpo`` exits with ``STOPPED``.
+
+    It derives from SystemExit and not from Exception, so a tool that catches Exception does not swallow it.
 
     Args:
-        number: The signal.
+        number: The signal that was received.
     """
 
     def __init__(self, number: signal.Signals) -> None:
@@ -44,19 +46,19 @@ class Interrupted(SystemExit):
 
 
 STOPPED = 75
-"""Exit status of a run that has stopped and can go on: EX_TEMPFAIL of sysexits.h."""
+"""Exit status of a run that stopped and can resume: EX_TEMPFAIL of sysexits.h."""
 
 
 class ToolError(MgrpoError):
-    """A tool or sub-agent that failed: the policy sees the message as an observation and play goes on."""
+    """A tool or sub-agent failed: the policy sees the message as an observation and the rollout continues."""
 
 
 class ToolBroken(ToolError):
-    """A tool that failed otherwise than by saying so: an exception of another kind, or its time limit.
+    """A tool raised an exception other than ``ToolError``, or ran into its timeout.
 
     Args:
-        message: What the policy sees.
-        where: The frames in which it failed.
+        message: Shown to the policy.
+        where: Stack frames of the failure, for the log.
     """
 
     def __init__(self, message: str, *, where: str = "") -> None:
@@ -65,4 +67,7 @@ class ToolBroken(ToolError):
 
 
 class ScoringError(MgrpoError):
-    """A reward that could not be decided (a judge failed); the sample leaves its group, it is never scored as wrong."""
+    """A reward could not be decided because a judge failed.
+
+    The sample leaves its group before mean and std. It is never scored as wrong.
+    """

@@ -1,7 +1,8 @@
-"""Names of roles and tools: one rule, checked before anything is made of them.
+"""Validate the names of roles and tools before anything is built from them.
 
-A role's name is a key of a YAML mapping, a part of an option, a folder, and the first half of a metric. It is no part
-of a module's or parameter's name, so torch and peft never see it. A tool's name is text that a policy writes in a call.
+A role's name is a YAML key, a part of a command-line option, a folder name and the first half of a metric's name. It is
+never a part of a module's or parameter's name, so torch and peft do not see it. A tool's name is text that a policy
+writes in a call.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _TOOL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 FOLDERS = ("adapters", "checkpoints", "journal", "locks", "open_steps", "predictions", "stop", "store", "tensorboard")
-"""What stands in a run folder, beside the folders of roles that have processes of their own."""
+"""Folders in a run folder, beside those of roles that run in their own process."""
 METRICS = ("judge", "seconds", "val")
-"""What stands before the slash of a metric, beside roles."""
+"""First halves of metric names that are not roles."""
 CLASS_KEYS = ("class_path", "dict_kwargs", "init_args")
-"""Keys by which the command line knows the block of a class."""
+"""Keys that mark a class block in a config file."""
 
 
 def check_roles(names: Iterable[object]) -> None:
-    """Refuse names that a role cannot have.
+    """Reject names that a role cannot have.
 
     Args:
-        names: Of all roles of a team.
+        names: Names of all roles of a team.
 
     Raises:
-        ConfigurationError: A name is not of letters, digits and underscores, is too long, means something else to YAML,
-            the command line, the run folder or the metrics, or differs from another one in its case alone.
+        ConfigurationError: A name contains other characters than letters, digits and underscores, is too long, is not a
+            string in YAML, is reserved (command line, run folder or metrics), or differs from another name only in
+            case.
     """
     seen: dict[str, str] = {}
     for name in names:
@@ -41,6 +43,7 @@ def check_roles(names: Iterable[object]) -> None:
                 f"a role is called {name!r}.",
                 hint="begin its name with a letter and go on with letters, digits and underscores, 64 at most.",
             )
+        # YAML reads some plain words as other types: `no` and `off` are booleans, `null` is None.
         if yaml.safe_load(name) != name:
             raise ConfigurationError(
                 f"a role is called {name!r}, which YAML reads as {yaml.safe_load(name)!r}.",
@@ -51,6 +54,7 @@ def check_roles(names: Iterable[object]) -> None:
                 f"a role is called {name!r}, a name that the run folder, its metrics or the command line need.",
                 hint=f"take another name, such as {name}_role.",
             )
+        # Case-insensitive file systems map `Main` and `main` to one folder.
         if (other := seen.setdefault(name.lower(), name)) != name:
             raise ConfigurationError(
                 f"roles are called {other!r} and {name!r}, which is one folder on some machines.",
@@ -59,15 +63,16 @@ def check_roles(names: Iterable[object]) -> None:
 
 
 def check_tools(role: str, tools: Iterable[str], callees: Iterable[str]) -> None:
-    """Refuse names of tools that a call cannot have, or that a role would have twice.
+    """Reject tool names that a call cannot contain, and names that are used twice in one role.
 
     Args:
-        role: Who may call.
-        tools: Names of its tools, as calls have them.
+        role: The role that has the tools.
+        tools: Names of its tools, as they appear in calls.
         callees: Roles that it may call.
 
     Raises:
-        ConfigurationError: A name has other characters than letters, digits and ``_.-``, or is that of two.
+        ConfigurationError: A name contains other characters than letters, digits and ``_.-``, or two tools or a tool
+            and a role have the same name.
     """
     taken = dict.fromkeys(callees, "role")
     for name in tools:

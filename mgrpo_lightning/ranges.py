@@ -1,10 +1,10 @@
-"""Ranges of numbers in a team file: said once, in the type of a key, and checked before anything is made.
+"""Declare the allowed range of a config number in its type, and check it before anything is built.
 
     lr: Annotated[float, Range(0, 10, "...")] = 1e-5
 
-``@ranged`` checks them whenever the class is made. The command line checks the whole config first
-(``commands/config_numbers.py``), and names a number with all that stands around it. What is no number, or infinite, is
-out of every range that does not end at infinity.
+The decorator ``@ranged`` checks the ranges whenever the class is constructed. The command line checks the whole config
+first (``commands/config_numbers.py``), so that the error gives the full key. NaN is outside every range. Infinity is
+outside every range whose upper bound is not infinity.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from mgrpo_lightning.errors import ConfigurationError
 
 T = TypeVar("T")
 MOST = 2**31 - 1
-"""Of whatever is counted."""
+"""Upper bound of every count (int32)."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a key may have."""
+    """The allowed range of a number."""
 
     low: float
     high: float
     hint: str = ""
-    """What is said besides the range."""
+    """Text that the error adds to the range."""
     above: bool = False
-    """Whether ``low`` itself is out of it."""
+    """Whether ``low`` itself is excluded."""
     below: bool = False
-    """Whether ``high`` itself is."""
+    """Whether ``high`` itself is excluded."""
 
     def __contains__(self, value: float) -> bool:
         low = self.low < value if self.above else self.low <= value
@@ -66,10 +66,10 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 def ranged(name: str) -> Callable[[T], T]:
-    """Make a class check its numbers before it is made.
+    """Class decorator: check the numeric arguments of the constructor before it runs.
 
     Args:
-        name: What stands before its keys in errors.
+        name: Prefix of the keys in error messages, for instance ``optimizer``.
     """
 
     def decorate(cls: Any) -> Any:
@@ -78,11 +78,13 @@ def ranged(name: str) -> Callable[[T], T]:
 
         @functools.wraps(made)
         def checked(self: object, *args: Any, **kwargs: Any) -> None:
+            # Defaults are not checked, and a missing argument still raises Python's own TypeError in `made`.
             given = dict(signature.bind_partial(self, *args, **kwargs).arguments)
             for key, value in given.items():
                 refuse(value, ranges_of(cls).get(key), f"{name}.{key}")
             made(self, *args, **kwargs)
 
+        # Patched in place, so the decorated class keeps its identity for isinstance and for other decorators.
         cls.__init__ = checked
         return cls
 
@@ -91,7 +93,7 @@ def ranged(name: str) -> Callable[[T], T]:
 
 @functools.cache
 def ranges_of(cls: Hashable) -> Mapping[str, Range]:
-    """The ranges of a class's keys, by key.
+    """Return the ranges of a class's constructor arguments, by name.
 
     Args:
         cls: A dataclass or another class.
@@ -101,7 +103,7 @@ def ranges_of(cls: Hashable) -> Mapping[str, Range]:
 
 @functools.cache
 def hints_of(cls: Any) -> Mapping[str, Any]:
-    """The types of a class's keys, with their ranges; those that it hands on to the classes it derives from, too.
+    """Return the types of a class's constructor arguments, with their ranges, including those of its base classes.
 
     Args:
         cls: A dataclass or another class.
@@ -109,35 +111,32 @@ def hints_of(cls: Any) -> Mapping[str, Any]:
     if dataclasses.is_dataclass(cls):
         return typing.get_type_hints(cls, include_extras=True)
     hints: dict[str, Any] = {}
+    # Base classes first, so that a subclass overrides their types.
     for one in reversed(cls.__mro__):
         if "__init__" in vars(one):
-            # of a stranger's class, annotations may be what only a type checker reads
+            # Annotations of a third-party class may name types that are imported for type checkers only.
             with suppress(NameError, TypeError):
                 hints |= typing.get_type_hints(inspect.unwrap(vars(one)["__init__"]), include_extras=True)
     return hints
 
 
 def range_in(hint: Any) -> Range | None:
-    """The range in a type: of a number, an optional one, or the numbers of a list.
-
-    Args:
-        hint: The type.
-    """
+    """Return the range in a type: of a number, of an optional number, or of the numbers in a list."""
     if typing.get_origin(hint) is Annotated:
         return next((one for one in hint.__metadata__ if isinstance(one, Range)), None)
     return next((found for part in typing.get_args(hint) if (found := range_in(part)) is not None), None)
 
 
 def refuse(value: Any, allowed: Range | None, name: str) -> None:
-    """Refuse a number, or one of a list, that is out of its range.
+    """Reject a number that is outside its range, also inside lists and mappings.
 
     Args:
-        value: Of a key; what is no number is not looked at.
-        allowed: Its range; None for any.
-        name: The key, with dots.
+        value: Value of a config key; other types than numbers are ignored.
+        allowed: Its range; None allows everything.
+        name: Dotted key, for the error.
 
     Raises:
-        ConfigurationError: A number is out of it.
+        ConfigurationError: A number is outside the range.
     """
     if isinstance(value, list | tuple):
         for index, one in enumerate(value):
@@ -145,5 +144,6 @@ def refuse(value: Any, allowed: Range | None, name: str) -> None:
     if isinstance(value, Mapping):
         for key, one in value.items():
             refuse(one, allowed, f"{name}.{key}")
+    # `not in` instead of comparisons: every comparison with NaN is false, so NaN is rejected.
     if allowed is not None and isinstance(value, int | float) and value not in allowed:
         raise ConfigurationError(f"{name} is {value}.", hint=f"give {allowed}{allowed.hint and '; '}{allowed.hint}.")

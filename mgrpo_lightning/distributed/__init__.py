@@ -1,4 +1,4 @@
-"""How a team's processes are started and held together; importing this registers the strategies by name."""
+"""Start and synchronise the processes of a team; importing this package registers the strategies by name."""
 
 from mgrpo_lightning.distributed.strategy import TeamStrategy
 

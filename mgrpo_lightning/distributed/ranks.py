@@ -1,8 +1,8 @@
-"""Ranks: sums over the processes that play and train the same roles together.
+"""Sums over the ranks that play and train the same roles together.
 
-Each rank plays some of a step's queries and updates on its own rows. The model is never wrapped: after the last
-micro-batch the gradients of one adapter are added up as one flat tensor, a few MB. Without a process group, or in one
-of a single rank, every function gives back what it gets.
+Each rank plays a part of a step's queries and computes gradients from its own rows. The model is never wrapped in DDP.
+After the last micro-batch, the gradients of one adapter are summed over the ranks as one flat tensor of a few MB. With
+one rank, or without a process group, every function returns its input.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from mgrpo_lightning.errors import DataError
 
 
 def num_ranks() -> int:
-    """Ranks of the process group, 1 without one."""
+    """Number of ranks in the process group; 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def over_ranks(values: Sequence[float], device: torch.device, *, largest: bool = False) -> list[float]:
-    """Sum, or maximum, of each value over all ranks, in float64.
+    """Sum each value over all ranks, or take the maximum, in float64.
 
     Args:
-        values: As many on every rank, in the same order (correctness.md 26).
-        device: Where the process group computes.
-        largest: The maximum.
+        values: The same number of values in the same order on every rank (correctness.md 26).
+        device: Device of the process group.
+        largest: Take the maximum instead of the sum.
     """
     if num_ranks() == 1:
         return list(values)
@@ -37,15 +37,18 @@ def over_ranks(values: Sequence[float], device: torch.device, *, largest: bool =
 
 
 def refuse_apart(num_steps: int, device: torch.device) -> None:
-    """Make sure that all ranks go on from the same step, as each has looked for the last checkpoint itself.
+    """Require that all ranks resume from the same step.
+
+    Each rank looks for the last checkpoint itself, and a network file system may show them different files.
 
     Args:
-        num_steps: Of this rank.
-        device: Where the process group computes.
+        num_steps: Steps done, according to this rank's checkpoint.
+        device: Device of the process group.
 
     Raises:
-        DataError: They do not; on every rank.
+        DataError: The ranks differ. It is raised on every rank.
     """
+    # One maximum of n and one of -n give the largest and the smallest step in a single all-reduce.
     most, least = over_ranks([num_steps, -num_steps], device, largest=True)
     if most != -least:
         raise DataError(
@@ -55,15 +58,16 @@ def refuse_apart(num_steps: int, device: torch.device) -> None:
 
 
 def add_up_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Replace gradients by their sum over all ranks; a rank without work counts as zero.
+    """Replace gradients by their sum over all ranks; a rank without gradients counts as zero.
 
-    Where no rank has a gradient there is none afterwards either: None, not zero, as AdamW moves on zeros.
+    If no rank has a gradient, the gradients stay None and not zero, because AdamW moves parameters on zero gradients.
 
     Args:
-        parameters: Of one adapter, in the same order on every rank; at least one.
+        parameters: Parameters of one adapter, in the same order on every rank; at least one.
     """
     if num_ranks() == 1:
         return
+    # Every rank must take part in the same collectives, so all ranks agree first on whether there is work.
     (working,) = over_ranks([float(any(p.grad is not None for p in parameters))], parameters[0].device)
     if not working:
         return

@@ -1,8 +1,8 @@
-"""StepEnvironment: the ranks of one SLURM step, which are those of one role.
+"""StepEnvironment: read address, port and size of the ranks from the SLURM step, one step per role.
 
-Several roles share an allocation, each started by an ``srun`` of its own. Lightning's environment reads the
-allocation's variables: all roles would meet at one address and port, and the first to be told of the time limit would
-requeue the job while the others save.
+Several roles share one allocation, and one ``srun`` starts each role. Lightning's own environment reads the variables
+of the allocation. With it, all roles would use one address and port, and the first role that hears of the time limit
+would requeue the job while the others still save.
 """
 
 from __future__ import annotations
@@ -16,38 +16,44 @@ from typing_extensions import override
 from mgrpo_lightning.errors import ConfigurationError
 
 ROLE_INDEX, ADDRESS = "MGRPO_ROLE_INDEX", "MGRPO_MASTER_ADDR"
-"""Variables of the batch script: which role of the job it is; and where its ranks meet, if not on its first node."""
+"""Variables that the batch script sets: index of the role in the job; address of its rank 0, if not the step's first
+node."""
 PORTS = range(15000, 31000)
-"""Below those that the system gives to outgoing connections."""
+"""Ports below the range that the system assigns to outgoing connections."""
 ROLES = 16
-"""Ports that a job has for itself."""
+"""Number of ports reserved for each job."""
 
 
 class StepEnvironment(SLURMEnvironment):
-    """Address, port and size from the step; the batch script requeues the job, once, when all roles have stopped."""
+    """Take address, port and size from the SLURM step.
+
+    The batch script requeues the job, once, after all roles have stopped.
+    """
 
     def __init__(self) -> None:
         self.auto_requeue = False
-        self.requeue_signal = signal.SIGUSR1  # Lightning wants one, and leaves it alone without auto_requeue
+        # Lightning requires a signal, but installs no handler without auto_requeue
+        self.requeue_signal = signal.SIGUSR1
 
     @staticmethod
     @override
     def detect() -> bool:
-        """Whether ``srun`` has started this process, and not for an interactive shell."""
+        """Whether ``srun`` started this process, outside of an interactive shell."""
         interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
         return "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ and not interactive
 
     @property
     @override
     def main_address(self) -> str:
-        """The first node of the step, whatever an inherited MASTER_ADDR says."""
+        """The first node of the step; an inherited MASTER_ADDR is ignored."""
         nodes = os.environ.get("SLURM_STEP_NODELIST", "127.0.0.1")
         return os.environ.get(ADDRESS) or self.resolve_root_node_address(nodes)
 
     @property
     @override
     def main_port(self) -> int:
-        """One for each role of each job."""
+        """A port that depends on job and role, so that two roles on a node do not collide."""
+        # Every rank must derive the same port without communication, so it is computed from the job id.
         role = int(os.environ.get(ROLE_INDEX, "0"))
         job = int(os.environ.get("SLURM_JOB_ID", "0"))
         return PORTS[(job * ROLES + role % ROLES) % len(PORTS)]
@@ -65,7 +71,7 @@ class StepEnvironment(SLURMEnvironment):
             num_nodes: ``trainer.num_nodes``.
 
         Raises:
-            ConfigurationError: It has not.
+            ConfigurationError: The numbers differ.
         """
         nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ.get("SLURM_NNODES", "1"))
         if (self.world_size(), nodes) != (num_devices * num_nodes, num_nodes):

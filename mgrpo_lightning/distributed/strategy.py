@@ -1,7 +1,7 @@
-"""TeamStrategy: several ranks that play and train the same roles, each some of a step's queries.
+"""TeamStrategy: several ranks play and train the same roles, each with a part of the step's queries.
 
-Launch and process group are those of Lightning's DDP; the model is never wrapped. DDP would reduce the parameters of
-one adapter and miss the others; here an update adds up the gradients of its own (``distributed/ranks.py``).
+Launch and process group come from Lightning's DDP, but the model is never wrapped. DDP would reduce the parameters of
+one adapter and miss the others. Instead each update sums the gradients of its own adapter (``distributed/ranks.py``).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ NAME = "mgrpo"
 
 
 PATIENCE = timedelta(days=1)
-"""How long ranks wait for each other: one may have to wait for another role, which ``peers`` may allow without end. A
-rank that is gone is noticed by whoever started it."""
+"""Timeout of collectives. It is long because a rank may wait for another role, which ``peers`` can allow without limit.
+The launcher notices a dead rank sooner."""
 
 
 class TeamStrategy(DDPStrategy):
-    """Lightning's DDP without the wrapper; ``trainer.strategy: mgrpo``, which several devices or nodes choose.
+    """Lightning's DDP without the model wrapper: ``trainer.strategy: mgrpo``, the default for several devices or nodes.
 
     Args:
-        timeout: How long a rank waits for the others.
-        **kwargs: What DDP takes.
+        timeout: Timeout of collectives between ranks.
+        **kwargs: Passed on to DDPStrategy.
     """
 
     def __init__(self, timeout: timedelta = PATIENCE, **kwargs: Any) -> None:
@@ -33,7 +33,7 @@ class TeamStrategy(DDPStrategy):
 
     @override
     def configure_ddp(self) -> None:
-        """Leave the model as it is: its bases are no submodules, and adapters are reduced by the role that has them."""
+        """Leave the model unwrapped: base models are not submodules, and each role reduces its own adapter."""
 
 
 StrategyRegistry.register(NAME, TeamStrategy, description="ranks of one team, without a wrapper around the model")

@@ -1,6 +1,6 @@
-"""What a role is: base model, adapter, whom it may call, its tools, sampling, limits, reward weights and optimizer.
+"""Configuration of a role: base model, adapter, callees, tools, sampling, limits, reward weights and optimizer.
 
-These dataclasses are the blocks under ``model.init_args.roles`` of a team file; every field is one key there.
+These dataclasses are the blocks under ``model.init_args.roles`` of a team file. Each field is one key there.
 """
 
 from __future__ import annotations
@@ -26,17 +26,20 @@ class AdapterConfig:
     """A role's LoRA adapter."""
 
     rank: Annotated[int, Range(1, 65536)] = 16
-    """Rank r of the update B A."""
+    """Rank r of the LoRA update B A."""
     alpha: Annotated[int, Range(1, 65536)] = 32
-    """Scale numerator: the update is multiplied by alpha / rank."""
+    """LoRA alpha: the update is multiplied by alpha / rank."""
     target_modules: list[str] = field(default_factory=lambda: list(LINEAR_LAYERS))
-    """Names of the linear layers that carry an adapter; an explicit list, so that routers and heads never do."""
+    """Names of the linear layers that get an adapter. The list is explicit, so that MoE routers and the LM head never
+    get one."""
     dropout: Annotated[float, Range(0, 1, below=True)] = 0.0
-    """LoRA dropout of a frozen role's adapter, which has no effect; must be 0 in training (correctness.md 12)."""
+    """LoRA dropout. Must be 0 for a trained role (correctness.md 12); it has no effect for a frozen role."""
     path: str | None = None
-    """PEFT folder to start from; ``pocket`` names the embedded model's warm-started adapters. None: B = 0."""
+    """PEFT folder to start from; ``pocket`` names the warm-started adapters of the embedded model. None: a new adapter
+    with B = 0."""
     shared_with: str | None = None
-    """Another role, whose adapter this one plays with and trains too: one model for both. None: its own."""
+    """Name of another role. Both roles then play with, and train, that role's adapter. None: the role has its own
+    adapter."""
 
     def __post_init__(self) -> None:
         if not self.target_modules:
@@ -49,36 +52,38 @@ class SamplingConfig:
     """How a role samples. While training, only the temperature may differ from plain sampling (correctness.md 8)."""
 
     temperature: Temperature = 1.0
-    """Divides the logits; 0 is greedy (validation only)."""
+    """The logits are divided by it; 0 is greedy (validation only)."""
     top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
-    """Nucleus mass; must be 1 while training."""
+    """Probability mass of nucleus sampling; must be 1 while training (correctness.md 8)."""
     top_k: Number = 0
-    """Number of candidates, 0 for all; must be 0 while training."""
+    """Number of candidate tokens, 0 for all; must be 0 while training (correctness.md 8)."""
 
 
 @ranged("limits")
 @dataclass(frozen=True)
 class LimitsConfig:
-    """Budgets of one trajectory. When one runs out the role gets a last turn in which only an answer is legal."""
+    """Budgets of one trajectory. When one runs out, the role gets one last turn in which only an answer is allowed."""
 
     turns: Count = 6
-    """Sampled messages per trajectory, the last one included."""
+    """Sampled messages (turns) per trajectory, including the last one."""
     new_tokens: Count = 256
     """Sampled tokens per turn."""
     calls: Number = 8
     """Tool calls and delegations per trajectory."""
     context: Count = 4096
-    """Tokens of the whole trajectory, the context window of the policy."""
+    """Tokens of the whole trajectory: the context window of the policy."""
     observation: Count = 1024
-    """Tokens shown of a tool result or report; more is cut at a line or sentence. Memory and journal hold more."""
+    """Tokens of a tool result or report that the policy sees. Longer text is cut at a line or sentence. The resume log
+    and the journal keep more."""
     tool_seconds: Annotated[float, Range(0, math.inf, above=True)] = 300.0
-    """Seconds that a tool may take for one call; then the policy sees an error and play goes on. ``.inf``: no limit."""
+    """Timeout of one tool call, in seconds. After it the policy sees an error and the rollout continues. ``.inf``: no
+    timeout."""
 
 
 @ranged("optimizer")
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and the learning-rate schedule of one role; the schedule counts that role's own updates."""
+    """AdamW and the learning-rate schedule of one role; the schedule counts this role's own updates."""
 
     lr: Annotated[float, Range(0, 10)] = 1e-5
     """Peak learning rate."""
@@ -87,13 +92,13 @@ class OptimizerConfig:
     weight_decay: Annotated[float, Range(0, 100)] = 0.0
     """Decoupled weight decay of the adapter."""
     clip_norm: Annotated[float, Range(0, math.inf, above=True)] = 1.0
-    """Gradient norm bound, per role."""
+    """Upper bound of the gradient norm of this role."""
     warmup: Number = 0
-    """Updates of linear warm-up."""
+    """Number of updates of linear warm-up."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
-    """Shape after the warm-up, over the run's max_steps."""
+    """Shape of the schedule after the warm-up, until the run's max_steps."""
     final: Share = 0.1
-    """Share of the peak learning rate at the end of a decay."""
+    """Learning rate at the end of the decay, as a share of the peak."""
 
 
 @ranged("role")
@@ -102,52 +107,52 @@ class RoleConfig:
     """One seat in the team."""
 
     base_model: str
-    """``pocket``, a hub name or a folder; roles that name the same base share one copy."""
+    """``pocket``, a hub name or a folder. Roles with the same base model share one copy in memory."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    """The role's adapter."""
+    """The role's LoRA adapter."""
     calls: list[str] = field(default_factory=list)
     """Roles it may delegate to."""
     discusses_with: list[str] = field(default_factory=list)
-    """Roles that are asked the question together with this one, as its equals: they act in turn, each sees what the
-    others did, and the first answer is that of all (``agents/discussion.py``)."""
+    """Roles that discuss the question with this one as equals: they take turns, each sees the messages of the others,
+    and the first answer is the answer of all (``agents/discussion.py``)."""
     tools: list[str] = field(default_factory=list)
-    """Tools it may use: names the task offers, or dotted paths of typed Python functions."""
+    """Tools it may use: names that the task offers, or dotted paths of typed Python functions."""
     system_prompt: str | None = None
-    """System message; None writes one from the tools and roles it may call."""
+    """System message. None: it is generated from the tools and roles that the role may call."""
     chat_template: str | None = None
-    """None: the tokenizer's own; ``chatml``: the package's prefix-preserving ChatML; ``chatml_no_think``: the same with
-    an empty thought before each turn, for models that think unless they are told not to, such as Qwen3-8B; else a
+    """None: the tokenizer's own template. ``chatml``: the package's prefix-preserving ChatML. ``chatml_no_think``: the
+    same with an empty thought before each turn, for models that think by default, such as Qwen3-8B. Else the path of a
     Jinja file."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """Sampling while training."""
+    """How the role samples while training."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
-    """Budgets per trajectory."""
+    """Budgets of one trajectory."""
     reward: RewardConfig | None = None
-    """Reward weights. None: the paper's: ``{format: 0.1, correct: 0.9}`` for main and its equals (eq. 4),
-    ``{format: 0.1, correct_main: 0.4, expert: 0.5}`` for all others (eq. 5)."""
+    """Weights of the reward components. None uses the paper's: ``{format: 0.1, correct: 0.9}`` for main and its equals
+    (eq. 4), ``{format: 0.1, correct_main: 0.4, expert: 0.5}`` for all others (eq. 5)."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    """What its update minimises."""
+    """The loss of the role's update."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """How its adapter moves."""
+    """AdamW and learning-rate schedule of the role."""
     slots: Count | None = None
-    """d of this role: how many slots its calls in a rollout fill; None: ``data.init_args.alignment.slots``."""
+    """d of this role: the number of slots per rollout that its calls fill. None: ``data.init_args.alignment.slots``."""
     lag: Number = 0
-    """Steps between play and update: step t trains on what was played in step t - lag, and the last ``lag`` steps'
-    play is not trained on. The update then fills what time the next play waits for tools or for other processes."""
+    """Steps between rollout and update: step t trains on the rollouts of step t - lag, and the rollouts of the last
+    ``lag`` steps are not trained on. The update then runs while the next rollouts wait for tools or other processes."""
     queue: Count | None = None
-    """Trajectories of an update, taken from a free-running queue whichever steps they were played in; None: it trains
-    on exactly what was played in one step."""
+    """Trajectories per update, taken from a first-in first-out queue that mixes steps. None: an update trains on
+    exactly the trajectories of one step."""
     endpoint: EndpointConfig | None = None
-    """A model behind an OpenAI-compatible server plays the role, which then is not trainable; ``base_model`` is loaded
-    for its tokenizer and chat template alone."""
+    """A model behind an OpenAI-compatible server plays the role. Such a role cannot be trained; of ``base_model`` only
+    the tokenizer and the chat template are loaded."""
     trainable: bool = True
-    """False freezes the role: it plays, but takes no step."""
+    """False freezes the role: it plays, but is not updated."""
     description: str = ""
-    """What callers are told the role is good for."""
+    """What the callers' prompts say the role is good for."""
 
     @property
     def weights(self) -> RewardConfig:
-        """Its reward, which is that of its seat where the team file says none; see ``rewarded``."""
+        """The reward weights; only available after ``rewarded`` filled in the defaults."""
         assert self.reward is not None, "a team's roles have rewards"
         return self.reward
 
@@ -164,23 +169,22 @@ class RoleConfig:
 
 
 def longest_row(roles: Mapping[str, RoleConfig], base_model: str) -> int:
-    """Tokens of the longest row that a base computes: the largest ``limits.context`` of the roles on it.
+    """Return the length in tokens of the longest sequence that a base model computes.
+
+    This is the largest ``limits.context`` of the roles on that base model.
 
     Args:
         roles: The team.
-        base_model: As the team file says it; at least one role has it.
+        base_model: As written in the team file; at least one role uses it.
     """
     return max(role.limits.context for role in roles.values() if role.base_model == base_model)
 
 
 def rewarded(roles: Mapping[str, RoleConfig]) -> dict[str, RoleConfig]:
-    """The team, with the paper's reward for each role that has none.
-
-    Args:
-        roles: A team.
+    """Return the team with the paper's reward weights in every role that has none.
 
     Raises:
-        ConfigurationError: It is no team (see ``main_role``).
+        ConfigurationError: The roles do not form a team (see ``main_role``).
     """
     leading = heads(roles)
     return {
@@ -190,24 +194,23 @@ def rewarded(roles: Mapping[str, RoleConfig]) -> dict[str, RoleConfig]:
 
 
 def heads(roles: Mapping[str, RoleConfig]) -> list[str]:
-    """Main and its equals: who gets the question itself.
-
-    Args:
-        roles: A team.
+    """Return main and its equals: the roles that are asked the question itself.
 
     Raises:
-        ConfigurationError: It is no team (see ``main_role``).
+        ConfigurationError: The roles do not form a team (see ``main_role``).
     """
     main = main_role(roles)
     return [main, *roles[main].discusses_with]
 
 
 def main_role(roles: Mapping[str, RoleConfig]) -> str:
-    """The one role nobody calls: it gets the question and gives the answer. Of equals, the one that names the others.
+    """Return the name of main: the one role that no other role calls. It gets the question and gives the answer.
+
+    In a discussion, main is the role that lists the others in ``discusses_with``.
 
     Raises:
-        ConfigurationError: A role cannot have its name, a called role does not exist, a role can reach itself through
-            calls, there is not exactly one role that nobody calls, or equals are called or call.
+        ConfigurationError: A role's name is invalid, a called role does not exist, calls form a cycle, the number of
+            roles that nobody calls is not 1, or roles of a discussion call or are called.
     """
     check_roles(roles)
     for name, role in roles.items():
@@ -226,13 +229,17 @@ def main_role(roles: Mapping[str, RoleConfig]) -> str:
             f"{len(heads)} roles are called by nobody: {heads}.",
             hint="exactly one role (main) must stand at the top; give the others a caller in `calls`.",
         )
+    # Two other roles may still call each other in a cycle that main can reach.
     _refuse_cycles(roles, heads[0], ())
     _refuse_unequal(roles, heads[0])
     return heads[0]
 
 
 def _refuse_unequal(roles: Mapping[str, RoleConfig], main: str) -> None:
-    """Refuse a discussion of anybody but main, and calls in it: its transcript is all that its agents share."""
+    """Reject a discussion that main does not lead, and calls inside a discussion.
+
+    The roles of a discussion share nothing but the transcript, so a sub-agent's report would reach only its caller.
+    """
     members = [main, *roles[main].discusses_with]
     for name, role in roles.items():
         if name != main and role.discusses_with:

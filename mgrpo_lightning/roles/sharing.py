@@ -1,4 +1,4 @@
-"""Roles that share one adapter: one model plays them all, and learns from what it did as any of them."""
+"""Roles that share one adapter: one policy plays all of them and trains on the trajectories of all of them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,24 @@ from mgrpo_lightning.roles.config import RoleConfig
 
 
 def adapter_owners(roles: Mapping[str, RoleConfig]) -> dict[str, str]:
-    """Whose adapter each role plays with: its own, or that of ``adapter.shared_with``.
-
-    Args:
-        roles: The team.
+    """Return, for each role, the role that owns its adapter: itself, or ``adapter.shared_with``.
 
     Raises:
-        ConfigurationError: There is no such role, it shares another's itself, or the two blocks say different things of
-            the one adapter: its base and start, its optimizer, whether it is trained.
+        ConfigurationError: The owner does not exist or shares another role's adapter itself, or the two blocks differ
+            in the base model, the adapter, the optimizer or ``trainable``.
     """
     return {name: _owner(name, role, roles) for name, role in roles.items()}
 
 
 def refuse_split_adapters(roles: Mapping[str, RoleConfig], local: Sequence[str]) -> None:
-    """Refuse roles of one adapter in different processes: weights never leave theirs.
+    """Reject a team in which one adapter is used in two processes: processes do not exchange weights.
 
     Args:
         roles: The team.
-        local: Roles that are played here.
+        local: Roles that this process plays.
 
     Raises:
-        ConfigurationError: A role is here and the owner of its adapter is not, or the other way round.
+        ConfigurationError: A role is local and the owner of its adapter is not, or the reverse.
     """
     for name, owner in adapter_owners(roles).items():
         if (name in local) != (owner in local):
