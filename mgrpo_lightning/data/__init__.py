@@ -1,1 +1,1 @@
-"""The data module: plays, scores and aligns, and streams one batch per optimizer step."""
+"""The data module: runs the rollouts, scores and aligns them, and yields one batch per optimizer step."""

@@ -1,4 +1,4 @@
-"""From scored groups to the aligned batch of a role: the step of the flow between scoring and the role updates."""
+"""Turn the scored groups of a step into the aligned batch of each role."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def align_role(
     seed: int,
     step: int,
 ) -> AlignedBatch:
-    """Align one role's trajectories, and give each its advantage and its coefficient.
+    """Align one role's trajectories and compute the advantage and coefficient of each.
 
     Args:
         groups: The scored groups of the step, one per query.
-        role: Whose batch.
-        objective: Its objective.
-        alignment: Mode and number of slots d; main has one trajectory a rollout and fills one slot.
+        role: Name of the role that trains on the batch.
+        objective: The role's objective; only ``std_floor`` is read here.
+        alignment: Mode and number of slots d. Main has one trajectory per rollout, so it always fills one slot.
         seed: Run seed; with step, query and rollout it fixes every random choice.
         step: Training step.
     """
@@ -54,6 +54,7 @@ def align_role(
         [
             Row.of(trajectory, advantage=row.advantage, coefficient=row.coefficient)
             for row in credit.rows
+            # A trajectory without a sampled token has a reward and counts in mean and std, but has no gradient.
             if (trajectory := members[row.query][row.rollout][row.index]).num_actions
         ],
         num_groups=len(groups) - credit.num_skipped,
@@ -63,17 +64,18 @@ def align_role(
 
 
 def of_all_ranks(batch: AlignedBatch, device: torch.device) -> AlignedBatch:
-    """A rank's batch with the coefficients of the whole step: each query weighs as much, on whatever rank it is.
+    """Rescale a rank's coefficients, so that each query of the step has the same weight on every rank.
 
     Args:
-        batch: Whose coefficients add up to 1.
-        device: Where the process group computes.
+        batch: The rank's batch; its coefficients sum to 1.
+        device: Device of the process group.
 
     Returns:
-        The same rows; coefficients of all ranks' batches add up to 1, and counts are those of the whole step.
+        The same rows. The coefficients of all ranks together sum to 1, and the counts are those of the whole step.
     """
     counts = [batch.num_groups, batch.num_degenerate, batch.num_failed]
     groups, degenerate, failed = map(int, over_ranks(counts, device))
+    # A rank whose queries have no trajectory of the role has no rows; max() avoids 0 / 0 when no rank has any.
     share = batch.num_groups / max(groups, 1)
     rows = [replace(row, coefficient=row.coefficient * share) for row in batch.rows]
     return replace(batch, rows=rows, num_groups=groups, num_degenerate=degenerate, num_failed=failed)

@@ -1,8 +1,8 @@
-"""Backlog: what each role trains on in a step, where that is not what was just played.
+"""Backlog: the delayed batches of roles that do not train on the step just played (``lag``, ``queue``).
 
-A role with a lag trains on exactly what was played some steps ago. One with a queue is the paper's weaker arm (Fig. 8):
-its trajectories wait in a queue of their own, whichever steps they are from, and it trains whenever a batch of them is
-there. Both are known before a step is played, and follow from the journal alone.
+A role with a lag trains on exactly the trajectories of an earlier step. A role with a queue is the paper's weaker
+variant (Fig. 8): its trajectories wait in a first-in first-out queue that mixes steps, and it trains whenever the queue
+holds a batch. Both batches are known before the step is played. Both can be rebuilt from the journal alone.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mgrpo_lightning.records.trajectory import Group, Key
 from mgrpo_lightning.roles.config import RoleConfig
 
 LONGEST = 8
-"""Batches that wait in a queue at most; of more the oldest trajectories are dropped."""
+"""Capacity of a queue in batches; beyond it the oldest trajectories are dropped."""
 Align = Callable[[Sequence[Group], str, int], AlignedBatch]
-"""Aligns the groups of a step for one role."""
+"""Aligns the groups of one step for one role; arguments: groups, role, step."""
 
 
 class Backlog:
-    """What waits for its update.
+    """Trajectories that wait for their update.
 
     Args:
         roles: The trained roles.
-        align: Aligns groups.
-        again: What was played in an earlier step, for a run that has been resumed since.
+        align: Aligns the groups of a step.
+        again: Reads the groups of an earlier step from the journal, after a restart.
     """
 
     def __init__(self, roles: Mapping[str, RoleConfig], align: Align, again: Callable[[int], Sequence[Group]]) -> None:
@@ -39,13 +39,17 @@ class Backlog:
         self._queued = 0
 
     def due(self, step: int) -> dict[str, AlignedBatch]:
-        """What these roles train on in a step that is about to be played; nothing in the first steps.
+        """Return the batches of roles with a lag or a queue for a step that is about to be played.
+
+        In the first steps the batches are empty.
 
         Args:
-            step: Of training; asked for once.
+            step: Training step; each step is asked for once, in order.
         """
         found = {role: self._of(role, step - lag) for role, lag in self._lags.items()}
         if self._queues:
+            # After a restart the queue is empty: replay every earlier step, so that it drops and takes the same
+            # trajectories.
             for earlier in range(self._queued, step):
                 self._take(earlier)
                 self._put(earlier, self._again(earlier))
@@ -53,11 +57,11 @@ class Backlog:
         return found
 
     def add(self, step: int, groups: Sequence[Group]) -> None:
-        """Keep what was played, and drop what everybody has trained on.
+        """Keep the groups of a step, and drop groups that every role has trained on.
 
         Args:
-            step: Of training.
-            groups: Scored.
+            step: Training step.
+            groups: Its scored groups.
         """
         if self._lags:
             self._waiting[step] = groups
@@ -82,11 +86,11 @@ class Backlog:
 
 
 class Queue:
-    """Trajectories of one role, first in first out.
+    """First-in first-out queue of one role's trajectories.
 
     Args:
-        role: Whose.
-        batch: Trajectories that are taken together.
+        role: Name of the role.
+        batch: Number of trajectories per batch.
     """
 
     def __init__(self, role: str, batch: int) -> None:
@@ -95,24 +99,26 @@ class Queue:
         self._waiting: list[tuple[Key, Group]] = []
 
     def put(self, groups: Sequence[Group]) -> None:
-        """Add what a step has played, in the order of the keys.
+        """Append the trajectories of a step, sorted by key.
 
         Args:
-            groups: Scored.
+            groups: The scored groups of the step.
         """
         keys = [
             (t.key, group) for group in groups for rollout in group.rollouts for t in rollout.trajectories(self._role)
         ]
+        # Sorted, so that the order is the same when the step is read back from the journal.
         self._waiting = [*self._waiting, *sorted(keys, key=lambda one: one[0])][-LONGEST * self._batch :]
 
     def take(self) -> list[Group]:
-        """The groups of the next batch without what else they hold; none if too few trajectories wait."""
+        """Take the next batch: its groups, reduced to the trajectories of the batch. Empty if too few wait."""
         if len(self._waiting) < self._batch:
             return []
         taken, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
         by_group: defaultdict[Key, set[Key]] = defaultdict(set)
         groups: dict[Key, Group] = {}
         for key, group in taken:
+            # Trajectories of one group stay together: advantages are relative to the group.
             place = key._replace(rollout=0, invocation=0)
             by_group[place].add(key)
             groups[place] = group
@@ -120,7 +126,7 @@ class Queue:
 
 
 def _only(group: Group, keys: set[Key]) -> Group:
-    """A group with some of its sub trajectories."""
+    """Copy a group without the sub trajectories whose key is not in ``keys``."""
     return replace(
         group, rollouts=[replace(r, subs=[sub for sub in r.subs if sub.key in keys]) for r in group.rollouts]
     )

@@ -1,4 +1,4 @@
-"""AlignedTrajectoryDataModule: plays the team, scores its rollouts, and streams aligned batches to the trainer."""
+"""AlignedTrajectoryDataModule: play the team, score the rollouts, and yield aligned batches to the trainer."""
 
 from __future__ import annotations
 
@@ -43,27 +43,25 @@ CacheSize = Annotated[float, Range(0, 2**20, above=True)]
 
 @ranged("data.init_args")
 class AlignedTrajectoryDataModule(LightningDataModule):
-    """Streams one ``TeamBatch`` per optimizer step, played with the adapters as they are at that moment.
+    """Yield one ``TeamBatch`` per optimizer step, played with the current adapters.
 
     Args:
         task: Questions, tools and scoring.
         queries_per_step: Queries per optimizer step.
-        rollouts_per_query: K, the size of a group.
-        alignment: How sub-agent calls fill the K x d slots of a query; a role may have its own d (``slots``).
-        schedule: ``rounds`` is bitwise reproducible, ``eager`` batches whatever waits, and keeps finished turns of the
-            step in play in the run folder's ``open_steps``, from which a killed run goes on.
+        rollouts_per_query: K, the number of rollouts in a group.
+        alignment: How sub-agent calls fill the K x d slots of a query; a role may set its own d (``slots``).
+        schedule: ``rounds`` is bitwise reproducible; ``eager`` batches ready turns and keeps a resume log.
         source: ``policy`` plays the team; ``demonstrations`` plays the task's scripts (warm start).
         validation: How held-out questions are evaluated.
-        selection: Which training questions are asked; None: all.
-        cache_gib: Bound on the keys and values of one role's open conversations, in GiB; None: all that they take.
-            Where it is short, turns wait for each other, and what a conversation forgot is computed again.
-        store: Folder of the store through which other processes play the roles that are not local; None: all are.
-        peers: What happens when one of these is gone.
-        journal: Folder of the run's journal, from which a role with a lag or a queue goes on after a restart.
-        seed: Fixes questions, sampling and alignment.
+        selection: Which training questions are used; None: all.
+        cache_gib: Limit of one role's KV cache, in GiB. A small one costs waiting and recomputation. None: no limit.
+        store: Folder of the store that connects processes of different roles; None: this process plays all roles.
+        peers: What happens when another role's process is gone.
+        journal: Folder of the run's journal. A role with a lag or a queue reads it after a restart.
+        seed: Fixes the order of questions, sampling and alignment.
 
     Raises:
-        ConfigurationError: A number out of its range, or a group of one with the mgrpo objective.
+        ConfigurationError: A number is out of its range, or a group has one rollout with the mgrpo objective.
     """
 
     def __init__(
@@ -99,15 +97,15 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.rollouts: list[Group] | None = None
         """The groups of the current step, for callbacks."""
         self.asked: list[Question] = []
-        """Questions given on the command line, for ``mgrpo predict``."""
+        """Questions from the command line, for ``mgrpo predict``."""
         self.recorded: Path | None = None
-        """A journal whose groups take the place of playing, for ``mgrpo replay``."""
+        """Folder of a journal whose groups replace playing, for ``mgrpo replay``."""
         self._playing: Playing | None = None
-        self.first_step = 0  # steps that are done: a resumed run begins behind them
+        self.first_step = 0  # steps done: a resumed run starts there
         self.settings: str | None = None
-        """What ``mgrpo validate`` and ``mgrpo test`` play, beside seed and roles; None: they keep no finished turns."""
-        self.shared: dict[str, Any] | None = None  # settings that processes of other roles must have alike
-        self.earlier_seconds = 0.0  # for which killed runs had played what the held-out questions took up
+        """What ``mgrpo validate`` and ``test`` play, besides seed and roles: names their resume log; None: no log."""
+        self.shared: dict[str, Any] | None = None  # settings that all roles must have alike
+        self.earlier_seconds = 0.0  # seconds that killed runs spent on restored held-out turns
 
     @property
     def module(self) -> TeamModule:
@@ -117,7 +115,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
 
     @property
     def playing(self) -> Playing:
-        """The players; built on first use, when the policies are loaded."""
+        """The players, built on first use because they need the loaded policies."""
         if self._playing is None:
             assert self.trainer is not None
             self._playing = Playing(
@@ -184,7 +182,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
 
     @override
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch  # rows travel with their micro-batch; a whole step would not fit
+        return batch  # only the rows of the current micro-batch move to the device; a whole step would not fit
 
     @override
     def teardown(self, stage: str) -> None:
@@ -193,7 +191,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             remove_closed_steps(self.trainer, self.schedule)
         if self._playing is not None:
             self._playing.close()
-        self._playing, self.first_step = None, 0  # the next command of a notebook has another trainer
+        self._playing, self.first_step = None, 0  # a notebook's next command has another trainer
         self.__dict__.pop("_backlog", None)
 
     @override
@@ -220,11 +218,12 @@ class AlignedTrajectoryDataModule(LightningDataModule):
 
         Args:
             step: Training step.
-            questions: Its queries.
+            questions: The queries of the step, on all ranks.
         """
         started, idle, counts = time.perf_counter(), 0.0, dict[str, int]()
         module = self.module
         due = self._backlog.due(step)
+        # Delayed batches are known already, so their update can run while the players wait for tools.
         module.begin(due)
         if self.recorded is not None:
             groups = recorded_groups(self.recorded, step, module.roles)
@@ -232,13 +231,14 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             groups = self._play(step, questions, meanwhile=module.advance if due else None)
             idle, counts = self.playing.idle, self.playing.counts
         played = {role: self._align(groups, role, step) for role in module.trained_roles}
+        # After `due`: a step's own trajectories must not enter the queue before its batch is taken.
         self._backlog.add(step, groups)
         self.rollouts = groups
         seconds = {"play": time.perf_counter() - started, "idle": idle}
         return TeamBatch(step, groups, played | due, played, seconds, counts)
 
     def _play(self, step: int, questions: Sequence[Question], meanwhile: Callable[[], bool] | None) -> list[Group]:
-        """This rank's part of a step; what was finished of it before a restart is taken up."""
+        """Play this rank's part of a step; turns that finished before a restart come from the resume log."""
         assert self.trainer is not None
         part = self._part(len(questions))
         scripted = self.source == "demonstrations"
@@ -264,17 +264,17 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return of_all_ranks(aligned, self.module.device)
 
     def _played_before(self, step: int) -> list[Group]:
-        """This rank's part of an earlier step, from the journal."""
+        """Read this rank's part of an earlier step from the journal."""
         part = self._part(self.queries_per_step)
         return played_before(self.recorded or self.journal, step, self.module.roles, part)
 
     def played_batch(self, questions: Sequence[Question], *, first: int, memory: OpenStep | None = None) -> list[Group]:
-        """Rollouts of held-out questions, at the validation temperature.
+        """Play held-out questions at the validation temperature.
 
         Args:
-            questions: What to ask.
-            first: Index of the first of them in the split, so that random numbers do not depend on the batching.
-            memory: What is finished of them.
+            questions: The questions of this batch.
+            first: Index of the first question in the split, so that random numbers do not depend on the batching.
+            memory: Resume log with finished turns of these questions.
         """
         assert self.trainer is not None
         return self.playing.play(
@@ -301,7 +301,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return PlayedStream(self, questions, self.validation.per_batch, self._part(len(questions)))
 
     def _part(self, count: int) -> range:
-        """Of a number of queries, those that this rank plays; a replay has the whole journal."""
+        """Indices of the queries that this rank plays; a replay reads the whole journal on one rank."""
         trainer = self.trainer
         if trainer is None or self.recorded is not None:
             return range(count)

@@ -1,7 +1,8 @@
-"""Outcomes: what main's process tells the others when a play is scored, and what they make of it.
+"""Outcomes: main's process publishes the scores of a step, and the sub-agents' processes apply them.
 
-The frontier of a play lists every call that counts, with the hash of its delegation. A sub-agent's process trains on
-exactly these: a trajectory that was played for another wording of a call never meets an outcome.
+For each step, main publishes a frontier record. It lists every call that counts, with the hash of its delegation. A
+sub-agent's process trains on exactly these calls. So a trajectory that answered another wording of a call never gets a
+reward.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from mgrpo_lightning.store.record import Closed, Record
 
 
 def tell_outcomes(exchange: Exchange, groups: Sequence[Group], sent: Mapping[Key, str], *, stage: str) -> None:
-    """Publish how every rollout of a play was scored, and close it.
+    """Publish the score of every rollout, then the frontier that closes the step.
 
     Args:
         exchange: Main's end of the store.
-        groups: Scored.
-        sent: Hash of each delegation of the play.
-        stage: What was played for.
+        groups: The scored groups.
+        sent: Hash of each delegation that main sent.
+        stage: train, validate or predict.
     """
     first = groups[0].rollouts[0].main.key
     records = [_outcome(exchange.role, stage, rollout) for group in groups for rollout in group.rollouts]
@@ -36,14 +37,14 @@ def tell_outcomes(exchange: Exchange, groups: Sequence[Group], sent: Mapping[Key
 def take_outcomes(
     exchange: Exchange, groups: Sequence[Group], served: Mapping[Key, str], *, main: str, stage: str
 ) -> None:
-    """Wait until a play is closed; fill in main's scores, and drop the trajectories that do not count.
+    """Wait for main's frontier, fill in main's scores, and drop trajectories that do not count.
 
     Args:
         exchange: A sub-agent's end of the store.
-        groups: With the trajectories that were played here.
-        served: Hash of the delegation of each.
-        main: Main's name.
-        stage: What was played for.
+        groups: Groups with the trajectories that this process played; updated in place.
+        served: Hash of the delegation behind each of these trajectories.
+        main: Name of main.
+        stage: train, validate or predict.
     """
     first = groups[0].rollouts[0].main.key
     place = Key(first.step, first.query, -1, -1)
@@ -53,6 +54,7 @@ def take_outcomes(
         return next((one for one in frontiers if one.key == place and one.event == "step" and one.role == main), None)
 
     frontier = exchange.until(closed, f"the outcomes of {stage} step {first.step}")
+    # The frontier is published last by the same writer, so every outcome of the step has arrived before it.
     counting = {(call.query, call.rollout, call.invocation): call.hash for call in frontier.calls or ()}
     outcomes = {record.key: record for record in exchange.ledger.find("outcomes", stage, first.step)}
     for group in groups:
@@ -62,8 +64,9 @@ def take_outcomes(
             rollout.scores[0] = Score(
                 float(bool(outcome.valid)), correct=outcome.correct or 0.0, failed=bool(outcome.failed)
             )
-            if outcome.correct is None and not outcome.valid:  # of no judge's doing
+            if outcome.correct is None and not outcome.valid:  # undecided without a judge: main was interrupted
                 rollout.main.violations = [Violation.INTERRUPTED.value]
+            # Equal hashes: main used the report of exactly this delegation, not of an earlier wording before a restart.
             rollout.subs = [sub for sub in rollout.subs if counting.get(sub.key[1:]) == served.get(sub.key)]
 
 

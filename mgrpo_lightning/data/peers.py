@@ -1,4 +1,4 @@
-"""Peers: the processes that play the roles which are not local, and this one's end of the store they share."""
+"""Peers: connect this process to the processes that play the other roles, through a store."""
 
 from __future__ import annotations
 
@@ -23,27 +23,29 @@ class PeersConfig:
     """What happens when a role that another process plays is gone."""
 
     on_loss: Literal["error", "wait"] = "error"
-    """``error``: this process ends and says who is gone; ``wait``: it waits until the role is started again."""
+    """``error``: this process ends with an error that names the lost role; ``wait``: it waits until the role is
+    restarted."""
     lost_after: Seconds = 300.0
-    """Seconds without a sign of life after which a role is gone; also for one that has not started yet."""
+    """Timeout in seconds: a role without a heartbeat for so long is lost. It also applies to a role that has not
+    started yet."""
     keep_steps: Number | None = None
-    """What is said of older steps is removed from the store, in steps before the oldest checkpoint from which a role
-    would go on; null: nothing is. The run's journal keeps every call and report."""
+    """Number of steps kept in the store before the oldest checkpoint from which a role would resume; older records are
+    removed. null keeps all. The run's journal keeps every call and report."""
 
 
 def open_exchange(
     store: Path, trainer: Trainer, peers: PeersConfig, shared: Mapping[str, Any] | None = None
 ) -> Exchange:
-    """This process's end of the store.
+    """Open this process's end of the store.
 
     Args:
-        store: Its folder.
-        trainer: Whose root module's local roles speak.
-        peers: What happens when another role is gone, and what is kept.
-        shared: Settings that all roles must have alike; None: not known.
+        store: Folder of the store.
+        trainer: The run's trainer; the local roles of its root module use the store.
+        peers: Timeout, reaction to a lost role, and how many steps to keep.
+        shared: Settings that must agree between all roles; None: not compared.
 
     Raises:
-        ConfigurationError: A sub-agent calls others, or another role has another number of ranks.
+        ConfigurationError: A sub-agent calls other roles, or another role has a different number of ranks.
     """
     module: TeamModule = trainer.lightning_module  # type: ignore[assignment]
     _refuse_nested_calls(module)

@@ -1,4 +1,4 @@
-"""Playing: a run's team, built from the trainer's policies; every play is scored, and told to callbacks and peers."""
+"""Playing: build the team from the trainer's policies, play and score questions, notify callbacks and peers."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOTHING_DECIDED = 4
-"""Answers in a row, a whole play at least, of which none could be decided: nothing is left to train on or to report."""
+"""Number of undecided answers in a row that ends the run; at least one whole batch. Then there is nothing to train on
+or to report."""
 
 
 class Playing:
-    """The players of one process, and its end of the store if other processes play other roles.
+    """The players of one process, with its end of the store if other processes play other roles.
 
     Args:
-        trainer: With the root module attached, its policies loaded.
+        trainer: Trainer with the root module attached and its policies loaded.
         task: Questions, tools and scoring.
-        schedule: Of the agents; see ``Scheduler``.
-        cache_bytes: Bound on the keys and values of one role's open conversations; None: all that they take.
+        schedule: Order in which the agents' turns run; see ``Scheduler``.
+        cache_bytes: Limit of the KV cache of one role's open conversations, in bytes; None: no limit.
         store: Folder of the store; None: every role is played here.
-        peers: What happens when a role elsewhere is gone.
+        peers: What happens when another role's process is gone.
         seed: Fixes the random streams.
-        shared: Settings that the processes of all roles must have alike; None: not known.
+        shared: Settings that must agree between the processes of all roles; None: not compared.
 
     Raises:
-        ConfigurationError: A role's tool does not exist, or the team cannot be played in processes of their own.
+        ConfigurationError: A role's tool does not exist, or this team cannot be played in separate processes.
         MgrpoError: The store cannot be written.
     """
 
@@ -64,14 +65,14 @@ class Playing:
     ) -> None:
         module: TeamModule = trainer.lightning_module  # type: ignore[assignment]
         self._undecided = 0
-        """Answers since one was decided."""
+        """Number of answers since the last one that could be decided."""
         self._trainer = trainer
         self._module = module
         self._task = task
         self.exchange = None if store is None else open_exchange(store, trainer, peers, shared)
-        """This process's end of the store."""
+        """This process's end of the store; None if all roles are local."""
         self.counts: dict[str, int] = {}
-        """Of the last play: ``tool_failures``, and ``wrong_demonstrations`` if demonstrators played it."""
+        """Counts of the last batch: ``tool_failures``, and with demonstrations ``wrong_demonstrations``."""
         self._told_wrong = False
         scheduler = Scheduler(schedule)
         samplers = {
@@ -85,7 +86,7 @@ class Playing:
 
     @property
     def idle(self) -> float:
-        """Seconds of the last play in which nothing was computed."""
+        """Seconds of the last batch in which nothing was computed."""
         return self._team.idle
 
     def play(
@@ -101,21 +102,21 @@ class Playing:
         memory: OpenStep | None = None,
         meanwhile: Callable[[], bool] | None = None,
     ) -> list[Group]:
-        """Play questions and score their rollouts; a prediction has no score.
+        """Play questions and score their rollouts; predictions are not scored.
 
         Args:
-            questions: What main is asked.
+            questions: The questions for main.
             step: Training step.
-            rollouts: Of each question.
-            stage: What is played for.
+            rollouts: Rollouts per question.
+            stage: train, validate or predict.
             first: Index of the first question, so that random numbers do not depend on batching or ranks.
-            temperature: Overrides the roles' own; 0 is greedy.
-            scripted: The task's demonstrators take the policies' places.
-            memory: What is finished of this step.
-            meanwhile: Other work for moments in which there is nothing to compute.
+            temperature: Replaces the roles' own sampling temperature; 0 is greedy.
+            scripted: Play the task's demonstrations instead of sampling.
+            memory: Resume log with finished turns of this step.
+            meanwhile: Does a piece of other work when there is nothing to compute; returns whether there was any.
 
         Raises:
-            ScoringError: Nothing has been decided for ``NOTHING_DECIDED`` answers.
+            ScoringError: The last ``NOTHING_DECIDED`` answers could not be decided.
         """
         self._notify("on_play_start", total=len(questions) * rollouts, stage=stage)
         groups = self._team.play(
@@ -139,10 +140,10 @@ class Playing:
         return groups
 
     def close(self, error: BaseException | None = None) -> None:
-        """Tell the others that this process ends.
+        """Tell the other roles that this process ends.
 
         Args:
-            error: What ends it; None: it is done.
+            error: The error that ends it; None: it is done.
         """
         if self.exchange is not None:
             self.exchange.close(error)
@@ -153,6 +154,7 @@ class Playing:
             self._refuse_nothing_decided(groups, score_groups(groups, self._task, module.roles))
         elif module.main in module.local_roles:
             why = score_groups(groups, self._task, module.roles)
+            # Before the outcomes are published: if scoring is broken, no other role may train on them.
             self._refuse_nothing_decided(groups, why)
             tell_outcomes(exchange, groups, remote.sent, stage=stage)
         else:

@@ -1,4 +1,4 @@
-"""Which questions a step asks: a shuffled, endless stream that is a pure function of (seed, step)."""
+"""Order of the training questions: a shuffled, endless stream that is a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mgrpo_lightning.records.question import Question
 
 
 class QuestionStream:
-    """Questions of each training step, without replacement inside an epoch, reshuffled for every epoch.
+    """The questions of each training step: each question once per epoch, reshuffled for every epoch.
 
-    Being a pure function of the step, the stream resumes exactly from the step alone: no question is skipped or asked
+    Because the stream is a pure function of the step, a resumed run continues exactly: no question is skipped or asked
     twice after a crash.
 
     Args:
@@ -40,5 +40,6 @@ class QuestionStream:
         if epoch != self._epoch:
             self._epoch = epoch
             self._order = list(range(len(self._questions)))
+            # The epoch's seed depends on the run seed and the epoch only, never on how many steps this process has run.
             random.Random(stream_of(self._seed, "questions", epoch)).shuffle(self._order)
         return self._questions[self._order[index]]

@@ -1,4 +1,4 @@
-"""Groups from a journal in place of playing: what an update is computed from again."""
+"""Read the groups of a step from the journal instead of playing them, to compute an update again."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from mgrpo_lightning.roles.config import RoleConfig
 
 
 def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) -> list[Group]:
-    """The groups of one training step, their rewards weighted as the roles say now.
+    """Read the groups of one training step, with rewards recomputed from the current reward weights.
 
     Args:
-        folder: The journal.
+        folder: Folder of the journal.
         step: Training step.
-        roles: Whose reward weights count. A component that no role weighed when the journal was written stays 0.
+        roles: The team, with the current reward weights. A component that had weight 0 in every role when the journal
+            was written was not computed and stays 0.
 
     Raises:
-        DataError: The journal lacks the step, or the file is damaged.
+        DataError: The journal has no such step, or the file is damaged.
     """
     paths = training_files(folder).get(step)
     if paths is None:
@@ -36,6 +37,7 @@ def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) ->
         for rollout in group.rollouts:
             for trajectory in rollout.trajectories():
                 index = trajectory.key.invocation
+                # Another process played and scored this trajectory, so its score is not in this journal.
                 if trajectory.elsewhere and index not in rollout.scores:
                     continue
                 rollout.scores[index] = _weighted(rollout.scores[index], roles[trajectory.role].weights)

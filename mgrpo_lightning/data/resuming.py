@@ -1,4 +1,4 @@
-"""What a restarted run takes up: finished turns of the step in play, and steps that were played before."""
+"""Resume a killed run: open the resume log of the current step, and read earlier steps from the journal."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ if TYPE_CHECKING:
     from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 
 NOT_PLAYED = ("judge", "expert", "key_variable", "timeout", "attempts", "backoff", "concurrency", "cache")
-"""Names of settings of a task."""
+"""Settings of a task that do not change what is played, so a run may resume after they changed."""
 
 
 @contextmanager
 def open_step(data: AlignedTrajectoryDataModule, step: int) -> Iterator[OpenStep | None]:
-    """Where finished turns of a step are kept, which a run that is killed and resumed says again; None: nowhere.
+    """Open the resume log of a training step; yield None if the run keeps none.
 
-    A run under ``rounds`` needs none, as it plays the same again; a run without checkpoints is never resumed.
+    A killed run that resumes repeats the finished turns of its log. The ``rounds`` schedule keeps no log, because it
+    plays the same turns again. A run without checkpoints keeps none, because it cannot be resumed.
 
     Args:
-        data: Plays the step.
+        data: The data module that plays the step.
         step: Training step.
     """
     trainer = _trainer(data)
@@ -56,13 +57,13 @@ def open_step(data: AlignedTrajectoryDataModule, step: int) -> Iterator[OpenStep
 
 @contextmanager
 def open_held_out(data: AlignedTrajectoryDataModule) -> Iterator[OpenStep | None]:
-    """Like ``open_step``, for all held-out questions: of a fit, or of a command that does nothing else.
+    """Open the resume log of the held-out questions: of a validation in a fit, or of ``validate`` and ``test``.
 
-    Such a command has a folder for what it plays with: neither one with other adapters nor one with another task takes
-    up, or removes, what is not its own.
+    A command has its own folder, named by a hash of seed, adapters and settings. So a command with other adapters or
+    another task neither uses nor removes this log.
 
     Args:
-        data: Plays them; such a command keeps what it finished if the data module has ``settings``.
+        data: The data module that plays the questions. A command keeps a log only if ``data.settings`` is set.
     """
     trainer = _trainer(data)
     folder, step = _open_steps(trainer, data.schedule), data.module.num_steps
@@ -74,18 +75,19 @@ def open_held_out(data: AlignedTrajectoryDataModule) -> Iterator[OpenStep | None
         yield None
         return
     path = held_out_path(folder, step, rank=trainer.global_rank)
+    # A restart may have another number of ranks, so the finished turns of all ranks' files are used.
     others = [other for other in folder.glob(f"held-out-{step:06d}*.jsonl") if other != path]
     with _told(OpenStep(path, _identity(data), others=others), what) as memory:
         yield memory
 
 
 def played_settings(settings: Any) -> Any:
-    """A task's settings without those that have no part in what is played: its judges, and how services are asked.
+    """Drop the settings of a task that do not change what is played: judges, and how services are called.
 
-    So these can be mended, and the command given again goes on.
+    A user can fix these after a failure, and the repeated command still finds its resume log.
 
     Args:
-        settings: As in a config: mappings, lists, numbers, texts.
+        settings: As in a config file: mappings, lists, numbers and strings.
     """
     if isinstance(settings, Mapping):
         return {name: played_settings(value) for name, value in settings.items() if name not in NOT_PLAYED}
@@ -93,10 +95,10 @@ def played_settings(settings: Any) -> Any:
 
 
 def remove_finished(data: AlignedTrajectoryDataModule) -> None:
-    """Remove what a command kept, whose results are on disk now.
+    """Remove the resume log of a command whose results are on disk.
 
     Args:
-        data: Of ``mgrpo validate`` or ``mgrpo test``.
+        data: The data module of ``mgrpo validate`` or ``mgrpo test``.
     """
     if data.settings is not None and _trainer(data).is_global_zero:
         folder = _command_folder(data)
@@ -107,7 +109,7 @@ def remove_finished(data: AlignedTrajectoryDataModule) -> None:
 
 @contextmanager
 def _told(memory: OpenStep, what: str) -> Iterator[OpenStep]:
-    """An open step; whoever looks on is told what goes on where there is something to go on with."""
+    """Yield the resume log, and print how many finished turns and calls it restored."""
     with closing(memory):
         if memory.found:
             rank_zero_info(f"{what} goes on: {memory.found} finished turns and calls are taken up.")
@@ -115,6 +117,7 @@ def _told(memory: OpenStep, what: str) -> Iterator[OpenStep]:
 
 
 def _identity(data: AlignedTrajectoryDataModule) -> str:
+    # Finished turns are only valid for exactly the adapters that sampled them.
     policies = {name: policy.fingerprint() for name, policy in data.module.policies.items()}
     return key_of(data.seed, policies, data.settings)
 
@@ -126,11 +129,7 @@ def _command_folder(data: AlignedTrajectoryDataModule) -> Path:
 
 
 def saved_steps(trainer: Trainer) -> int:
-    """Steps that the run's last checkpoint holds; 0 if there is none.
-
-    Args:
-        trainer: The run.
-    """
+    """Return the number of steps in the run's last checkpoint; 0 without a checkpoint."""
     saver = trainer.checkpoint_callback
     if not isinstance(saver, ModelCheckpoint) or saver.dirpath is None:
         return 0
@@ -138,28 +137,28 @@ def saved_steps(trainer: Trainer) -> int:
 
 
 def remove_closed_steps(trainer: Trainer, schedule: str) -> None:
-    """Remove the open steps whose update a checkpoint holds.
+    """Remove the resume logs of steps whose update is in a checkpoint.
 
     Args:
-        trainer: The run.
-        schedule: Of its play.
+        trainer: The run's trainer.
+        schedule: Schedule of the data module, ``rounds`` or ``eager``.
     """
     if (folder := _open_steps(trainer, schedule)) is not None:
         remove_closed(folder, saved_steps(trainer))
 
 
 def played_before(folder: Path | None, step: int, roles: Mapping[str, RoleConfig], part: range) -> list[Group]:
-    """A rank's part of an earlier step, for a role that trains on it late.
+    """Read a rank's part of an earlier step, for a role that trains on it later (``lag``, ``queue``).
 
     Args:
-        folder: The journal, if there is one.
+        folder: Folder of the journal, or None.
         step: Training step.
         roles: The team.
         part: Indices of the rank's queries.
 
     Raises:
-        ConfigurationError: No journal is known.
-        DataError: The journal lacks the step.
+        ConfigurationError: No journal is configured.
+        DataError: The journal has no such step.
     """
     if folder is None:
         raise ConfigurationError(
@@ -175,6 +174,6 @@ def _trainer(data: AlignedTrajectoryDataModule) -> Trainer:
 
 
 def _open_steps(trainer: Trainer, schedule: str) -> Path | None:
-    """The folder of open steps, None where none are kept."""
+    """Folder of the resume logs; None if the run keeps none."""
     kept = schedule == "eager" and isinstance(trainer.checkpoint_callback, ModelCheckpoint)
     return Path(trainer.default_root_dir) / FOLDER if kept else None

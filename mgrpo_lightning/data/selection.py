@@ -1,7 +1,7 @@
-"""Selection: training on the questions that a team finds hard, or not too hard, as a validation run has measured.
+"""Select training questions by the team's success rate in an earlier validation run.
 
-The second stage of a curriculum (paper, section 5.1): ask the training questions with ``mgrpo validate``
-(``data.init_args.validation.split: train``, several ``repeats``), then fit on those whose success rate is low.
+This is the second stage of a curriculum (paper, section 5.1). First ask the training questions with ``mgrpo validate``
+(``data.init_args.validation.split: train``, several ``repeats``). Then fit on the questions with a low success rate.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from mgrpo_lightning.records.question import Question
 @ranged("selection")
 @dataclass(frozen=True)
 class SelectionConfig:
-    """Which training questions are asked: those of a validation run's journal with a success rate in a range."""
+    """Which training questions are used: those whose success rate in a validation run lies in a range."""
 
     journal: str
-    """Folder of that journal: ``RUN/journal/validate``. Questions that are not in it are not asked."""
+    """Folder of that run's journal, ``RUN/journal/validate``. Questions that are not in it are not used."""
     at_least: Share = 0.0
-    """Smallest share of right rollouts; above 0 leaves out what the team never gets right."""
+    """Smallest success rate (share of correct rollouts). Above 0 it excludes questions that the team never answers
+    correctly."""
     at_most: Share = 0.5
-    """Largest share of right rollouts."""
+    """Largest success rate (share of correct rollouts)."""
 
     def __post_init__(self) -> None:
         if self.at_least > self.at_most:
@@ -37,14 +38,14 @@ class SelectionConfig:
 
 
 def selected(questions: Sequence[Question], config: SelectionConfig) -> list[Question]:
-    """The questions in the range, in their order.
+    """Return the questions in the range, in their original order.
 
     Args:
         questions: All training questions.
         config: The journal and the range.
 
     Raises:
-        DataError: The journal has none of them, or none is in the range.
+        DataError: The journal contains none of the questions, or none is in the range.
     """
     rates = success_rates(Path(config.journal))
     known = [question for question in questions if (question.id, question.text) in rates]
@@ -64,14 +65,15 @@ def selected(questions: Sequence[Question], config: SelectionConfig) -> list[Que
 
 
 def success_rates(journal: Path) -> Mapping[tuple[str, str], float]:
-    """Share of right rollouts of every question in a validation run's journal; undecided ones do not count.
+    """Return the share of correct rollouts of each question in a validation run's journal.
 
-    By id and text, as a split may number its questions and another one likewise.
+    Undecided rollouts do not count. The key is id and text, because two splits may use the same ids.
 
     Args:
-        journal: Folder of the journal; of several validations the one after most steps is read.
+        journal: Folder of the journal. Of several validations, the one after most steps is read.
     """
     files = sorted(journal.glob(f"{PREFIXES['validate']}-*.parquet"))
+    # A step has one file per rank, or several parts. The zero-padded step sorts as text.
     last = [path for path in files if path.stem.split("-")[1] == files[-1].stem.split("-")[1]]
     groups = [group for path in last for group in read_groups(path)]
     scores = {(group.question.id, group.question.text): question_scores(group) for group in groups}

@@ -1,4 +1,4 @@
-"""What the trainer iterates over: each batch is played when it is asked for, by the policies as they are then."""
+"""The iterables behind the dataloaders: each batch is played on demand, by the current policies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainStream:
-    """Sized, so that Lightning does not prefetch step t + 1 with the adapters of step t (correctness.md 32)."""
+    """Training batches. It has a length, because Lightning prefetches one batch of an unsized iterable.
+
+    A prefetch would play step t + 1 with the adapters of step t (correctness.md 32).
+    """
 
     data: AlignedTrajectoryDataModule
     questions: QuestionStream
@@ -34,15 +37,16 @@ class TrainStream:
 
 @dataclass
 class PlayedStream:
-    """Held-out questions, or a rank's part of them, played in chunks."""
+    """Held-out questions of one rank, played in chunks."""
 
     data: AlignedTrajectoryDataModule
     questions: Sequence[Question]
     per_batch: int
     part: range
-    """Indices of the questions that are asked here."""
+    """Indices of the questions that this rank asks."""
 
     def __len__(self) -> int:
+        # Ceiling division: the last chunk may be smaller.
         return -(-len(self.part) // self.per_batch)
 
     def __iter__(self) -> Iterator[list[Group]]:
@@ -55,11 +59,11 @@ class PlayedStream:
 
 
 def part_of(count: int, rank: int, num_ranks: int) -> range:
-    """A rank's share of a number of queries: neighbours, and as many as others have, give or take one.
+    """Return a rank's contiguous share of the query indices; shares of two ranks differ by at most one query.
 
     Args:
-        count: Queries.
-        rank: Whose share.
-        num_ranks: Ranks.
+        count: Total number of queries.
+        rank: The rank.
+        num_ranks: Number of ranks.
     """
     return range(count * rank // num_ranks, count * (rank + 1) // num_ranks)
