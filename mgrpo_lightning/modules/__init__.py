@@ -1,1 +1,1 @@
-"""The LightningModules: RoleModule turns a batch into gradients, TeamModule steps, logs and checkpoints."""
+"""The LightningModules: RoleModule computes one role's gradients; TeamModule steps, logs and checkpoints all roles."""

@@ -1,4 +1,4 @@
-"""Evaluation: the figures of one validation run, as torchmetrics while it runs and as a plain record at its end."""
+"""Evaluation: the metrics of one validation run, accumulated with torchmetrics and returned as a plain record."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from mgrpo_lightning.tasks.scoring import token_f1
 
 
 def judge_figures(agreement: Agreement | None, device: torch.device) -> dict[str, float]:
-    """Agreement of judge and rule since the last time, over all ranks; see ``agreement_figures``.
+    """Return the agreement of judge and rule since the last call, over all ranks; see ``agreement_figures``.
 
     Args:
-        agreement: Of the task; None where nothing is judged.
-        device: Where the process group computes.
+        agreement: Counter of the task; None if the task has no judge.
+        device: Device of the process group.
     """
     return {} if agreement is None else agreement_figures(over_ranks(agreement.take(), device))
 
@@ -45,11 +45,11 @@ class Evaluation(nn.Module):
 
     Args:
         roles: The team.
-        questions: All that may be asked; the tables have a line for each of their levels that occurs.
-        by: Metadata of questions that have tables too.
-        repeats: Rollouts of each question.
-        agreement: Of the task's judge with its rule.
-        f1: The task's own; see ``Task.f1``.
+        questions: All questions of the split; the tables get one line for each of their levels.
+        by: Metadata keys of questions that get a table too.
+        repeats: Rollouts per question.
+        agreement: Counter of agreement between the task's judge and its rule.
+        f1: The task's own F1 score; see ``Task.f1``.
     """
 
     def __init__(
@@ -78,33 +78,29 @@ class Evaluation(nn.Module):
         self.play = play_rates(roles)
         self.answers = answer_rates(sorted({label for values in found.values() for label in values}))
         if agreement is not None:
-            agreement.take()  # what training has asked is no part of this
+            agreement.take()  # drop the counts of training
 
     @classmethod
     def of_run(
         cls, roles: Mapping[str, RoleConfig], task: Task, config: ValidationConfig, *, testing: bool
     ) -> Evaluation:
-        """The evaluation that a run's config describes.
+        """Create the evaluation of a run from its config.
 
         Args:
             roles: The team.
-            task: Whose questions are asked.
-            config: Which of them, and how often.
-            testing: Whether the split is ``test`` whatever it says.
+            task: The task that provides the questions.
+            config: Split and repeats.
+            testing: Use the split ``test`` regardless of ``config.split``.
         """
         questions = task.questions("test" if testing else config.split)
         return cls(roles, questions, by=task.table_by, repeats=config.repeats, agreement=task.agreement, f1=task.f1)
 
     def observe(self, groups: Sequence[Group]) -> None:
-        """Add played and scored groups.
-
-        Args:
-            groups: One batch of the validation stream.
-        """
+        """Add played and scored groups of one validation batch."""
         observe_play(self.play, groups, self._roles)
         for group in groups:
             observe_question(self.answers, group, self._by)
-            # Where the answer is known to a leaderboard alone, nobody who could be asked again decides it.
+            # Hidden answers of a leaderboard do not count as undecided: asking a judge again would not decide them.
             self._undecided += group.question.known and sum(undecided(rollout) for rollout in group.rollouts)
             for rollout in group.rollouts:
                 observe_answer(self.answers, group.question, rollout, self._by, f1=self._f1)
@@ -112,21 +108,23 @@ class Evaluation(nn.Module):
     def finish(
         self, step: int, device: torch.device, *, earlier: float = 0.0
     ) -> tuple[dict[str, float], dict[str, Any]]:
-        """The means by name, and the record that results.json holds.
+        """Return the means by name, and the record for results.json.
 
         Args:
-            step: Optimizer steps before this run.
-            device: Where the process group computes.
-            earlier: Seconds that runs which were killed had played what was taken up from them.
+            step: Optimizer steps done before this validation.
+            device: Device of the process group.
+            earlier: Play time, in seconds, of killed runs whose turns were restored.
         """
         (answers, counts), (play, _) = self.answers.take(), self.play.take()
+        # Every rank must reach these all-reduces in the same order.
         (num_undecided,) = map(int, over_ranks([self._undecided], device))
+        # Each rollout was counted once, so the number of questions is the count over the repeats.
         questions = counts["exact_match"] // self._repeats
         record: dict[str, Any] = {
             "step": step,
             "questions": questions,
             "repeats": self._repeats,
-            "undecided": num_undecided,  # rollouts
+            "undecided": num_undecided,  # number of rollouts
             **self._scores(answers, ""),
             "format_rate": {role: play.get(f"{role}/format_rate") for role in self._roles},
             "failed_calls": {role: play.get(f"{role}/failed_calls") for role in self._roles},
@@ -151,7 +149,7 @@ class Evaluation(nn.Module):
         return {**answers, **play, **{f"judge/{name}": value for name, value in judge.items()}}, record
 
     def _scores(self, answers: Mapping[str, float], level: str) -> dict[str, float | None]:
-        """Every score of a level, or of all; None where no answer could be decided."""
+        """All scores of one table line, or of all questions (``level=""``); None if no answer could be decided."""
         names = {name: name for name in ANSWER_SCORES} | {"accuracy": "accuracy"}
         if self._repeats > 1:
             names |= {f"{name}@{self._repeats}": name for name in ("pass", "majority")}

@@ -1,4 +1,4 @@
-"""What a training step says of itself, to loggers and to whoever monitors it."""
+"""Log the metrics of a training step, to loggers and to callbacks that monitor them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from lightning.pytorch import LightningModule
 
 
 def log_figures(module: LightningModule, figures: Mapping[str, float], *, step: int) -> None:
-    """Log figures of one step.
+    """Log the metrics of one step. Call it in a training hook, with the same metrics on every rank.
 
-    Lightning's own way to loggers repeats a figure in every step that has none of that name, so a role that was not
-    called would have a reward. Callbacks that monitor one find the last value in ``trainer.callback_metrics``.
+    Lightning's own logging repeats the last value of a metric in steps that have none. A role that was not called would
+    then still show a reward. So loggers are called directly. Callbacks that monitor a metric find its last value in
+    ``trainer.callback_metrics``.
 
     Args:
-        module: In a training hook; the same figures on every rank.
-        figures: By name.
+        module: The root module.
+        figures: Values by metric name.
         step: Index of the training step, from 0.
     """
     module.log_dict(dict(figures), batch_size=1, logger=False)

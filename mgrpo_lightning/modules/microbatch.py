@@ -1,7 +1,8 @@
-"""Cutting the rows of one optimizer step into micro-batches by a token budget, and laying one out as a forest.
+"""Split the rows of one optimizer step into micro-batches by a token budget, and merge shared prefixes in a tree.
 
-Rollouts of a group begin with the same prompt and often say the same word for word. What rows begin with is computed
-once, and an id that several of them sampled there is scored once; advantages and behaviour stay each row's own.
+The rollouts of a group start with the same prompt, and often continue with the same tokens. A prefix tree (``Forest``)
+computes each shared prefix once. A sampled token inside a shared prefix is also scored once. Advantages and behaviour
+log-probabilities stay separate for each row.
 """
 
 from __future__ import annotations
@@ -18,36 +19,37 @@ from mgrpo_lightning.records.batch import Row
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """B rows with N sampled tokens, which stand at U places of a forest."""
+    """B rows with N sampled tokens in total, stored in U distinct positions of a prefix tree."""
 
     forest: Forest
-    """All rows, on the CPU."""
+    """Prefix tree of all rows, on the CPU."""
     scored: Tensor
-    """Where an id stands that any row sampled, int64, shape (U,), on the CPU."""
+    """Tree positions of all sampled tokens, without duplicates, int64, shape (U,), on the CPU."""
     places: Tensor
-    """Which of these each row's sampled ids are, row by row, int64, shape (N,)."""
+    """Index into ``scored`` of each sampled token, row after row, int64, shape (N,)."""
     rows: Tensor
-    """Row index of each sampled id, int64, shape (N,)."""
+    """Row index of each sampled token, int64, shape (N,)."""
     behaviour: Tensor
-    """Behaviour log-probability of each of them, float32, shape (N,)."""
+    """Behaviour log-probability of each sampled token, float32, shape (N,)."""
     advantages: Tensor
-    """float64, shape (B,)."""
+    """Advantage of each row, float64, shape (B,)."""
     coefficients: Tensor
-    """float64, shape (B,)."""
+    """Coefficient of each row, float64, shape (B,)."""
     temperature: float
     """Sampling temperature, the same for all rows."""
 
 
 def split(rows: Sequence[Row], token_budget: int) -> Iterator[list[Row]]:
-    """Group rows of one temperature that begin alike, within a budget; a row that is too long stands alone.
+    """Group rows with equal temperature and similar prefixes into micro-batches; a row above the budget gets its own.
 
     Args:
         rows: All rows of a step.
-        token_budget: Bound on the tokens of a micro-batch, counting once what its rows begin with, and on a
-            ``LAID_OUT``-th of the tokens of all its rows.
+        token_budget: Maximum number of tokens in a micro-batch, where a shared prefix counts once. The sum of the row
+            lengths is limited to ``LAID_OUT`` times the budget.
     """
     batch: list[Row] = []
     forest, size = ForestBuilder(), 0
+    # Sorting by token ids makes rows with a common prefix neighbours. The key makes ties deterministic.
     for row in sorted(rows, key=lambda row: (row.temperature, row.ids.tolist(), row.key)):
         size += len(row.ids)
         tokens = forest.num_tokens + forest.cost(row.ids)
@@ -62,14 +64,16 @@ def split(rows: Sequence[Row], token_budget: int) -> Iterator[list[Row]]:
 
 
 def collate(rows: Sequence[Row], device: torch.device) -> MicroBatch:
-    """Lay the rows out, and find where each one's sampled ids stand.
+    """Build the prefix tree of the rows, and find the positions of their sampled tokens.
 
     Args:
-        rows: Rows of one temperature, in the order of ``split``.
-        device: Where the policy computes.
+        rows: Rows with one temperature, in the order of ``split``.
+        device: Device of the policy.
     """
     forest = Forest.of(row.ids for row in rows)
     sampled = [path[row.mask] for path, row in zip(forest.paths, rows, strict=True)]
+    # Two rows that sampled the same token after the same prefix share a position, and the logits there are computed
+    # once.
     scored, places = torch.cat(sampled).unique(return_inverse=True)
     counts = torch.tensor([len(ids) for ids in sampled])
     return MicroBatch(

@@ -1,4 +1,4 @@
-"""Reported rates of played groups, as torchmetrics: rewards by component, formats, calls, tokens, answer scores."""
+"""Metrics of played groups, as torchmetrics: rewards by component, format, calls, tokens, answer scores."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ COMPONENTS = ("format", "correct", "correct_main", "expert")
 
 
 class Rates(Metric):
-    """A fixed set of running means by name, so that every rank holds the same ones in the same order.
+    """Running means under a fixed set of names, so that every rank reduces the same values in the same order.
 
-    What is seen is added up on the host; the ranks meet, and a device is asked, once for all names.
+    Observations are collected on the host. ``take`` then does one reduction over ranks, and one device transfer, for
+    all names together.
 
     Args:
-        names: What is averaged, for instance ``main/reward``.
+        names: Names of the means, for instance ``main/reward``.
     """
 
     full_state_update = False
@@ -40,12 +41,7 @@ class Rates(Metric):
             self.add_state(state, torch.zeros(len(self._names), dtype=torch.float64), dist_reduce_fx="sum")
 
     def add(self, name: str, value: float) -> None:
-        """One observation.
-
-        Args:
-            name: One of the names of the constructor.
-            value: What was seen.
-        """
+        """Add one observation under one of the constructor's names."""
         assert name in self._names, f"{name} is none of {self._names}"
         self._seen.setdefault(name, []).append(value)
 
@@ -59,11 +55,12 @@ class Rates(Metric):
         return torch.stack([self.sums, self.counts])
 
     def take(self) -> tuple[dict[str, float], dict[str, int]]:
-        """What was seen since the last time, over all ranks.
+        """Return the means since the last call, over all ranks, and start again.
 
         Returns:
-            Means by name, without those of which no rank saw anything; and how often each was seen.
+            Means by name, without names that no rank observed; and the number of observations by name.
         """
+        # torchmetrics reduces over the ranks inside compute().
         self.update(self._seen)
         sums, counts = self.compute().tolist()
         self.reset()
@@ -73,11 +70,7 @@ class Rates(Metric):
 
 
 def play_rates(roles: Mapping[str, RoleConfig]) -> Rates:
-    """The means that ``observe_play`` fills.
-
-    Args:
-        roles: The team.
-    """
+    """Create the means that ``observe_play`` fills."""
     names = ["calls_per_rollout", "tokens_per_rollout", "failed"]
     for role in roles:
         names += [
@@ -88,7 +81,7 @@ def play_rates(roles: Mapping[str, RoleConfig]) -> Rates:
 
 
 def observe_play(rates: Rates, groups: Sequence[Group], roles: Mapping[str, RoleConfig]) -> None:
-    """Add every rollout of played groups.
+    """Add every rollout of the played groups.
 
     Args:
         rates: From ``play_rates``.
@@ -99,10 +92,12 @@ def observe_play(rates: Rates, groups: Sequence[Group], roles: Mapping[str, Role
         rates.add("calls_per_rollout", 1 + len(rollout.subs) - len(rollout.heads))
         rates.add("tokens_per_rollout", sum(t.num_tokens for t in rollout.trajectories()))
         for trajectory in rollout.trajectories():
+            # The process of that role reports its metrics.
             if trajectory.elsewhere:
                 continue
             score = rollout.scores[trajectory.key.invocation]
             rates.add("failed", float(score.failed))
+            # A failed judge says nothing about the reward, so the means do not count it as 0.
             if not score.failed:
                 _observe_trajectory(rates, trajectory, score, roles[trajectory.role])
 
@@ -131,31 +126,31 @@ ANSWER_SCORES: dict[str, AnswerScore] = {
     "f1": token_f1,
     "gaia": lambda answer, golds: max(gaia_rule(answer, gold) for gold in golds),
 }
-"""Scores of an answer against the accepted ones, in [0, 1], by the name that tables and results.json use."""
+"""Scores of an answer against the accepted answers, in [0, 1], by their name in tables and results.json."""
 
 
 QUESTION_SCORES = ("accuracy", "pass", "majority")
-"""Of all rollouts of one question; see ``question_scores``."""
+"""Scores over all rollouts of one question; see ``question_scores``."""
 
 
 def labels(question: Question, by: Sequence[str]) -> dict[str, str]:
-    """The parts of the tables to which a question belongs, as the names of their rates end.
+    """Return the table lines that a question belongs to, as suffixes of metric names.
 
     Args:
-        question: Whose.
-        by: Metadata by which tables are split, besides the level.
+        question: The question.
+        by: Metadata keys that split tables, besides the level.
 
     Returns:
-        ``{"level": "1", "language": "language=en"}``.
+        For instance ``{"level": "1", "language": "language=en"}``.
     """
     return {"level": question.level, **{key: f"{key}={question.metadata.get(key, '')}" for key in by}}
 
 
 def answer_rates(parts: Iterable[str]) -> Rates:
-    """The means that ``observe_answer`` and ``observe_question`` fill.
+    """Create the means that ``observe_answer`` and ``observe_question`` fill.
 
     Args:
-        parts: Labels of all questions, for the tables by level and whatever else.
+        parts: Labels of all questions; each gets its own means.
     """
     names = (*ANSWER_SCORES, *QUESTION_SCORES)
     return Rates(f"{name}{suffix}" for name in names for suffix in ("", *(f"/{part}" for part in parts)))
@@ -164,14 +159,14 @@ def answer_rates(parts: Iterable[str]) -> Rates:
 def observe_answer(
     rates: Rates, question: Question, rollout: Rollout, by: Sequence[str] = (), *, f1: AnswerScore = token_f1
 ) -> None:
-    """Score main's answer under every rule.
+    """Score main's answer with every rule.
 
     Args:
         rates: From ``answer_rates``.
-        question: With its accepted answers.
-        rollout: One played rollout; no answer counts as wrong.
+        question: The question with its accepted answers.
+        rollout: A played rollout; a missing answer counts as wrong.
         by: See ``labels``.
-        f1: The task's own; see ``Task.f1``.
+        f1: The task's own F1 score; see ``Task.f1``.
     """
     for name, score in (ANSWER_SCORES | {"f1": f1}).items():
         value = score(rollout.main.answer, question.answers)
@@ -180,11 +175,11 @@ def observe_answer(
 
 
 def observe_question(rates: Rates, group: Group, by: Sequence[str] = ()) -> None:
-    """Add what the task, or its judge, decided about all rollouts of a question.
+    """Add the scores of the task or its judge over all rollouts of a question.
 
     Args:
         rates: From ``answer_rates``.
-        group: Scored.
+        group: The scored rollouts of the question.
         by: See ``labels``.
     """
     for name, value in question_scores(group).items():

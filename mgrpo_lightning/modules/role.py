@@ -1,4 +1,4 @@
-"""RoleModule: the LightningModule of one role. It turns an aligned batch into gradients of the role's adapter."""
+"""RoleModule: the LightningModule of one role. It computes the gradient of the role's adapter from an aligned batch."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _SEEN = "the figures of the steps before are in the run's log"
 
 
 class RoleModule(LightningModule):
-    """One role's objective, gradients, clip and schedule; the root module steps and logs.
+    """Objective, gradient, gradient clipping and schedule of one role; the root module steps and logs.
 
     Args:
-        name: The role.
-        config: Its block of the team file.
-        token_budget: Bound on the tokens of one micro-batch; see ``split``.
-        gradient_checkpointing: Compute each layer again in the backward pass; see ``recomputed_layers``.
+        name: Name of the role.
+        config: The role's block of the team file.
+        token_budget: Maximum number of tokens in one micro-batch; see ``split``.
+        gradient_checkpointing: Recompute each layer in the backward pass; see ``recomputed_layers``.
     """
 
     def __init__(
@@ -47,31 +47,27 @@ class RoleModule(LightningModule):
         self.gradient_checkpointing = gradient_checkpointing
         self._policy: list[
             Policy
-        ] = []  # in a list, so that the base is no submodule: it is never moved, saved or wrapped
+        ] = []  # a list hides the base model from Lightning: it is not a submodule, so not moved, saved or wrapped
         self._begun: Update | None = None
         self._told_of_mismatch = False
         self.log_ratios: Mapping[Key, Tensor] = {}
-        """Of the last update; see ``Update``."""
+        """Log rho of the last update; see ``Update.log_ratios``."""
 
     @property
     def policy(self) -> Policy:
-        """The role's policy; there after ``attach``."""
+        """The role's policy; available after ``attach``."""
         assert self._policy, f"the policy of {self.name} is not loaded yet"
         return self._policy[0]
 
     def attach(self, policy: Policy) -> None:
-        """Give the module its policy.
-
-        Args:
-            policy: Base, adapter and chat of this role.
-        """
+        """Set the role's policy (base model, adapter and chat)."""
         self._policy = [policy]
 
     def begin(self, batch: AlignedBatch) -> None:
-        """Take a batch whose update may be computed in pieces before it is due.
+        """Start an update early, so that ``advance`` can compute it in pieces.
 
         Args:
-            batch: What the next ``update`` gets.
+            batch: The batch that the next ``update`` will get.
         """
         self._begun = Update(
             self.policy,
@@ -82,17 +78,17 @@ class RoleModule(LightningModule):
         )
 
     def advance(self) -> bool:
-        """Compute one micro-batch of what is begun; whether there was one."""
+        """Compute one micro-batch of the started update; return whether there was one."""
         return self._begun is not None and self._begun.advance()
 
     def update(self, batch: AlignedBatch) -> dict[str, float]:
         """Add this rank's gradient of one aligned batch to the role's adapter.
 
         Args:
-            batch: This rank's rows of the role in one optimizer step; coefficients of all ranks' add up to 1.
+            batch: This rank's rows of the role in one optimizer step; the coefficients of all ranks sum to 1.
 
         Returns:
-            Its figures; see ``Update.finish``.
+            Metrics of the update; see ``Update.finish``.
         """
         if self._begun is None:
             self.begin(batch)
@@ -104,15 +100,17 @@ class RoleModule(LightningModule):
         return figures
 
     def refuse_mismatch(self, batch: AlignedBatch, figures: Mapping[str, float], step: int) -> None:
-        """Require that the adapter computes about what was sampled with, before it moves; a role that lags is let be.
+        """Require that the trainer computes about the log-probabilities of the sampler, before the adapter changes.
+
+        Roles with a lag or a queue are not checked: an older adapter sampled their tokens.
 
         Args:
-            batch: What was updated on.
-            figures: What ``update`` gave.
+            batch: The batch of the update.
+            figures: Metrics that ``update`` returned.
             step: Training step, from 0.
 
         Raises:
-            MgrpoError: Abs log rho is larger on average than numerics explain.
+            MgrpoError: The mean abs log rho is larger than numerics can explain.
         """
         config, dtype = self.config, self.policy.base.model.dtype
         if config.lag or config.queue is not None or config.objective.kind != "mgrpo":
@@ -134,15 +132,16 @@ class RoleModule(LightningModule):
             log.warning("%s; further ones are in the run's log as mismatch_max.", found)
 
     def reduce(self) -> None:
-        """Add up the adapter's gradient over all ranks, when every role that plays with it is computed."""
+        """Sum the adapter's gradient over all ranks. Call it after all roles that share the adapter are computed."""
         add_up_gradients(list(self.policy.named_parameters().values()))
 
     def clip(self) -> float:
-        """Scale this role's gradient to its own bound; the norm before that (correctness.md 36).
+        """Clip the gradient to the role's own bound, and return the norm before clipping (correctness.md 36).
 
         Raises:
-            MgrpoError: The norm is infinite or no number: a step would destroy the adapter, and then its checkpoint.
+            MgrpoError: The norm is infinite or NaN. A step would destroy the adapter and then its checkpoint.
         """
+        # Only this adapter's parameters: a norm over all roles would couple their step sizes.
         parameters = [p for p in self.policy.named_parameters().values() if p.grad is not None]
         if not parameters:
             return 0.0
@@ -156,14 +155,14 @@ class RoleModule(LightningModule):
         return norm
 
     def refuse_diverged(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Require that a step has left the adapter and its moments finite, before anything of it is kept.
+        """Require that a step left the adapter and the optimizer moments finite, before any of it is saved.
 
         Args:
-            optimizer: Has stepped; the update is not counted yet.
+            optimizer: The optimizer after its step; the policy's update count is not increased yet.
             step: Training step, from 0.
 
         Raises:
-            MgrpoError: It has not.
+            MgrpoError: A value is infinite or NaN.
         """
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.policy.named_parameters().items():
@@ -177,9 +176,9 @@ class RoleModule(LightningModule):
             )
 
     def learning_rate(self, max_steps: int) -> float:
-        """Learning rate of the next update, by this role's own update count.
+        """Learning rate of the next update, by the role's own update count.
 
         Args:
-            max_steps: Updates of the whole run.
+            max_steps: Number of updates in the whole run.
         """
         return learning_rate(self.config.optimizer, self.policy.version, max_steps)

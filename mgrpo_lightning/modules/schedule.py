@@ -1,4 +1,4 @@
-"""The learning-rate schedule of one role, as a pure function of its update count."""
+"""The learning-rate schedule of one role: a pure function of its update count."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from mgrpo_lightning.roles.config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, updates: int, max_updates: int) -> float:
-    """Linear warm-up, then constant, linear or cosine to ``final`` times the peak.
+    """Return the learning rate: linear warm-up, then constant, linear or cosine decay to ``final`` times the peak.
 
     Args:
         config: The role's optimizer block.
-        updates: Updates done so far.
-        max_updates: Updates of the whole run.
+        updates: Number of updates done so far.
+        max_updates: Number of updates in the whole run.
     """
     if updates < config.warmup:
+        # Plus 1, so that the first update has a positive rate and the first update after the warm-up has the peak.
         return config.lr * (updates + 1) / (config.warmup + 1)
+    # - 1, so that the last update of the run has exactly the final rate.
+    # Minus 1, so that the last update of the run has exactly the final rate.
     span = max(max_updates - config.warmup - 1, 1)
     progress = min((updates - config.warmup) / span, 1.0)
     if config.decay == "linear":

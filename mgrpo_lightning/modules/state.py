@@ -1,7 +1,7 @@
-"""What a checkpoint holds of a team: adapter and optimizer state by role and parameter name, and update counts.
+"""The team's part of a checkpoint: adapter and optimizer state by role and parameter name, and update counts.
 
-The same names in coupled and decoupled runs, so that a role's state loads in both; plain tensors, numbers and dicts
-only, so that it loads with ``weights_only=True``.
+Coupled and decoupled runs use the same names, so a role's state loads in both. It holds only tensors, numbers and
+dicts, so it loads with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from mgrpo_lightning.policy.policy import Policy
 
 
 def role_states(policies: Mapping[str, Policy], optimizer: torch.optim.Optimizer | None) -> dict[str, dict[str, Any]]:
-    """The state of every role.
+    """Return the state of every role.
 
     Args:
-        policies: By role.
-        optimizer: With one parameter group a role; None saves weights only.
+        policies: Policies by role.
+        optimizer: Optimizer with one parameter group per role; None saves the weights only.
 
     Raises:
-        DataError: A number is not finite: such a state is never kept.
+        DataError: A value is infinite or NaN; such a state is never saved.
     """
     states = {
         role: {
             "adapter": {name: tensor.detach().cpu().clone() for name, tensor in policy.adapter_state().items()},
+            # By name and not by index: the order of parameters differs when a process trains other roles.
             "optimizer": {
                 name: dict(optimizer.state[parameter])
                 for name, parameter in policy.named_parameters().items()
@@ -46,7 +47,7 @@ def role_states(policies: Mapping[str, Policy], optimizer: torch.optim.Optimizer
 
 
 def _refuse_nonfinite(state: Mapping[str, Any], source: str, *, hint: str) -> None:
-    """Refuse the state of a role in which an adapter's number or one of its moments is not finite."""
+    """Reject a role's state if a value of the adapter or of its optimizer moments is infinite or NaN."""
     moments = {f"{key} of {name}": value for name, of in state["optimizer"].items() for key, value in of.items()}
     refuse_nonfinite({**state["adapter"], **moments}, source=source, hint=hint)
 
@@ -54,13 +55,13 @@ def _refuse_nonfinite(state: Mapping[str, Any], source: str, *, hint: str) -> No
 def refuse_other_checkpoint(
     policies: Mapping[str, Policy], checkpoint: Mapping[str, Any], *, source: str, accepted: Collection[str]
 ) -> None:
-    """Require that a checkpoint belongs to these policies; an older one does not say, which is told.
+    """Require that a checkpoint belongs to these policies; warn about a checkpoint without identity.
 
     Args:
-        policies: Of all roles that are played here, by role.
+        policies: Policies of all local roles, by role.
         checkpoint: A Lightning checkpoint.
-        source: Its file, for errors.
-        accepted: Parts of its identity that may differ.
+        source: Path of its file, for errors.
+        accepted: Parts of the identity that may differ.
 
     Raises:
         ConfigurationError: Another part differs.
@@ -73,15 +74,15 @@ def refuse_other_checkpoint(
 
 
 def load_role_states(policies: Mapping[str, Policy], checkpoint: Mapping[str, Any], *, source: str) -> None:
-    """Load every role's adapter and update count.
+    """Load the adapter and the update count of every role.
 
     Args:
-        policies: By role.
+        policies: Policies by role.
         checkpoint: A Lightning checkpoint written by this package.
-        source: Its file, for errors.
+        source: Path of its file, for errors.
 
     Raises:
-        DataError: It is no team's checkpoint, of a team with other roles or adapters, or a number of it is not finite.
+        DataError: The checkpoint is not from a team, its roles or adapters differ, or a value is infinite or NaN.
     """
     if "roles" not in checkpoint:
         raise DataError(
@@ -95,6 +96,7 @@ def load_role_states(policies: Mapping[str, Policy], checkpoint: Mapping[str, An
             hint="use the team file the checkpoint was trained with (config.yaml in its run folder).",
         )
     for role, state in states.items():
+        # All roles are checked before any is loaded, so that an error leaves every policy unchanged.
         _refuse_nonfinite(state, f"{source}, role {role!r}", hint="go on from an earlier checkpoint.")
     for role, policy in policies.items():
         policy.load_adapter_state(states[role]["adapter"])
@@ -104,21 +106,22 @@ def load_role_states(policies: Mapping[str, Policy], checkpoint: Mapping[str, An
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, policies: Mapping[str, Policy], states: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Give the optimizer back its moments, by role and parameter name; a role it does not step keeps none.
+    """Restore the optimizer moments by role and parameter name; roles that it does not step are skipped.
 
     Args:
-        optimizer: With one parameter group a role.
-        policies: By role.
+        optimizer: Optimizer with one parameter group per role.
+        policies: Policies by role.
         states: ``checkpoint["roles"]``, empty for a new run.
     """
     stepped = {group["name"] for group in optimizer.param_groups}
     for role, state in states.items():
-        if role not in stepped:  # trained before, and frozen since
+        if role not in stepped:  # the role was trained in the checkpoint's run and is frozen now
             continue
         parameters = policies[role].named_parameters()
         for name, moments in state["optimizer"].items():
             parameter = parameters[name]
             optimizer.state[parameter] = {
+                # AdamW keeps its step count, a scalar tensor, on the CPU.
                 key: value.to(parameter.device) if isinstance(value, torch.Tensor) and value.ndim else value
                 for key, value in moments.items()
             }

@@ -1,4 +1,4 @@
-"""TeamModule: the root LightningModule. It loads the bases, steps every role, logs, validates and checkpoints."""
+"""TeamModule: the root LightningModule. It loads the base models, and steps, logs and checkpoints all roles."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @ranged("model.init_args")
 class TeamModule(LightningModule):
-    """All roles of a team on shared bases, one adapter, objective, clip and schedule each (manual optimization).
+    """All roles of a team on shared base models; each has its own adapter, objective, clipping and learning rate.
 
-    Roles that share an adapter are one policy: their losses are added, and it has one clip, schedule and optimizer.
+    Optimization is manual. Roles that share an adapter are one policy: their losses are added, and clipped and stepped
+    once.
 
     Args:
-        roles: The seats, by name; exactly one of them is called by nobody: main.
-        quantization: ``nf4`` stores the bases' linear layers in 4 bit, ``none`` leaves them as they are.
-        compute_dtype: In which type the base computes; adapters are always float32.
-        token_budget: Bound on the tokens of one micro-batch; what its rows begin with counts once.
-        gradient_checkpointing: Keep one hidden state a layer and token for the backward pass, and compute the rest
-            again: a second forward pass for each update, for much less memory.
-        dense_copy: Sample from a dense copy of the linear layers, with the adapter added in, instead of from the
-            4-bit ones, and in float32 update from it too: faster on small bases, for the memory of one unquantised
-            (two in float32 on a CPU).
-        local_roles: Roles that this process plays and trains; None: all. The others are played by processes of their
-            own, and only their calls and reports come here.
-        accept_changes: Parts (``PARTS``) in which a checkpoint, or an adapter to start from, may be another model's.
-        seed: Fixes the adapters' initial values.
+        roles: The roles by name; exactly one of them, main, is called by no other role.
+        quantization: ``nf4`` stores the linear layers of the base models in 4 bit, ``none`` leaves them unquantised.
+        compute_dtype: Data type in which the base models compute; adapters are always float32.
+        token_budget: Maximum number of tokens in one micro-batch; a shared prefix counts once.
+        gradient_checkpointing: Keep one hidden state per layer and token for the backward pass, and recompute the rest:
+            a second forward pass per update, for much less memory.
+        dense_copy: Sample from a dense copy of the linear layers with the adapter merged in, instead of from the 4-bit
+            layers; in float32, update from it too. Faster on small models, for the memory of one unquantised model (two
+            in float32 on a CPU).
+        local_roles: Roles that this process plays and trains; None: all. Of others, only calls and reports arrive.
+        accept_changes: Parts (``PARTS``) in which the identity of a checkpoint or start adapter may differ.
+        seed: Fixes the initial values of the adapters.
 
     Raises:
-        ConfigurationError: The calls between roles make no team (see ``main_role``), a local role does not exist, or
-            adapters cannot be shared as is said (see ``adapter_owners``).
+        ConfigurationError: The roles do not form a team (see ``main_role``), a local role does not exist, or adapters
+            cannot be shared like this (see ``adapter_owners``).
     """
 
     def __init__(
@@ -103,14 +103,14 @@ class TeamModule(LightningModule):
         self.seed = seed
         self.policies: dict[str, Policy] = {}
         self.chats: dict[str, Chat] = {}
-        """Of the roles that are played here, those behind an endpoint included; they have no policy."""
+        """Chats of the local roles, including those behind an endpoint, which have no policy."""
         self.num_steps = 0
-        """Optimizer steps so far, also where no trainer counts them: after loading a checkpoint for validation."""
+        """Optimizer steps so far; also set by a checkpoint that is loaded for validation, where no trainer counts."""
         self.figures: dict[str, float] = {}
-        """Of the last training step alone, by name."""
+        """Metrics of the last training step, by name."""
         self.validation_results: list[dict[str, Any]] = []
-        """One entry a validation run, the first of a fit being the untrained team."""
-        # a list, because a ModuleDict refuses names that are attributes of it, such as `keys`
+        """One entry per validation run; the first one of a fit is the untrained team."""
+        # A list, because a ModuleDict rejects role names that are its own attributes, such as `keys`.
         self.role_modules = nn.ModuleList(
             RoleModule(name, roles[name], token_budget=token_budget, gradient_checkpointing=gradient_checkpointing)
             for name in self.trained_roles
@@ -120,31 +120,27 @@ class TeamModule(LightningModule):
         self._restored: dict[str, Any] = {}
 
     def role_module(self, role: str) -> RoleModule:
-        """The module of one trained role.
-
-        Args:
-            role: Its name.
-        """
+        """Return the module of one trained role."""
         module = self.role_modules[self.trained_roles.index(role)]
         assert isinstance(module, RoleModule)
         return module
 
     @property
     def adapters(self) -> dict[str, Policy]:
-        """The policies that have an adapter of their own, by role; others share one of these."""
+        """The policies that own an adapter, by role; all other policies share one of these."""
         return {name: policy for name, policy in self.policies.items() if self._owners[name] == name}
 
     def begin(self, batches: Mapping[str, AlignedBatch]) -> None:
-        """Take batches of roles with a lag or a queue before the step that trains on them.
+        """Start the updates of roles with a lag or a queue, before the step that trains on them.
 
         Args:
-            batches: By role; the step's own are the same objects.
+            batches: Batches by role; the step must get the same objects.
         """
         for name, batch in batches.items():
             self.role_module(name).begin(batch)
 
     def advance(self) -> bool:
-        """Compute one micro-batch of what is begun; whether there was one."""
+        """Compute one micro-batch of the started updates; return whether there was one."""
         return any(self.role_module(name).advance() for name in self.trained_roles)
 
     @override
@@ -156,7 +152,8 @@ class TeamModule(LightningModule):
         if self.policies:
             return
         bases: dict[str, Base] = {}
-        for name in sorted(self.local_roles, key=lambda role: self._owners[role] != role):  # owners first
+        # Owners first, because a role that shares an adapter needs its owner's policy.
+        for name in sorted(self.local_roles, key=lambda role: self._owners[role] != role):
             config = self.roles[name]
             if config.endpoint is not None:
                 self.chats[name] = Chat(load_tokenizer(config.base_model), config.chat_template)
@@ -188,7 +185,7 @@ class TeamModule(LightningModule):
                 "betas": tuple(config.betas),
                 "weight_decay": config.weight_decay,
             }
-            # a process that only serves counts its steps with an optimizer that nothing has a gradient for
+            # Lightning counts optimizer steps, so a process that trains no role needs an optimizer too.
             for name in self.adapters
             if name in self.trained_roles or not self.trained_roles
         )
@@ -216,6 +213,7 @@ class TeamModule(LightningModule):
             if name not in self.trained_roles:
                 continue
             module = self.role_module(name)
+            # Reduce and clip per adapter, not per role: roles that share an adapter add to one gradient first.
             module.reduce()
             metrics[f"{name}/grad_norm"] = module.clip()
             group["lr"] = metrics[f"{name}/lr"] = module.learning_rate(self.trainer.max_steps)
@@ -223,6 +221,7 @@ class TeamModule(LightningModule):
                 updated.append(name)
         self.optimizers().step()  # type: ignore[union-attr]
         for name in updated:
+            # Before `version` counts the step and a checkpoint could keep it.
             self.role_module(name).refuse_diverged(self._optimizer, batch.step)
         self._optimizer.zero_grad(set_to_none=True)
         for name in updated:
@@ -268,7 +267,7 @@ class TeamModule(LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Replace the state by what a team is: adapters and optimizer state by role and name, never the base."""
+        """Replace Lightning's state by adapters and optimizer state, by role and name; never save the base model."""
         fitting = bool(checkpoint.get("optimizer_states"))
         checkpoint["state_dict"] = {}
         checkpoint["optimizer_states"] = []
@@ -293,7 +292,7 @@ class TeamModule(LightningModule):
         return optimizer
 
     def _assert_on_policy(self, batch: TeamBatch) -> None:
-        """Every action was sampled by the adapter that is now updated, or one as old as is asked for (row 32)."""
+        """Assert that the current adapter, or one within lag or queue, sampled every trained token (row 32)."""
         for name, aligned in batch.roles.items():
             if self.roles[name].objective.kind == "mgrpo":
                 versions = {version for row in aligned.rows for version in row.versions}

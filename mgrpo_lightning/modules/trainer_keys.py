@@ -1,7 +1,7 @@
-"""Keys of Lightning's Trainer that cannot hold for a team: each is refused by name, with what to use instead.
+"""Reject the keys of Lightning's Trainer that do not work for a team; each error names what to use instead.
 
-A step is one batch, one epoch is the whole run, and each role has its own clip. For every other
-key, ``tests/modules/test_trainer_keys.py`` names the test that shows that it works.
+In a team run, a step is one batch, an epoch is the whole run, and each role has its own gradient clipping. For every
+other key, ``tests/modules/test_trainer_keys.py`` names the test that shows that it works.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from mgrpo_lightning.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Rule:
-    """What a key may be."""
+    """The allowed values of a trainer key."""
 
     holds: Callable[[Any], bool]
     hint: str
 
 
 def _only(*values: object) -> Callable[[Any], bool]:
-    # by type too: 1 is a number of batches, 1.0 is all of them
+    # Compare types too: a limit of 1 is one batch, a limit of 1.0 is all batches.
     return lambda value: any(value is one or (type(value) is type(one) and value == one) for one in values)
 
 
@@ -71,14 +71,14 @@ RULES: Mapping[str, Rule] = {
     "reload_dataloaders_every_n_epochs": Rule(_only(0), "leave it out: one epoch is the whole run."),
     "model_registry": Rule(_only(None), "leave it out, and publish what is in the run's `adapters`."),
 }
-"""By key; a key that is not here is Lightning's to check."""
+"""Rules by key; keys without a rule are left to Lightning."""
 
 
 def refuse_keys(values: Mapping[str, Any]) -> None:
-    """Refuse values of trainer keys under which a team would not train, or not as its team file says.
+    """Reject values of trainer keys with which a team would not train, or not as its team file says.
 
     Args:
-        values: By key; keys that are missing are not looked at.
+        values: Trainer arguments by key; missing keys are not checked.
 
     Raises:
         ConfigurationError: A value is not allowed.
@@ -89,16 +89,13 @@ def refuse_keys(values: Mapping[str, Any]) -> None:
 
 
 def refuse_trainer(trainer: Trainer) -> None:
-    """Refuse a trainer that was made with such keys.
-
-    Args:
-        trainer: Of the run.
+    """Reject a trainer that was constructed with such values.
 
     Raises:
-        ConfigurationError: A value is not allowed, or an EarlyStopping would look when the run is over.
+        ConfigurationError: A value is not allowed, or an EarlyStopping callback would only look after the last step.
     """
     made = {key: getattr(trainer, key) for key in RULES if hasattr(trainer, key)}
-    del made["accelerator"]  # an object by now, of whatever machine is there
+    del made["accelerator"]  # the trainer holds an accelerator object, which depends on the machine
     refuse_keys(made)
     interval = trainer.val_check_interval
     if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > trainer.max_steps > 0:
@@ -115,15 +112,16 @@ def refuse_trainer(trainer: Trainer) -> None:
             hint="set trainer.val_check_interval to steps, as in val_check_interval: 10.",
         )
     for stopper in trainer.early_stopping_callbacks:
-        # Lightning takes an interval of 1 step for 1.0, all steps, and would look at the end of the run alone.
+        # Lightning reads an interval of 1 step like 1.0, all steps. Early stopping would then run at the end of the run
+        # only.
         stopper._check_on_train_epoch_end = False
 
 
 def refuse_nothing_asked(trainer: Trainer, command: str | None) -> None:
-    """Refuse a validation or a test that would ask no question.
+    """Reject a validation or test that would ask no question.
 
     Args:
-        trainer: Of the command.
+        trainer: The command's trainer.
         command: ``validate`` or ``test``.
 
     Raises:

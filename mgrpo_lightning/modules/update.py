@@ -1,4 +1,4 @@
-"""Update: the gradient of one aligned batch, one micro-batch at a time, so that other work can be done in between."""
+"""Update: compute the gradient of one aligned batch in micro-batches, so that other work can run in between."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from mgrpo_lightning.records.trajectory import Key
 
 
 class Update:
-    """Forward and backward over one aligned batch; adds this rank's share to the gradients of one role's adapter only.
+    """Forward and backward pass over one aligned batch; adds this rank's gradient to one role's adapter only.
 
-    The loss of every micro-batch is already divided by what the whole step contains, so any split, and any number of
-    ranks, gives the same gradient. A role without a trainable token gets no gradient at all: None, not zero, as AdamW
-    moves on zeros.
+    The loss of every micro-batch is already divided by the totals of the whole step. So any split into micro-batches or
+    ranks gives the same gradient. A role without a trainable token gets the gradient None and not zero, because AdamW
+    moves parameters on zero gradients.
 
-    Ranks meet when it is made and when it is finished, and nowhere between.
+    The constructor and ``finish`` communicate between ranks; ``advance`` does not.
 
     Args:
-        policy: Of the role.
-        objective: What is minimised.
-        batch: This rank's rows of the role in one optimizer step; coefficients of all ranks' add up to 1.
-        token_budget: Bound on the tokens of one micro-batch; see ``split``.
-        gradient_checkpointing: Compute each layer again in the backward pass; see ``recomputed_layers``.
+        policy: Policy of the role.
+        objective: The loss.
+        batch: This rank's rows of the role in one optimizer step; the coefficients of all ranks sum to 1.
+        token_budget: Maximum number of tokens in one micro-batch; see ``split``.
+        gradient_checkpointing: Recompute each layer in the backward pass; see ``recomputed_layers``.
     """
 
     def __init__(
@@ -48,24 +48,26 @@ class Update:
     ) -> None:
         self.batch = batch
         self.log_ratios: dict[Key, Tensor] = {}
-        """Of the trajectories that this rank has computed: log-probability of each sampled id under the adapter before
-        the step, less that with which it was sampled; float32 on the CPU, shape (n,). Empty in a warm start."""
+        """Log rho of each sampled token, by trajectory that this rank computed: log-probability under the adapter
+        before the step minus behaviour log-probability; float32 on the CPU, shape (n,). Empty in a warm start."""
         self._policy = policy
         self._objective = objective
         self._gradient_checkpointing = gradient_checkpointing
+        # Counted before `_trainable` drops rows: a row without a gradient still counts in the token mean.
         own_tokens = sum(row.coefficient * len(row.behaviour) for row in batch.rows)
         (self._batch_tokens,) = over_ranks([own_tokens], policy.device)
         self._micro_batches = split(self._trainable(batch.rows), token_budget)
         self._sums: defaultdict[str, float] = defaultdict(float)
 
     def advance(self) -> bool:
-        """Compute one more micro-batch; whether there was one."""
+        """Compute one more micro-batch; return whether there was one."""
         rows = next(self._micro_batches, None)
         if rows is None:
             return False
         model = self._policy.base.model
         micro = collate(rows, self._policy.device)
-        reference = self._reference_logprobs(micro)  # its adapter may have to be made, on the base's own layers
+        # outside `updating`: the first call may create the reference adapter on the base model's layers
+        reference = self._reference_logprobs(micro)
         with self._policy.updating(), recomputed_layers(model) if self._gradient_checkpointing else nullcontext():
             output = self._loss(micro, rows, reference)
             output.loss.backward()
@@ -75,11 +77,11 @@ class Update:
         return True
 
     def finish(self) -> dict[str, float]:
-        """Compute what is left.
+        """Compute the remaining micro-batches.
 
         Returns:
-            Of all ranks: ``loss``, ``trained_tokens``, means over these of ``mismatch`` (abs log rho against the
-            behaviour policy), ``clip_fraction`` and ``kl``, and ``mismatch_max``.
+            Metrics over all ranks: ``loss``, ``trained_tokens``, the token means ``mismatch`` (abs log rho against the
+                behaviour policy), ``clip_fraction`` and ``kl``, and the maximum ``mismatch_max``.
         """
         while self.advance():
             pass
@@ -97,7 +99,7 @@ class Update:
         }
 
     def _trainable(self, rows: Sequence[Row]) -> list[Row]:
-        """Rows that can move the adapter: without a KL term, a zero advantage has a zero gradient, so it is skipped."""
+        """Rows that can change the adapter: without a KL term, a row with advantage 0 has no gradient."""
         if self._objective.kl > 0 or self._objective.kind == "supervised":
             return list(rows)
         return [row for row in rows if row.advantage != 0]
@@ -116,16 +118,22 @@ class Update:
             micro.coefficients,
             config=self._objective,
             batch_tokens=self._batch_tokens,
-            proximal=None if correction == "ratio" else logprobs.detach(),  # a batch has one update
+            # the adapter before the step is the current one, as a batch is used for one update only
+            proximal=None if correction == "ratio" else logprobs.detach(),
             reference=reference,
             correction_cap=self._objective.correction_cap if correction == "truncated" else None,
         )
 
     def _logprobs(self, micro: MicroBatch) -> Tensor:
-        """Under whatever adapter is selected; greedy turns store the log-probabilities of temperature 1."""
+        """Log-probabilities under the selected adapter.
+
+        Greedy turns (temperature 0) store log-probabilities of temperature 1, so these are computed at 1 too.
+        """
         logprobs = forest_logprobs(
             self._policy.base.model, micro.forest, micro.scored, temperature=micro.temperature or 1.0
         )
+        # From U distinct tree positions back to the N sampled tokens. The backward pass of the indexing sums their
+        # gradients.
         return logprobs[micro.places]
 
     def _reference_logprobs(self, micro: MicroBatch) -> Tensor | None:

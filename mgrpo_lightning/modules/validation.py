@@ -1,4 +1,4 @@
-"""How a team is evaluated: which held-out questions, how often each, at which temperature."""
+"""Configuration of validation: which held-out questions, how often, at which temperature."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class ValidationConfig:
     """How a team is evaluated on held-out questions."""
 
     split: Literal["validation", "test", "train"] = "validation"
-    """Which split; ``train`` measures what a ``selection`` of training questions needs."""
+    """Name of the split. ``train`` measures the success rates that a ``selection`` of training questions needs."""
     questions: Count = 300
-    """How many of its questions, the first of the split's fixed order."""
+    """Maximum number of questions: the first ones in the split's fixed order."""
     temperature: Temperature = 0.0
     """Sampling temperature; 0 is greedy."""
     per_batch: Count = 64
-    """Questions played together."""
+    """Number of questions that are played together."""
     repeats: Count = 1
-    """Rollouts of each question; with several, results have avg@k (``accuracy``), pass@k and majority@k."""
+    """Rollouts per question. With more than 1, results contain avg@k (``accuracy``), pass@k and majority@k."""
 
     def __post_init__(self) -> None:
         if self.repeats > 1 and self.temperature == 0:
