@@ -32,7 +32,7 @@ class StepEnvironment(SLURMEnvironment):
 
     def __init__(self) -> None:
         self.auto_requeue = False
-        # Lightning requires a signal, but installs no handler without auto_requeue
+        # Lightning requires a signal, but installs no handler without auto_requeue.
         self.requeue_signal = signal.SIGUSR1
 
     @staticmethod

@@ -66,7 +66,7 @@ class Update:
             return False
         model = self._policy.base.model
         micro = collate(rows, self._policy.device)
-        # outside `updating`: the first call may create the reference adapter on the base model's layers
+        # Outside `updating`: the first call may create the reference adapter on the base model's layers.
         reference = self._reference_logprobs(micro)
         with self._policy.updating(), recomputed_layers(model) if self._gradient_checkpointing else nullcontext():
             output = self._loss(micro, rows, reference)
@@ -81,7 +81,7 @@ class Update:
 
         Returns:
             Metrics over all ranks: ``loss``, ``trained_tokens``, the token means ``mismatch`` (abs log rho against the
-                behaviour policy), ``clip_fraction`` and ``kl``, and the maximum ``mismatch_max``.
+            behaviour policy), ``clip_fraction`` and ``kl``, and the maximum ``mismatch_max``.
         """
         while self.advance():
             pass
@@ -118,7 +118,7 @@ class Update:
             micro.coefficients,
             config=self._objective,
             batch_tokens=self._batch_tokens,
-            # the adapter before the step is the current one, as a batch is used for one update only
+            # The adapter before the step is the current one, because each batch is used for one update only.
             proximal=None if correction == "ratio" else logprobs.detach(),
             reference=reference,
             correction_cap=self._objective.correction_cap if correction == "truncated" else None,

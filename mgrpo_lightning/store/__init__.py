@@ -1,1 +1,1 @@
-"""StatisticsStore: what role trainers share, as immutable files in one folder that any filesystem can hold."""
+"""The store: role trainers exchange records as immutable files in one folder, on any file system."""

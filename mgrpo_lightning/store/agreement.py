@@ -1,4 +1,4 @@
-"""Agreement: whether roles that meet in a store have the same settings, and can give each other what they wait for."""
+"""Agreement: compare the settings of roles that meet in a store, and detect a deadlock between them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.shared_settings import differences
 
 NOWHERE = Key(-1, -1, -1, -1)
-"""Key of a record that is about a member, but for its rank, which stands as the query."""
+"""Key of a record about a member (a role's process). The query field then holds the rank."""
 STUCK = 60.0
-"""Seconds for which all roles may wait for different things of each other."""
+"""Timeout of a deadlock, in seconds: so long all roles may wait for different things of each other."""
 SHOWN = 5
-"""Settings that an error names."""
+"""Maximum number of differing settings in an error."""
 
 
 class Agreement:
-    """One role's settings, beside those of its peers.
+    """Publishes one role's settings and compares them with those of its peers.
 
     Args:
-        role: Whose they are.
-        settings: From ``shared_settings``; None: not known.
-        incarnation: Of the role's writer: each life says its settings anew.
+        role: Name of this role.
+        settings: From ``shared_settings``; None: nothing is published or compared.
+        incarnation: Number of the role's writer: a restarted process publishes its settings again.
     """
 
     def __init__(self, role: str, settings: Mapping[str, Any] | None, incarnation: int) -> None:
@@ -36,10 +36,10 @@ class Agreement:
         self._compared: set[str] = set()
 
     def said(self, rank: int) -> list[Record]:
-        """The record that tells peers, if there is anything to tell.
+        """Return the record that publishes the settings; empty if there are none.
 
         Args:
-            rank: Of this process among those of its role.
+            rank: Rank of this process within its role.
         """
         if self._settings is None:
             return []
@@ -47,25 +47,25 @@ class Agreement:
         return [Record("members", "train", _place(rank), self._role, event="settings", text=text)]
 
     def is_new(self, record: Record, rank: int) -> bool:
-        """Whether a record has settings that are still to be compared.
+        """Whether a record holds settings that were not compared yet.
 
         Args:
-            record: Of a peer.
-            rank: Of this process.
+            record: A peer's record.
+            rank: Rank of this process within its role.
         """
         return self._settings is not None and record.key == _place(rank) and record.hash not in self._compared
 
     def compare(self, record: Record, *, latest: int, lives: bool) -> None:
-        """Compare settings, if they are those of the peer's present life.
+        """Compare this role's settings with a peer's, if the record is from the peer's current incarnation.
 
         Args:
-            record: With the peer's.
-            latest: Number of the peer's last incarnation.
-            lives: Whether the peer has shown a sign of life since this process began.
+            record: The peer's record with its settings.
+            latest: Number of the peer's latest incarnation.
+            lives: Whether the peer showed a heartbeat since this process started.
 
         Raises:
-            ConfigurationError: They differ.
-            DataError: They cannot be read.
+            ConfigurationError: The settings differ.
+            DataError: The record cannot be read.
         """
         assert self._settings is not None
         try:
@@ -76,6 +76,7 @@ class Agreement:
                 f"the settings of role {record.role!r} in the store cannot be read: {error}.",
                 hint="run all roles with the same version of the package.",
             ) from error
+        # Settings of a dead or older process do not matter: a user may be restarting all roles with new settings.
         if incarnation != latest or not lives:
             return
         self._compared.add(record.hash)
@@ -92,10 +93,10 @@ class Agreement:
 
 
 class Deadlock:
-    """Whether living roles wait for different things of each other, none of which can come.
+    """Detects that all living roles wait for different things of each other.
 
     Args:
-        role: Who looks.
+        role: Name of this role.
     """
 
     def __init__(self, role: str) -> None:
@@ -104,15 +105,16 @@ class Deadlock:
         self._since = 0.0
 
     def look(self, what: str, peers: Mapping[str, object]) -> None:
-        """Look, while this role waits.
+        """Check once; call it repeatedly while this role waits.
 
         Args:
-            what: It waits for.
-            peers: What each peer waits for; None: it computes, or may be dead, of which others take care.
+            what: What this role waits for.
+            peers: What each peer waits for. None: it computes, or may be dead (see ``Exchange.check``).
 
         Raises:
-            ConfigurationError: Everybody has waited for too long.
+            ConfigurationError: All roles have waited for longer than ``STUCK``.
         """
+        # Roles that wait for the same round are not stuck: its last record is only not visible yet.
         stuck = bool(peers) and None not in peers.values() and what not in peers.values()
         waits = (what, dict(peers)) if stuck else None
         if waits != self._waits:

@@ -1,8 +1,8 @@
-"""Disk: the few filesystem operations that the store is made of, each of which a test can make fail.
+"""Disk: the few file-system operations that the store uses; tests can make each one fail.
 
-What is asked of the filesystem: a folder is made by one caller only; a rename within a folder shows the old state or
-the new one; what fsync was called on survives. Not asked for: locks, atomic appends, a common clock, or that others see
-a new file at once or in the order in which files were made.
+The store relies on three guarantees. Only one caller can make a folder. A rename within a folder shows the old state or
+the new one. Data survives a crash after fsync. The store does not rely on locks, atomic appends or a common clock.
+Other machines may see new files late, and in another order than they were written.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ from mgrpo_lightning.errors import DataError
 
 T = TypeVar("T")
 PASSING = frozenset({errno.ESTALE, errno.EINTR, errno.EAGAIN})
-"""Errors of network filesystems that a second try may not meet."""
+"""Transient errors of network file systems; a retry often succeeds."""
 TRIES = 4
 _STRANGE = "a store has none; see who made it, and remove it."
 
 
 class Disk:
-    """The filesystem as it is."""
+    """The real file system."""
 
     def read(self, path: Path, limit: int) -> bytes:
-        """All bytes of a regular file.
+        """Read all bytes of a regular file.
 
         Args:
-            path: The file; a symbolic link, or one to its folder, is not followed.
-            limit: Largest size that is read.
+            path: The file. A symbolic link is rejected, also one in place of its folder.
+            limit: Maximum size in bytes.
 
         Raises:
-            FileNotFoundError: It is not there, or not yet.
-            DataError: It is no regular file, larger, or reached through a symbolic link.
+            FileNotFoundError: The file does not exist, or is not visible yet.
+            DataError: It is not a regular file, is larger than the limit, or is behind a symbolic link.
         """
         return _tried(lambda: self._read(path, limit))
 
     def write(self, path: Path, data: bytes) -> None:
-        """Make a file whole, durable and visible, in this order; a file that is there is replaced.
+        """Write a file atomically and durably; an existing file is replaced.
 
         Args:
-            path: The file; its folder is there.
-            data: All of it.
+            path: The file; its folder must exist.
+            data: The whole content.
 
         Raises:
-            OSError: It could not be done; the file is as before, or as it should be.
+            OSError: The write failed; the file has the old or the new content.
         """
         _tried(lambda: self._write(path, data))
 
     def names(self, folder: Path) -> list[str]:
-        """Names in a folder, in no order; none if there is no such folder.
+        """List the names in a folder, unordered; empty if the folder does not exist.
 
         Args:
-            folder: To list; a symbolic link is not followed.
+            folder: The folder; a symbolic link is rejected.
         """
         try:
             return _tried(lambda: self._names(folder))
@@ -65,35 +65,28 @@ class Disk:
             return []
 
     def exists(self, path: Path) -> bool:
-        """Whether there is a file; none as long as the filesystem cannot say.
-
-        Args:
-            path: The file.
-        """
+        """Whether a file exists; False if the file system cannot say."""
         try:
             return _tried(lambda: self._exists(path))
         except OSError:
             return False
 
     def make(self, folder: Path) -> bool:
-        """Make a folder; whether this call made it.
+        """Make a folder; return whether this call made it.
 
         Args:
-            folder: Its parent is there.
+            folder: The folder; its parent must exist.
         """
         try:
             os.mkdir(folder)
         except FileExistsError:
             return False
+        # Without fsync of the parent, the new name may be lost in a crash of the machine.
         self.sync(folder.parent)
         return True
 
     def remove(self, path: Path) -> None:
-        """Remove a file, or an empty folder; what is not there is fine.
-
-        Args:
-            path: The file or folder.
-        """
+        """Remove a file or an empty folder, if it exists."""
         with suppress(FileNotFoundError):
             if path.is_dir() and not path.is_symlink():
                 path.rmdir()
@@ -101,11 +94,7 @@ class Disk:
                 path.unlink()
 
     def sync(self, path: Path) -> None:
-        """Make a file or the names in a folder durable.
-
-        Args:
-            path: The file or folder.
-        """
+        """Make a file's content, or the names in a folder, durable (fsync)."""
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
@@ -113,29 +102,26 @@ class Disk:
             os.close(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file another name in the same folder.
-
-        Args:
-            source: As it is called.
-            target: As it shall be called.
-        """
+        """Rename a file within its folder."""
         os.rename(source, target)
 
     def fill(self, descriptor: int, data: bytes) -> None:
-        """Write all of the data and make it durable.
+        """Write all of the data to an open file and make it durable.
 
         Args:
-            descriptor: Of a file open for writing.
-            data: What to write.
+            descriptor: File descriptor, open for writing.
+            data: The bytes to write.
         """
         view = memoryview(data)
         while view:
+            # os.write may write fewer bytes than it was given.
             view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
 
     def _read(self, path: Path, limit: int) -> bytes:
         _refuse_link(path.parent)
         try:
+            # O_NONBLOCK: opening a FIFO that somebody put there must not block.
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno == errno.ELOOP:
@@ -147,6 +133,7 @@ class Disk:
                 raise DataError(f"{path} is no regular file.", hint=_STRANGE)
             if status.st_size > limit:
                 raise DataError(f"{path} has {status.st_size} bytes, above {limit}.", hint="see who wrote it.")
+            # Bounded again, because the file may have grown after fstat.
             return file.read(limit + 1)
 
     def _write(self, path: Path, data: bytes) -> None:
@@ -158,6 +145,7 @@ class Disk:
                 self.fill(descriptor, data)
             finally:
                 os.close(descriptor)
+            # The content is durable before the name: a crash leaves the old file or the whole new one.
             self.rename(temporary, path)
             self.sync(path.parent)
         except OSError:

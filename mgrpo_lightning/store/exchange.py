@@ -1,6 +1,7 @@
-"""Exchange: one role's end of the store. It says things, waits for what others say, and notices when one is gone.
+"""Exchange: one role's end of the store. It publishes records, waits for records of others, and detects lost peers.
 
-Where roles have several ranks, all have as many, and rank r of one plays with rank r of the others: the same queries.
+If roles have several ranks, all have the same number. Rank r of one role plays the same queries as rank r of the
+others.
 """
 
 from __future__ import annotations
@@ -25,34 +26,33 @@ from mgrpo_lightning.store.writer import StoreWriter
 
 T = TypeVar("T")
 PAUSES = (0.002, 0.05)
-"""Seconds between two looks, at first and after a while."""
+"""Seconds between two polls: at first, and at most."""
 _GO_ON = "remove the file `stop` if it is there, and go on with --ckpt_path=last."
 
 
 class PeerLost(MgrpoError):
-    """Another role of a decoupled run has failed or shows no sign of life."""
+    """Another role of a decoupled run has failed or shows no heartbeat."""
 
 
 class Exchange:
-    """Say, wait, beat.
+    """Publish records, wait for records, send heartbeats.
 
     Args:
-        root: The store; made if missing.
-        role: Whose end it is.
-        rank: Of this process among those of its role.
-        num_ranks: How many there are.
-        first_step: Of training, at which this process begins.
-        peers: The roles that are waited for.
-        on_loss: ``error``: a peer that ends, fails or shows no sign of life for ``lost_after`` seconds is an error;
-            ``wait``: it is waited for, until it is started again.
-        lost_after: Seconds.
-        settings: That all roles must have alike (see ``shared_settings``), compared when they meet; None: not known.
-        keep_steps: What was said of older steps is removed, in steps before the first at which any role would begin
-            again; None: nothing is.
-        disk: The filesystem.
+        root: Folder of the store; created if missing.
+        role: Name of this role.
+        rank: Rank of this process within its role.
+        num_ranks: Number of ranks of the role.
+        first_step: Training step at which this process starts.
+        peers: Names of the other roles.
+        on_loss: ``error``: raise if a peer ends, fails or shows no heartbeat for ``lost_after`` seconds; ``wait``: wait
+            until it is restarted.
+        lost_after: Timeout of a heartbeat, in seconds.
+        settings: Settings that must agree between all roles (see ``shared_settings``); None: not compared.
+        keep_steps: Steps to keep before the first step at which any role would resume; None: keep all.
+        disk: The file system.
 
     Raises:
-        MgrpoError: The store cannot be written, or is none.
+        MgrpoError: The store cannot be written, or the folder is not a store.
     """
 
     def __init__(
@@ -86,51 +86,47 @@ class Exchange:
         self.lost_after = lost_after
         self._keep_steps = keep_steps
         self._saved = first_step
-        """Step at which this role begins if it is started again."""
+        """Step at which this role would resume after a restart."""
         steps = [record.key.step for record in self._writer.recovered if record.stream != "members"]
-        self._oldest = min([first_step, *steps])  # of which all that was said here is kept
+        self._oldest = min([first_step, *steps])  # first step whose records are all still in the store
         self._state: dict[str, object] = {}
         self._reading = threading.Lock()
         self._ended = threading.Event()
         self._agreement = Agreement(role, settings, self._writer.incarnation)
         self.say([self._record("begin", None), *self._agreement.said(self._rank)])
         self.refresh()
-        self._earlier = self.ledger.find("members", "train", NOWHERE.step)  # what stood there about peers at the start
+        # Records from before this process started; peers may have died since they wrote them.
+        self._earlier = self.ledger.find("members", "train", NOWHERE.step)
         self._opened = time.monotonic()
         self._heart = threading.Thread(target=self._beat, name=f"heart of {role}", daemon=True)
         self._heart.start()
 
     def say(self, records: Sequence[Record]) -> None:
-        """Publish what has not been said before in the same words.
-
-        Args:
-            records: In order.
-
-        Raises:
-            MgrpoError: They could not be written.
-        """
+        """Publish records, except those with unchanged content; raise MgrpoError if they cannot be written."""
         new = [record for record in records if self._said.get(record.place) != record.hash]
         self._writer.publish(new)
+        # Only after `publish` succeeded: a failed record must not count as published.
         self._said |= {record.place: record.hash for record in new}
 
     def refresh(self) -> bool:
-        """Read what is new; whether there was anything.
+        """Read new records into the ledger; return whether there were any.
 
         Raises:
             DataError: The store is damaged.
         """
+        # Threads may wait at once; each record must enter the ledger once, in order.
         with self._reading:
             entries = self._tail.poll()
             self.ledger.add(entry.record for entry in entries)
             return bool(entries)
 
     def until(self, found: Callable[[], T | None], what: str, stop: threading.Event | None = None) -> T:
-        """Wait for something to stand in the ledger.
+        """Poll until ``found`` returns a value, and return it.
 
         Args:
-            found: Looks for it; None: it is not there yet.
-            what: In words, for ``mgrpo store`` and errors.
-            stop: Gives up when it is set.
+            found: Looks in the ledger; returns None while the value is missing.
+            what: What is awaited, in words, for ``mgrpo store`` and errors.
+            stop: Event that ends the wait.
 
         Raises:
             PeerLost: A peer is gone.
@@ -154,19 +150,19 @@ class Exchange:
             self._state.pop("waits_for", None)
 
     def at(self, **state: object) -> None:
-        """Tell ``mgrpo store`` where this role is.
+        """Set what ``mgrpo store`` shows about this role; sent with the next heartbeat.
 
         Args:
-            **state: What JSON can hold, such as the step.
+            **state: Values that JSON can hold, such as the step.
         """
         self._state |= state
 
     def close_step(self, step: int, *, saved: int) -> None:
-        """Make one segment of what was said of a step, forget what was said before it, and remove what nobody needs.
+        """Merge the records of a finished step into one segment, and drop older records from memory and store.
 
         Args:
-            step: Of training, that is over.
-            saved: Step at which this role begins if it is started again.
+            step: The finished training step.
+            saved: Step at which this role would resume after a restart.
         """
         oldest = 0
         if self._keep_steps is not None:
@@ -181,14 +177,15 @@ class Exchange:
         self._said = {place: self._said[place] for place in kept}
 
     def close(self, error: BaseException | None = None) -> None:
-        """Say that this role has ended, and why; closing twice is harmless.
+        """Publish that this role has ended, and why. A second call does nothing.
 
         Args:
-            error: What ended it; None: it is done.
+            error: The error that ended it; None: it is done.
         """
         if self._ended.is_set():
             return
         self._ended.set()
+        # First, so that no heartbeat follows the last record.
         self._heart.join()
         self._member(ending(error), f"{type(error).__name__}: {error}" if error else None)
 
@@ -201,12 +198,12 @@ class Exchange:
         return Record("members", "train", place, self.role, event=event, text=text, version=saved, ranks=ranks)
 
     def _begin_again(self) -> int:
-        """First step at which a peer would begin if it were started again; 0 if one has not said it."""
+        """First step at which any peer would resume after a restart; 0 if one has not published it."""
         told = self._told(self._rank)
         return min(((told[peer].version or 0) if peer in told else 0 for peer in self._peers), default=self._saved)
 
     def _told(self, rank: int) -> dict[str, Record]:
-        """By peer, the last word of a rank on itself; on a life before this process began only when it is lost."""
+        """Last member record of each peer's rank; records from before this process count only when a peer is lost."""
         restarting = self._on_loss == "wait" or time.monotonic() - self._opened < self.lost_after
         return {
             record.role: record
@@ -221,18 +218,18 @@ class Exchange:
             self._writer.beat(**self._state)
 
     def check(self, what: str) -> None:
-        """Require that the run goes on and, if that is asked for, that every peer lives.
+        """Require that the run continues and, with ``on_loss: error``, that every peer lives.
 
         Args:
-            what: Is waited for.
+            what: What this role waits for, in words.
 
         Raises:
-            RunStopped: The run, or a peer, was asked to stop.
+            RunStopped: The run or a peer was asked to stop.
             PeerLost: A peer is gone.
             ConfigurationError: A peer has another number of ranks.
-            DataError: A peer needs what has been removed.
+            DataError: A peer needs records that have been removed.
         """
-        if self._num_ranks == 1 and self._disk.exists(self._stop):  # several stop together, behind a step
+        if self._num_ranks == 1 and self._disk.exists(self._stop):  # several ranks stop together, after a step
             raise RunStopped(f"{self.role!r} stopped while it waited for {what}, as {self._stop} asks.", hint=_GO_ON)
         self._agree()
         for name, record in self._told(0).items():
@@ -265,7 +262,7 @@ class Exchange:
             peer.tell(gone, what)
 
     def _agree(self) -> None:
-        """Compare settings with every peer that lives."""
+        """Compare settings with every living peer."""
         told = self._told(self._rank)
         for record in self.ledger.find("members", "train", NOWHERE.step):
             if record.role in self._peers and self._agreement.is_new(record, self._rank):
@@ -274,18 +271,19 @@ class Exchange:
                     self._agreement.compare(record, latest=self._alive(record.role)[0], lives=lives)
 
     def past(self, role: str, stage: str, step: int) -> bool:
-        """Whether a peer's process has gone on to a later play, as far as the filesystem can say.
+        """Whether a peer's process has moved on to a later batch, as far as the file system can say.
 
         Args:
-            role: The peer.
-            stage: Of the play in question.
-            step: Of it.
+            role: Name of the peer.
+            stage: Stage of the batch in question.
+            step: Step of the batch in question.
         """
         alive = None
         with suppress(OSError):
             _, alive = self._alive(role)
         state = {} if alive is None else alive.state
-        now, place = state.get("step"), (step, stage == "train")  # validation is played before the step of its number
+        # Validation at step n is played before training step n.
+        now, place = state.get("step"), (step, stage == "train")
         return isinstance(now, int) and (now, state.get("stage") == "train") > place
 
     def _sign(self, role: str) -> tuple[object, Mapping[str, object]]:
@@ -293,7 +291,7 @@ class Exchange:
         return (latest, alive and alive.beat), alive.state if alive else {}
 
     def _alive(self, role: str) -> tuple[int, Alive | None]:
-        """Number of a peer's last incarnation, and what it says about itself."""
+        """Number of a peer's latest incarnation, and its heartbeat file."""
         home = self._root / "writers" / writer_name(role, self._rank)
         latest = max(incarnations(self._disk, home), default=0)
         return latest, read_alive(self._disk, incarnation_folder(home, latest))

@@ -1,10 +1,10 @@
-"""Where things stand in a store, and which names are allowed there.
+"""Layout of a store: which files it contains, and which names are allowed.
 
 store/
   store.json                                version of the layout
   writers/searcher-0/000002/                second incarnation of rank 0 of the searcher
     0000000000-0000000041-5e1c0b3a.arrow    its records 0 to 41, and the CRC-32 of the file
-    alive.json                              replaced every few seconds while it runs
+    alive.json                              heartbeat, replaced every few seconds while it runs
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.store.disk import Disk
 
 VERSION = 2
-"""Of the layout."""
+"""Version of the layout."""
 FOLDER = "store"
-"""Of a store, in a run folder."""
+"""Name of the store in a run folder."""
 STOP = "stop"
-"""A file beside the store that asks every role to stop where it can go on."""
+"""File beside the store that asks every role to stop at a point from which it can resume."""
 BEAT = 2.0
-"""Seconds between two beats of a writer."""
+"""Seconds between two heartbeats of a writer."""
 _HEAD = "store.json"
 _WRITER = re.compile(r"([A-Za-z0-9][A-Za-z0-9_]{0,63})-(0|[1-9]\d{0,5})")
 _INCARNATION = re.compile(r"\d{6}")
 
 
 def open_folder(disk: Disk, root: Path) -> None:
-    """Make a store's folder, or check that it is one.
+    """Create a store's folder, or check that an existing folder is a store.
 
     Args:
-        disk: To make it with.
+        disk: The file system.
         root: The folder.
 
     Raises:
-        DataError: It is a store of another version, or holds something else.
+        DataError: It is a store of another version, or contains something else.
     """
     root.parent.mkdir(parents=True, exist_ok=True)
     if not disk.make(root):
         check_folder(disk, root)
     disk.make(root / "writers")
-    if _HEAD not in disk.names(root):  # whoever else starts at this moment writes the same
+    if _HEAD not in disk.names(root):  # roles that start at the same time write the same content
         disk.write(root / _HEAD, json.dumps({"version": VERSION}).encode())
 
 
 def check_folder(disk: Disk, root: Path) -> None:
-    """Require a store's folder; one that somebody makes at this moment passes.
+    """Require that a folder is a store; a store that is just being created passes.
 
     Args:
-        disk: To read with.
+        disk: The file system.
         root: The folder.
 
     Raises:
-        DataError: There is none, or it is of another version or something else.
+        DataError: The folder does not exist, is a store of another version, or is not a store.
     """
     names = set(disk.names(root))
     if not names and not root.is_dir():
@@ -66,7 +66,8 @@ def check_folder(disk: Disk, root: Path) -> None:
     other = sorted(name for name in names - {"writers"} if not name.startswith(f".{_HEAD}."))
     if _HEAD not in names and other:
         raise DataError(f"{root} is no store, but holds {other[0]!r}.", hint="give an empty folder.")
-    version = (_read_json(disk, root / _HEAD) or {}).get("version", VERSION)  # each segment says its version too
+    # Missing while it is being created; each segment has a version too.
+    version = (_read_json(disk, root / _HEAD) or {}).get("version", VERSION)
     if version != VERSION:
         raise DataError(
             f"{root} is a store of version {version!r}; this package reads version {VERSION}.",
@@ -75,14 +76,14 @@ def check_folder(disk: Disk, root: Path) -> None:
 
 
 def writer_name(role: str, rank: int) -> str:
-    """Folder of a writer.
+    """Return the folder name of a writer.
 
     Args:
-        role: Of the team.
-        rank: Within the role's own process group.
+        role: Name of the role.
+        rank: Rank within the role.
 
     Raises:
-        DataError: The role's name cannot be one of a folder.
+        DataError: The role's name is not allowed as a folder name.
     """
     name = f"{role}-{rank}"
     if not _WRITER.fullmatch(name):
@@ -94,58 +95,48 @@ def writer_name(role: str, rank: int) -> str:
 
 
 def writers(disk: Disk, root: Path) -> list[str]:
-    """Names of all writers, sorted; whatever else lies there is left alone.
-
-    Args:
-        disk: To list with.
-        root: The store.
-    """
+    """Return the names of all writers, sorted; other names are ignored."""
     return sorted(name for name in disk.names(root / "writers") if _WRITER.fullmatch(name))
 
 
 def incarnations(disk: Disk, folder: Path) -> list[int]:
-    """Numbers of a writer's incarnations, ascending.
-
-    Args:
-        disk: To list with.
-        folder: Of the writer.
-    """
+    """Return the numbers of a writer's incarnations, ascending."""
     return sorted(int(name) for name in disk.names(folder) if _INCARNATION.fullmatch(name))
 
 
 def incarnation_folder(home: Path, number: int) -> Path:
-    """Folder of one incarnation.
+    """Return the folder of one incarnation.
 
     Args:
-        home: Of the writer.
-        number: Counted from 1.
+        home: Folder of the writer.
+        number: Number of the incarnation, from 1.
     """
     return home / f"{number:06d}"
 
 
 @dataclass(frozen=True)
 class Alive:
-    """What a writer says about itself now. Its first one says that the incarnation has begun in full."""
+    """The heartbeat file of a writer. Its first version shows that the incarnation is complete."""
 
     NAME: ClassVar[str] = "alive.json"
     beat: int
-    """Grows while the process lives; nobody compares clocks."""
+    """Counter that grows while the process lives; clocks are never compared."""
     start: int = 0
-    """Sequence number below which everything is removed."""
+    """Sequence number of the first record that is kept; all earlier ones are removed."""
     state: Mapping[str, object] = field(default_factory=dict)
-    """What it is at."""
+    """What the process is doing, for instance its step."""
 
     def encode(self) -> bytes:
-        """As a file."""
+        """Encode it as JSON."""
         return json.dumps(asdict(self)).encode()
 
 
 def read_alive(disk: Disk, folder: Path) -> Alive | None:
-    """What stands in a writer's folder, None if that has not begun.
+    """Read the heartbeat file of an incarnation; None if it is missing or incomplete.
 
     Args:
-        disk: To read with.
-        folder: Of one incarnation.
+        disk: The file system.
+        folder: Folder of the incarnation.
     """
     found = _read_json(disk, folder / Alive.NAME) or {}
     try:
@@ -155,7 +146,7 @@ def read_alive(disk: Disk, folder: Path) -> Alive | None:
 
 
 def _read_json(disk: Disk, path: Path) -> dict[str, Any] | None:
-    """An object, None if it is not there, or not whole."""
+    """Read a JSON object; None if the file is missing or incomplete."""
     try:
         data = disk.read(path, 2**16)
     except OSError:

@@ -1,4 +1,4 @@
-"""Ledger: of all that was read, what counts: for each place its last record."""
+"""Ledger: the latest record for each place, of all records read from a store."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ class Ledger:
         self._records: defaultdict[tuple[str, str, int], dict[object, Record]] = defaultdict(dict)
 
     def add(self, records: Iterable[Record]) -> None:
-        """Take what was read, in the order of its writer.
+        """Add records in the order in which their writer published them.
 
         Args:
-            records: Later ones take the place of earlier ones.
+            records: A later record replaces an earlier one of the same place.
         """
         for record in records:
             self._records[record.stream, record.stage, record.key.step][record.place] = record
 
     def find(self, stream: Stream, stage: str, step: int) -> list[Record]:
-        """What counts of a step.
+        """Return the latest records of one step.
 
         Args:
-            stream: Which records.
-            stage: What is played for.
-            step: Of their keys.
+            stream: Kind of record.
+            stage: train, validate or predict.
+            step: Training step.
         """
         return list(self._records.get((stream, stage, step), {}).values())
 
     def forget(self, before: int) -> None:
-        """Drop what belongs to old steps.
+        """Drop the records of old steps, except member records.
 
         Args:
-            before: Training step from which on everything is kept.
+            before: First training step to keep.
         """
         for name in [name for name in self._records if name[0] != "members" and name[2] < before]:
             del self._records[name]

@@ -1,4 +1,4 @@
-"""Peer: how long another role has shown no sign of life, and what a terminal is told of that."""
+"""Peer: how long another role has shown no heartbeat, and what the terminal shows about it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mgrpo_lightning.errors import RunStopped
 from mgrpo_lightning.store.layout import BEAT
 
 QUIET = 20.0
-"""Seconds without a sign of life after which a terminal is told who is waited for."""
+"""Seconds without a heartbeat after which the terminal shows which role is awaited."""
 
 GONE = {"fail": "failed ({})", "end": "has ended", "interrupt": "was interrupted ({})"}
-"""What is told of a peer, by the last event that it said of itself."""
+"""Texts about a lost peer, by the last event that it published."""
 
 
 class Peer:
-    """A role that another process plays, by this process's clock.
+    """A role that another process plays; times are by this process's clock.
 
     Args:
-        name: The role's.
+        name: Name of the role.
     """
 
     def __init__(self, name: str) -> None:
@@ -31,16 +31,17 @@ class Peer:
         self._seen = self._looked = time.monotonic()
         self._gone = False
         self.beats = 0
-        """New signs that were seen; the first may be the last of a life that is over."""
+        """Number of new heartbeats seen; the first one may be the last one of a dead process."""
         self.waits_for: object = None
-        """What it waited for at its last sign of life; None: it computed, or has shown none for a while."""
+        """What the peer waited for at its last heartbeat; None: it computed, or was silent for longer than
+        ``QUIET``."""
 
     def silence(self, sign: Callable[[], tuple[object, Mapping[str, object]]]) -> float:
-        """Seconds without a new sign of life.
+        """Return the seconds since the last new heartbeat.
 
         Args:
-            sign: Finds the latest one, and what the role is at; it is asked once a beat at most. Where the filesystem
-                cannot say, there is none.
+            sign: Returns the latest heartbeat and the peer's state. It is called at most once per ``BEAT``; an OSError
+                counts as no new heartbeat.
         """
         now = time.monotonic()
         if now - self._looked >= BEAT:
@@ -56,11 +57,11 @@ class Peer:
         return now - self._seen
 
     def tell(self, gone: str | None, what: str) -> None:
-        """Tell the terminal once that the role is gone, and once that it is back.
+        """Print once that the role is gone, and once that it is back.
 
         Args:
-            gone: In words; None: it is there.
-            what: Is waited for.
+            gone: Reason, in words; None: the role is there.
+            what: What this process waits for, in words.
         """
         if gone is not None and not self._gone:
             rank_zero_info(f"role {self._name!r} {gone}. Waiting for {what}: start or resume it.")
@@ -70,10 +71,10 @@ class Peer:
 
 
 def ending(error: BaseException | None) -> str:
-    """The event with which a role ends. What a signal interrupts has not failed, and may come back.
+    """Return the event with which a role ends. A role that a signal interrupted has not failed, and may come back.
 
     Args:
-        error: What ends it; None: it is done.
+        error: The error that ends it; None: it is done.
     """
     if error is None:
         return "end"

@@ -1,8 +1,9 @@
-"""Record: one row of the store, and the hash of what it says.
+"""Record: one row of the store, and the hash of its content.
 
-A record is (key, hash of content). The same key with the same hash says the same thing once more, as after a restart;
-with another hash it takes the place of what was said before. What a record is about it names by hash: a return names
-the delegation that it answers. So what was made of an old call can never be taken for that of the one in its place.
+A record is identified by its key and the hash of its content. The same key with the same hash is a repetition, for
+instance after a restart. The same key with another hash replaces the earlier record. Records refer to each other by
+hash: a return names the hash of the delegation that it answers. So the answer to an old call can never be taken for the
+answer to its replacement.
 """
 
 from __future__ import annotations
@@ -24,67 +25,67 @@ STAGES = ("train", "validate", "predict")
 
 
 class Closed(NamedTuple):
-    """One call of a closed step."""
+    """One call that counts in a closed step."""
 
     query: int
     rollout: int
     invocation: int
     hash: str
-    """Of its delegation."""
+    """Hash of its delegation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one role tells the others; what does not apply is None."""
+    """One message from a role to the others; fields that do not apply are None."""
 
     stream: Stream
-    """``members``: a role begins, ends or fails; ``delegations`` and ``returns``: a call and its report; ``outcomes``:
-    how a rollout was scored; ``frontiers``: a round, a play or a step is over."""
+    """Kind of record. ``members``: a role starts, ends or fails. ``delegations`` and ``returns``: a call and its
+    report. ``outcomes``: the score of a rollout. ``frontiers``: a round, a batch or a step is over."""
     stage: str
-    """What is played for: train, validate or predict."""
+    """train, validate or predict."""
     key: Key
-    """What it is about; -1 where a part has no meaning, as in a frontier."""
+    """The trajectory that it is about; -1 in fields without a meaning, as in a frontier."""
     role: str
-    """Whom a delegation is for; otherwise whose record it is."""
+    """Of a delegation: the called role. Otherwise: the role that published the record."""
     event: str | None = None
-    """Of members: begin, settings, save (a checkpoint), end, stop,
-    interrupt (by a signal), fail. Of frontiers: round (of a play), play (is over), step
-    (is closed)."""
+    """Of members: begin, settings, save (a checkpoint), end, stop, interrupt (by a signal), fail. Of frontiers: round
+    (of a batch), play (batch is over), step (is closed)."""
     of: str | None = None
-    """Hash of the record that this one answers, or stands below: a return's delegation, a sub-call's own call."""
+    """Hash of the record that this one answers or belongs to: a return's delegation, a sub-call's own call."""
     parent: int | None = None
     """Of delegations: invocation index of the caller."""
     text: str | None = None
-    """Subtask, report, error, or main's answer."""
+    """Subtask, report, error message, or main's answer."""
     trajectory: str | None = None
-    """Of returns: hash of the trajectory behind the report, which stays with its role."""
+    """Of returns: hash of the trajectory behind the report; the trajectory itself stays with its role."""
     version: int | None = None
-    """Updates that the policy had had; of members: with which the role begins if it is started again."""
+    """Number of updates of the policy. Of members: step at which the role would resume."""
     round: int | None = None
-    """Of the ``rounds`` schedule."""
+    """Round number in the ``rounds`` schedule."""
     failed: bool | None = None
-    """Of returns: there is no report; of outcomes: they could not be scored."""
+    """Of returns: there is no report. Of outcomes: the rollout could not be scored."""
     valid: bool | None = None
-    """Of outcomes: the format was."""
+    """Of outcomes: the format was valid."""
     correct: float | None = None
-    """Of outcomes, in [0, 1]."""
+    """Of outcomes: correctness in [0, 1]."""
     seconds: float | None = None
-    """How long it took; no part of the content."""
+    """Duration in seconds; not a part of the hash."""
     ranks: int | None = None
-    """Of members: how many processes the role has."""
+    """Of members: number of ranks of the role."""
     calls: tuple[Closed, ...] | None = None
     """Of the frontier of a step: every call that counts."""
     hash: str = field(init=False, compare=False, repr=False)
-    """128 bits of the content, in hex."""
+    """BLAKE2b hash of the content, 128 bits in hex."""
 
     @property
     def place(self) -> tuple[str, str, Key, str, str | None, int | None]:
-        """What it says something about: of two records of one place the later one counts."""
+        """What the record is about: of two records with one place, the later one counts."""
         event, turn = (self.event, self.round) if self.stream == "frontiers" else (None, None)
         return (self.stream, self.stage, self.key, self.role, event, turn)
 
     def __post_init__(self) -> None:
         digest = blake2b(_encode(_content(self)).encode("utf-8", "surrogatepass"), digest_size=16)
+        # The dataclass is frozen, so plain assignment would raise.
         object.__setattr__(self, "hash", digest.hexdigest())
 
 
@@ -107,14 +108,14 @@ SCHEMA = pa.schema(
         ("hash", pa.string()),
     ]
 )
-"""Columns of a segment: one row a record."""
+"""Columns of a segment; each row is a record."""
 
 
 def to_batch(numbered: Mapping[int, Record]) -> pa.RecordBatch:
-    """Records as columns.
+    """Convert records to Arrow columns.
 
     Args:
-        numbered: By sequence number.
+        numbered: Records by sequence number.
     """
     records = list(numbered.values())
     columns: dict[str, list[Any]] = {"sequence": list(numbered)}
@@ -128,13 +129,13 @@ def to_batch(numbered: Mapping[int, Record]) -> pa.RecordBatch:
 
 
 def from_row(row: dict[str, Any]) -> Record:
-    """One row back as a record.
+    """Convert one row back to a record, and check its hash.
 
     Args:
-        row: Of a segment's table.
+        row: Row of a segment's table.
 
     Raises:
-        ValueError: It is no record, or its hash is not that of its content.
+        ValueError: The row is not a record, or its hash does not match its content.
     """
     if row["stream"] not in STREAMS or row["stage"] not in STAGES:
         raise ValueError(f"stream {row['stream']!r} and stage {row['stage']!r} do not exist")

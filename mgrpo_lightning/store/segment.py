@@ -1,8 +1,8 @@
-"""Segments: the immutable files of a store, each a run of one writer's records as an Arrow file.
+"""Segments: the immutable Arrow files of a store, each with consecutive records of one writer.
 
-``0000000120-0000000163-5e1c0b3a.arrow`` stands for records 120 to 163 of its writer's incarnation. The last part is the
-CRC-32 of all bytes: a file is read whole and right, or not at all. Arrow takes a fraction of Parquet's time for a file
-of a few records, of which most are.
+``0000000120-0000000163-5e1c0b3a.arrow`` holds records 120 to 163 of its writer's incarnation. The last part is the
+CRC-32 of all bytes, so a reader accepts a file only if it is complete. Most files hold a few records only; for these,
+Arrow takes a fraction of Parquet's time.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.record import SCHEMA, Record, from_row, to_batch
 
 VERSION = "2"
-"""Of the schema; stands in each file's metadata as ``mgrpo_store``."""
+"""Version of the schema, in each file's metadata as ``mgrpo_store``."""
 LARGEST = 2**28
-"""Bytes of a segment above which it is not read; it takes no more in memory, as nothing in it is compressed."""
+"""Maximum size of a segment in bytes. Segments are not compressed, so this also limits the memory for reading one."""
 _NAME = re.compile(r"(\d{10})-(\d{10})-([0-9a-f]{8})\.arrow")
 
 
 class Segment(NamedTuple):
-    """What the name of a file says."""
+    """The parts of a segment's file name."""
 
     first: int
     """Sequence number of its first record."""
     last: int
-    """Of its last one."""
+    """Sequence number of its last record."""
     crc: str
-    """CRC-32 of its bytes, in hex."""
+    """CRC-32 of its bytes, 8 hex digits."""
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """The file name."""
         return f"{self.first:010d}-{self.last:010d}-{self.crc}.arrow"
 
 
 class Unreadable(Exception):
-    """A segment that is torn, damaged, or not yet there in full."""
+    """A segment is torn, damaged, or not completely visible yet."""
 
 
 def segments(disk: Disk, folder: Path) -> list[Segment]:
-    """What is in a writer's folder, in order; where two begin alike, the longer one first.
+    """List the segments of an incarnation in order; of two with the same start, the longer one comes first.
 
     Args:
-        disk: To list with.
-        folder: Of one incarnation.
+        disk: The file system.
+        folder: Folder of the incarnation.
     """
     matches = filter(None, map(_NAME.fullmatch, disk.names(folder)))
     found = [Segment(int(match[1]), int(match[2]), match[3]) for match in matches]
@@ -62,13 +62,13 @@ def write_segment(disk: Disk, folder: Path, numbered: Mapping[int, Record]) -> S
     """Write records as one segment, durably.
 
     Args:
-        disk: To write with.
-        folder: Of one incarnation.
+        disk: The file system.
+        folder: Folder of the incarnation.
         numbered: Records by sequence number, ascending.
 
     Raises:
-        OSError: It could not be written.
-        DataError: It would be larger than what is read.
+        OSError: The write failed.
+        DataError: The segment would be larger than ``LARGEST``.
     """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, SCHEMA.with_metadata({"mgrpo_store": VERSION})) as file:
@@ -86,20 +86,21 @@ def write_segment(disk: Disk, folder: Path, numbered: Mapping[int, Record]) -> S
 
 
 def read_segment(disk: Disk, folder: Path, segment: Segment) -> dict[int, Record]:
-    """The records of a segment by sequence number, ascending.
+    """Return the records of a segment by sequence number, ascending.
 
     Args:
-        disk: To read with.
-        folder: Of one incarnation.
-        segment: Which.
+        disk: The file system.
+        folder: Folder of the incarnation.
+        segment: The segment to read.
 
     Raises:
-        Unreadable: It is torn, damaged, or not there; it may be in a while.
-        DataError: It is of another version, larger than ``LARGEST``, or no regular file.
+        Unreadable: The file is torn, damaged or missing; a retry may succeed.
+        DataError: It has another version, is larger than ``LARGEST``, or is not a regular file.
     """
     path = folder / segment.name
     try:
         data = disk.read(path, LARGEST)
+        # Checked before Arrow parses the bytes: a network file system may show a file before all its data.
         if zlib.crc32(data) != int(segment.crc, 16):
             raise Unreadable(f"{path}: its bytes are not those that its name says")
         file = pa.ipc.open_file(pa.BufferReader(data))
@@ -110,7 +111,7 @@ def read_segment(disk: Disk, folder: Path, segment: Segment) -> dict[int, Record
                 hint="read it with the package that wrote it.",
             )
         table = file.read_all()
-        table.validate(full=True)  # offsets out of bounds would be read
+        table.validate(full=True)  # otherwise Arrow would follow offsets that are out of bounds
         rows = table.select(SCHEMA.names).to_pylist()
         numbered = {row["sequence"]: from_row(row) for row in rows}
     except (DataError, Unreadable):

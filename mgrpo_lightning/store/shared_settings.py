@@ -1,4 +1,4 @@
-"""Settings that roles in processes of their own share: all of a resolved config but what concerns one process alone."""
+"""Settings that must agree between roles in separate processes: the resolved config without per-process keys."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ OWN: Mapping[str, str] = {
     "role, which alone reads them",
     r"data\.init_args\.peers\..+": "what it does when another role is gone",
 }
-"""Keys that may differ between roles, as regular expressions, and why. Every other key must agree."""
+"""Keys that may differ between roles, as regular expressions, each with the reason. All other keys must agree."""
 _OWN = re.compile("|".join(OWN))
 MISSING = "(not there)"
 
 
 def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
-    """All values of a resolved config by their dotted keys; an empty mapping, and a list, is a value.
+    """Return all values of a resolved config by dotted key; a list or an empty mapping is a value.
 
     Args:
         config: Nested mappings.
-        prefix: Of the keys.
+        prefix: Prefix of the keys.
     """
     if not isinstance(config, Mapping) or not config:
         return {prefix: config}
@@ -47,23 +47,24 @@ def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def shared_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that all roles of a run must have alike, as JSON holds them.
+    """Return the settings that must agree between all roles of a run, as JSON types.
 
     Args:
-        config: Resolved, of a command.
+        config: The resolved config of a command.
     """
     shared = {key: value for key, value in leaves(config).items() if not _OWN.fullmatch(key)}
+    # A round trip through JSON, so that they compare equal to settings read from the store (tuples become lists).
     found = json.loads(json.dumps(shared, default=str))
     assert isinstance(found, dict)
     return found
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Key and both values of all settings that differ, sorted.
+    """Return key and both values of every setting that differs, sorted by key.
 
     Args:
-        ours: Of this role.
-        theirs: Of another.
+        ours: Settings of this role.
+        theirs: Settings of another role.
     """
     keys = sorted({*ours, *theirs})
     both = ((key, ours.get(key, MISSING), theirs.get(key, MISSING)) for key in keys)

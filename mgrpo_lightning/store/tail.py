@@ -1,7 +1,7 @@
-"""Tail: what all writers publish, as it comes, each record once and in its writer's order.
+"""Tail: read the records of all writers as they arrive, each record once and in its writer's order.
 
-A poll lists folders and reads new segments only. A segment that is listed but not whole, or missing before one that is
-listed, has not arrived yet: it is waited for. Only one that does not come for a long time is an error.
+A poll lists the folders and reads only new segments. A segment may be listed but incomplete, or missing while a later
+one is listed. Then it has not arrived yet, and the reader waits for it. It is an error only after a long timeout.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.segment import Segment, Unreadable, read_segment, segments
 
 PATIENCE = 120.0
-"""Seconds that a segment may be missing; filesystems cache names for up to a minute by default."""
+"""Timeout in seconds of a missing segment; network file systems cache names for up to a minute by default."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A record and where it stands."""
+    """A record with its writer, incarnation and sequence number."""
 
     writer: str
     incarnation: int
@@ -33,7 +33,7 @@ class Entry:
 
 @dataclass
 class _Cursor:
-    """How far a writer has been read."""
+    """Position up to which a writer has been read."""
 
     incarnation: int = 0
     next: int = 0
@@ -41,16 +41,16 @@ class _Cursor:
 
 
 class Tail:
-    """A reader that goes on where it was.
+    """A reader that continues at its last position.
 
     Args:
-        root: The store, which must be there.
-        patience: Seconds to wait for a segment that is missing or torn.
-        disk: The filesystem.
-        clock: Seconds; not that of any other machine.
+        root: Folder of the store; it must exist.
+        patience: Timeout in seconds of a missing or torn segment.
+        disk: The file system.
+        clock: Returns seconds; it is never compared with another machine's clock.
 
     Raises:
-        DataError: There is no store.
+        DataError: The folder is not a store.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Tail:
         self._cursors: dict[str, _Cursor] = {}
 
     def poll(self) -> list[Entry]:
-        """All that is new.
+        """Read all new records.
 
         Raises:
-            DataError: A segment has been missing or torn for longer than the patience, or is none of a store.
+            DataError: A segment has been missing or torn for longer than the timeout, or is not a segment of a store.
         """
         entries: list[Entry] = []
         for writer in self._writers():
@@ -81,6 +81,7 @@ class Tail:
 
     def _writers(self) -> list[str]:
         try:
+            # A listing may miss a writer that was seen before, so known writers are always read.
             return sorted({*self._cursors, *writers(self._disk, self._root)})
         except OSError:
             return sorted(self._cursors)
@@ -104,7 +105,7 @@ class Tail:
             )
 
     def _renew(self, cursor: _Cursor, home: Path) -> None:
-        """Go to the latest incarnation that has begun in full."""
+        """Move to the latest incarnation that is complete."""
         for number in reversed(incarnations(self._disk, home)):
             if number <= cursor.incarnation:
                 return
@@ -114,12 +115,12 @@ class Tail:
                 return
 
     def _segments(self, cursor: _Cursor, writer: str, home: Path, entries: list[Entry]) -> str:
-        """Add new records; what it waits for, empty if nothing is known to be missing."""
+        """Add new records; return what is missing, empty if nothing is known to be missing."""
         folder = incarnation_folder(home, cursor.incarnation)
         found = segments(self._disk, folder)
         behind = [segment for segment in found if segment.last >= cursor.next]
         for segment in behind:
-            if segment.last < cursor.next:  # in a longer one that came first
+            if segment.last < cursor.next:  # a merged segment has covered it
                 continue
             if segment.first > cursor.next and not self._removed(cursor, segment, folder):
                 return f"{folder / segment.name} is there, but not record {cursor.next} of that folder"
@@ -136,6 +137,6 @@ class Tail:
         return ""
 
     def _removed(self, cursor: _Cursor, segment: Segment, folder: Path) -> bool:
-        """Whether the records between the cursor and a segment are gone for good."""
+        """Whether the records between the cursor and a segment were removed on purpose."""
         alive = read_alive(self._disk, folder)
         return alive is not None and alive.start >= segment.first

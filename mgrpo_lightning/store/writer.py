@@ -1,8 +1,8 @@
-"""StoreWriter: what one process publishes. It is the only one that ever writes into its folder.
+"""StoreWriter: publish the records of one process; no other process writes into its folder.
 
-A process that starts takes the next incarnation by making its folder, which only one can, and carries over what counts
-of the one before. So whoever reads needs the latest incarnation alone, and what an older process that was thought dead
-still writes is never read.
+On start, a process claims the next incarnation by making its folder, which only one process can do. It then copies the
+latest valid record of each place from the previous incarnation. So a reader needs only the latest incarnation. If a
+process that was declared dead still runs, its next write fails, and readers ignore it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mgrpo_lightning.store.segment import LARGEST, Segment, Unreadable, read_seg
 
 T = TypeVar("T")
 CHUNK = 50_000
-"""Records of one segment at most."""
+"""Maximum number of records in one segment."""
 KEPT = "what was published is kept"
 
 
@@ -31,14 +31,14 @@ class StoreWriter:
     """One incarnation of a writer.
 
     Args:
-        root: The store; made if missing.
-        role: Whose records they are.
-        rank: Within the role.
-        disk: The filesystem.
+        root: Folder of the store; created if missing.
+        role: Name of the role.
+        rank: Rank within the role.
+        disk: The file system.
 
     Raises:
         MgrpoError: The store cannot be written.
-        DataError: The folder is no store, or the role's name is none for a folder.
+        DataError: The folder is not a store, or the role's name is not allowed as a folder name.
     """
 
     def __init__(
@@ -61,32 +61,34 @@ class StoreWriter:
             self._disk.make(self._home)
             earlier = incarnations(self._disk, self._home)
             self.incarnation = max(earlier, default=0) + 1
+            # Another process may take the number first; then mkdir fails here, and the next number is tried.
             while not self._disk.make(incarnation_folder(self._home, self.incarnation)):
                 self.incarnation += 1
         except OSError as error:
             raise unwritten(error, self._home, KEPT) from error
         self.recovered = self._counting(earlier)
-        """What counts of what was published before; in order, one record a place."""
+        """Records of the previous incarnation that still count, in order, one per place."""
         self.publish(self.recovered)
-        # later steps than those that this process closes first may be among them, so they are none of these
+        # The recovered records may include later steps than the next step that closes, so they are closed as the latest
+        # step among them.
         self._close(max((record.key.step for record in self.recovered), default=0))
         self._announce({})
 
     @property
     def folder(self) -> Path:
-        """Of this incarnation."""
+        """Folder of this incarnation."""
         return incarnation_folder(self._home, self.incarnation)
 
     def publish(self, records: Sequence[Record]) -> None:
-        """Make records durable and visible, behind those before.
+        """Append records durably and make them visible.
 
-        A call that fails has published none of them, or the first ones. Only a new writer can go on then.
+        If a call fails, it has published none or the first ones of the records. Then only a new writer can continue.
 
         Args:
-            records: What to say; none is nothing.
+            records: The records; an empty sequence does nothing.
 
         Raises:
-            MgrpoError: They could not be written, or another process has taken this writer over.
+            MgrpoError: The write failed, or another process has claimed a later incarnation.
         """
         if not records:
             return
@@ -102,10 +104,10 @@ class StoreWriter:
             self._next = max(chunk) + 1
 
     def beat(self, **state: object) -> None:
-        """Show that this process lives, and what it is at; where that fails, it merely seems dead.
+        """Write the heartbeat file; if that fails, other roles see a missing heartbeat and nothing else happens.
 
         Args:
-            **state: What JSON can hold, such as the step.
+            **state: Values that JSON can hold, such as the step.
         """
         try:
             self._write_alive(state)
@@ -113,15 +115,15 @@ class StoreWriter:
             return
 
     def close_step(self, step: int, *, drop_before: int = 0) -> None:
-        """Make one segment of all since the last one of these, or as many as it needs, and remove what is old.
+        """Merge the segments since the last call into one, or into as few as fit, and remove old ones.
 
         Args:
-            step: That is over; the segment counts as this step's.
-            drop_before: Segments of steps below it are removed, up to the first that has a later one; a reader that is
-                still behind them skips them.
+            step: The finished step; the merged segments count as this step's.
+            drop_before: Remove segments of steps below it, up to the first segment of a later step. A reader that has
+                not read them yet skips them.
 
         Raises:
-            MgrpoError: It could not be done; nothing is lost.
+            MgrpoError: The write failed; no record is lost.
         """
         if len(self._loose) > 1:
             self._guard(self._merge)
@@ -129,7 +131,7 @@ class StoreWriter:
         old = list(takewhile(lambda segment: self._merged[segment] < drop_before, self._merged))
         if old:
             self._start = old[-1].last + 1
-            self._announce({})  # before they go, or a reader would wait for them
+            self._announce({})  # before the files are removed, or a reader would wait for them
             for segment in old:
                 self._guard(partial(self._disk.remove, self.folder / segment.name))
                 del self._merged[segment]
@@ -141,6 +143,8 @@ class StoreWriter:
         numbered: dict[int, Record] = {}
         for segment in self._loose:
             numbered |= read_segment(self._disk, self.folder, segment)
+        # The merged segments are durable before the small ones are removed. A reader between the two reads each record
+        # once.
         whole = [self._write(chunk) for chunk in _chunks(numbered)]
         for segment in set(self._loose) - set(whole):
             self._disk.remove(self.folder / segment.name)
@@ -151,7 +155,7 @@ class StoreWriter:
         self._loose = []
 
     def _counting(self, numbers: Iterable[int]) -> list[Record]:
-        """Of the last incarnation that began in full, what counts; up to the first record that cannot be read."""
+        """The records that still count in the last complete incarnation, up to the first record that cannot be read."""
         for number in sorted(numbers, reverse=True):
             folder = incarnation_folder(self._home, number)
             alive = read_alive(self._disk, folder)
@@ -170,6 +174,7 @@ class StoreWriter:
                     break
                 for sequence, record in found.items():
                     if sequence >= place:
+                        # Remove first, so that the replacement moves to the end and the order of publication is kept.
                         counting.pop(record.place, None)
                         counting[record.place] = record
                 place = segment.last + 1
@@ -180,7 +185,7 @@ class StoreWriter:
         self._guard(partial(self._write_alive, state))
 
     def _write_alive(self, state: dict[str, object]) -> None:
-        with self._beating:  # a beat from another thread must not put an old start back
+        with self._beating:  # a heartbeat from another thread must not write an older start
             self._beats += 1
             self._disk.write(self.folder / Alive.NAME, Alive(self._beats, self._start, state).encode())
 
@@ -198,7 +203,7 @@ class StoreWriter:
 
 
 def _chunks(numbered: Mapping[int, Record]) -> Iterator[dict[int, Record]]:
-    """Records cut into what goes into one segment, with a margin for what stands around texts."""
+    """Split records into groups that fit one segment, with a margin for everything besides the texts."""
     chunk: dict[int, Record] = {}
     size = 0
     for sequence, record in numbered.items():
