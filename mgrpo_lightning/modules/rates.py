@@ -60,7 +60,7 @@ class Rates(Metric):
         Returns:
             Means by name, without names that no rank observed; and the number of observations by name.
         """
-        # Torchmetrics reduces over the ranks inside compute().
+        # compute() of torchmetrics reduces over the ranks.
         self.update(self._seen)
         sums, counts = self.compute().tolist()
         self.reset()

@@ -1,1 +1,1 @@
-"""Files that survive a crash: atomic writes, checkpoints, the log of an open step, the lock of a run."""
+"""Files that survive a crash: atomic writes, checkpoints, resume logs, the lock of a run folder."""

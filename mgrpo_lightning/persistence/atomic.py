@@ -1,6 +1,6 @@
-"""Write files and folders so that a reader, or a crash at any moment, sees the old version or the new one, never half.
+"""Atomic writes: a reader, or a crash at any moment, sees the old file or folder or the new one, never a part.
 
-The new version is made under a temporary name in the same folder, flushed to the disk, and renamed.
+The new version is written under a temporary name in the same folder, flushed to the disk (fsync) and renamed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 
 @contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
-    """Give a temporary path to write a file to; it becomes ``target`` when the block ends well.
+    """Yield a temporary path for a file; when the block succeeds, it is renamed to ``target``.
 
     Args:
-        target: The file to make or replace; its folder is made if missing.
+        target: The file to create or replace; its folder is created if missing.
 
     Raises:
-        MgrpoError: The disk is full; the old file is untouched.
+        MgrpoError: The disk is full; the old file is unchanged.
     """
     target = Path(target)
     with _temporary(target, "tmp") as temporary:
         yield temporary
+        # Content before name: some file systems write a rename to disk before the file's data.
         _sync(temporary)
         os.replace(temporary, target)
         _sync(target.parent)
@@ -37,17 +38,19 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """The block in which nobody else is who names the same lock: to read a file, change it and write it.
+    """Hold an exclusive lock during the block, for instance to read, change and write a file.
 
-    The system gives the lock back when a process dies. On a filesystem that has no locks the block runs without one.
+    The operating system releases the lock when a process dies. On a file system without locks the block runs without
+    one.
 
     Args:
-        lock: An empty file, made if missing, which stays.
+        lock: The lock file; it is empty, created if missing, and never removed.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)  # of the open file, so threads of one process exclude each other too
+            # flock() locks the open file, so it also excludes other threads of this process.
+            fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
@@ -56,18 +59,19 @@ def alone(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def cache_path(target: Path) -> Iterator[Path]:
-    """Like ``atomic_path``, for an entry of a cache, whose folder is a setting: in a play nothing else may be blamed.
+    """Like ``atomic_path``, for an entry of a cache; every failure is an error of the ``cache`` setting.
 
     Args:
-        target: The entry to make or replace.
+        target: The entry to create or replace.
 
     Raises:
-        ConfigurationError: It cannot be written.
+        ConfigurationError: The cache cannot be written.
     """
     try:
         with atomic_path(target) as temporary:
             yield temporary
     except (OSError, MgrpoError) as error:
+        # During a rollout an OSError would be taken for a failure of the tool, so the setting is named here.
         problem = error.strerror or error if isinstance(error, OSError) else error
         raise ConfigurationError(
             f"the cache {target.parent} cannot be written: {problem}.", hint="give another folder as `cache`, or none."
@@ -76,16 +80,16 @@ def cache_path(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: str | Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; it becomes ``target`` when the block ends well.
+    """Yield a temporary folder to fill; when the block succeeds, it is renamed to ``target``.
 
-    A folder cannot be replaced in one step: an old ``target`` is renamed aside first, and removed last. A crash in
-    between leaves it, whole, beside the new one under a name that ends with ``.old``.
+    A folder cannot be replaced in one step. An existing ``target`` is renamed aside first and removed last. A crash in
+    between leaves it complete, beside the new one, under a name that ends with ``.old``.
 
     Args:
-        target: The folder to make or replace; its parent is made if missing.
+        target: The folder to create or replace; its parent is created if missing.
 
     Raises:
-        MgrpoError: The disk is full; the old folder is untouched.
+        MgrpoError: The disk is full; the old folder is unchanged.
     """
     target = Path(target)
     with _temporary(target, "tmp") as temporary:
@@ -108,7 +112,7 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def _temporary(target: Path, suffix: str) -> Iterator[Path]:
-    """A free name beside the target: removed again on any failure, and a full disk is told as such."""
+    """Yield a free name beside the target. On any failure it is removed, and a full disk gets its own error."""
     temporary = _beside(target, suffix)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -126,22 +130,22 @@ def _temporary(target: Path, suffix: str) -> Iterator[Path]:
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether a failed write says that the disk is full, or the quota used up.
+    """Whether a failed write says that the disk is full or the quota is used up.
 
     Args:
-        error: What the write raised.
+        error: The exception of the write.
     """
     # Writers in Rust or C++ (safetensors, for one) wrap the error and keep only its text.
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
 
 
 def unwritten(error: OSError, path: Path, kept: str) -> MgrpoError:
-    """The error of a write that failed, with the fix.
+    """Return the error for a failed write, with a fix.
 
     Args:
-        error: What the write raised.
-        path: What was written to.
-        kept: What is not lost, for the hint.
+        error: The exception of the write.
+        path: The file or folder.
+        kept: Names what is not lost, for the hint.
     """
     if disk_is_full(error):
         reason, fix = "no space left on the disk", "free some space (or raise the quota)"

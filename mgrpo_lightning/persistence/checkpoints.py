@@ -1,4 +1,4 @@
-"""Writing checkpoints atomically beside each other, and finding the last one that loads."""
+"""Write checkpoints atomically, and find the last one that loads."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.persistence.atomic import atomic_path
 
 FILENAME = "step={step:06d}"
-"""Name pattern of the checkpoints; the step in it decides which one is the last."""
+"""Name pattern of the checkpoints. The step in the name decides which one is the last."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Saves under a temporary name in the target folder, fsyncs and renames: a file is there whole or not at all.
+    """Save a checkpoint under a temporary name in the target folder, then fsync and rename it: no partial file exists.
 
-    Lightning's own writes through $TMPDIR and moves, which is not atomic across filesystems and is not fsynced.
+    Lightning's own writer goes through $TMPDIR and moves the file. That is not atomic across file systems, and not
+    fsynced.
     """
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # an open file, as torch's own writer hides a full disk behind a RuntimeError
+        # Open the file here, because torch's own writer hides a full disk behind a RuntimeError.
         with atomic_path(target) as temporary, open(temporary, "wb") as file:
             torch.save(checkpoint, file)
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoints in a folder by the number of steps done, in no order.
+    """Return the checkpoints in a folder by the number of steps done, unordered.
 
     Args:
         folder: A run's ``checkpoints`` folder.
@@ -44,16 +45,17 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def last_checkpoint(folder: Path) -> Path:
-    """The checkpoint of the highest step that loads; the clock plays no part.
+    """Return the checkpoint of the highest step that loads; modification times are not used.
 
     Args:
         folder: A run's ``checkpoints`` folder.
 
     Raises:
-        DataError: There is none.
+        DataError: No checkpoint loads.
     """
     found = checkpoints(folder)
     for _, path in sorted(found.items(), reverse=True):
+        # A crash of the machine or a full disk may have damaged the newest one; an older one still loads.
         if _loads(path):
             return path
     raise DataError(
@@ -63,14 +65,14 @@ def last_checkpoint(folder: Path) -> Path:
 
 
 def refuse_two_runs(folder: Path, start: Path | None) -> None:
-    """Keep a run from mixing with another one that has been in its folder.
+    """Reject a start that would overwrite parts of another run in the same folder.
 
     Args:
         folder: A run's ``checkpoints`` folder.
-        start: The checkpoint that the run begins with, None for none.
+        start: The checkpoint from which the run starts; None for a new run.
 
     Raises:
-        ConfigurationError: The folder has a run that this one would not go on with, but write over in part.
+        ConfigurationError: The folder holds checkpoints, and the run does not start from the last one.
     """
     found = checkpoints(folder)
     if found and (start is None or start.resolve() != last_checkpoint(folder).resolve()):

@@ -1,13 +1,13 @@
-"""The open step: what is finished of a step in play, on disk at once, so that a killed run need not do it again.
+"""The resume log: finished turns and calls of the current step on disk, so that a killed run need not repeat them.
 
-Under the ``eager`` schedule a second play says other things than the first. So that nothing finished is lost, and no
-rollout is preferred because it was quick, a resumed run says recorded turns and tool results again where the same ids,
-settings and calls come up, and plays on from there.
+Under the ``eager`` schedule, playing a step a second time gives other tokens. A resumed run therefore reads recorded
+turns and tool results from the log where ids, settings and calls are equal, and plays on from there. So no finished
+work is lost, and fast rollouts are not preferred over slow ones.
 
-A file of lines, one for each turn or call: a checksum and JSON. It is only ever appended to. Lines reach the operating
-system at once, so a killed process loses none. A crash of the machine may lose the last ones, which are then played; it
-loses none that other processes have heard of. Each says how long the step had been in play, so that the time of those
-who were killed is not lost either.
+The log has one line per turn or call: a checksum and JSON. Lines are only appended. Each line reaches the operating
+system at once, so a killed process loses none. A crash of the machine may lose the last lines; their turns are played
+again. Lines that other processes already know of are fsynced first and never lost. Each line also records the play time
+of the step so far, which keeps the time of killed runs.
 """
 
 from __future__ import annotations
@@ -26,88 +26,85 @@ from typing import Any
 from mgrpo_lightning.persistence.atomic import unwritten
 
 VERSION = 2
-"""Of the format."""
+"""Version of the format."""
 FOLDER = "open_steps"
-"""Of all open steps of a run, in its folder."""
+"""Folder of the resume logs, in a run folder."""
 KEPT = "finished turns are kept"
 _NAME = re.compile(r"(step|held-out)-(\d+)(?:-\d+)?")
 
 
 def key_of(*parts: object) -> str:
-    """A key from anything whose ``repr`` says all that identifies it.
+    """Hash objects to a key; their ``repr`` must contain everything that identifies them.
 
     Args:
-        *parts: Numbers, texts, tuples, dataclasses of them.
+        *parts: Numbers, strings, tuples, dataclasses of them.
     """
     return blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def open_path(folder: Path, step: int, *, rank: int = 0) -> Path:
-    """The file of a step.
+    """Return the resume log file of a training step.
 
     Args:
-        folder: Of all open steps of a run.
+        folder: Folder of the resume logs.
         step: Training step.
-        rank: Each has a file of its own.
+        rank: Rank; each has its own file.
     """
     return folder / (f"step-{step:06d}-{rank}.jsonl" if rank else f"step-{step:06d}.jsonl")
 
 
 def held_out_path(folder: Path, step: int, *, rank: int = 0) -> Path:
-    """The file of what is played of held-out questions.
+    """Return the resume log file of held-out questions.
 
     Args:
-        folder: Of all open steps of a run, or of a command that plays nothing else.
-        step: Steps done before the validation.
-        rank: Each has a file of its own.
+        folder: Folder of the resume logs of a run, or of a command.
+        step: Number of steps done before the validation.
+        rank: Rank; each has its own file.
     """
     return folder / (f"held-out-{step:06d}-{rank}.jsonl" if rank else f"held-out-{step:06d}.jsonl")
 
 
 def remove_closed(folder: Path, done: int) -> None:
-    """Remove what a checkpoint has made unnecessary, and the folder with the last of it.
+    """Remove the resume logs that a checkpoint made unnecessary, and the folder if it is empty then.
 
     Args:
-        folder: Of all open steps of a run.
-        done: Steps whose update, and the validation behind it, are in a checkpoint on disk; 0: there is none.
+        folder: Folder of the resume logs of a run.
+        done: Number of steps whose update, and the validation after it, are in a checkpoint; 0 without a checkpoint.
     """
     for path in folder.glob("*.jsonl") if done else ():
+        # Training step n is in a checkpoint of n + 1 steps; a validation after n steps in one of n steps.
         if (match := _NAME.fullmatch(path.stem)) and int(match[2]) < done + (match[1] == "held-out"):
             path.unlink(missing_ok=True)
     remove_if_empty(folder)
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder of open steps that holds none, if it is there.
-
-    Args:
-        folder: Of all open steps of a run.
-    """
+    """Remove a folder of resume logs if it exists and is empty."""
     with suppress(OSError):  # it holds something, or is gone, or another rank removes it
         folder.rmdir()
 
 
 class OpenStep:
-    """Finished work of one step, by key.
+    """The resume log of one step: finished turns and calls by key.
 
     Args:
-        path: Its file; what stands there is taken up if it is of the same identity, and replaced otherwise. Lines
-            behind a torn or damaged one are dropped: what they held is played again.
-        identity: All that must be the same for old work to count, the adapters above all.
-        others: Files of other ranks, from which is taken up what is of the same identity.
+        path: The log file. If its identity matches, its lines are restored; otherwise it is replaced. Lines after a
+            torn or damaged one are dropped, and their turns are played again.
+        identity: Hash of everything that must match for old lines to count, above all the adapters.
+        others: Log files of other ranks; their lines are restored too if the identity matches.
 
     Raises:
-        MgrpoError: The file cannot be written (also from ``put``). Never an OSError: in the middle of a call, that
-            would be taken for a failure of the call.
+        MgrpoError: The file cannot be written (also in ``put``). It is never an OSError: inside a tool call, that would
+            be taken for a failure of the tool.
     """
 
     def __init__(self, path: Path, identity: str, *, others: Iterable[Path] = ()) -> None:
         self._path = path
         self._known: dict[str, Any] = {}
         self.found = 0
-        """Turns and calls that stood in the files."""
+        """Number of restored turns and calls."""
         self.seconds = 0.0
-        """For how long they had been played when the last of them was finished."""
+        """Play time in seconds up to the last restored line."""
         self._opened = time.monotonic()
         head = {"version": VERSION, "identity": identity}
         for other in others:
@@ -116,7 +113,7 @@ class OpenStep:
         self.found = len(self._known)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: a line is with the operating system when put() returns.
+            # Unbuffered: when put() returns, the operating system has the line.
             self._file = open(path, "r+b" if length else "wb", buffering=0)  # noqa: SIM115 - open until close()
             self._file.truncate(length)
             self._file.seek(length)
@@ -126,7 +123,7 @@ class OpenStep:
             self._append(head)
 
     def get(self, key: str) -> Any | None:
-        """What an earlier life put there, None if nothing was.
+        """Return the value that an earlier process recorded; None if there is none.
 
         Args:
             key: From ``key_of``.
@@ -134,23 +131,23 @@ class OpenStep:
         return self._known.get(key)
 
     def put(self, key: str, value: Mapping[str, Any]) -> None:
-        """Record something that is finished; nobody asks for it again in this life.
+        """Record a finished turn or call. ``get`` of this process does not return it.
 
         Args:
             key: From ``key_of``.
-            value: What JSON can hold; floats come back bit for bit.
+            value: Values that JSON can hold; floats are restored bit for bit.
         """
         self._append({"key": key, "value": value, "seconds": round(self.seconds + time.monotonic() - self._opened, 3)})
 
     def sync(self) -> None:
-        """Put what was put down on the disk, so that it outlives a crash of the machine as well."""
+        """Write all recorded lines to the disk (fsync), so that they survive a crash of the machine."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise unwritten(error, self._path, KEPT) from error
 
     def close(self) -> None:
-        """Close the file; closing twice is harmless."""
+        """Close the file; a second call does nothing."""
         self._file.close()
 
     def _append(self, record: Mapping[str, Any]) -> None:
@@ -163,7 +160,7 @@ class OpenStep:
             raise unwritten(error, self._path, KEPT) from error
 
     def _load(self, path: Path, head: Mapping[str, Any]) -> int:
-        """Take up the lines of a file with this head; the length of what is whole."""
+        """Restore the lines of a file with this head; return the length of the valid part in bytes."""
         records, length = whole_lines(path)
         if records[:1] != [head]:
             return 0
@@ -173,12 +170,12 @@ class OpenStep:
 
 
 def whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """What stands in a file up to the first torn or damaged line, and how many bytes that is.
+    """Read a log up to the first torn or damaged line; return the records and the length of that part in bytes.
 
-    The first record is the head, the others are ``{"key": ..., "value": ..., "seconds": ...}``.
+    The first record is the head. The others are ``{"key": ..., "value": ..., "seconds": ...}``.
 
     Args:
-        path: Of an open step; a missing one is empty.
+        path: A resume log; a missing file is empty.
     """
     records: list[dict[str, Any]] = []
     length = 0
@@ -192,7 +189,7 @@ def whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """What a line holds, None if it is not whole."""
+    """Parse a line; None if it is torn or damaged."""
     checksum, _, text = line.removesuffix(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         return None

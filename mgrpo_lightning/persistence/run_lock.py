@@ -1,14 +1,14 @@
-"""RunLock: one command of a kind writes into a run folder at a time.
+"""RunLock: only one command of each kind writes into a run folder at a time.
 
-    runs/quickstart/locks/fit/000003/owner.json    the third fit in this folder: host, process, start, beat
+    runs/quickstart/locks/fit/000003/owner.json    the third fit in this folder: host, process, start, heartbeat
 
-A command claims the next numbered folder; ``mkdir`` lets exactly one process make it. The highest number owns the run
-folder, so that a process which was taken over sees a higher number than its own, and stops before its next write. The
-last folder stays behind, marked as ended: numbers only ever grow.
+A command claims the next numbered folder; ``mkdir`` succeeds in exactly one process. The highest number owns the run
+folder. A process that lost the lock sees a number higher than its own, and stops before its next write. The last folder
+stays, marked as ended, so numbers only grow.
 
-On the machine of the owner its process decides at once whether it lives: process id and start time, as ids are reused.
-From another machine the beat decides, the modification time of the file. Clocks of machines are never compared: one
-looks whether the beat changes.
+On the owner's machine, process id and start time show at once whether the owner lives (ids alone are reused). On
+another machine, the heartbeat shows it: the modification time of the file. Clocks of two machines are never compared; a
+process only watches whether the heartbeat changes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.persistence.atomic import atomic_path, unwritten
 
 FOLDER = "locks"
-"""Of all locks, in a run folder."""
+"""Folder of all locks, in a run folder."""
 BEAT = 5.0
-"""Seconds between two beats."""
+"""Seconds between two heartbeats."""
 SILENCE = 60.0
-"""Seconds without a beat after which an owner on another machine is dead."""
+"""Timeout in seconds: an owner on another machine without a heartbeat for so long is dead."""
 _PROCESSES = Path("/proc")
-"""Where Linux tells about processes."""
+"""Process information of Linux."""
 _OWNER = "owner.json"
 _NUMBER = re.compile(r"\d{6}")
 
@@ -48,27 +48,28 @@ class Owner:
 
     host: str
     machine: str
-    """Start-up and process namespace: where process ids mean the same."""
+    """Hostname, boot id and process namespace: process ids are unique within it."""
     pid: int
     began: float
-    """Start of the process, by the clock that ``_began`` reads."""
+    """Start time of the process, from ``_began``."""
     since: str
-    """When it took the lock, for people."""
+    """When it took the lock, as text for people."""
     ended: bool = False
-    """It has given the lock back."""
+    """Whether it has released the lock."""
 
     @property
     def words(self) -> str:
-        """For errors."""
+        """Description for error messages."""
         return f"process {self.pid} on {self.host}, since {self.since}"
 
 
 class RunLock:
-    """The right to write into a run folder; taken as often as it is released.
+    """The right to write into a run folder. It is reentrant: each ``take`` needs one ``release``.
 
     Args:
-        folder: The run's, or a role's.
-        command: What writes: ``fit``, ``validate``, ``test`` or ``launch``. Different commands may run side by side.
+        folder: Folder of the run or of a role.
+        command: The writing command: ``fit``, ``validate``, ``test`` or ``launch``. Different commands may run side by
+            side.
     """
 
     def __init__(self, folder: Path, command: str) -> None:
@@ -81,14 +82,14 @@ class RunLock:
 
     @property
     def taken(self) -> bool:
-        """Whether this process holds it."""
+        """Whether this process holds the lock."""
         return self._depth > 0
 
     def take(self) -> None:
-        """Become the owner.
+        """Take the lock.
 
         Raises:
-            ConfigurationError: Another process is, and lives.
+            ConfigurationError: Another living process holds it.
             MgrpoError: The folder cannot be written.
         """
         if self._depth == 0:
@@ -105,10 +106,10 @@ class RunLock:
         self._depth += 1
 
     def check(self) -> None:
-        """Require that this process is still the owner; asked before each write.
+        """Require that this process still holds the lock; call it before each write.
 
         Raises:
-            MgrpoError: Another process has taken the lock over, as this one gave no sign of life.
+            MgrpoError: Another process has taken the lock, because this one showed no heartbeat.
         """
         if self._depth and (latest := max(self._numbers(), default=0)) > self._number:
             owner = _read(self._home / f"{latest:06d}" / _OWNER)
@@ -119,16 +120,17 @@ class RunLock:
             )
 
     def release(self) -> None:
-        """Give up one ``take``; the last one ends the ownership."""
+        """Undo one ``take``; the last one releases the lock."""
         self._depth -= 1
         if self._depth == 0 and self._owner is not None:
             self._ended.set()
-            with suppress(OSError, MgrpoError):  # the process ends anyway, which shows as well
+            # If this write fails, the end of the process still shows that the lock is free.
+            with suppress(OSError, MgrpoError):
                 if max(self._numbers(), default=0) == self._number:
                     self._write(replace(self._owner, ended=True))
 
     def _claim(self) -> int:
-        """Make the next folder; its number."""
+        """Make the next numbered folder and return its number."""
         while True:
             latest = max(self._numbers(), default=0)
             if latest and (owner := self._living(latest)) is not None:
@@ -136,16 +138,17 @@ class RunLock:
                     f"another {self._command} writes into {self._folder}: {owner.words}.",
                     hint="wait for it or end it, or give another run.name to start beside it.",
                 )
-            with suppress(FileExistsError):  # another process was quicker: see whether it lives
+            with suppress(FileExistsError):  # another process was faster; check whether it lives
                 (self._home / f"{latest + 1:06d}").mkdir()
                 return latest + 1
 
     def _living(self, number: int) -> Owner | None:
-        """The owner behind a number, None if it has ended, is dead, or is no longer the latest."""
+        """Return the living owner of a number; None if it has ended, is dead, or is not the latest."""
         path = self._home / f"{number:06d}" / _OWNER
         first, told, give_up = _beat_of(path), False, time.monotonic() + SILENCE
         while max(self._numbers(), default=0) == number:
             owner = _read(path)
+            # Same machine: the process table decides at once, without waiting for a heartbeat.
             if owner is not None and (owner.ended or owner.machine == _machine()):
                 return None if owner.ended or _began(owner.pid) != owner.began else owner
             if first is not None and owner is not None and _beat_of(path) != first:
@@ -161,6 +164,7 @@ class RunLock:
                     flush=True,
                 )
             first = first or _beat_of(path)
+            # The file is missing for a moment only, between mkdir and the first write of its owner.
             time.sleep(0.05 if owner is None else 1.0)
         return None
 
@@ -194,7 +198,7 @@ def _here() -> Owner:
 
 
 def _machine() -> str:
-    """What a process id is unique in. A host's name is not enough: containers and restarted machines keep theirs."""
+    """Identifier within which process ids are unique. Containers and rebooted machines keep their hostname."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append((_PROCESSES / "sys/kernel/random/boot_id").read_text().strip())
@@ -203,21 +207,21 @@ def _machine() -> str:
 
 
 def _began(pid: int) -> float | None:
-    """When a process of this machine was started; None: it does not run, or has ended and nobody has asked how."""
+    """Start time of a process on this machine; None if it does not run or is a zombie."""
     if not _PROCESSES.exists():
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
             return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
         return None
     with suppress(FileNotFoundError, ProcessLookupError):
-        # Ticks since the machine was started. psutil adds the time of that, which moves when the clock is set.
+        # Clock ticks since boot. psutil adds the boot time, which changes when the clock is set.
         state, *fields = (_PROCESSES / str(pid) / "stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else float(fields[18])
     return None
 
 
 def _read(path: Path) -> Owner | None:
-    """None if it is not there, or not whole."""
+    """Read an owner file; None if it is missing or incomplete."""
     try:
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -225,7 +229,7 @@ def _read(path: Path) -> Owner | None:
 
 
 def _beat_of(path: Path) -> int | None:
-    """Modification time; of the open file, as network filesystems cache that of a name."""
+    """Modification time in ns, read from the open file because network file systems cache it by name."""
     try:
         with open(path, "rb") as file:
             return os.fstat(file.fileno()).st_mtime_ns

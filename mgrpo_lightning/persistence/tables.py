@@ -1,4 +1,4 @@
-"""Parquet tables of a run, read as their schema says or refused in one sentence that names the file and the reason."""
+"""Read Parquet tables of a run; an error names the file and the reason in one sentence."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from mgrpo_lightning.errors import DataError
 
 
 def read_metadata(path: Path) -> Mapping[bytes, bytes]:
-    """The key-value metadata of a file.
-
-    Args:
-        path: Of a Parquet file.
+    """Return the key-value metadata of a Parquet file.
 
     Raises:
         DataError: The file is missing or damaged.
@@ -33,19 +30,19 @@ def read_table(
     *,
     check: Callable[[Mapping[bytes, bytes]], None] = lambda metadata: None,
 ) -> pa.Table:
-    """Columns of a file, with the types of a schema and every check that the file allows.
+    """Read columns of a Parquet file, with the types of a schema and with checksums and validation.
 
     Args:
-        path: Of a Parquet file.
-        schema: Its columns; the file may have more.
-        columns: Names of those to read; None: all of the schema.
-        check: Raises where the key-value metadata are those of another kind of file.
+        path: The Parquet file.
+        schema: The expected columns; the file may have more.
+        columns: Names of the columns to read; None: all columns of the schema.
+        check: Called with the key-value metadata; raises if the file is of another kind.
 
     Returns:
-        The columns in the order of their names.
+        The columns, in the order of ``columns``.
 
     Raises:
-        DataError: The file is missing or damaged, or a column is missing, has another type or is no UTF-8.
+        DataError: The file is missing or damaged, or a column is missing, has another type or is not UTF-8.
     """
     names = schema.names if columns is None else list(columns)
     try:
@@ -54,7 +51,7 @@ def read_table(
             if lacking := [name for name in names if name not in file.schema_arrow.names]:
                 raise DataError(f"{path} has no column {', '.join(lacking)}.", hint=_HINT)
             found = file.read(names).select(names).cast(pa.schema([schema.field(name) for name in names]))
-        found.validate(full=True)  # Arrow reads text that is no UTF-8 without a word
+        found.validate(full=True)  # Arrow itself accepts text that is not UTF-8
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
     return found

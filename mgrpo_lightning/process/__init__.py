@@ -1,1 +1,1 @@
-"""What holds for a whole process: how it is stopped, that it has one run, and how its memory is given back."""
+"""Settings of a whole process: how signals stop it, that it has one run, and how its memory is freed."""

@@ -1,8 +1,8 @@
-"""Memory that is freed goes back to the system, so that a process on a CPU takes what the memory plan says.
+"""Make glibc return freed memory to the system, so that a CPU process needs what the memory plan says.
 
-glibc raises the size from which a block is mapped by itself with every such block that is freed. After a few steps all
-tensors come from one heap that never shrinks, and whose holes seldom fit. With the size held, every large tensor is
-mapped and unmapped: less memory at the peak, for an update that takes longer (``benchmarks.trl`` has an arm for each).
+By default, glibc raises its mmap threshold whenever a large mapped block is freed. After a few steps all tensors come
+from one heap. It never shrinks, and its holes seldom fit. With a fixed threshold every large tensor is mapped and
+unmapped. The peak memory is lower, and an update takes longer (``benchmarks.trl`` measures both).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import os
 import platform
 
 _M_MMAP_THRESHOLD = -3
-"""Of glibc's malloc.h."""
+"""Constant of glibc's malloc.h."""
 LARGE = 2**22
-"""Bytes of a block from which on it is mapped by itself."""
+"""Size in bytes from which a block is mapped on its own."""
 
 
 def give_back_large_blocks() -> None:
-    """Hold glibc to ``LARGE``, and have torch ask for huge pages; call it before anything imports torch.
+    """Fix glibc's mmap threshold at ``LARGE``, and let torch use huge pages; call it before torch is imported.
 
-    Elsewhere than under glibc, and for a user who sets malloc's own variables, it does nothing.
+    It does nothing without glibc, or if the user sets malloc's environment variables.
     """
     if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
         return

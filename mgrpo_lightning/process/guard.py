@@ -1,12 +1,12 @@
-"""The guard: a small process that ends a command which does not end itself after SIGINT or SIGTERM.
+"""The guard: a small process that kills a command which does not end itself after SIGINT or SIGTERM.
 
     python guard.py PID SECONDS [MARK] <signals >told
 
-Python handles a signal between two of its own instructions. A tool that computes in C and holds the interpreter, such
-as a regular expression that backtracks, can delay that for hours. What Python does at once is write the number of the
-signal to a pipe (``signal.set_wakeup_fd``). The guard reads it, tells a thread of the command, and kills the command
-after SECONDS. A kill loses nothing that was finished. Before it, the guard makes the file MARK: whoever
-started the command then takes the kill for a stop. The guard ends with the command.
+Python handles a signal only between two bytecode instructions. A tool that computes in C and holds the GIL, such as a
+backtracking regular expression, can delay that for hours. But Python writes the signal's number to a pipe at once
+(``signal.set_wakeup_fd``). The guard reads that pipe, tells a thread of the command, and kills the command after
+SECONDS. A kill loses nothing that was finished. Before the kill the guard creates the file MARK, so that the launcher
+treats the kill as a stop. The guard ends when the command ends.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ import time
 from contextlib import suppress
 
 KILL = 4.6
-"""Seconds that a command has to end."""
+"""Seconds from a signal to the kill."""
 ASKED = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(pid: int, seconds: float, mark: str | None) -> None:
-    """Watch the parent.
+    """Watch the parent process.
 
     Args:
-        pid: Of the parent.
-        seconds: That it has to end.
-        mark: File to make before it is killed.
+        pid: Process id of the parent.
+        seconds: Timeout of the parent after a signal.
+        mark: File to create before the kill, or None.
     """
-    for number in (*ASKED, signal.SIGHUP):  # they are for the command, though a cluster sends them to all
+    for number in (*ASKED, signal.SIGHUP):  # a cluster sends these to all processes; only the command handles them
         signal.signal(number, signal.SIG_IGN)
     deadline = None
     while os.getppid() == pid:
         ready, _, _ = select.select([0], [], [], 0.2 if deadline else 1.0)
         if ready:
             numbers = os.read(0, 4096)
-            if not numbers:  # the command has ended
+            if not numbers:  # end of file: the command has ended
                 return
             if deadline is None and set(ASKED) & set(numbers):
                 deadline = time.monotonic() + seconds
@@ -52,6 +52,7 @@ def _kill(pid: int, mark: str | None) -> None:
     if mark:
         with open(mark, "w", encoding="utf-8") as file:
             file.write(f"{pid}\n")
+    # Its id may belong to another process after it ended, so check again just before the kill.
     if os.getppid() != pid:
         return
     os.kill(pid, signal.SIGKILL)
@@ -59,7 +60,7 @@ def _kill(pid: int, mark: str | None) -> None:
 
 
 def _write(descriptor: int, text: bytes) -> None:
-    with suppress(OSError):  # whoever reads may be gone
+    with suppress(OSError):  # the reader may be gone
         os.write(descriptor, text)
 
 

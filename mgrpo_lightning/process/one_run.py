@@ -1,9 +1,9 @@
-"""One run at a time in a process, and one model at a time that is made or loaded.
+"""Allow one run at a time in a process, and one model construction at a time.
 
-Making a model changes what a whole process shares: transformers sets torch's default dtype and replaces the functions
-that initialise and tie weights, and puts back what it found. Two threads that do so put back each other's. Weights are
-then random without an error, also in later loads. A run computes with the same settings, its command line is the
-process's ``sys.argv``, and its seed is that of the process.
+Constructing a model changes global state. transformers sets torch's default dtype, replaces the functions that
+initialise and tie weights, and restores them afterwards. Two threads that do this at once restore each other's state.
+Then weights are random without an error, also in later loads. A run also needs the process for itself: it uses torch's
+global settings, ``sys.argv`` and the global seed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mgrpo_lightning.errors import ConfigurationError
 _guard = threading.Lock()
 _making = threading.RLock()
 _running: threading.Thread | None = None
-"""That in which a run is."""
+"""Thread of the current run."""
 
 
 def begin_run() -> None:
-    """Make the run of this thread the one of the process; it may be already.
+    """Register the run of this thread as the run of the process; a second call does nothing.
 
     Raises:
-        ConfigurationError: There is one in another thread.
+        ConfigurationError: Another thread has a run.
     """
     global _running
     with _guard:
@@ -33,7 +33,7 @@ def begin_run() -> None:
 
 
 def end_run() -> None:
-    """The run of this thread is over; without one nothing happens."""
+    """Unregister the run of this thread, if there is one."""
     global _running
     with _guard:
         if _running is threading.current_thread():
@@ -42,10 +42,10 @@ def end_run() -> None:
 
 @contextmanager
 def one_run() -> Iterator[None]:
-    """The block in which a run of this thread is the one of the process.
+    """Register a run of this thread during the block.
 
     Raises:
-        ConfigurationError: There is one in another thread.
+        ConfigurationError: Another thread has a run.
     """
     begin_run()
     try:
@@ -56,10 +56,10 @@ def one_run() -> Iterator[None]:
 
 @contextmanager
 def making_a_model() -> Iterator[None]:
-    """The block in which a model is made or loaded; another thread's waits for its end.
+    """Construct or load a model in this block; other threads wait for its end.
 
     Raises:
-        ConfigurationError: A run is in another thread.
+        ConfigurationError: Another thread has a run.
     """
     with _making:
         with _guard:

@@ -1,13 +1,12 @@
-"""Stopping: what SIGINT and SIGTERM do to a command, whatever a tool does, and that it ends with its parent.
+"""Stopping: what SIGINT and SIGTERM do to a command, even if a tool hangs; and that it ends with its parent.
 
 seconds   what happens
-0         a fit goes on with the step at hand, to save it; any other command is interrupted
-GRACE     a fit is interrupted as well: what is in play is cancelled, what is finished of it is on the disk
-LAST      the process ends without waiting for threads, as a tool's may never return
-KILL      the guard kills it, as a tool may hold the interpreter (``process/guard.py``)
+0         a fit finishes and saves the current step; any other command is interrupted
+GRACE     a fit is interrupted too: running turns are cancelled, finished turns are on disk
+LAST      the process exits without joining threads, because a tool's thread may never return
+KILL      the guard kills the process, because a tool may hold the GIL (``process/guard.py``)
 
-A second signal interrupts at once. Every state of a run on disk is one that it can go on from, so the later stages cost
-time and nothing else.
+A second signal interrupts at once. A run can resume from every state on disk, so the later stages cost only time.
 """
 
 from __future__ import annotations
@@ -29,47 +28,47 @@ from mgrpo_lightning.process import guard
 GRACE = 2.5
 LAST = 4.0
 AT_ONCE = 0.5
-"""Seconds in which a second signal is the first one again: a terminal signals all ranks, and rank zero does too."""
+"""Seconds in which a second signal counts as the first one: a terminal signals all ranks, and rank zero does so too."""
 MARK, LAUNCHER, RANK_ZERO = "MGRPO_STOPPED_MARK", "MGRPO_LAUNCHER", "MGRPO_RANK_ZERO"
-"""Variables: the file that the guard makes; the process ids of ``mgrpo launch``, and of who started this rank."""
+"""Environment variables: the file that the guard creates; the process id of ``mgrpo launch``; that of rank zero."""
 _PR_SET_PDEATHSIG = 1
 
 
 class Stopping:
-    """Hears signals, in the main thread."""
+    """The signal handlers of a command; they run in the main thread."""
 
     current: Stopping | None = None
-    """That of this process, if it is a command of its own."""
+    """The handlers of this process, if it runs a command."""
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
-        """The first signal."""
+        """The first signal; None before it."""
         self.patient = False
-        """Whether the step at hand may end before the process does."""
+        """Whether the current step may finish before the process ends."""
         self.forward: Callable[[signal.Signals], object] | None = None
-        """Passes the first signal on, to ranks that were started here."""
+        """Passes the first signal on to ranks that this process started."""
         self._heard = 0.0
         self._interrupted = False
 
     def listen(self, *numbers: signal.Signals) -> None:
-        """Handle signals, but for those that whoever started the process has it ignore.
+        """Install the handler, except for signals that the parent process made this process ignore.
 
         Args:
-            numbers: Which ones.
+            *numbers: The signals to handle.
         """
         for number in numbers:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self.hear)
 
     def hear(self, signum: int, frame: object) -> None:
-        """The handler.
+        """The signal handler.
 
         Args:
-            signum: Of the signal.
-            frame: Where it was heard.
+            signum: Number of the signal.
+            frame: Stack frame at the signal; not used.
 
         Raises:
-            Interrupted: No step at hand may end, or this is not the first signal.
+            Interrupted: No step may finish first, or this is not the first signal.
         """
         now = time.monotonic()
         if self.asked is None:
@@ -84,14 +83,15 @@ class Stopping:
         raise Interrupted(self.asked)
 
     def start(self) -> None:
-        """Make this process one that ends within ``KILL`` seconds of a signal, and with whoever launched it."""
+        """Make this process end within ``KILL`` seconds of a signal, and together with its launcher."""
         Stopping.current = self
         self.listen(signal.SIGINT, signal.SIGTERM)
         _end_with_parent()
         signals, wakeup = os.pipe()
         told, tell = os.pipe()
+        # Python's C signal handler writes to it and must never block.
         os.set_blocking(wakeup, False)
-        # without site-packages: it starts in a few hundredths of a second
+        # -I and -S skip site-packages, so the guard starts within a few hundredths of a second.
         command = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(guard.KILL)]
         if mark := os.environ.pop(MARK, None):
             command.append(mark)
@@ -103,9 +103,9 @@ class Stopping:
         threading.Thread(target=self._count_down, args=(told,), name="stopping", daemon=True).start()
 
     def _count_down(self, told: int) -> None:
-        """The later stages; in a thread, as the main one may be in a computation that no signal reaches."""
+        """Run the later stages, in a thread because no signal may reach a computation in the main thread."""
         if not os.read(told, 1):
-            return  # the guard has gone
+            return  # the guard has ended
         if self.patient:
             _tell(f"mgrpo: the step at hand has {GRACE} s to end; another signal ends it now.\n")
         time.sleep(GRACE)
@@ -116,10 +116,10 @@ class Stopping:
         self.leave(STOPPED)
 
     def leave(self, status: int) -> NoReturn:
-        """End the process now: the interpreter would join the threads of tools, and take its time to clear up.
+        """End the process now, without joining threads and without the interpreter's shutdown.
 
         Args:
-            status: Of the process.
+            status: Exit status of the process.
         """
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
@@ -155,11 +155,11 @@ def _tell(text: str) -> None:
 
 @contextmanager
 def heard(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
-    """The block in which signals have a handler, but for those that whoever started the process has it ignore.
+    """Install a signal handler during the block, except for signals that the parent process made this process ignore.
 
     Args:
-        handler: Of all of them.
-        *numbers: Which ones.
+        handler: Handler of all these signals.
+        *numbers: The signals to handle.
     """
     before = {number: signal.getsignal(number) for number in numbers}
     wanted = [number for number in numbers if before[number] != signal.SIG_IGN]
@@ -176,7 +176,7 @@ _held = threading.local()
 
 
 def _hold_back() -> None:
-    """Before a tool forks: no signal may reach the new process while it still has the command's handlers and pipe."""
+    """Block signals before a fork: the child must not receive one while it has the command's handlers and pipe."""
     _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, guard.ASKED)
 
 
@@ -185,7 +185,7 @@ def _let_come() -> None:
 
 
 def _forget() -> None:
-    """In a process that a tool has forked: its signals are none of the command's."""
+    """Reset signal handling in a process that a tool has forked: its signals do not concern the command."""
     signal.set_wakeup_fd(-1)
     for number in guard.ASKED:
         signal.signal(number, signal.SIG_DFL)
@@ -193,9 +193,9 @@ def _forget() -> None:
 
 
 def _end_with_parent() -> None:
-    """Have the system end this process when the one that launched it is killed; Linux only.
+    """Let the kernel end this process when its parent is killed; Linux only.
 
-    A role is asked to end as by hand. A rank is killed: without rank zero it can finish nothing.
+    A role gets SIGTERM, so it can save. A rank is killed, because it can finish nothing without rank zero.
     """
     if launcher := os.environ.pop(LAUNCHER, None):
         _die_with(int(launcher), signal.SIGTERM)
@@ -208,5 +208,5 @@ def _end_with_parent() -> None:
 def _die_with(parent: int, signum: signal.Signals) -> None:
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
-    if os.getppid() != parent:  # it was killed before
+    if os.getppid() != parent:  # the parent died before prctl was called
         os._exit(STOPPED)

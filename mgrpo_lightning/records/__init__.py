@@ -1,1 +1,1 @@
-"""What was played and what is trained on: questions, trajectories, batches, the journal, ratios."""
+"""The data types of a run: questions, trajectories and batches; the journal and the ratio files that store them."""

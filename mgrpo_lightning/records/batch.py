@@ -1,4 +1,4 @@
-"""Row, AlignedBatch and TeamBatch: what a role trains on in one optimizer step, and what all roles train on."""
+"""Row, AlignedBatch and TeamBatch: what one role trains on in an optimizer step, and what all roles train on."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from mgrpo_lightning.records.trajectory import Group, Key, Trajectory
 
 @dataclass(frozen=True)
 class Row:
-    """One trajectory with what its update needs; one that is aligned m times is one row, with m in its coefficient."""
+    """One trajectory with everything its update needs.
+
+    A trajectory that fills m slots is still one row: its coefficient includes m.
+    """
 
     key: Key
     ids: Tensor
-    """Token ids, int64, shape (T,)."""
+    """Token ids of the whole trajectory, int64, shape (T,)."""
     mask: Tensor
-    """True on sampled ids, bool, shape (T,)."""
+    """True on sampled tokens (the action mask), bool, shape (T,)."""
     behaviour: Tensor
-    """Behaviour log-probabilities of the sampled ids, float32, shape (mask.sum(),)."""
+    """Behaviour log-probabilities of the sampled tokens, float32, shape (mask.sum(),)."""
     advantage: float
-    """Group-relative advantage, broadcast to every sampled token."""
+    """Group-relative advantage (eq. 9 to 13), the same for every sampled token."""
     coefficient: float
-    """Its share in the loss; those of a batch add up to 1."""
+    """Its share of the loss; the coefficients of a batch sum to 1."""
     temperature: float
     """Sampling temperature of the behaviour policy."""
     versions: tuple[int, ...]
@@ -33,12 +36,12 @@ class Row:
 
     @classmethod
     def of(cls, trajectory: Trajectory, *, advantage: float, coefficient: float) -> Row:
-        """The row of one trajectory.
+        """Create the row of one trajectory.
 
         Args:
-            trajectory: The token-exact record.
+            trajectory: The token-exact trajectory.
             advantage: Its advantage in its group.
-            coefficient: Its share in the loss of the step.
+            coefficient: Its share of the loss of the step.
         """
         mask = torch.tensor(trajectory.action_mask, dtype=torch.bool)
         return cls(
@@ -60,11 +63,11 @@ class AlignedBatch:
     role: str
     rows: list[Row]
     num_groups: int = 0
-    """Queries in which the role has at least one aligned trajectory."""
+    """Number of queries in which the role has at least one aligned trajectory."""
     num_degenerate: int = 0
-    """Those whose advantages are all 0: no spread of rewards, or a single member."""
+    """Number of these queries whose advantages are all 0: all rewards are equal, or there is one trajectory."""
     num_failed: int = 0
-    """Trajectories that left their group because their reward could not be decided."""
+    """Number of trajectories that left their group because their reward could not be decided."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,10 @@ class TeamBatch:
     step: int
     groups: list[Group]
     roles: Mapping[str, AlignedBatch]
-    """What each role trains on now; with a lag, of an earlier step."""
+    """The batch that each role trains on now; with a lag or a queue, from earlier steps."""
     played: Mapping[str, AlignedBatch]
-    """How the groups were aligned."""
+    """The aligned batch of the groups just played, by role."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time: ``play``, and of that ``idle``, in which nothing was computed."""
+    """Wall time in seconds: ``play``, and within it ``idle``, when nothing was computed."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Of this rank's part: calls in which a tool broke down, and demonstrations that were not scored right."""
+    """Counts of this rank: calls in which a tool broke down, and demonstrations that were not scored as correct."""

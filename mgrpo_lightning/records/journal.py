@@ -1,9 +1,9 @@
-"""The journal: every played group as columnar Parquet, one file a step, one row a trajectory.
+"""The journal: every played group as Parquet, one file per step, one row per trajectory.
 
-A notebook reads it with any Parquet reader; ``read_groups`` gives the groups back exactly, ids and float32
-log-probabilities bit for bit, so that an update can be recomputed from it. Files: ``step-000012.parquet`` (training)
-and ``validation-000012.parquet``. A phase that is played in parts has a file for each; those behind the first have the
-index of their first query in the name, ``validation-000012-000064.parquet``.
+Any Parquet reader can read it. ``read_groups`` restores the groups exactly, ids and float32 log-probabilities bit for
+bit, so an update can be recomputed from it. File names: ``step-000012.parquet`` (training) and
+``validation-000012.parquet``. If a step is played in parts, each part has its own file. The first part has the plain
+name; the others append the index of their first query: ``validation-000012-000064.parquet``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from mgrpo_lightning.records.question import Evidence, Question
 from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
 
 VERSION = "1"
-"""Of the schema; stands in each file's metadata as ``mgrpo_journal``."""
+"""Version of the schema, in each file's metadata as ``mgrpo_journal``."""
 
 PREFIXES = {"train": "step", "validate": "validation", "predict": "prediction"}
-"""Of file names, by stage."""
+"""First part of the file names, by stage."""
 
 _PART = re.compile(r"[a-z]+-\d{6}-(\d{6})")
 _STEP = re.compile(r"step-(\d{6})(?:-\d{6})?")
@@ -80,20 +80,20 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("calls", pa.list_(_CALL)),
 ]
 SCHEMA = pa.schema(_COLUMNS)
-"""One row a trajectory; score, advantage and coefficient are null where none was given. Call arguments are JSON."""
+"""One row per trajectory. Score, advantage and coefficient are null if missing. Call arguments are JSON."""
 
 SCORED = "score_total"
 SCORES = tuple(name for name in SCHEMA.names if name.startswith("score_"))
 OPTIONAL = ("parent", "answer", SCORED, "advantage", "coefficient")
-"""Columns that may be null; the other scores are where the total is."""
+"""Columns that may be null; the other score columns are null exactly where the total is."""
 
 
 class Extra(NamedTuple):
-    """What the update made of a trajectory."""
+    """Values that the update assigned to a trajectory."""
 
     advantage: float
     coefficient: float
-    """Total weight in its role's batch."""
+    """Its share of the loss of its role's batch."""
 
 
 def write_groups(
@@ -106,25 +106,26 @@ def write_groups(
     identity: Mapping[str, Mapping[str, Any]] | None = None,
     last: bool = False,
 ) -> Path:
-    """Write the groups of one step, atomically, over any older file of it.
+    """Write the groups of one step atomically; an older file of the same name is replaced.
 
-    Older files with parts of the same queries go too: a step that is played again may be divided among fewer ranks.
-    Behind the last groups of a step, those of any other queries do: fewer questions may be asked than before.
+    Older files that contain the same queries are removed too, because a repeated step may run on fewer ranks. After the
+    last groups of a step (``last``), files of all later queries are removed, because fewer questions may be asked than
+    before.
 
     Args:
-        folder: The journal; made if missing.
-        step: Names the file.
-        groups: In the order of their queries, at least one, each with at least one rollout.
-        stage: What was played for.
-        extras: What is known of some or all trajectories beyond the groups.
-        identity: What the policies belong to that played them, by role.
+        folder: Folder of the journal; created if missing.
+        step: Number in the file name.
+        groups: The groups, ordered by query; at least one, each with at least one rollout.
+        stage: train, validate or predict.
+        extras: Advantage and coefficient of some or all trajectories.
+        identity: Identity of the policies that played the groups, by role.
         last: Whether no rank has later queries.
 
     Returns:
         Path of the file.
 
     Raises:
-        MgrpoError: The disk is full; what stood there before is untouched.
+        MgrpoError: The disk is full; an older file is unchanged.
     """
     rows = [
         _row(group.question, rollout, trajectory, extras or {})
@@ -143,6 +144,7 @@ def write_groups(
         pq.write_table(
             pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd", write_page_checksum=True
         )
+    # Only after the new file is in place: a crash before leaves the older files complete.
     for other in Path(folder).glob(f"{name}-*.parquet"):
         if (match := _PART.fullmatch(other.stem)) and first < int(match[1]) and (last or int(match[1]) <= end):
             other.unlink(missing_ok=True)
@@ -150,10 +152,10 @@ def write_groups(
 
 
 def training_files(folder: Path) -> dict[int, list[Path]]:
-    """The files of a journal's training steps, by step: one for each rank that played it.
+    """Return the files of the training steps, by step; each rank that played a step wrote one.
 
     Args:
-        folder: The journal.
+        folder: Folder of the journal.
     """
     found: dict[int, list[Path]] = {}
     for path in sorted(folder.glob(f"{PREFIXES['train']}-*.parquet"), key=lambda path: path.stem):
@@ -163,10 +165,10 @@ def training_files(folder: Path) -> dict[int, list[Path]]:
 
 
 def identity_of_file(path: str | Path) -> dict[str, dict[str, Any]]:
-    """What the policies belong to that played a file's groups, by role; empty where it does not say.
+    """Return the identity of the policies that played a file's groups, by role; empty if the file has none.
 
     Args:
-        path: One file of the journal.
+        path: A file of the journal.
 
     Raises:
         DataError: The file is missing or damaged.
@@ -177,10 +179,10 @@ def identity_of_file(path: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def read_groups(path: str | Path) -> list[Group]:
-    """Read back what ``write_groups`` wrote.
+    """Read back the groups that ``write_groups`` wrote.
 
     Args:
-        path: One file of the journal.
+        path: A file of the journal.
 
     Raises:
         DataError: The file is missing, damaged, or of another version.
@@ -196,14 +198,14 @@ def read_groups(path: str | Path) -> list[Group]:
 
 
 def read_columns(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Columns of a file of the journal.
+    """Read columns of a journal file.
 
     Args:
-        path: One file of the journal.
-        columns: Their names; None: all.
+        path: A file of the journal.
+        columns: Names of the columns; None: all.
 
     Raises:
-        DataError: The file is missing, damaged, or of another version; a column is missing, or lacks values.
+        DataError: The file is missing, damaged or of another version, or a column is missing or has nulls.
     """
 
     def check(metadata: Mapping[bytes, bytes]) -> None:
@@ -225,6 +227,7 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 def _groups(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
     groups: list[Group] = []
     for row in rows:
+        # Rows are in the order of writing: main (invocation 0) first, then its sub trajectories.
         if row["invocation"] == 0:
             if not groups or groups[-1].rollouts[-1].main.key.query != row["query"]:
                 groups.append(Group(_question(row), []))
@@ -265,7 +268,7 @@ def _row(question: Question, rollout: Rollout, t: Trajectory, extras: Mapping[Ke
 
 
 def _fields(record: Span | Message | Call | Evidence | Score) -> dict[str, Any]:
-    # dataclasses.asdict copies every token id.
+    # dataclasses.asdict would deep-copy every token id.
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 

@@ -1,4 +1,4 @@
-"""Question: what a team is asked, what is right, and where that stands."""
+"""Question: what a team is asked, the accepted answers, and the evidence for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """One hop of a question's gold path: where the fact stands and what it says."""
+    """One hop of a question's gold path: where the fact is stated, and the fact."""
 
     url: str
     section: str
@@ -22,7 +22,8 @@ class Evidence:
 
 
 UNKNOWN = "?"
-"""The gold answer where only the authors, or their leaderboard, know it; GAIA's test split has it in its rows."""
+"""Placeholder for a gold answer that only the authors or their leaderboard know, as in the rows of GAIA's test
+split."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Question:
     answers: tuple[str, ...]
     """Accepted answers; the first one is canonical."""
     level: str = ""
-    """What tables are split by, for instance the number of hops."""
+    """Key that splits the result tables, for instance the number of hops."""
     evidence: tuple[Evidence, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A text alone would be taken for the list of its letters, each of them a right answer.
+        # A plain string would be read as a list of its letters, each an accepted answer.
         answers: object = self.answers
         if isinstance(answers, str):
             raise DataError(
@@ -48,10 +49,13 @@ class Question:
 
     @property
     def sealed(self) -> bool:
-        """Whether its text must not leave the machine (metadata ``sealed``): the run's journal has it, and no log."""
+        """Whether the text is encrypted at its source and must not leave the machine (metadata ``sealed``).
+
+        The run's journal contains the text, logs do not.
+        """
         return "sealed" in self.metadata
 
     @property
     def known(self) -> bool:
-        """Whether anybody here knows what is right."""
+        """Whether the accepted answers are known."""
         return self.answers != (UNKNOWN,)

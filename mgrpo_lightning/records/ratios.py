@@ -1,8 +1,9 @@
-"""What updates made of sampled tokens: the log of the importance ratio of each, beside the journal of what was played.
+"""Ratio files: the log importance ratio of every sampled token of an update, stored beside the journal.
 
-One Parquet file an update, ``ratios/000012.parquet`` in the journal's folder, one row a trajectory that moved its
-adapter: key, role, and log(current / behaviour) of its sampled ids before the step. It is 0 but for numerics where a
-step trains on what it has played; where a role is behind (``lag``, ``queue``) the rows are of earlier steps.
+Each update writes one Parquet file, ``ratios/000012.parquet`` in the journal's folder. It has one row per trajectory
+that changed its adapter: key, role, and log(current / behaviour) of the sampled tokens before the step. The ratio is 0
+except for numerics if the step trains on its own rollouts. For a role with ``lag`` or ``queue`` the rows come from
+earlier steps.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ SCHEMA = pa.schema(_COLUMNS)
 def write_ratios(
     folder: Path, step: int, ratios: Mapping[str, Mapping[Key, Tensor]], *, rank: int = 0, num_ranks: int = 1
 ) -> Path | None:
-    """Write the file of one update, atomically; None where no trajectory moved an adapter.
+    """Write the file of one update atomically; return None if no trajectory changed an adapter.
 
     Args:
-        folder: Of the journal.
+        folder: Folder of the journal.
         step: Training step.
-        ratios: By role and trajectory, float32, shape (n,).
-        rank: Each has a file of its own.
-        num_ranks: How many there are; files of others, when there were more, go.
+        ratios: Log ratios by role and trajectory, float32, shape (n,).
+        rank: Rank of this process; each rank writes its own file.
+        num_ranks: Number of ranks; files of higher ranks, from an earlier run with more ranks, are removed.
 
     Raises:
         MgrpoError: The disk is full.
@@ -63,26 +64,26 @@ def write_ratios(
 
 
 def read_steps(path: Path) -> set[int]:
-    """Of which steps' play a file tells.
+    """Return the steps in which a file's trajectories were played.
 
     Args:
-        path: Written by ``write_ratios``.
+        path: A file of ``write_ratios``.
 
     Raises:
-        DataError: It is missing or damaged.
+        DataError: The file is missing or damaged.
     """
     return {row["step"] for row in read_table(path, SCHEMA, ["step"]).to_pylist()}
 
 
 def read_ratios(path: Path, step: int) -> dict[Key, list[float]]:
-    """The log ratios of one step's trajectories.
+    """Return the log ratios of the trajectories of one step.
 
     Args:
-        path: Written by ``write_ratios``.
-        step: In which they were played.
+        path: A file of ``write_ratios``.
+        step: Step in which the trajectories were played.
 
     Raises:
-        DataError: It is missing or damaged.
+        DataError: The file is missing or damaged.
     """
     table = read_table(path, SCHEMA).filter(pc.field("step") == step)
     return {Key(*(row[name] for name in Key._fields)): row["log_ratio"] for row in table.to_pylist()}
