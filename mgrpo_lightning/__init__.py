@@ -22,6 +22,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    # A module's __getattr__ (PEP 562) runs only for names that the module does not define.
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,9 +1,9 @@
 """Group-relative advantages (eq. 9 to 13): (R - mean) / std over the aligned slots of one query and one role.
 
-Population statistics in float64, weighted by the multiplicities, so duplicates count as the paper counts them. No
-epsilon is printed and none is added: it would shrink groups whose spread is small but real. A group whose std is below
-a floor, or that has one member, says nothing about which trajectory was better: its advantages are 0, and it is
-counted. The statistics of two queries or two roles never mix: one call is one group.
+Mean and std are population statistics in float64, weighted by the multiplicities, so duplicates count as in the paper.
+The paper prints no epsilon in the denominator, and none is added: it would shrink groups with a small but real spread.
+A group with one member, or with a std below a floor, does not show which trajectory was better. Its advantages are 0,
+and it is counted as degenerate. One call is one group, so statistics of two queries or two roles never mix.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Advantages:
-    """Advantages of one group of n trajectories and what was found on the way."""
+    """Advantages of one group of n trajectories, with the group's statistics."""
 
     values: Tensor
-    """Advantage of each trajectory, float64, shape (n,); 0 for those of weight 0."""
+    """Advantage of each trajectory, float64, shape (n,); 0 where the weight is 0."""
     mean: float
     """Weighted mean reward; nan for an empty group."""
     std: float
     """Weighted population standard deviation; nan for an empty group."""
     members: int
-    """Trajectories of positive weight."""
+    """Number of trajectories with positive weight."""
     degenerate: bool
     """Whether the group gives no signal: fewer than two members, or std below the floor."""
 
@@ -39,12 +39,13 @@ def group_advantages(rewards: Tensor, weights: Tensor, *, std_floor: float) -> A
     """Normalise the rewards of one group.
 
     Args:
-        rewards: Reward of each trajectory, shape (n,). Where the weight is 0 it is not read and may be nan: that is
-            how failed samples and dropped ones leave the group before mean and std.
+        rewards: Reward of each trajectory, shape (n,). Where the weight is 0 the reward is not read and may be nan: so
+            failed and dropped trajectories leave the group before mean and std.
         weights: Multiplicity of each trajectory, shape (n,), at least 0.
-        std_floor: Advantages are 0 when std is below this. In float64 it need only be above the rounding of the
-            rewards themselves.
+        std_floor: Advantages are 0 if the std is below it. In float64 it only has to exceed the rounding errors of the
+            rewards.
     """
+    # In float32 the rounding of the mean can exceed the std of nearly equal rewards.
     rewards, weights = rewards.double(), weights.double()
     member = weights > 0
     values = torch.zeros_like(rewards)
@@ -55,6 +56,7 @@ def group_advantages(rewards: Tensor, weights: Tensor, *, std_floor: float) -> A
     mean = (share * rewards[member]).sum()
     deviation = rewards[member] - mean
     std = (share * deviation.square()).sum().sqrt()
+    # One member is degenerate whatever the floor is: its std is 0 up to rounding.
     degenerate = members == 1 or bool(std < std_floor)
     if not degenerate:
         values[member] = deviation / std

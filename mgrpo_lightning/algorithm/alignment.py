@@ -1,11 +1,12 @@
-"""Trajectory alignment (section 4.1): every rollout fills d slots, however many calls d_k it made.
+"""Trajectory alignment (section 4.1): every rollout fills d slots, independent of its number of calls d_k.
 
-``duplicate_drop`` is the paper: with d_k < d a rollout's trajectories are duplicated at random, with replacement, up
-to d; with d_k > d they are dropped at random down to d. In both branches a real trajectory stands in d / d_k slots in
-expectation, so ``weights`` gives each exactly that multiplicity: no sampling noise, and every call is trained.
+``duplicate_drop`` is the paper's method. If d_k < d, a rollout's trajectories are duplicated at random, with
+replacement, up to d. If d_k > d, trajectories are dropped at random down to d. In both cases the expected number of
+slots of a real trajectory is d / d_k. ``weights`` gives each trajectory exactly that multiplicity. This has no sampling
+noise, and every call is trained.
 
-Both return multiplicities. The literal K x d slots and the multiplicities say the same: a duplicate is never computed
-twice, it counts double. A rollout with d_k = 0 leaves its slots empty (undefined in the paper): they are masked out of
+Both modes return multiplicities, which say the same as the literal K x d slots: a duplicate is not computed twice, it
+counts twice. A rollout with d_k = 0 leaves its slots empty (undefined in the paper). Empty slots are masked out of
 mean, std and loss.
 """
 
@@ -21,7 +22,7 @@ from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.ranges import Count, ranged
 
 EMPTY = -1
-"""What stands in a masked slot."""
+"""Index in a masked slot."""
 
 
 @ranged("alignment")
@@ -32,7 +33,7 @@ class AlignmentConfig:
     mode: Literal["duplicate_drop", "weights"] = "weights"
     """``duplicate_drop`` as printed in the paper, or ``weights``, its expectation."""
     slots: Count = 8
-    """d, the slots of a rollout; choose it so that about 99% of rollouts make at most d calls."""
+    """d, the number of slots per rollout; choose it so that about 99% of rollouts make at most d calls."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("duplicate_drop", "weights"):
@@ -41,16 +42,16 @@ class AlignmentConfig:
 
 @dataclass(frozen=True)
 class Alignment:
-    """The aligned calls of one query: K rollouts, of which rollout k made d_k calls."""
+    """The aligned calls of one query with K rollouts; rollout k made d_k calls."""
 
     multiplicity: list[list[float]]
-    """K lists of d_k numbers: in how many slots each real trajectory stands; 0 if it was dropped."""
+    """K lists of d_k numbers: the number of slots that each real trajectory fills; 0 if it was dropped."""
     indices: list[list[int]] | None
-    """K x d: which of the rollout's trajectories stands in each slot, -1 if masked; None in ``weights`` mode."""
+    """K x d: index of the trajectory in each slot, -1 if masked; None in ``weights`` mode."""
 
     @property
     def mask(self) -> list[bool]:
-        """K: whether the rollout's slots are filled (all d of them are, or none is)."""
+        """K values: whether the rollout's slots are filled (all d or none)."""
         return [bool(values) for values in self.multiplicity]
 
 
@@ -58,10 +59,10 @@ def align(counts: Sequence[int], config: AlignmentConfig, seed: int) -> Alignmen
     """Align the trajectories of one role for one query.
 
     Args:
-        counts: d_k for each of the K rollouts, counting only trajectories that could be scored.
+        counts: d_k of each of the K rollouts; only trajectories that could be scored count.
         config: Mode and number of slots d.
-        seed: Seed of this query (of run seed, step and query). The choices of a rollout are a function of seed and k
-            alone, so a rerun aligns the same way and other rollouts do not matter.
+        seed: Seed of this query, derived from run seed, step and query. The choices of a rollout depend on this seed
+            and k only, so a rerun gives the same alignment, independent of other rollouts.
     """
     if config.mode == "weights":
         return Alignment([[config.slots / count for _ in range(count)] for count in counts], indices=None)
@@ -83,8 +84,10 @@ def fill(count: int, slots: int, draw: Callable[[int, int], int]) -> list[int]:
     if count == 0:
         return [EMPTY] * slots
     if count <= slots:
+        # Every trajectory once, then duplicates at random, with replacement.
         return [*range(count), *(draw(i, count) for i in range(slots - count))]
     left = list(range(count))
+    # Keep d of the d_k trajectories at random, without replacement.
     return sorted(left.pop(draw(i, len(left))) for i in range(slots))
 
 
@@ -94,7 +97,8 @@ def _multiplicities(indices: Sequence[int], count: int) -> list[float]:
 
 
 def _draws(seed: int, rollout: int) -> Callable[[int, int], int]:
-    # Counter-based: a hash of the position, not a stream, so it is the same in every process and Python version.
+    # Counter-based: a hash of the position and not a stream, so it is the same in every process and Python version. The
+    # modulo bias is below n / 2**64.
     def draw(i: int, n: int) -> int:
         digest = blake2b(f"{seed}/{rollout}/{i}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") % n

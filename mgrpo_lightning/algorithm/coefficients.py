@@ -1,9 +1,9 @@
-"""What each trajectory weighs in the objective of one optimizer step (the sums of eq. 14 and 17).
+"""Coefficient of each trajectory in the loss of one optimizer step (the sums of eq. 14 and 17).
 
-The denominators are fixed here, once, by what the whole optimizer step contains. Q is the number of its queries with at
-least one filled slot of the role; the others are skipped, while a query whose advantages are all 0 still counts. Of
-each such query, K' is the number of rollouts with a filled slot: all K of them, unless some could not be scored or made
-no call. Its multiplicities then sum to K' for main (one slot a rollout) and to K' d for a sub-agent, and
+The denominators are fixed here, once, for the whole optimizer step. Q is the number of queries with at least one filled
+slot of the role. Other queries are skipped; a query whose advantages are all 0 still counts. K' is a query's number of
+rollouts with a filled slot: all K, unless some could not be scored or made no call. The multiplicities of a query then
+sum to K' for main (one slot per rollout) and to K' d for a sub-agent, and
 
     c = multiplicity / (sum of the query's multiplicities) / Q      main: 1 / (K' Q);  sub: multiplicity / (K' d Q)
 
@@ -16,13 +16,14 @@ from collections.abc import Sequence
 
 
 def coefficients(multiplicities: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Coefficient c of each trajectory of a role.
+    """Compute the coefficient c of each trajectory of a role.
 
     Args:
-        multiplicities: For each query, the multiplicities of its trajectories in any order; none above 0 skips it.
+        multiplicities: For each query, the multiplicities of its trajectories in any order. A query without a value
+            above 0 is skipped.
 
     Returns:
-        Numbers of the same shape, 0 in skipped queries.
+        Coefficients of the same shape, 0 in skipped queries.
     """
     totals = [sum(values) for values in multiplicities]
     queries = sum(total > 0 for total in totals)

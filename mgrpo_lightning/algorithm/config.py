@@ -14,13 +14,13 @@ class RewardConfig:
     """Weights of the reward components (eq. 4 and 5); 0 switches one off."""
 
     format: Weight = 0.1
-    """The trajectory followed the protocol."""
+    """The trajectory's format is valid."""
     correct: Weight = 0.0
-    """Main's answer is right."""
+    """Main's answer is correct."""
     correct_main: Weight = 0.0
     """Main's correctness, copied to each sub trajectory of its rollout."""
     expert: Weight = 0.0
-    """How well the subtask was done, in [0, 1], by a rule or a judge."""
+    """How well the subtask was solved, in [0, 1], by a rule or a judge."""
 
 
 MAIN_REWARD = RewardConfig(format=0.1, correct=0.9)
@@ -32,25 +32,25 @@ SUB_REWARD = RewardConfig(format=0.1, correct_main=0.4, expert=0.5)
 @ranged("objective")
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What a role minimises (eq. 14 to 19 of the paper, and options beside them)."""
+    """The loss of a role (eq. 14 to 19 of the paper, and alternatives)."""
 
     kind: Literal["mgrpo", "supervised"] = "mgrpo"
     """``mgrpo``: the clipped surrogate; ``supervised``: cross-entropy of the action tokens (warm start)."""
     ratio: Literal["token", "sequence", "sequence_product"] = "token"
-    """Importance ratio per token, its geometric mean over the trajectory, or the product as printed."""
+    """Importance ratio: per token, its geometric mean over the trajectory, or the product as printed in the paper."""
     reduction: Literal["trajectory_mean", "token_mean"] = "trajectory_mean"
-    """Token mean inside each trajectory, or one token mean over the batch."""
+    """Mean over the tokens of each trajectory, or one mean over all tokens of the batch."""
     clip_low: Annotated[float, Range(0, MOST, "1 or more clips nothing")] = 0.2
     """The ratio is clipped below at 1 - clip_low."""
     clip_high: Annotated[float, Range(0, MOST)] = 0.28
     """The ratio is clipped above at 1 + clip_high."""
     correction: Literal["ratio", "truncated", "none"] = "ratio"
-    """For tokens that an older adapter sampled (``lag``). ``ratio``: clipped around the policy that sampled them;
-    ``truncated``: their gradient is weighted by current / behaviour, at most ``correction_cap``; ``none``: taken for
-    the current policy's."""
+    """For tokens that an older adapter sampled (``lag``). ``ratio``: clip around the policy that sampled them;
+    ``truncated``: weight their gradient by current / behaviour, at most ``correction_cap``; ``none``: treat them as
+    sampled by the current policy."""
     correction_cap: Annotated[float, Range(0, MOST, above=True)] = 2.0
-    """Bound of the ``truncated`` weight."""
+    """Upper bound of the ``truncated`` weight."""
     kl: Annotated[float, Range(0, 1000, "0 is without")] = 0.0
-    """Weight of the KL estimate against the frozen start adapter; 0 loads no reference."""
+    """Weight of the KL estimate against the frozen start adapter; 0 loads no reference adapter."""
     std_floor: Annotated[float, Range(0, 1, "rewards that are equal round", above=True)] = 1e-6
-    """Groups whose reward std is below this get advantage 0 (and are counted)."""
+    """Groups with a reward std below this get advantage 0, and are counted."""

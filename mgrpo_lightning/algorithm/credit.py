@@ -1,6 +1,6 @@
-"""From the rewards of one role in one step to what it trains on: alignment, advantages and coefficients together.
+"""Combine alignment, advantages and coefficients: from the rewards of one role in one step to its rows.
 
-Main is the case of one trajectory a rollout and one slot. Each role calls this with its own rewards alone, so the
+Main is the case of one trajectory per rollout and one slot. Each role calls this with its own rewards only, so the
 statistics of roles cannot mix.
 """
 
@@ -19,18 +19,18 @@ from mgrpo_lightning.algorithm.coefficients import coefficients
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One trajectory to train on, named by its place in the rewards that were given."""
+    """One trajectory to train on, identified by its position in the given rewards."""
 
     query: int
     rollout: int
     index: int
-    """Place among the role's trajectories of that rollout."""
+    """Position among the role's trajectories of that rollout."""
     multiplicity: float
-    """Slots it stands in, above 0."""
+    """Number of slots that it fills, above 0."""
     advantage: float
     """A of eq. 9 to 13, the same for all its tokens."""
     coefficient: float
-    """Its share of the loss; those of all rows sum to 1."""
+    """Its share of the loss; the coefficients of all rows sum to 1."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,25 @@ class Credit:
     """The rows of one role in one step, and counts for the metrics."""
 
     rows: list[Row]
-    """In order of query, rollout, index. Empty when there is nothing to train on: the role then takes no step."""
+    """Sorted by query, rollout, index. Empty if there is nothing to train on: then the role takes no step."""
     groups: list[Advantages]
-    """Statistics by query."""
+    """Statistics of each query."""
     failed: int
-    """Trajectories left out because their reward could not be decided."""
+    """Number of trajectories left out because their reward could not be decided."""
 
     @property
     def num_skipped(self) -> int:
-        """Queries without a trajectory of this role."""
+        """Number of queries without a trajectory of this role."""
         return sum(group.members == 0 for group in self.groups)
 
     @property
     def num_singleton(self) -> int:
-        """Queries with one trajectory: advantage 0."""
+        """Number of queries with one trajectory; its advantage is 0."""
         return sum(group.singleton for group in self.groups)
 
     @property
     def num_degenerate(self) -> int:
-        """Queries with trajectories but no signal: singletons and those with std below the floor."""
+        """Number of queries with trajectories but no signal: one trajectory, or a std below the floor."""
         return sum(group.degenerate and group.members > 0 for group in self.groups)
 
 
@@ -67,11 +67,11 @@ def assign(
     seeds: Sequence[int],
     std_floor: float,
 ) -> Credit:
-    """Give each trajectory of a role its advantage and its coefficient.
+    """Compute the advantage and the coefficient of each trajectory of a role.
 
     Args:
-        rewards: By query, by rollout, by trajectory of the role in that rollout; None where the reward could not be
-            decided. Such a trajectory leaves before alignment, as if the call had not been made.
+        rewards: Rewards by query, by rollout, by trajectory of the role in that rollout; None if it could not be
+            decided. Such a trajectory is removed before alignment, as if the call had not been made.
         alignment: Mode and slots; ``slots=1`` for main.
         seeds: Alignment seed of each query.
         std_floor: See ``group_advantages``.
@@ -95,6 +95,7 @@ def assign(
 
 def _multiplicity(rewards: Sequence[Sequence[float | None]], config: AlignmentConfig, seed: int) -> list[list[float]]:
     """Multiplicity of every trajectory of a query, 0 for the failed ones."""
+    # Only scored trajectories are aligned: a failed one must neither fill a slot nor be duplicated.
     scored = [[i for i, value in enumerate(rollout) if value is not None] for rollout in rewards]
     aligned = align([len(indices) for indices in scored], config, seed).multiplicity
     result = [[0.0] * len(rollout) for rollout in rewards]
@@ -105,6 +106,7 @@ def _multiplicity(rewards: Sequence[Sequence[float | None]], config: AlignmentCo
 
 
 def _flat(rewards: Sequence[Sequence[float | None]]) -> torch.Tensor:
+    # The weight is 0 here, so the value is never read; nan would make a mistake visible.
     values = [float("nan") if value is None else value for value in chain(*rewards)]
     return torch.tensor(values, dtype=torch.float64)
 

@@ -1,21 +1,22 @@
-"""The loss of one role (eq. 14 to 19) on flat token tensors; a plain sum, because its weights are divided already.
+"""The loss of one role (eq. 14 to 19) on flat token tensors.
 
-Three policies are kept apart:
+Three policies are distinguished:
 
-* *behaviour*: the one that sampled the tokens; its log-probabilities are stored in the trajectory.
-* *proximal*: the one the ratio is clipped around. It is the behaviour policy, unless the sampler's numerics are not
-  the trainer's: then it is the adapter before the step, recomputed by the trainer, and the gap between the two is
-  mended by a truncated importance weight.
-* *current*: the one that is trained; only its log-probabilities carry a gradient.
+* *behaviour*: it sampled the tokens; its log-probabilities are stored in the trajectory.
+* *proximal*: the ratio is clipped around it. It is the behaviour policy, unless the numerics of sampler and trainer
+  differ. Then it is the adapter before the step, recomputed by the trainer, and a truncated importance weight corrects
+  the difference from the behaviour policy.
+* *current*: it is trained; only its log-probabilities carry a gradient.
 
 With rho = current / proximal, w = min(proximal / behaviour, cap), and A the advantage and omega the weight of a token,
 both the same for all tokens of a trajectory, the loss is
 
     sum over tokens of  omega ( -w min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) + kl k3 )
 
-omega = c / n for ``trajectory_mean`` (c: coefficient of the trajectory, n: its sampled tokens), and for ``token_mean``
-c / (sum of c n over all trajectories of the optimizer step). Either way the omegas of all sampled tokens of a step sum
-to 1, each token standing there once, so any split into micro-batches or ranks gives the same gradient.
+omega = c / n for ``trajectory_mean`` (c: coefficient of the trajectory, n: its number of sampled tokens), and c / (sum
+of c n over all trajectories of the optimizer step) for ``token_mean``. The loss is a plain sum, because omega contains
+the division. In both cases the omegas of all sampled tokens of a step sum to 1. So any split into micro-batches or
+ranks gives the same gradient.
 """
 
 from __future__ import annotations
@@ -28,18 +29,19 @@ from torch import Tensor
 from mgrpo_lightning.algorithm.config import ObjectiveConfig
 
 LARGEST_LOG_RATIO = 20.0
-"""Bound on abs(log rho), far outside of every clip range. Without it ``sequence_product``, as printed in the paper the
-exp of a sum of hundreds of terms, overflows on long traces."""
+"""Bound on abs(log rho), far outside of every clip range. Without it, ``sequence_product`` overflows on long traces: as
+printed in the paper, it is the exp of a sum of hundreds of terms."""
 
 
 @dataclass(frozen=True)
 class LossOutput:
-    """Loss of a micro-batch and what its metrics are made of."""
+    """Loss of a micro-batch, and the sums from which its metrics are computed."""
 
     loss: Tensor
-    """Scalar to call backward on. The losses of a step's micro-batches add up to the step's loss."""
+    """Scalar for backward. The losses of a step's micro-batches add up to the step's loss."""
     sums: dict[str, float]
-    """In sorted order. They add up over micro-batches and ranks; of names that end in ``_max`` the largest counts."""
+    """Sums by name, in sorted order. Add them over micro-batches and ranks; for names that end in ``_max`` take the
+    maximum."""
 
 
 def surrogate_loss(
@@ -56,7 +58,7 @@ def surrogate_loss(
     reference: Tensor | None = None,
     correction_cap: float | None = None,
 ) -> LossOutput:
-    """Loss to minimise for one micro-batch of N sampled tokens in R trajectories: the negative of the paper's J.
+    """Loss of one micro-batch with N sampled tokens in R trajectories: the negative of the paper's J.
 
     Args:
         logprobs: Log-probability of each token under the current policy, with gradient, shape (N,).
@@ -66,11 +68,11 @@ def surrogate_loss(
         coefficients: c of each trajectory, shape (R,); those of the whole optimizer step sum to 1.
         config: Kind, ratio, reduction, clip range and KL weight.
         batch_tokens: Sum of c n over all trajectories of the optimizer step, on all ranks; read by ``token_mean``.
-        num_actions: n, sampled tokens of each whole trajectory, shape (R,). None: the trajectories are whole here. A
-            ratio over the sequence needs them whole.
+        num_actions: n, number of sampled tokens of each whole trajectory, shape (R,). None: the micro-batch holds whole
+            trajectories, which a ratio over the sequence requires.
         proximal: Log-probabilities under the proximal policy, shape (N,); None: it is the behaviour policy.
         reference: Log-probabilities under the frozen start adapter, shape (N,); given if and only if kl > 0.
-        correction_cap: Bound on the importance weight proximal / behaviour; None: no weight. Needs ``proximal``.
+        correction_cap: Upper bound of the importance weight proximal / behaviour; None: no weight. Needs ``proximal``.
     """
     assert logprobs.shape == behaviour.shape == rows.shape, "one log-probability of each policy for each token"
     assert advantages.shape == coefficients.shape, "one advantage and one coefficient for each trajectory"
@@ -79,6 +81,7 @@ def surrogate_loss(
     if num_actions is None:
         num_actions = rows.bincount(minlength=len(coefficients))
     divisor = num_actions if config.reduction == "trajectory_mean" else batch_tokens
+    # Divided in the coefficients' own type (float64), then cast.
     weights = (coefficients / divisor).to(logprobs.dtype)[rows]
     if config.kind == "supervised":
         return LossOutput(-(weights * logprobs).sum(), {"tokens": float(len(rows))})
@@ -86,10 +89,12 @@ def surrogate_loss(
     anchor = behaviour if proximal is None else proximal.detach()
     ratio = _log_ratio(logprobs - anchor, rows, num_actions, config).exp()
     advantage = advantages.to(logprobs.dtype)[rows]
+    # Of both terms the smaller one counts, so clipping can only remove an incentive to move, never add one.
     bounded = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
     losses = -torch.minimum(ratio * advantage, bounded * advantage)
     sums = _mismatch(logprobs, behaviour) | {"clipped": float((bounded * advantage < ratio * advantage).sum())}
     if correction_cap is not None:
+        # Both log-probabilities are constants here, so the weight carries no gradient.
         correction = (anchor - behaviour).exp().clamp(max=correction_cap)
         losses = losses * correction
         sums["correction"] = float(correction.sum())
@@ -101,13 +106,13 @@ def surrogate_loss(
 
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Estimate of KL(current || reference) at each sampled token, unbiased and never negative, shape (N,)."""
+    """Estimate KL(current || reference) at each sampled token, shape (N,): unbiased and never negative."""
     difference = reference - logprobs
     return difference.exp() - difference - 1
 
 
 def _log_ratio(token: Tensor, rows: Tensor, num_actions: Tensor, config: ObjectiveConfig) -> Tensor:
-    """Log rho at each token, shape (N,): of the token alone, or of its trajectory; within ``LARGEST_LOG_RATIO``."""
+    """Log rho at each token, shape (N,): of the token or of its trajectory, within ``LARGEST_LOG_RATIO``."""
     if config.ratio == "token":
         return token.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     total = token.new_zeros(len(num_actions)).index_add(0, rows, token)
@@ -117,7 +122,7 @@ def _log_ratio(token: Tensor, rows: Tensor, num_actions: Tensor, config: Objecti
 
 
 def _mismatch(logprobs: Tensor, behaviour: Tensor) -> dict[str, float]:
-    """How far the current policy is from the stored log-probabilities: abs(log rho), summed and at most."""
+    """Distance of the current policy from the stored log-probabilities: sum and maximum of abs(log rho)."""
     gap = (logprobs.detach() - behaviour).double().abs()
     return {
         "abs_log_ratio": float(gap.sum()),

@@ -65,6 +65,7 @@ class Backlog:
         """
         if self._lags:
             self._waiting[step] = groups
+            # The next step trains on step + 1 - lag at the earliest, so older groups can go.
             self._waiting = {old: kept for old, kept in self._waiting.items() if old > step - max(self._lags.values())}
         if self._queues:
             self._put(step, groups)

@@ -51,6 +51,7 @@ def open_exchange(
     _refuse_nested_calls(module)
     return Exchange(
         store,
+        # A decoupled process has one local policy; roles behind an endpoint have none.
         next(iter(module.policies)),
         rank=trainer.global_rank,
         num_ranks=trainer.world_size,

@@ -158,6 +158,7 @@ class Playing:
             self._refuse_nothing_decided(groups, why)
             tell_outcomes(exchange, groups, remote.sent, stage=stage)
         else:
+            # Main's correctness is a component of a sub-agent's reward, so it is needed before scoring.
             take_outcomes(exchange, groups, remote.served, main=module.main, stage=stage)
             score_groups(groups, self._task, module.roles)
 

@@ -100,6 +100,7 @@ def remove_finished(data: AlignedTrajectoryDataModule) -> None:
     Args:
         data: The data module of ``mgrpo validate`` or ``mgrpo test``.
     """
+    # All ranks share the folder, so only one removes it.
     if data.settings is not None and _trainer(data).is_global_zero:
         folder = _command_folder(data)
         shutil.rmtree(folder, ignore_errors=True)

@@ -74,4 +74,5 @@ def add_up_gradients(parameters: Sequence[nn.Parameter]) -> None:
     flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
     dist.all_reduce(flat)
     for parameter, total in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        # A copy, because a view would keep the whole flat tensor in memory.
         parameter.grad = total.view_as(parameter).clone()

@@ -53,6 +53,7 @@ def split(rows: Sequence[Row], token_budget: int) -> Iterator[list[Row]]:
     for row in sorted(rows, key=lambda row: (row.temperature, row.ids.tolist(), row.key)):
         size += len(row.ids)
         tokens = forest.num_tokens + forest.cost(row.ids)
+        # Attention reads the keys of every row, also shared ones, so the sum of the row lengths is bounded too.
         full = tokens > token_budget or size > LAID_OUT * token_budget
         if batch and (full or row.temperature != batch[0].temperature):
             yield batch

@@ -223,6 +223,7 @@ class TeamModule(LightningModule):
         for name in updated:
             # Before `version` counts the step and a checkpoint could keep it.
             self.role_module(name).refuse_diverged(self._optimizer, batch.step)
+        # None and not zero: AdamW would move a role that gets no gradient in the next step.
         self._optimizer.zero_grad(set_to_none=True)
         for name in updated:
             self.policies[name].version += 1

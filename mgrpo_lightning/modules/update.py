@@ -85,6 +85,7 @@ class Update:
         """
         while self.advance():
             pass
+        # A rank without rows takes part too: every rank must reach the same all-reduces.
         names = ("loss", "tokens", "abs_log_ratio", "clipped", "kl")
         loss, tokens, mismatch, clipped, kl = over_ranks([self._sums[name] for name in names], self._policy.device)
         (mismatch_max,) = over_ranks([self._sums["abs_log_ratio_max"]], self._policy.device, largest=True)

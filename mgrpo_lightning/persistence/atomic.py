@@ -118,6 +118,7 @@ def _temporary(target: Path, suffix: str) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
     except BaseException as error:
+        # BaseException: an interrupt must not leave temporary files behind either.
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
             temporary.unlink()

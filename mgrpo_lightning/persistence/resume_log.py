@@ -115,6 +115,7 @@ class OpenStep:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: when put() returns, the operating system has the line.
             self._file = open(path, "r+b" if length else "wb", buffering=0)  # noqa: SIM115 - open until close()
+            # Cut a torn last line, or the next line would be appended to it.
             self._file.truncate(length)
             self._file.seek(length)
         except OSError as error:

@@ -151,6 +151,7 @@ class RunLock:
             # Same machine: the process table decides at once, without waiting for a heartbeat.
             if owner is not None and (owner.ended or owner.machine == _machine()):
                 return None if owner.ended or _began(owner.pid) != owner.began else owner
+            # Only a change of the heartbeat shows life; its value is another machine's clock.
             if first is not None and owner is not None and _beat_of(path) != first:
                 return owner
             if time.monotonic() > give_up:

@@ -35,6 +35,7 @@ def main(pid: int, seconds: float, mark: str | None) -> None:
         signal.signal(number, signal.SIG_IGN)
     deadline = None
     while os.getppid() == pid:
+        # With a timeout: a forked child may hold the pipe open after the command has ended.
         ready, _, _ = select.select([0], [], [], 0.2 if deadline else 1.0)
         if ready:
             numbers = os.read(0, 4096)

@@ -77,6 +77,7 @@ class Stopping:
                 self.forward(self.asked)
             if self.patient:
                 return
+        # After the interrupt, further signals are ignored: they must not interrupt the cleanup.
         elif self._interrupted or now - self._heard < AT_ONCE:
             return
         self._interrupted = True
@@ -110,6 +111,7 @@ class Stopping:
             _tell(f"mgrpo: the step at hand has {GRACE} s to end; another signal ends it now.\n")
         time.sleep(GRACE)
         if not self._interrupted:
+            # To the main thread itself: only then does its blocking system call return.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         time.sleep(LAST - GRACE)
         _tell(f"mgrpo: stopped by {(self.asked or signal.SIGTERM).name}, without waiting for what still ran.\n")

@@ -142,7 +142,11 @@ def write_groups(
     path = Path(folder) / (f"{name}-{first:06d}.parquet" if first else f"{name}.parquet")
     with atomic_path(path) as temporary:
         pq.write_table(
-            pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd", write_page_checksum=True
+            # Checksums per page, so that `read_table` notices a damaged file.
+            pa.Table.from_pylist(rows, schema=schema),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
         )
     # Only after the new file is in place: a crash before leaves the older files complete.
     for other in Path(folder).glob(f"{name}-*.parquet"):
@@ -217,6 +221,7 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             )
 
     table = read_table(path, SCHEMA, columns, check=check)
+    # A row has all scores or none, so each score column has as many nulls as the total.
     allowed = {name: table[SCORED].null_count for name in SCORES if SCORED in table.column_names}
     for name in table.column_names:
         if name not in OPTIONAL and table[name].null_count != allowed.get(name, 0):

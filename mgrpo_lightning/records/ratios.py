@@ -47,6 +47,7 @@ def write_ratios(
     Raises:
         MgrpoError: The disk is full.
     """
+    # Only rank 0 removes files, so that ranks do not race.
     for other in (folder / FOLDER).glob(f"{step:06d}-*.parquet") if rank == 0 else ():
         if (number := other.stem.partition("-")[2]).isdigit() and int(number) >= num_ranks:
             other.unlink(missing_ok=True)

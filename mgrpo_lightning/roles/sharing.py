@@ -47,6 +47,7 @@ def _owner(name: str, role: RoleConfig, roles: Mapping[str, RoleConfig]) -> str:
             f"role {name!r} shares the adapter of {owner!r}, which has none of its own.",
             hint=f"roles with an adapter of their own are {owners}.",
         )
+    # Compare the two blocks without the reference itself.
     shared, own = roles[owner], replace(role, adapter=replace(role.adapter, shared_with=None))
     for key in ("base_model", "adapter", "optimizer", "trainable"):
         if getattr(own, key) != getattr(shared, key):

@@ -138,6 +138,7 @@ class Disk:
 
     def _write(self, path: Path, data: bytes) -> None:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        # O_EXCL and O_NOFOLLOW: never write through a file or link that somebody put there.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(temporary, flags, 0o644)

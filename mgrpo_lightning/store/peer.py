@@ -44,6 +44,7 @@ class Peer:
                 counts as no new heartbeat.
         """
         now = time.monotonic()
+        # At most one read per heartbeat: more would load the file system and show nothing new.
         if now - self._looked >= BEAT:
             self._looked = now
             with suppress(OSError):
@@ -52,6 +53,7 @@ class Peer:
                     self._sign, self._seen = found, now
                     self.beats += 1
                     self.waits_for = state.get("waits_for")
+            # The last state is stale: a dead role must not count as waiting in a deadlock.
             if now - self._seen > QUIET:
                 self.waits_for = None
         return now - self._seen

@@ -84,11 +84,13 @@ class Record:
         return (self.stream, self.stage, self.key, self.role, event, turn)
 
     def __post_init__(self) -> None:
+        # A text may contain lone surrogates, which plain UTF-8 rejects.
         digest = blake2b(_encode(_content(self)).encode("utf-8", "surrogatepass"), digest_size=16)
         # The dataclass is frozen, so plain assignment would raise.
         object.__setattr__(self, "hash", digest.hexdigest())
 
 
+# Without `seconds`: a repeated call takes another time but says the same.
 _content = attrgetter(*(field.name for field in fields(Record) if field.name not in ("seconds", "hash")))
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 

@@ -55,6 +55,7 @@ def segments(disk: Disk, folder: Path) -> list[Segment]:
     """
     matches = filter(None, map(_NAME.fullmatch, disk.names(folder)))
     found = [Segment(int(match[1]), int(match[2]), match[3]) for match in matches]
+    # Longer first: a merged segment covers the small ones that are not removed yet.
     return sorted((one for one in found if one.first <= one.last), key=lambda one: (one.first, -one.last))
 
 

@@ -110,6 +110,7 @@ class Tail:
             if number <= cursor.incarnation:
                 return
             alive = read_alive(self._disk, incarnation_folder(home, number))
+            # Without a heartbeat file the new incarnation still copies records, so the previous one stays valid.
             if alive is not None:
                 cursor.incarnation, cursor.next = number, alive.start
                 return
@@ -122,6 +123,7 @@ class Tail:
         for segment in behind:
             if segment.last < cursor.next:  # a merged segment has covered it
                 continue
+            # A gap: an earlier segment is not visible yet, or was removed on purpose.
             if segment.first > cursor.next and not self._removed(cursor, segment, folder):
                 return f"{folder / segment.name} is there, but not record {cursor.next} of that folder"
             try:

@@ -94,6 +94,7 @@ class StoreWriter:
             return
         if self._broken is not None:
             raise unwritten(self._broken, self._home, KEPT)
+        # A new incarnation may still appear between this check and the write; readers then ignore the write.
         if max(incarnations(self._disk, self._home), default=0) > self.incarnation:
             raise MgrpoError(
                 f"{self._home.name} has been started anew while incarnation {self.incarnation} of it still runs.",
