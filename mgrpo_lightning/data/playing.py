@@ -173,7 +173,7 @@ class Playing:
             )
 
     def _wrong_demonstrations(self, groups: Sequence[Group]) -> int:
-        """How many were not scored right; the first one is told, since a team learns whatever is demonstrated."""
+        """Count demonstrations that are not scored as correct, and warn about the first: the team learns them too."""
         wrong = [
             (group.question, rollout)
             for group in groups

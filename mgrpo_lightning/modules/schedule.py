@@ -18,7 +18,6 @@ def learning_rate(config: OptimizerConfig, updates: int, max_updates: int) -> fl
     if updates < config.warmup:
         # Plus 1, so that the first update has a positive rate and the first update after the warm-up has the peak.
         return config.lr * (updates + 1) / (config.warmup + 1)
-    # - 1, so that the last update of the run has exactly the final rate.
     # Minus 1, so that the last update of the run has exactly the final rate.
     span = max(max_updates - config.warmup - 1, 1)
     progress = min((updates - config.warmup) / span, 1.0)

@@ -133,7 +133,7 @@ class Update:
         logprobs = forest_logprobs(
             self._policy.base.model, micro.forest, micro.scored, temperature=micro.temperature or 1.0
         )
-        # From U distinct tree positions back to the N sampled tokens. The backward pass of the indexing sums their
+        # Maps U distinct tree positions back to the N sampled tokens. The backward pass of the indexing sums their
         # gradients.
         return logprobs[micro.places]
 

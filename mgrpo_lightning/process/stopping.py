@@ -151,7 +151,7 @@ def unwrapped() -> Iterator[None]:
 
 
 def _tell(text: str) -> None:
-    with suppress(OSError):  # whoever reads may be gone
+    with suppress(OSError):  # the reader may be gone
         os.write(2, text.encode())
 
 

@@ -65,7 +65,7 @@ class AlignedBatch:
     num_groups: int = 0
     """Number of queries in which the role has at least one aligned trajectory."""
     num_degenerate: int = 0
-    """Number of these queries whose advantages are all 0: all rewards are equal, or there is one trajectory."""
+    """Number of these queries whose advantages are all 0: reward std below the floor, or one trajectory."""
     num_failed: int = 0
     """Number of trajectories that left their group because their reward could not be decided."""
 

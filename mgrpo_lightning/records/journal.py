@@ -141,12 +141,9 @@ def write_groups(
     name = f"{PREFIXES[stage]}-{step:06d}"
     path = Path(folder) / (f"{name}-{first:06d}.parquet" if first else f"{name}.parquet")
     with atomic_path(path) as temporary:
+        # Checksums per page, so that `read_table` notices a damaged file.
         pq.write_table(
-            # Checksums per page, so that `read_table` notices a damaged file.
-            pa.Table.from_pylist(rows, schema=schema),
-            temporary,
-            compression="zstd",
-            write_page_checksum=True,
+            pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd", write_page_checksum=True
         )
     # Only after the new file is in place: a crash before leaves the older files complete.
     for other in Path(folder).glob(f"{name}-*.parquet"):

@@ -1,1 +1,1 @@
-"""What a role is, and which roles share an adapter."""
+"""Role configuration, and which roles share an adapter."""
