@@ -1,1 +1,1 @@
-"""What a person types: ``mgrpo fit``, ``validate``, ``replay``, ``launch``, ``view`` and the others."""
+"""The commands of the console script: ``mgrpo fit``, ``validate``, ``replay``, ``launch``, ``view`` and the others."""

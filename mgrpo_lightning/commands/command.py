@@ -1,4 +1,7 @@
-"""Run one command line in this process: a user's mistake is one line and a status, and so is being stopped."""
+"""Run one ``mgrpo`` command line in this process and map errors and signals to one line and an exit status.
+
+A user's mistake exits with 2. A run that was stopped and can be resumed exits with ``STOPPED`` (75).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run one command line in this process.
 
     Args:
-        args: Command line without the program's name; None takes it from the process.
+        args: Command line without the program's name; None reads ``sys.argv``.
+
+    Raises:
+        SystemExit: The user made a mistake, or the run was stopped.
     """
     words = sys.argv[1:] if args is None else list(args)
     try:
@@ -28,7 +34,8 @@ def main(args: Sequence[str] | None = None) -> None:
             doctor(words[1:])
         else:
             make_cli(words)
-    except (Interrupted, SIGTERMException) as error:  # the second is Lightning's, whose status is that of success
+    # SIGTERMException is Lightning's. Left alone, it ends the process with status 0, as if the run had succeeded.
+    except (Interrupted, SIGTERMException) as error:
         name = str(error) if isinstance(error, Interrupted) else "SIGTERM"
         hint = "go on with --ckpt_path=last" if words[:1] == ["fit"] else "give the command again"
         print(f"mgrpo: stopped by {name}. HINT: {hint}.", file=sys.stderr)
@@ -44,9 +51,12 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _mistake(error: BaseException | None) -> MgrpoError | None:
-    """The user's error behind an exception: jsonargparse wraps those raised while it makes the classes."""
+    """Find the user's error in a chain of causes; None if the exception is a bug.
+
+    jsonargparse wraps the errors that our classes raise while it instantiates them.
+    """
     while error is not None and not isinstance(error, MgrpoError):
-        if isinstance(error, MisconfigurationException):  # Lightning's, such as for a GPU that is not there
+        if isinstance(error, MisconfigurationException):  # Lightning's own, for example when there is no GPU
             return MgrpoError(str(error), hint="check the trainer's settings; see `mgrpo fit --trainer.help`")
         error = error.__cause__
     return error

@@ -1,14 +1,14 @@
-"""Composing a run of several config files: ``--config TEAM --config CHANGES`` merges them, the later one wins.
+"""Merge several config files into one: in ``--config TEAM --config CHANGES``, the later file wins.
 
-jsonargparse replaces a mapping of free names, such as ``roles``, as a whole; here a file of changes may name one role
-and leave the others, or say ``"*"`` for every one that the files before it have. Lists are replaced, and so are the
-arguments of a class in whose place comes another.
-``pkg:NAME`` is the config of that name inside the installed package. A key that stands twice in one mapping, for
-instance a role, is refused: YAML would silently keep the last. ``--role`` is short for ``--run.role``.
+jsonargparse alone replaces a mapping of free names, such as ``roles``, as a whole. Here a later file may change one
+role and keep the others. The key ``"*"`` changes every role (or other key) of the earlier files. Lists are replaced. If
+a later file names another class, the arguments of the earlier class are dropped.
 
-Options win over files, in whatever order both stand. An option with a ``null`` in its value becomes a part of the
-merged file, where it means None: jsonargparse 4.53 makes the text "None" of a null in a block that is inside of a
-block.
+``pkg:NAME`` is a config file inside the installed package. A duplicate key in a mapping is an error, because YAML would
+silently keep the last one. ``--role`` is short for ``--run.role``.
+
+Options win over files, in any order. An option whose value contains ``null`` is moved into the merged file, where null
+means None. Reason: jsonargparse 4.53 turns a null in a nested block into the text "None".
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from mgrpo_lightning.names import CLASS_KEYS
 
 PACKAGED = "pkg:"
 EVERY = "*"
-"""A key that stands for all keys of the block in the files before."""
+"""Wildcard key: it stands for all keys that the earlier files have in this block."""
 _NO_KEYS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null", "tag:yaml.org,2002:float")
-"""Of a key that is one of these, such as ``on``, somebody has meant the word."""
+"""YAML types that a key must not have. YAML reads the key ``on`` as True, but its author meant the word."""
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML in which no key may stand twice in a mapping, and none is a word that YAML takes for a value."""
+    """Safe YAML loader that refuses duplicate keys and keys that YAML reads as a bool, a null or a float."""
 
     @override
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -53,10 +53,10 @@ class UniqueKeyLoader(yaml.SafeLoader):
 
 
 def compose(arguments: Sequence[str]) -> list[str]:
-    """The command line with its config files merged into one, given as text.
+    """Replace the config files of a command line by one ``--config`` that holds the merged text.
 
     Args:
-        arguments: Without the program's name. A single config file stays a path.
+        arguments: Command line without the program's name. A single config file stays a path if nothing changes it.
 
     Raises:
         ConfigurationError: A file cannot be read or is no YAML mapping.
@@ -71,7 +71,7 @@ def compose(arguments: Sequence[str]) -> list[str]:
         return rest
     as_it_is = len(paths) == 1 and not nulls and found == content
     merged = paths[0] if as_it_is else yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
-    place = int(bool(rest) and not rest[0].startswith("-"))  # behind the subcommand
+    place = int(bool(rest) and not rest[0].startswith("-"))  # after the subcommand, whose parser knows --config
     return [*rest[:place], f"--config={merged}", *rest[place:]]
 
 
@@ -79,17 +79,17 @@ def _require_text(arguments: Sequence[str]) -> None:
     for argument in arguments:
         try:
             argument.encode()
-        except UnicodeEncodeError as error:  # Python keeps other bytes as half surrogates
+        except UnicodeEncodeError as error:  # Python keeps bytes that are not UTF-8 as lone surrogates
             raise ConfigurationError(
                 f"{argument!r} on the command line is not UTF-8.", hint="give it in the encoding UTF-8."
             ) from error
 
 
 def composed(arguments: Sequence[str]) -> dict[str, Any]:
-    """What the config files of a command line say together; its other options are not read.
+    """Return the merged content of the config files of a command line; other options are ignored.
 
     Args:
-        arguments: Without the program's name.
+        arguments: Command line without the program's name.
 
     Raises:
         ConfigurationError: A file cannot be read or is no YAML mapping.
@@ -98,11 +98,12 @@ def composed(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[tuple[str, Any]]]:
-    """Everything but config files and nulls; paths of the files; options with nulls and their values.
+    """Split a command line into other words, config file paths, and options that move into the merged file.
 
-    Options with nulls stand behind those that came before them for the same key, or for a block around it.
+    An option with a null moves. Earlier options for the same key, or for a block around it, move with it: otherwise
+    they would win over the null, because options win over files.
     """
-    words: list[tuple[str, str | None]] = []  # an option and its value, or a word and None
+    words: list[tuple[str, str | None]] = []  # (option, value), or (word, None) for any other word
     paths: list[str] = []
     remaining = deque(arguments)
     while remaining:
@@ -127,7 +128,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[tuple[s
 
 
 def _parsed(text: str) -> Any:
-    """A value of the command line; one that is no YAML is a text."""
+    """Parse a command-line value as YAML; a value that is not valid YAML stays a string."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -141,7 +142,7 @@ def _holds_null(value: object) -> bool:
 
 
 def _set(content: dict[str, Any], option: str, value: object) -> None:
-    """Give a key of a config the value of an option; a class may be given by its name alone."""
+    """Set one option in the merged config, in place. A string for a class block is its ``class_path``."""
     *blocks, last = option.split(".")
     block = content
     for name in blocks:
@@ -156,7 +157,7 @@ def _set(content: dict[str, Any], option: str, value: object) -> None:
 
 
 def _arguments(block: dict[str, Any], name: str) -> dict[str, Any]:
-    """Where a key of a block stands."""
+    """Return the mapping that holds a key of a block: ``init_args`` for a class, else the block itself."""
     if "class_path" not in block or name in CLASS_KEYS:
         return block
     if not isinstance(block.get("init_args"), dict):
@@ -178,7 +179,7 @@ def _merge_all(paths: Sequence[str]) -> dict[str, Any]:
 
 def _load(path: str) -> dict[str, Any]:
     try:
-        # text, not a path, where a rank has been started with what another one had composed
+        # A rank that Lightning starts inherits sys.argv, where --config already holds the merged text, not a path.
         text = path if "\n" in path else Path(path).read_text(encoding="utf-8")
         content = yaml.load(text, UniqueKeyLoader)
     except UnicodeDecodeError as error:
@@ -199,9 +200,9 @@ def _load(path: str) -> dict[str, Any]:
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     if changes.get("class_path", base.get("class_path")) != base.get("class_path"):
-        return changes  # another class has arguments of its own
+        return changes  # arguments of the old class may not exist in the new one
     merged = dict(base)
-    if EVERY in changes:  # what is said of one by its name wins
+    if EVERY in changes:  # changes to a key by its own name win over the wildcard
         changes = _merge(dict.fromkeys(base, changes[EVERY]), {k: v for k, v in changes.items() if k != EVERY})
     for key, value in changes.items():
         old = merged.get(key)

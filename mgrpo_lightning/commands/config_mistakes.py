@@ -1,7 +1,7 @@
-"""Make one sentence of what jsonargparse says about a mistake in a config: the full key, what is wrong, and a hint.
+"""Turn a jsonargparse error into one sentence: the full key, the problem, and a hint.
 
-jsonargparse describes every type that it tried, one inside the other, and prints the whole config. This takes the
-innermost reasons and the keys that lead to them.
+jsonargparse describes every type that it tried, nested, and prints the whole config. This module keeps the innermost
+reasons and the path of keys that leads to them.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ _ENDS = ("Given value type:", "Given value:")
 _NOISE = ("Does not validate against", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>")
 _MISSING = object()
 _LONGEST = 300
-"""Characters of a reason that are shown."""
+"""Maximum length of a displayed reason, in characters."""
 
 
 class TeamFileParser(LightningArgumentParser):
-    """Lightning's parser, whose errors are one sentence that names the key."""
+    """Lightning's parser with errors of one sentence that name the key."""
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the mistake; parsers inside of parsers hand it on as they do."""
+        """Raise the error as a ``ConfigurationError``. Nested parsers raise as usual, so that the outer one sees it."""
         if not self.exit_on_error:
             super().error(message, ex)
         inner: BaseException | None = ex
         while inner is not None and not isinstance(inner, MgrpoError):
             inner = inner.__cause__
-        if inner is not None:  # one of ours, which a class has raised
+        if inner is not None:  # one of our classes raised it, so it is a clear sentence already
             raise inner
         asked = getattr(ex, "subcommand_parser", None) or self
         raise mistake(message, [action.dest for action in asked._actions], sys.argv[1:]) from ex
 
 
 def mistake(message: str, keys: Sequence[str], arguments: Sequence[str]) -> ConfigurationError:
-    """The error to show for a message of jsonargparse.
+    """Make the error to show for a jsonargparse message.
 
     Args:
-        message: As jsonargparse writes it, over many lines.
-        keys: That the parser knows at the top, with dots.
-        arguments: The command line, in which the role is found that jsonargparse does not name.
+        message: Text of the jsonargparse error, many lines.
+        keys: Dotted keys that the top-level parser knows.
+        arguments: The command line. jsonargparse does not name the role; it is found here and in the config files.
     """
     path, classes, reasons = _read(message)
     *_, last = [None, *classes]
@@ -94,14 +94,14 @@ def mistake(message: str, keys: Sequence[str], arguments: Sequence[str]) -> Conf
 
 
 def _read(message: str) -> tuple[list[str], list[str], list[str]]:
-    """The keys on the way to the mistake, the classes, and the reasons of the innermost one."""
+    """Parse a message into the path of keys, the classes on that path, and the innermost reasons."""
     path: list[str] = []
     classes: list[str] = []
     reasons: list[str] = []
     for line in message.splitlines():
         text = line.strip().removeprefix("- ")
         if text.startswith(_ENDS):
-            break  # what follows belongs to blocks around it
+            break  # the rest of the message repeats the enclosing blocks
         if (key := _KEY.fullmatch(text)) is not None:
             path += [key[1]] if path[-1:] != [key[1]] else []
             text = key[2]
@@ -114,7 +114,7 @@ def _read(message: str) -> tuple[list[str], list[str], list[str]]:
 
 
 def _with_role(path: list[str], arguments: Sequence[str], value: str | None = None) -> list[str]:
-    """The keys with the role among them: the one in whose block the rest stands, with that value."""
+    """Insert the role into a path of keys, if exactly one role has this key with this value."""
     if path[:2] != ["model", "roles"]:
         return path
     rest = ".".join(path[2:])
@@ -136,7 +136,7 @@ def _at(block: Any, key: str) -> object:
 
 
 def _no_key(path: Sequence[str], inner: str, class_path: str | None, keys: Sequence[str]) -> ConfigurationError:
-    """The error for a key that a class, or the parser, does not have, with the nearest that it has."""
+    """Make the error for an unknown key of a class or of the parser; it suggests the closest known key."""
     wrong, known = (inner, keys) if class_path is None else _unknown(class_path, inner)
     names = {name.rpartition(".")[2]: name for name in known}
     near = difflib.get_close_matches(wrong.rpartition(".")[2], names, n=1)
@@ -145,7 +145,7 @@ def _no_key(path: Sequence[str], inner: str, class_path: str | None, keys: Seque
 
 
 def _unknown(class_path: str, inner: str) -> tuple[str, Sequence[str]]:
-    """The first part of a key that is unknown, with those before it, and the keys that are known there."""
+    """Return a dotted key up to its first unknown part, and the keys that are known at that place."""
     module, _, name = class_path.rpartition(".")
     hint: Any = getattr(importlib.import_module(module), name)
     parts = inner.split(".")
@@ -159,7 +159,7 @@ def _unknown(class_path: str, inner: str) -> tuple[str, Sequence[str]]:
 
 
 def _class_in(hint: Any) -> type | None:
-    """The class in a type such as ``Limits | None``."""
+    """Return the class in a type such as ``Limits | None``."""
     candidates = (*typing.get_args(hint), hint)
     return next((one for one in candidates if isinstance(one, type) and one is not type(None)), None)
 

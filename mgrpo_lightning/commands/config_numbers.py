@@ -1,4 +1,4 @@
-"""Check all numbers of a config against the ranges of the classes that it names, by full name, before any is made."""
+"""Check all numbers of a config against the ranges that its classes declare, before any class is instantiated."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mgrpo_lightning.ranges import hints_of, range_in, refuse
 
 
 def refuse_numbers(value: Any, hint: Any, name: str) -> None:
-    """Refuse numbers of a config that are out of their ranges, by their full names.
+    """Refuse numbers outside their range; the error gives the full dotted key.
 
     Args:
-        value: A config, or a part of it: mappings, lists, numbers.
-        hint: Its type; None where only the ``class_path``s in it say what it is.
-        name: Its key with dots, empty for a whole config.
+        value: A config or a part of it: nested mappings, lists, numbers.
+        hint: Type of the value; None if only the ``class_path`` entries inside it tell the types.
+        name: Dotted key of the value; empty for a whole config.
 
     Raises:
         ConfigurationError: A number is out of its range.
@@ -38,7 +38,7 @@ def refuse_numbers(value: Any, hint: Any, name: str) -> None:
 
 
 def _hint_of_key(hint: Any, key: str) -> Any:
-    """The type of a key of a block: a class, one of several, or a mapping of free names."""
+    """Return the type of one key of a block; the block's type is a class, a union, or a mapping of free names."""
     if isinstance(hint, Mapping):
         return hint.get(key)
     if inspect.isclass(hint) and typing.get_origin(hint) is None:
@@ -50,11 +50,11 @@ def _hint_of_key(hint: Any, key: str) -> Any:
 
 
 def _block(value: Mapping[str, Any] | Namespace) -> Mapping[str, Any]:
-    """Its own keys; as a mapping, a Namespace has those of the blocks inside, with dots."""
+    """Return a block as a mapping of its own keys; iterating over a Namespace gives dotted keys of inner blocks."""
     return vars(value) if isinstance(value, Namespace) else value
 
 
 def _imported(path: str) -> Any:
-    """The class at a dotted path, which the parser has found before."""
+    """Import the class at a dotted path; the parser has imported it before, so it exists."""
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)

@@ -1,7 +1,7 @@
-"""``mgrpo doctor``: what must hold on this machine for a team to train as it should, checked in about a minute.
+"""``mgrpo doctor``: check in about a minute that this machine can train a team correctly.
 
-Each check is one line with what was found, and the fix where it is bad. The checks of a base run on the real one, with
-each role's own adapter and sampler.
+Each check prints one line with its result, and a fix if it fails. The model checks use the real base with each role's
+own adapter and sampler.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 
 LARGEST_GRADIENT_CHANGE = 1e-3
-"""Relative; not 0, as sums on a GPU have no fixed order. The bug that is looked for changes it by about 1."""
+"""Largest relative change of a gradient. Not 0, because sums on a GPU have no fixed order. The bug that
+``gradient_line`` looks for changes the gradient by about 1."""
 TURNS, TOKENS = 8, 24
 QUESTION = ["Which", "is", "the", "longest", "river?"]
 
@@ -52,23 +53,24 @@ class Line:
 
 
 def examine(model: TeamModule, data: AlignedTrajectoryDataModule, root: Path, device: torch.device) -> Iterator[Line]:
-    """All checks, one after the other.
+    """Run all checks and yield their lines one by one.
 
     Args:
         model: The root module, before its bases are loaded.
-        data: The data module.
-        root: Where runs are written.
-        device: Where the team will compute.
+        data: The data module; its sizes enter the memory plan.
+        root: Folder that holds all runs.
+        device: Device that will hold the models.
     """
     yield _guarded("run folder", lambda: folder_line(root))
     yield _guarded("memory", lambda: memory_line(planned(model, data, on_gpu=device.type == "cuda").total, device))
     try:
-        with device:  # as Lightning makes modules
+        with device:  # Lightning also builds modules in the device context
             model.to(device).configure_model()
     except MgrpoError as error:
         yield Line("bases", False, str(error))
         return
-    for policy in model.policies.values():  # a Chat refuses a template that does not keep what stands before a turn
+    # No test here: configure_model has raised if a chat template changes earlier tokens when a turn is added.
+    for policy in model.policies.values():
         yield Line(f"{policy.role}: chat template", True, "keeps every earlier token")
     trained = [model.policies[name] for name in model.trained_roles]
     for policy in {policy.base.name: policy for policy in trained}.values():
@@ -88,13 +90,13 @@ def _guarded(name: str, check: Callable[[], Line]) -> Line:
 
 
 def folder_line(root: Path) -> Line:
-    """Whether the filesystem of the runs renames, creates exclusively and syncs as checkpoints need it.
+    """Check that the filesystem supports what checkpoints need: atomic rename, exclusive create and fsync.
 
     Args:
-        root: Where runs are written; made if missing.
+        root: Folder that holds all runs; created if missing.
 
     Raises:
-        OSError: It cannot be written to.
+        OSError: The folder cannot be written to.
     """
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root) as folder:
@@ -114,11 +116,11 @@ def folder_line(root: Path) -> Line:
 
 
 def memory_line(needed: int, device: torch.device) -> Line:
-    """Whether the memory plan fits what is free.
+    """Check that the memory plan fits into the free memory.
 
     Args:
-        needed: Bytes.
-        device: Where they are needed.
+        needed: Bytes of the memory plan.
+        device: Device whose free memory is read.
     """
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     good = needed <= free
@@ -132,17 +134,17 @@ def memory_line(needed: int, device: torch.device) -> Line:
 
 
 def share_line(policy: Policy) -> Line:
-    """How much of the base is in 4 bit.
+    """Report how much of the base is quantised to 4 bits.
 
     Args:
-        policy: Any policy on it.
+        policy: Any policy on the base.
     """
-    share, _ = unquantised(policy.base.model)  # a base with too large a share was refused when it was loaded
+    share, _ = unquantised(policy.base.model)  # always good: loading has refused a base with too large a share
     return Line(f"{policy.base.name}: 4 bit", True, f"{1 - share:.1%} of the inner weights' bytes are 4-bit")
 
 
 def gradient_line(policy: Policy) -> Line:
-    """Whether a pass without gradients leaves later gradients as they are (correctness.md 31).
+    """Check that sampling (a pass without gradients) does not change later gradients (correctness.md 31).
 
     Args:
         policy: Any policy on the base.
@@ -158,11 +160,7 @@ def gradient_line(policy: Policy) -> Line:
 
 
 def mismatch_line(policy: Policy) -> Line:
-    """Whether sampled ids have the log-probabilities that training computes for them (correctness.md 7).
-
-    Args:
-        policy: Whose.
-    """
+    """Check that sampler and trainer compute the same log-probabilities for sampled tokens (correctness.md 7)."""
     rows, turns = _sample(policy)
     gap = _gap(policy, rows, turns)
     bound = _bound(policy)
@@ -173,12 +171,9 @@ def mismatch_line(policy: Policy) -> Line:
 
 
 def context_line(policy: Policy) -> Line:
-    """The same for a row that ends at ``limits.context``, and for a short one beside it (correctness.md 37).
+    """Run the check of ``mismatch_line`` on a row that ends at ``limits.context`` and a short row (correctness.md 37).
 
-    Both are sampled together and scored apart: no row's numbers may depend on how long another is.
-
-    Args:
-        policy: Whose.
+    Both rows are sampled in one batch and scored separately: the length of one row must not change the other's numbers.
     """
     context = policy.config.limits.context
     (short, long), (first, last) = _play(policy, [_prompt(policy), _long_prompt(policy, context - TOKENS)])
@@ -196,7 +191,7 @@ def _bound(policy: Policy) -> float:
 
 
 def _gap(policy: Policy, rows: Sequence[list[int]], turns: Sequence[SampledTurn]) -> Tensor:
-    """Abs log rho of the sampled ids, with which each row ends; all rows are scored in one pass."""
+    """Abs log rho of the sampled tokens, flat, float64. Each row ends with its sampled tokens; one pass scores all."""
     width = max(map(len, rows))
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=policy.device)
     lengths = torch.tensor([len(row) for row in rows], device=policy.device)
@@ -209,7 +204,7 @@ def _gap(policy: Policy, rows: Sequence[list[int]], turns: Sequence[SampledTurn]
 
 
 def _sample(policy: Policy) -> tuple[list[list[int]], list[SampledTurn]]:
-    """Turns of one short prompt, and the rows that end with them."""
+    """Sample ``TURNS`` turns of one short prompt; return whole rows (prompt and turn) and the turns."""
     return _play(policy, [_prompt(policy)], forks=TURNS)
 
 
@@ -229,35 +224,35 @@ def _prompt(policy: Policy, words: int = len(QUESTION)) -> list[int]:
 
 
 def _long_prompt(policy: Policy, tokens: int) -> list[int]:
-    """The question again and again, as far as there is room."""
+    """Make a prompt that repeats the question, as long as possible within a number of tokens."""
     too_many = bisect_right(range(tokens), tokens, key=lambda words: len(_prompt(policy, words)))
     return _prompt(policy, max(too_many - 1, 1))
 
 
 def _temperature(policy: Policy) -> float:
-    return policy.config.sampling.temperature or 1.0
+    return policy.config.sampling.temperature or 1.0  # 0 is greedy: there is no distribution to compare, so use 1
 
 
 def _gradient(policy: Policy) -> Tensor:
-    """The gradient of the likelihood of a fixed text, all adapter parameters in a row."""
+    """Gradient of the log-likelihood of 64 fixed token ids, for all trainable parameters, flat."""
     ids = torch.arange(1, 65, device=policy.device)[None] % policy.base.model.config.get_text_config().vocab_size
     mask = torch.ones_like(ids, dtype=torch.bool)
-    mask[:, 0] = False
+    mask[:, 0] = False  # nothing predicts the first token
     parameters = [p for p in policy.named_parameters().values() if p.requires_grad]
     logprobs = action_logprobs(policy, ids, torch.tensor([64], device=policy.device), mask, temperature=1.0)
     return torch.cat([g.flatten() for g in torch.autograd.grad(logprobs.sum(), parameters)])
 
 
 def main(args: Sequence[str]) -> None:
-    """The command.
+    """Run ``mgrpo doctor``.
 
     Args:
-        args: Command line behind ``mgrpo doctor``: a team file and changes, as for ``mgrpo fit``.
+        args: Command line after ``mgrpo doctor``: a team file and changes, as for ``mgrpo fit``.
 
     Raises:
-        SystemExit: With 1, if any line is bad.
+        SystemExit: With 1 if a check fails.
     """
-    logging.getLogger("lightning").setLevel(logging.WARNING)  # it would say twice that there is no GPU
+    logging.getLogger("lightning").setLevel(logging.WARNING)  # at INFO it reports twice that there is no GPU
     words = list(args) if composed(args) else ["--config", "pkg:quickstart.yaml", *args]
     cli = make_cli(words, run=False)
     console = Console()

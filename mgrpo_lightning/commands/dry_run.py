@@ -1,7 +1,8 @@
-"""``mgrpo fit --dry_run``: what a run would be, checked and shown before a weight is loaded.
+"""``mgrpo fit --dry_run``: check a run's settings and print what it needs, without loading any model weights.
 
-Every tokenizer and adapter folder is loaded, and templates, tools and limits are checked; then come the length of each
-role's prompt and the calls that fit behind it, the trainable parameters, the tokens of a step and the memory plan.
+It loads every tokenizer and adapter folder and checks chat templates, tools and limits. Then it prints each role's
+prompt length, the number of calls that fit after the prompt, the trainable parameters, the tokens of a step, and the
+memory plan.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def dry_run(
     Args:
         model: The root module, before its bases are loaded.
         data: The data module.
-        on_gpu: Whether the run computes there, whatever this machine has.
-        steps: Optimizer steps of the run; 0: not looked at.
-        console: Where to print; None is the terminal.
+        on_gpu: Whether the run will use a GPU; this machine needs none.
+        steps: Optimizer steps of the run; 0 skips the checks that need it.
+        console: Where to print; None prints to the terminal.
 
     Raises:
         ConfigurationError: A model, tokenizer, chat template, tool or setting cannot be used.
@@ -50,7 +51,7 @@ def dry_run(
         refuse_biased_training(name, config)
         if config.endpoint is None:
             refuse_unsupported(load_config(config.base_model), config.base_model, context=config.limits.context)
-            with torch.device("meta"):
+            with torch.device("meta"):  # shapes without memory: this checks that the adapter's target modules exist
                 bank = AdapterBank(meta_model(config.base_model), config.base_model)
                 bank.add(name, config.adapter, trainable=config.trainable)
         if config.adapter.path is not None and config.adapter.shared_with is None:
@@ -64,18 +65,19 @@ def dry_run(
 
 
 def planned(model: TeamModule, data: AlignedTrajectoryDataModule, *, on_gpu: bool) -> MemoryPlan:
-    """The memory plan of a run.
+    """Compute the memory plan of a run.
 
     Args:
-        model: The root module.
-        data: The data module.
-        on_gpu: Whether it computes there.
+        model: The root module; its bases need not be loaded.
+        data: The data module, for the number of conversations and the cache size.
+        on_gpu: Whether the run will use a GPU.
 
     Raises:
-        ConfigurationError: There is no such base.
+        ConfigurationError: A base does not exist.
     """
     rollouts = data.queries_per_step * data.rollouts_per_query
     return plan(
+        # The model of a role behind an endpoint needs memory on its server, not here.
         {name: role for name, role in model.roles.items() if role.endpoint is None},
         quantization=model.quantization,
         compute_dtype=model.compute_dtype,
@@ -89,7 +91,7 @@ def planned(model: TeamModule, data: AlignedTrajectoryDataModule, *, on_gpu: boo
 
 
 def _prompts_table(seats: Mapping[str, Seat]) -> Table:
-    """What a role's context holds before it has sampled anything, and for how many calls it has room."""
+    """Table of each role's context size, prompt length, and number of full-length calls that fit."""
     figures = ("context", "prompt", "calls of full length that fit")
     table = Table("role", *(Column(name, justify="right") for name in figures))
     for name, seat in seats.items():
@@ -99,7 +101,7 @@ def _prompts_table(seats: Mapping[str, Seat]) -> Table:
 
 
 def _roles_table(model: TeamModule, rollouts: int) -> Table:
-    """Trainable parameters, and the tokens of a step at most: every conversation at its full context."""
+    """Table of trainable parameters and of a step's tokens, an upper bound: every conversation fills its context."""
     figures = ("trainable parameters", "conversations a step", "tokens a step, at most")
     table = Table("role", "base", *(Column(name, justify="right") for name in figures))
     for name, config in model.roles.items():
@@ -119,7 +121,7 @@ def _roles_table(model: TeamModule, rollouts: int) -> Table:
 
 
 def _memory_table(memory: MemoryPlan) -> Table:
-    """Bytes by purpose, one call at a time in each rollout."""
+    """Table of the memory plan by purpose, in MiB; it assumes one call at a time in each rollout."""
     table = Table("memory", Column("MiB", justify="right"))
     for field in fields(memory):
         table.add_row(field.name.replace("_", " "), f"{getattr(memory, field.name) / 2**20:,.1f}")

@@ -1,7 +1,7 @@
-"""The command ``mgrpo``: fit, validate, test and predict through LightningCLI, with one folder for all a run writes.
+"""``mgrpo fit``, ``validate``, ``test`` and ``predict``, built on LightningCLI; a run writes into one folder.
 
-``mgrpo replay``, ``doctor``, ``launch``, ``store`` and ``view`` have parsers of their own: see ``commands/replay.py``,
-``commands/doctor.py``, ``commands/launch.py``, ``commands/store.py`` and ``commands/view.py``.
+The other commands have their own parsers in ``commands/replay.py``, ``doctor.py``, ``launch.py``, ``store.py`` and
+``view.py``.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.store.shared_settings import shared_settings
 
 TRAINER_DEFAULTS = {
-    "max_epochs": -1,  # the length of a run is max_steps; one that is extended later starts another epoch
+    "max_epochs": -1,  # max_steps is the length of a run; a run with a higher max_steps later starts another epoch
     "num_sanity_val_steps": 0,
     "devices": 1,
     "log_every_n_steps": 1,
-    "enable_model_summary": False,  # the bases are no submodules, so Lightning's table would be empty
+    "enable_model_summary": False,  # the bases are not submodules, so Lightning's table would be empty
 }
 
 
@@ -70,13 +70,13 @@ CALLBACKS: dict[str, type[Callback]] = {
     "results": Results,
     "stop": GracefulStop,
 }
-"""Of every run, by their blocks of the team file."""
+"""Callbacks of every run, by the name of their block in the team file."""
 BLOCKS: dict[str, type] = {"run": RunConfig, **CALLBACKS}
-"""What the blocks are that name no class."""
+"""Classes of the blocks that have no ``class_path``."""
 
 
 class MgrpoCLI(LightningCLI):
-    """LightningCLI with a run folder, the package's callbacks, atomic checkpoints and questions on the command line."""
+    """LightningCLI with a run folder, the package's callbacks, atomic checkpoints, and ``predict --question``."""
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -88,7 +88,7 @@ class MgrpoCLI(LightningCLI):
                 "checkpoint.filename": FILENAME,
                 "checkpoint.auto_insert_metric_name": False,
                 "checkpoint.every_n_train_steps": 1,
-                "checkpoint.enable_version_counter": False,  # a step that is done again replaces its damaged file
+                "checkpoint.enable_version_counter": False,  # a repeated step must replace its damaged checkpoint
             }
         )
         link_run(parser)
@@ -96,7 +96,7 @@ class MgrpoCLI(LightningCLI):
     @staticmethod
     @override
     def subcommands() -> dict[str, set[str]]:
-        """The one that the command line begins with, or all: the parser of each takes a quarter of a second to make."""
+        """Return only the subcommand that is called, else all: building one parser takes a quarter of a second."""
         every = LightningCLI.subcommands()
         given = sys.argv[1] if len(sys.argv) > 1 else ""
         return {given: every[given]} if given in every else every
@@ -106,7 +106,7 @@ class MgrpoCLI(LightningCLI):
         super().parse_arguments(parser, args)
         subcommand = self.config.get("subcommand")
         config = self.config[subcommand] if subcommand else self.config
-        refuse_numbers(config.run, RunConfig, "run")  # first, as model and data have its seed too
+        refuse_numbers(config.run, RunConfig, "run")  # first: else the error names the seed's copy in model or data
         refuse_numbers(config, BLOCKS, "")
 
     @override
@@ -127,7 +127,7 @@ class MgrpoCLI(LightningCLI):
         self.on_gpu = config["accelerator"] in ("gpu", "cuda")
         if config["accelerator"] == "auto":
             self.on_gpu = torch.cuda.is_available()
-        if self._get(self.config, "dry_run", False):  # of a run on another machine, too
+        if self._get(self.config, "dry_run", False):  # the run may be for another machine, with other devices
             config |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
         if config["logger"] in (None, True):
             config["logger"] = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
@@ -140,6 +140,7 @@ class MgrpoCLI(LightningCLI):
             config["strategy"] = strategy.NAME
         unwanted = () if config["enable_progress_bar"] in (None, True) else (TeamProgress,)
         self.one_writer = OneWriter()
+        # OneWriter is first, so that it checks the lock before another callback writes.
         wanted = [self.one_writer, *(callback for callback in callbacks if not isinstance(callback, unwanted))]
         return super()._instantiate_trainer(config, wanted)
 
@@ -149,18 +150,21 @@ class MgrpoCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         finally:
-            self.one_writer.release()  # behind what comes after the trainer's own end
+            self.one_writer.release()  # only now: after_validate still changes files in the folder
 
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        self.one_writer.take(self.trainer, subcommand)  # first: the folder holds still from here on
+        self.one_writer.take(self.trainer, subcommand)  # before looking for a checkpoint: no other process writes now
         if "ckpt_path" in kwargs:
             kwargs["ckpt_path"] = self._start(subcommand, kwargs["ckpt_path"])
         return kwargs
 
     def _start(self, subcommand: str, path: str | None) -> str | None:
-        """The checkpoint that a command goes on from; of a fit, the last one of the run in its folder, if any."""
+        """Resolve ``--ckpt_path``: ``last`` is the newest checkpoint in the run folder that loads.
+
+        A fit must not start where another run has left checkpoints; that is an error here.
+        """
         folder = Path(self.trainer.default_root_dir) / "checkpoints"
         start = last_checkpoint(folder) if path == "last" else None if path is None else Path(path)
         if subcommand == "fit":
@@ -176,13 +180,13 @@ class MgrpoCLI(LightningCLI):
             raise SystemExit(0)
 
     def before_validate(self) -> None:
-        """Tell the data module what is validated, so that a killed command can be given again and goes on."""
+        """Give the data module the task's settings, the key of the resume log, so that a killed command can resume."""
         refuse_nothing_asked(self.trainer, self.subcommand)
         task = self._get(self.config, "data.init_args.task")
         self.datamodule.settings = None if task is None else key_of(played_settings(task.as_dict()))
 
     def after_validate(self) -> None:
-        """Nothing is left to go on with, unless somebody who could not decide an answer is to be asked again."""
+        """Remove the resume log, unless some answers are undecided: then a repeated command asks only for those."""
         undecided = self.model.validation_results[-1]["undecided"]
         if not undecided:
             remove_finished(self.datamodule)
@@ -196,7 +200,7 @@ class MgrpoCLI(LightningCLI):
     before_test, after_test = before_validate, after_validate
 
     def before_predict(self) -> None:
-        """Hand the question of the command line to the data module."""
+        """Pass the command line's ``--question`` to the data module."""
         text = self._get(self.config_init, "question")
         self.datamodule.asked = [Question(id="asked", text=text, answers=())]
 
@@ -204,7 +208,7 @@ class MgrpoCLI(LightningCLI):
         """Print the team's tree of turns, calls and pages, and its answer.
 
         Args:
-            **kwargs: What Lightning's predict takes.
+            **kwargs: Arguments of Lightning's ``Trainer.predict``.
         """
         for trees in self.trainer.predict(**kwargs) or []:
             print("\n\n".join(str(tree) for tree in trees))
@@ -212,16 +216,17 @@ class MgrpoCLI(LightningCLI):
 
 @one_run()
 def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI:
-    """The parsed command line; with ``run`` its subcommand has run.
+    """Parse a command line and, with ``run``, execute its subcommand.
 
     Args:
-        args: Command line without the program's name; None takes it from the process.
-        run: False for a model, data module and trainer without a subcommand (for tests and benchmarks).
+        args: Command line without the program's name; None reads ``sys.argv``.
+        run: False only makes the model, data module and trainer (for other commands, tests and benchmarks).
 
     Raises:
-        ConfigurationError: Something cannot work, or another thread has a run.
+        ConfigurationError: A setting is wrong, or another thread of this process already has a run.
     """
     quiet()
+    # Written back to sys.argv: Lightning starts other ranks with it, and they must get the same merged config.
     sys.argv[1:] = compose(sys.argv[1:] if args is None else args)
     return MgrpoCLI(
         TeamModule,
@@ -235,7 +240,7 @@ def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI
         trainer_defaults=TRAINER_DEFAULTS,
         parser_class=TeamFileParser,
         parser_kwargs={
-            "parser_mode": "yaml",  # references are ours: others would be looked for in users' texts too
+            "parser_mode": "yaml",  # not omegaconf: we resolve references, and skip those in users' texts
             "epilog": "Also, each with its own --help: mgrpo replay, doctor, launch, store and view.",
         },
         run=run,

@@ -3,13 +3,13 @@
     mgrpo launch --config TEAM [--restarts N] [anything that mgrpo fit takes]
     mgrpo launch --config TEAM --slurm CLUSTER [--write_only] [anything that mgrpo fit takes]
 
-Each process is ``mgrpo fit ... --role ROLE``. Its output goes to ``log.txt`` in the role's folder, and to the terminal
-with the role's name before each line. Where one fails it is started again from its last checkpoint, ``--restarts``
-times in all; after that the others are told to stop, as they are when this process is. All have one grace for that. A
-role that ends with its launcher's death is resumed like any other. ``--ckpt_path last`` resumes the roles that have a
-checkpoint.
-The GPUs that this process sees are shared out: neighbours to each role, or one to several where there are too few.
-With ``--slurm`` the roles are one job of a cluster instead: see ``commands/slurm.py``.
+Each process is ``mgrpo fit ... --role ROLE``. Its output goes to ``log.txt`` in the role's folder and to the terminal,
+where each line starts with the role's name. A role that fails is restarted from its last checkpoint, at most
+``--restarts`` times for all roles together. After that, the launcher stops the other roles. It also stops them when it
+receives a signal. All roles share one grace period to stop. If the launcher dies, its roles stop too and can be
+resumed. ``--ckpt_path last`` resumes the roles that have a checkpoint.
+The launcher divides the visible GPUs: each role gets adjacent ones; if there are too few, roles share a GPU.
+With ``--slurm``, the roles are one job of a cluster instead: see ``commands/slurm.py``.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from mgrpo_lightning.store.layout import STOP, writer_name
 
 FIT = (sys.executable, "-m", "mgrpo_lightning", "fit")
 GRACE = 10.0
-"""Seconds that all roles together have to end when they are told to; each does within five."""
+"""Grace period in seconds, shared by all roles, from SIGTERM to SIGKILL; a role normally ends within five."""
 POLL = 0.1
-"""Seconds between two looks at the processes."""
+"""Seconds between two polls of the processes."""
 
 
 def main(args: Sequence[str]) -> None:
     """Entry point of ``mgrpo launch``.
 
     Args:
-        args: The command line behind ``launch``.
+        args: Command line after ``mgrpo launch``.
 
     Raises:
-        SystemExit: With 1 if a role failed for good, with ``STOPPED`` if one was stopped.
+        SystemExit: With 1 if a role failed and no restart is left, with ``STOPPED`` if a role was stopped.
         ConfigurationError: No config file names roles.
     """
     parser = argparse.ArgumentParser(
         prog="mgrpo launch",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # other words are for the roles
+        allow_abbrev=False,  # unknown options belong to `mgrpo fit`; a prefix match would steal one
     )
     parser.add_argument("--restarts", type=int, default=0, help="how often a role that failed is started again, in all")
     parser.add_argument("--ckpt_path", choices=["last"], help="go on with the roles that have a checkpoint")
@@ -64,14 +64,14 @@ def main(args: Sequence[str]) -> None:
     arguments, rest = parser.parse_known_args(args)
     roles, folder = team_of(rest)
     for role in roles:
-        writer_name(role, 0)  # before a folder is made
+        writer_name(role, 0)  # raises for an invalid role name, before any folder exists
     if arguments.slurm is not None:
         submit(read_cluster(arguments.slurm, roles), folder, rest, write_only=arguments.write_only)
         return
     lock = RunLock(folder, "launch")
     lock.take()
     try:
-        (folder / STOP).unlink(missing_ok=True)  # of an attempt before
+        (folder / STOP).unlink(missing_ok=True)  # left by an earlier attempt; it would stop this one at once
         launch = Launch(roles, folder, rest, resume=arguments.ckpt_path is not None)
         with heard(launch.ask, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             failed = launch.run(arguments.restarts)
@@ -86,13 +86,13 @@ def main(args: Sequence[str]) -> None:
 
 
 def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
-    """The roles of a run and its folder, from its config files and options.
+    """Read the local roles (those without an endpoint) and the folder of a run from its config files and options.
 
     Args:
-        args: As for ``mgrpo fit``.
+        args: Command-line words, as for ``mgrpo fit``.
 
     Raises:
-        ConfigurationError: No config file names roles, or a role cannot be called so.
+        ConfigurationError: No config file names roles, or a role has an invalid name.
     """
     settings = composed(args)
     blocks = settings.get("model", {}).get("init_args", {}).get("roles", {})
@@ -109,14 +109,14 @@ def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
 
 
 class Launch:
-    """The processes of one run.
+    """The processes of one run, one for each role.
 
     Args:
-        roles: Each gets a process.
-        folder: Of the run.
-        options: For ``mgrpo fit``.
-        resume: Whether roles that have a checkpoint go on with it.
-        command: That is started, with the options and the role behind it.
+        roles: Names of the roles to start.
+        folder: Folder of the run; each role writes into a subfolder.
+        options: Command-line options for ``mgrpo fit``.
+        resume: Whether roles that have a checkpoint resume from the last one.
+        command: Program to start; the options and the role are appended.
     """
 
     def __init__(
@@ -134,28 +134,26 @@ class Launch:
         self._options = options
         self._roles = roles
         self.stopped: list[str] = []
-        """Roles that were asked to stop and did, all done that they had begun."""
+        """Roles that stopped on request, in a state that can be resumed."""
         self._gpus = shared_out(_visible_gpus(), roles)
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._followers: dict[str, threading.Thread] = {}
         self._asked = 0
         self._deadline: float | None = None
-        """By the monotonic clock, when roles that were told to end are killed."""
+        """Time on the monotonic clock at which roles that have not ended are killed; None: no role was told to end."""
 
     def ask(self, signum: int, frame: object) -> None:
-        """Ask for the end, as a handler of signals: the second time at once.
-
-        Args:
-            signum: Of the signal.
-            frame: Where it was heard.
-        """
+        """Signal handler: the first signal ends all roles within the grace period, the second kills them."""
         self._asked += 1
 
     def run(self, restarts: int) -> str | None:
-        """Start all and wait for their end; the role that failed for good, if one did.
+        """Start all roles and wait until all have ended.
 
         Args:
-            restarts: How often a failed role is started again, in all.
+            restarts: Number of restarts of failed roles, for all roles together.
+
+        Returns:
+            The role that failed when no restart was left, or None.
         """
         failed: str | None = None
         try:
@@ -170,7 +168,7 @@ class Launch:
                     code = self._ended(role)
                     if code == STOPPED:
                         self.stopped.append(role)
-                        if not (self._folder / STOP).exists():  # each finds it, and stops behind its own step
+                        if not (self._folder / STOP).exists():  # with the file, each role stops by itself after a step
                             self._tell_to_end()
                     elif code != 0 and restarts > 0 and self._deadline is None:
                         restarts -= 1
@@ -181,23 +179,23 @@ class Launch:
                         self._tell_to_end()
                 if self._deadline is not None and time.monotonic() > self._deadline:
                     self._tell_to_end(at_once=True)
-                time.sleep(POLL)  # no wait for an event: a signal's handler could not set one without a lock
+                time.sleep(POLL)  # polling, not threading.Event: its lock is not safe to take in a signal handler
         finally:
             self._kill()
         return failed
 
     def _ended(self, role: str) -> int:
-        """Take a process that has ended off the list; its status, and whether a kill was a stop."""
+        """Remove an ended process; return its exit status, or ``STOPPED`` if a signal that we sent ended it."""
         code = self._running.pop(role).returncode
-        self._followers.pop(role).join(POLL * 20)  # a process that a tool has left behind may hold the other end
+        self._followers.pop(role).join(POLL * 20)  # limited: a child that a tool left behind may keep the pipe open
         if code == -signal.SIGKILL and self._mark(role).exists():
-            return STOPPED  # it was asked to stop, and a tool held its interpreter
+            return STOPPED  # asked to stop, but a tool blocked its interpreter, so its guard killed it
         if code in (-signal.SIGTERM, -signal.SIGINT) or (code == -signal.SIGKILL and self._deadline is not None):
-            return STOPPED  # asked to end before it could hear that, or killed as it did not
+            return STOPPED  # the signal came before its handler was installed, or it missed the deadline
         return code
 
     def _tell_to_end(self, *, at_once: bool = False) -> None:
-        """Tell all roles, which have one grace together; with ``at_once`` it is over."""
+        """Send SIGTERM to all roles and start the grace period; with ``at_once``, send SIGKILL."""
         if at_once:
             self._deadline = time.monotonic()
             for process in self._running.values():
@@ -208,7 +206,7 @@ class Launch:
                 process.terminate()
 
     def _kill(self) -> None:
-        """Leave nobody behind an error of the launch itself."""
+        """Kill all remaining processes, for example after an error in the launcher."""
         for process in self._running.values():
             process.kill()
             process.wait()
@@ -230,7 +228,7 @@ class Launch:
             stderr=subprocess.STDOUT,
             text=True,
             bufsize=1,
-            process_group=0,  # a Ctrl-C is for the launch, which passes it on once
+            process_group=0,  # else the terminal sends Ctrl-C to the roles too, and they would get it twice
         )
         self._running[role] = process
         assert process.stdout is not None
@@ -238,7 +236,7 @@ class Launch:
         self._followers[role].start()
 
     def _environment(self, role: str) -> Mapping[str, str]:
-        """Cores are shared: threads of several processes that wait for each other are slower than fewer threads."""
+        """Environment of a role's process. Roles divide the cores, because more threads than cores slow all down."""
         share = max(1, _cores() // len(self._roles))
         gpus = {"CUDA_VISIBLE_DEVICES": ",".join(mine)} if (mine := self._gpus[role]) else {}
         own = {LAUNCHER: str(os.getpid()), MARK: str(self._mark(role)), "PYTHONUNBUFFERED": "1"}
@@ -250,21 +248,21 @@ class Launch:
             for line in output:
                 log.write(line)
                 log.flush()
-                with suppress(BrokenPipeError):  # nobody looks on any more: the log does
+                with suppress(BrokenPipeError):  # the reader of the terminal output is gone; the log file goes on
                     print(f"{role:<{width}} | {line}", end="", flush=True)
 
 
 def _cores() -> int:
-    """Those that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shared_out(gpus: Sequence[str], roles: Sequence[str]) -> dict[str, Sequence[str]]:
-    """The GPUs of each role.
+    """Divide GPUs among roles: adjacent ones to each role; with fewer GPUs than roles, roles share them in turn.
 
     Args:
-        gpus: All of them.
-        roles: Who computes.
+        gpus: Names of all visible GPUs, as in ``CUDA_VISIBLE_DEVICES``.
+        roles: Names of the roles.
     """
     if len(gpus) < len(roles):
         return {role: gpus[i % len(gpus) :][:1] if gpus else () for i, role in enumerate(roles)}
@@ -275,7 +273,7 @@ def shared_out(gpus: Sequence[str], roles: Sequence[str]) -> dict[str, Sequence[
 def _visible_gpus() -> Sequence[str]:
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in named.split(",") if name.strip()]
-    import torch  # seconds, which a launch's --help need not pay
+    import torch  # here, because the import takes seconds and `mgrpo launch --help` does not need it
 
     return [str(index) for index in range(torch.cuda.device_count())]
 

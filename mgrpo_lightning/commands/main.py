@@ -1,4 +1,4 @@
-"""The command ``mgrpo``: which module a command line is for, and how the process ends."""
+"""Entry point of the command ``mgrpo``: pick the module for a command line and handle how the process ends."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from mgrpo_lightning.process.stopping import Stopping, heard, unwrapped
 
 def main() -> None:
     """Entry point of the console script."""
-    if os.getcwd() not in sys.path:  # `python -m` has it: an own tool or task beside the team file is found
+    if os.getcwd() not in sys.path:  # like `python -m`: finds a user's tool or task module in the working directory
         sys.path.append(os.getcwd())
     try:
         try:
             _command()
         finally:
-            sys.stdout.flush()  # here, and not when the interpreter ends
+            sys.stdout.flush()  # here: a BrokenPipeError at interpreter exit could not be caught
     except BrokenPipeError as error:
         if not _nobody_reads():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what the interpreter flushes at its end
+        # The interpreter flushes stdout again at exit. With /dev/null behind it, that flush succeeds.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from error
 
 
 def _command() -> None:
-    if sys.argv[1:2] in (["store"], ["launch"], ["view"]):  # these import no torch before they have answered
+    if sys.argv[1:2] in (["store"], ["launch"], ["view"]):  # these start fast, because they need not import torch
         try:
             if sys.argv[1] == "store":
                 from mgrpo_lightning.commands.store import main as tool
@@ -41,7 +42,8 @@ def _command() -> None:
 
                 tool(sys.argv[2:])
             else:
-                with unwrapped(), heard(Stopping().hear, *ASKED):  # until it has started its roles
+                # handles signals until launch installs its own handler
+                with unwrapped(), heard(Stopping().hear, *ASKED):
                     from mgrpo_lightning.commands.launch import main as tool
 
                     tool(sys.argv[2:])
@@ -50,7 +52,7 @@ def _command() -> None:
             raise SystemExit(2) from error
         return
     stopping = Stopping()
-    stopping.start()  # before imports that take seconds
+    stopping.start()  # before the imports: they take seconds, and a signal may arrive meanwhile
     try:
         with unwrapped():
             _command_on_models()
@@ -62,13 +64,13 @@ def _command() -> None:
 
 def _command_on_models() -> None:
     give_back_large_blocks()
-    from mgrpo_lightning.commands.command import main as command  # imports torch, whose allocator is set up by now
+    from mgrpo_lightning.commands.command import main as command  # imports torch; the allocator must be set up first
 
     command()
 
 
 def _nobody_reads() -> bool:
-    """Whether what reads standard output has ended, as ``head`` does when it has seen enough."""
+    """Whether the reader of standard output has exited, as ``head`` does after its last line."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -1,7 +1,8 @@
-"""References between the values of a team file: ``${run.name}``, which OmegaConf resolves. Other text stays as it is.
+"""Resolve references in a team file, such as ``${run.name}``, with OmegaConf.
 
-A reference names a key of the team file from the top; ``init_args`` may be left out. Texts for a model (``TEXTS``) hold
-no references, and no value comes from the environment: the other syntax of OmegaConf is escaped before it reads.
+A reference is the full dotted key from the top of the team file; ``init_args`` may be left out. Values of the keys in
+``TEXTS`` are prompts for a model and contain no references. OmegaConf's other syntax, such as resolvers that read the
+environment, is not supported; it is escaped or refused before OmegaConf sees it.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from mgrpo_lightning.commands.run_config import RunConfig
 from mgrpo_lightning.errors import ConfigurationError
 
 TEXTS = ("system_prompt", "description", "question")
-"""Keys whose values are texts for a model."""
+"""Keys whose values are prompts for a model; ``${...}`` in them stays as written."""
 BLOCKS = ("run", "model", "data", "trainer", "checkpoint", "export", "rollout_log", "alarm", "distributions", "results")
-"""Keys at the top of a team file with which a reference begins; ``${100}`` and ``${HOME}`` are text."""
+"""Top-level keys that a reference may start with. ``${100}`` and ``${HOME}`` are therefore plain text."""
 _NAME = rf"(?:{'|'.join(BLOCKS)})(?:\.[\w-]+)+"
 _REFERENCE = re.compile(rf"\$\{{{_NAME}\}}")
 _OPENING = re.compile(rf"(\\*)\$\{{(?:({_NAME})\}})?")
 _RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
 _KEY = re.compile(r"--([\w-]+(?:\.[\w-]+)*)")
 _ASKED = "_asked"
-"""The key of the tree under which a value is put that OmegaConf is to resolve."""
+"""Temporary key of the tree: a value is stored here, and OmegaConf resolves it on reading."""
 
 
 def resolved(content: dict[str, Any], options: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Replace the references in a team file and in options by the values that they name.
+    """Replace the references in a team file and in command-line options by the values that they name.
 
     Args:
-        content: The merged config files; it is not changed.
-        options: Of the command line, ``--name=value`` or other words; they win over the files.
+        content: The merged config files; not modified.
+        options: Command-line words, ``--name=value`` or others; their values win over the files.
 
     Raises:
-        ConfigurationError: A reference leads nowhere or to itself, or a value is to come from elsewhere, such as
+        ConfigurationError: A reference names a missing key or itself, or uses an OmegaConf resolver such as
             ``${oc.env:HOME}``.
     """
     values = _Values(content, options)
@@ -48,12 +49,7 @@ def resolved(content: dict[str, Any], options: Sequence[str]) -> tuple[dict[str,
 
 
 class _Values:
-    """The tree of values that references may name.
-
-    Args:
-        content: The merged config files.
-        options: Of the command line.
-    """
+    """Tree of the values that references may name: the files, with the command-line options on top."""
 
     def __init__(self, content: Mapping[str, Any], options: Sequence[str]) -> None:
         known = _readable(dict(content))
@@ -65,7 +61,7 @@ class _Values:
             if equals and (key := _KEY.fullmatch(name)):
                 path = _path(key[1])
                 value = _readable(_parsed(text), path.rpartition(".")[2])
-                with contextlib.suppress(TypeError):  # a key in a list, which the parser refuses in its own words
+                with contextlib.suppress(TypeError):  # a key inside a list: the parser gives the error later
                     old = OmegaConf.select(self._tree, path, throw_on_resolution_failure=False)
                     both = isinstance(value, dict) and isinstance(old, DictConfig)
                     OmegaConf.update(self._tree, path, value, merge=both, force_add=True)
@@ -103,7 +99,7 @@ class _Values:
 
 
 def _readable(value: Any, key: str = "") -> Any:
-    """A value as OmegaConf shall read it: references without ``init_args``, all else that looks like one escaped."""
+    """Prepare a value for OmegaConf: drop ``init_args`` from keys and references, and escape any other ``${``."""
     if isinstance(value, dict):
         inner = value.get("init_args")
         flat = {**value, **inner} if isinstance(inner, dict) else value
@@ -119,7 +115,7 @@ def _readable(value: Any, key: str = "") -> Any:
         )
 
     def escaped(found: re.Match[str]) -> str:
-        slashes = found[1] * 2  # before a brace, OmegaConf takes two for one
+        slashes = found[1] * 2  # before ${, OmegaConf reads two backslashes as one
         if found[2] is None:
             return rf"{slashes}\${{"
         return f"{slashes}${{{_path(found[2])}}}" if key not in TEXTS else rf"{slashes}\${{{found[2]}}}"

@@ -1,8 +1,8 @@
-"""``mgrpo replay RUN``: compute updates again from a run's journal, bitwise, or with other settings to compare.
+"""``mgrpo replay RUN``: recompute the updates of a run from its journal, bitwise, or with other settings to compare.
 
-Nothing is played: groups, scores and behaviour log-probabilities come from the journal; alignment, advantages,
-gradients and the optimizer's step are computed as in training. Under the ``eager`` schedule, where a second play would
-say other things, this is how an update is reproduced.
+Nothing is sampled again: groups, scores and behaviour log-probabilities come from the journal. Alignment, advantages,
+gradients and the optimizer's step are computed as in training. Under the ``eager`` schedule, sampling again would give
+other rollouts, so a replay is the only way to reproduce an update.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
 
 Adapters = Mapping[str, Mapping[str, Tensor]]
-"""By role and parameter name."""
+"""Adapter parameters by role and parameter name."""
 _OF_THE_TRAINER = ("accelerator", "precision", "max_steps", "deterministic", "detect_anomaly")
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """The state after a replay, and what the last update said of itself."""
+    """The adapters after a replay, and the metrics of the last update."""
 
     adapters: Adapters
     metrics: Mapping[str, float]
-    """Like those logged in training: ``main/loss``, ``main/grad_norm``, ..."""
+    """Named as in training: ``main/loss``, ``main/grad_norm``, ..."""
 
 
 class _Until(Callback):
-    """Stops after a number of optimizer steps of the run, each of which the same models have to have played.
+    """Stops training at an optimizer step, and checks before each step that the same models played its rollouts.
 
     Args:
-        step: The number.
-        journal: Of the run.
+        step: Number of optimizer steps of the run after which to stop.
+        journal: Folder of the run's journal.
     """
 
     def __init__(self, step: int, journal: Path) -> None:
@@ -75,23 +75,23 @@ class _Until(Callback):
 def replay(
     run: Path, *, start: Path | None, until: int, settings: Sequence[str] = (), save: Path | None = None
 ) -> Replayed:
-    """Compute a run's updates again, up to a step.
+    """Recompute a run's updates up to a step.
 
     Args:
-        run: Folder of the run: config.yaml and the journal.
-        start: Checkpoint to begin at; None is the beginning of the run.
-        until: Optimizer steps of the run that are done at the end.
-        settings: Changes, as options of ``mgrpo fit``.
-        save: Where to write a checkpoint at the end.
+        run: Folder of the run, with config.yaml and the journal.
+        start: Checkpoint to start from; None starts at step 0.
+        until: Number of optimizer steps of the run after which to stop.
+        settings: Changed settings, as options of ``mgrpo fit``.
+        save: Path of a checkpoint to write at the end; None writes none.
 
     Raises:
-        ConfigurationError: It is no folder of a run, or a setting cannot be used.
+        ConfigurationError: The folder is not a run, or a setting cannot be used.
         DataError: The journal lacks a step.
     """
     config = _config(run)
     cli = cli_of(run, settings)
     cli.datamodule.recorded = journal = _journal(run, config)
-    if settings:  # what would be with another model is asked on purpose
+    if settings:  # a changed setting may change the model's identity; here the user wants that
         cli.model.accept_changes = PARTS
     trainer = Trainer(
         **{name: config["trainer"][name] for name in _OF_THE_TRAINER},
@@ -112,14 +112,14 @@ def replay(
 
 
 def cli_of(run: Path, settings: Sequence[str] = ()) -> MgrpoCLI:
-    """The model, data module and trainer of a run, from the config that it saved.
+    """Make the model, data module and trainer of a run from its saved config.
 
     Args:
-        run: Its folder.
-        settings: Changes, as options of ``mgrpo fit``.
+        run: Folder of the run.
+        settings: Changed settings, as options of ``mgrpo fit``.
 
     Raises:
-        ConfigurationError: It is no folder of a run, or a setting cannot be used.
+        ConfigurationError: The folder is not a run, or a setting cannot be used.
     """
     with tempfile.TemporaryDirectory() as folder:
         config = yaml.safe_dump(_config(run), allow_unicode=True)
@@ -146,36 +146,36 @@ def _journal(run: Path, config: Mapping[str, Any]) -> Path:
 
 
 def kept(run: Path) -> dict[int, Path]:
-    """The checkpoints that a run has kept, by the number of steps done.
+    """Return the checkpoints that a run has kept, by their number of optimizer steps.
 
     Args:
-        run: Its folder.
+        run: Folder of the run.
     """
     return checkpoints(run / "checkpoints")
 
 
 def differences(ours: Adapters, theirs: Adapters) -> dict[str, float]:
-    """The largest absolute difference of each role's parameters, 0 where they are bitwise the same.
+    """Return the largest absolute difference of each role's parameters; 0 means bitwise equal.
 
     Args:
-        ours: One state.
-        theirs: Another of the same team.
+        ours: Adapters of a team.
+        theirs: Adapters of the same team in another state.
     """
     return {
-        # torch's maximum, unlike Python's, is NaN where any of them is
+        # torch's max propagates NaN; Python's would hide it, and NaN would look like 0
         role: float(torch.stack([(state[n] - theirs[role][n].to(state[n])).abs().max() for n in state]).max())
         for role, state in ours.items()
     }
 
 
 def main(args: Sequence[str]) -> None:
-    """The command.
+    """Run ``mgrpo replay``.
 
     Args:
-        args: Command line behind ``mgrpo replay``.
+        args: Command line after ``mgrpo replay``.
 
     Raises:
-        SystemExit: With 1, if what was computed is not what the run has saved.
+        SystemExit: With 1 if the recomputed adapters differ from the run's checkpoint.
     """
     parser = argparse.ArgumentParser("mgrpo replay", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of the run")
@@ -184,7 +184,7 @@ def main(args: Sequence[str]) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="what would step's update be with this?"
     )
     arguments = parser.parse_args(args)
-    logging.getLogger("lightning").setLevel(logging.WARNING)  # each replay would say that it has no GPU
+    logging.getLogger("lightning").setLevel(logging.WARNING)  # at INFO each replay reports that there is no GPU
     console = Console()
     if arguments.step is None:
         if arguments.set:
@@ -200,6 +200,7 @@ def main(args: Sequence[str]) -> None:
         before = Path(folder) / "before.ckpt"
         earlier = {step: path for step, path in kept(arguments.run).items() if step <= arguments.step}
         start = earlier[max(earlier)] if earlier else None
+        # If no checkpoint stands exactly at the step, compute the updates up to it once, and start from there.
         if max(earlier, default=0) < arguments.step:
             replay(arguments.run, start=start, until=arguments.step, save=before)
             start = before
@@ -230,7 +231,7 @@ def _compare(console: Console, run: Path, until: int, replayed: Replayed) -> Non
 
 
 def _table(recorded: Replayed, changed: Replayed | None = None) -> Table:
-    """Figures of the update, side by side with those of another."""
+    """Table of the metrics of the recorded update and, if given, of the changed one beside it."""
     heads = ["as recorded", *(["as set"] if changed else [])]
     table = Table("figure", *(Column(head, justify="right") for head in heads))
     for name, value in recorded.metrics.items():

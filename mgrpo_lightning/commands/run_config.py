@@ -1,6 +1,7 @@
-"""The run: its name, folder, seed and role on the command line.
+"""Settings of a run: its name, root folder, seed and role (the ``run`` block of the team file).
 
-It imports no torch: ``mgrpo launch`` reads it before it answers. What follows from it is in ``commands/run_links.py``.
+This module must not import torch, because ``mgrpo launch`` imports it and should start fast. ``commands/run_links.py``
+derives other settings from these.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from mgrpo_lightning.ranges import Seed, ranged
 @ranged("run")
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run writes, and its seed."""
+    """Name, folder, seed and role of a run."""
 
     name: str = "run"
-    """Folder of the run under the root."""
+    """Name of the run's folder under ``root``."""
     root: str = "runs"
-    """Folder of all runs."""
+    """Folder that holds all runs."""
     seed: Seed = 0
-    """Fixes questions, adapters' initial values, sampling and alignment; linked to model and data."""
+    """Seed of the questions, the initial adapter values, sampling and alignment; copied to model and data."""
     role: str | None = None
-    """The role that this process plays and trains, in a folder of its own inside the run's, while others play theirs.
-    They share the run's ``store``. None: all roles are played here."""
+    """The one role that this process plays and trains, in its own folder inside the run folder. Other processes play
+    the other roles, and all share the run's ``store``. None: this process plays all roles."""
     accept_changes: list[str] = field(default_factory=list)
-    """Of a checkpoint or an adapter to start from that belongs to another model: the parts that may differ here, such
-    as ``[adapter.alpha, system_prompt]``; the error names them. Not kept in the run's config.yaml."""
+    """Differences to accept when the run starts from a checkpoint or an adapter of another model, such as
+    ``[adapter.alpha, system_prompt]``. The error message names them. Not saved in the run's config.yaml."""

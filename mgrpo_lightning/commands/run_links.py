@@ -1,4 +1,4 @@
-"""What follows from the run's name, folder, seed and role (``commands/run_config.py``), and the config that is kept."""
+"""Derive folders, seeds and local roles from the ``run`` block, and save the resolved config in the run folder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing_extensions import override
 from mgrpo_lightning.store.layout import FOLDER
 
 OF_A_COMMAND = ("ckpt_path", "weights_only", "dry_run", "run.accept_changes")
-"""Settings that say how a fit was started, not what it is; the saved config is for every command."""
+"""Settings of one command line, not of the run. They are not saved, because other commands read the saved config."""
 
 
 class RunConfigCallback(SaveConfigCallback):
-    """Saves the resolved config of a fit as config.yaml in the run folder, replacing that of an earlier attempt."""
+    """Saves the resolved config of a fit as config.yaml in the run folder; a resumed fit replaces the file."""
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -28,17 +28,17 @@ class RunConfigCallback(SaveConfigCallback):
         path.parent.mkdir(parents=True, exist_ok=True)
         config = self.config.clone()
         for name in OF_A_COMMAND:
-            config.pop(name, None)  # a program that fits with the objects of a command line has given no command
+            config.pop(name, None)  # None: a program that calls trainer.fit itself has no key ckpt_path
         self.parser.save(config, str(path), skip_none=False, overwrite=True, multifile=False, skip_validation=True)
 
 
 def link_run(parser: LightningArgumentParser) -> None:
     """Make trainer, checkpoints, data and model take their folders, seed and role from ``run``.
 
-    Folders are made absolute once: whatever a tool does to the working directory, a run stays in one place.
+    Folders are made absolute here, so a run stays in one place even if a tool changes the working directory.
 
     Args:
-        parser: With all their arguments.
+        parser: Parser that already has the arguments of all of them.
     """
     folder = ("run.root", "run.name", "run.role")
     parser.link_arguments(folder, "trainer.default_root_dir", compute_fn=_folder)

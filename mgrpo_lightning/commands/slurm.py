@@ -1,17 +1,17 @@
-"""``mgrpo launch --slurm CLUSTER``: the batch script of a job with one ``srun`` for each role.
+"""``mgrpo launch --slurm CLUSTER``: write and submit the batch script of a job with one ``srun`` for each role.
 
-CLUSTER is a YAML file that says where roles run; the team file says what they are:
+CLUSTER is a YAML file with the resources of each role; the team file defines the roles:
 
     job: {time: "04:00:00", account: lab, setup: ["module load cuda", "source .venv/bin/activate"]}
     roles:
       main: {cpus_per_task: 8, gpus_per_node: 1}
       searcher: {nodes: 2, tasks_per_node: 4, cpus_per_task: 8, gpus_per_node: 4}
 
-Roles share one allocation, or with ``heterogeneous: true`` each has a component of the job, and with it a partition of
-its own. The script is kept in the run folder, to be read, edited and submitted again with ``sbatch``. Before the time
-limit it asks all roles to stop; when they have, it requeues the job, which then goes on from the last checkpoints. A
-role that fails makes the others stop, and the job ends with its status; one that is stopped and not requeued ends with
-that of a run that can go on (75).
+Roles share one allocation. With ``heterogeneous: true``, each role is a component of the job and can have its own
+partition. The script stays in the run folder; users may edit it and submit it again with ``sbatch``. Before the time
+limit, it asks all roles to stop. Then it requeues the job, which resumes from the last checkpoints. If a role fails,
+the others stop and the job ends with the failed role's status. A job that was stopped and is not requeued ends with
+status 75: the run can be resumed.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from mgrpo_lightning.process.stopping import MARK
 from mgrpo_lightning.store.layout import STOP
 
 SCRIPT = "job.sbatch"
-"""In the run folder."""
+"""File name of the batch script in the run folder."""
 JOB = "job.id"
-"""In the run folder: the job that has the run."""
+"""File in the run folder that holds the id of the job that owns the run."""
 RANK = (
     f'trap : TERM; export {MARK}="$1-$$"; rm -f "${MARK}"; "${{@:2}}"; code=$?; '
     f'[ -e "${MARK}" ] && rm "${MARK}" && code={STOPPED}; '
     f'[ "$code" -eq {STOPPED} ] && code=0 && touch "$1"; exit "$code"'
 )
-"""What a rank runs: the command behind a file, which is there if it has stopped, by itself or by its guard. SIGTERM is
-for the command alone."""
+"""Shell code of a rank. $1 is a file that it creates if the command stopped, by itself or killed by its guard; the
+command follows. The shell ignores SIGTERM, so that it outlives the command and can write the file."""
 TEMPLATE = f"""#!/bin/bash
 @header@
 
@@ -98,53 +98,53 @@ if [ -n "$again" ] && [ "$status" -eq 0 ]; then  # stopped before its end: the j
 fi
 exit "$status"
 """
-"""The script; names between @ are filled in."""
+"""The batch script; ``render`` replaces the names between @."""
 
 
 @dataclass(frozen=True)
 class JobConfig:
-    """What concerns the job as a whole."""
+    """Settings of the whole job."""
 
     name: str | None = None
-    """None: that of the run."""
+    """Name of the job; None: the name of the run."""
     time: str | None = None
-    """Limit, as SLURM writes it: 04:00:00."""
+    """Time limit in SLURM's format, such as 04:00:00."""
     account: str | None = None
     partition: str | None = None
     memory: str | None = None
-    """Of a node, such as ``64G``."""
+    """Memory of each node, such as ``64G``."""
     heterogeneous: bool = False
-    """Each role is a component of its own."""
+    """Whether each role is its own component of a heterogeneous job."""
     stop_before: int = 300
-    """Seconds before the limit at which roles are asked to stop; give more than a step takes."""
+    """Seconds before the time limit at which roles are asked to stop; must be longer than a step."""
     requeue: bool = True
-    """Whether a job that was stopped by its limit is queued again."""
+    """Whether a job that its time limit stopped is queued again."""
     options: list[str] = field(default_factory=list)
     """More options of sbatch, such as ``--qos=long``."""
     setup: list[str] = field(default_factory=list)
-    """Shell lines before the roles start."""
+    """Shell lines that run before the roles start."""
 
 
 @dataclass(frozen=True)
 class PlaceConfig:
-    """Where one role runs."""
+    """Resources of one role."""
 
     nodes: int = 1
     tasks_per_node: int = 1
-    """Ranks: one a device."""
+    """Ranks on each node; each rank uses one device."""
     cpus_per_task: int | None = None
     gpus_per_node: int = 0
     memory: str | None = None
-    """Of a node of a heterogeneous job's component."""
+    """Memory of each node of the role's component; needs a heterogeneous job."""
     partition: str | None = None
-    """Of a heterogeneous job's component."""
+    """Partition of the role's component; needs a heterogeneous job."""
     options: list[str] = field(default_factory=list)
     """More options of the role's srun, such as ``--cpu-bind=cores``."""
 
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """A cluster file."""
+    """Content of a cluster file."""
 
     job: JobConfig = field(default_factory=JobConfig)
     roles: dict[str, PlaceConfig] = field(default_factory=dict)
@@ -154,11 +154,11 @@ def read_cluster(path: Path, roles: Sequence[str]) -> ClusterConfig:
     """Read and check a cluster file.
 
     Args:
-        path: The file.
-        roles: Of the team; one without a block gets a task on a node of its own.
+        path: Path of the YAML file.
+        roles: Roles of the team; a role without a block gets one task on its own node.
 
     Raises:
-        ConfigurationError: It cannot be read, or names what does not exist.
+        ConfigurationError: The file cannot be read, or names an unknown key or role.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(ClusterConfig)
@@ -185,13 +185,13 @@ def read_cluster(path: Path, roles: Sequence[str]) -> ClusterConfig:
 
 
 def render(cluster: ClusterConfig, folder: Path, options: Sequence[str], command: Sequence[str]) -> str:
-    """The batch script.
+    """Return the text of the batch script.
 
     Args:
-        cluster: Where roles run.
-        folder: Of the run, on a filesystem that all nodes share.
-        options: For ``mgrpo fit``.
-        command: That is started, with the options and the role behind it.
+        cluster: Resources of the job and its roles.
+        folder: Folder of the run, on a filesystem that all nodes share.
+        options: Command-line options for ``mgrpo fit``.
+        command: Program to start; the options and the role are appended.
     """
     roles = [
         f"role {role} {index} {shlex.join(_srun(where, index, cluster.job))} -- {shlex.join(_ranks(where))}".rstrip()
@@ -243,7 +243,7 @@ def _header(cluster: ClusterConfig, folder: Path) -> list[str]:
 
 
 def _whole(option: str) -> str:
-    """As one word for sbatch, which splits the lines of a script at white space."""
+    """Quote an option that contains white space, because sbatch splits the lines of a script there."""
     return f'"{option}"' if len(option.split()) > 1 else option
 
 
@@ -275,10 +275,10 @@ def submit(cluster: ClusterConfig, folder: Path, options: Sequence[str], *, writ
     """Write the script into the run folder and submit it.
 
     Args:
-        cluster: Where roles run.
-        folder: Of the run.
-        options: For ``mgrpo fit``.
-        write_only: Leave the rest to the user.
+        cluster: Resources of the job and its roles.
+        folder: Folder of the run.
+        options: Command-line options for ``mgrpo fit``.
+        write_only: Only write the script; the user submits it.
 
     Raises:
         MgrpoError: There is no ``sbatch``, or it refuses the job.

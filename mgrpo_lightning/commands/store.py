@@ -1,4 +1,4 @@
-"""``mgrpo store RUN``: who writes into a store, who is alive, where each role stands, whether every file is whole."""
+"""``mgrpo store RUN``: show a store's writers, which are alive, the step of each role, and damaged or missing files."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ from mgrpo_lightning.store.segment import Unreadable, read_segment, segments
 
 @dataclass
 class WriterStatus:
-    """What one writer's folder shows."""
+    """Status of one writer, read from its folder."""
 
     name: str
     incarnation: int
-    """The latest that has begun; 0: none has."""
+    """Number of the latest incarnation that has started; 0: none."""
     alive: Alive | None
     num_files: int = 0
     num_bytes: int = 0
     records: Counter[str] = field(default_factory=Counter)
-    """By stream."""
+    """Number of records by stream (record kind)."""
     step: int = -1
-    """The last one that a record is about; -1: none is about a step."""
+    """Highest step of any record; -1: no record has a step."""
     problems: list[str] = field(default_factory=list)
-    """One line for each file that cannot be read, or that is missing."""
+    """One line for each unreadable or missing file."""
 
 
 def examine(root: Path, disk: Disk | None = None) -> list[WriterStatus]:
-    """Read all of a store.
+    """Read a whole store and return the status of each writer.
 
     Args:
-        root: The store.
-        disk: The filesystem.
+        root: Folder of the store.
+        disk: Access to the filesystem; None uses the real one.
 
     Raises:
         DataError: There is no store.
@@ -71,7 +71,7 @@ def _writer(disk: Disk, home: Path) -> WriterStatus:
     found = WriterStatus(home.name, begun[-1], alive)
     place = alive.start if alive else 0
     for segment in segments(disk, folder):
-        if segment.last < place:
+        if segment.last < place:  # written before the point where this incarnation starts
             continue
         if segment.first > place:
             found.problems.append(f"{folder}: records {place} to {segment.first - 1} are missing")
@@ -89,13 +89,15 @@ def _writer(disk: Disk, home: Path) -> WriterStatus:
 
 
 def beating(root: Path, before: Sequence[WriterStatus], seconds: float, disk: Disk | None = None) -> set[str]:
-    """Names of the writers whose beat grows while one waits.
+    """Wait, and return the names of the writers whose heartbeat counter has grown since ``examine``.
+
+    The counter decides, not file times, because clocks of several machines may differ.
 
     Args:
-        root: The store.
-        before: From ``examine``.
-        seconds: To wait; longer than ``BEAT``.
-        disk: The filesystem.
+        root: Folder of the store.
+        before: Statuses from ``examine``.
+        seconds: Seconds to wait; must be longer than ``BEAT``, the heartbeat interval.
+        disk: Access to the filesystem; None uses the real one.
     """
     time.sleep(seconds)
     return {
@@ -108,11 +110,11 @@ def beating(root: Path, before: Sequence[WriterStatus], seconds: float, disk: Di
 
 
 def table(statuses: Sequence[WriterStatus], living: set[str]) -> Table:
-    """A column a writer.
+    """Make a table with one column for each writer.
 
     Args:
-        statuses: From ``examine``.
-        living: From ``beating``.
+        statuses: Statuses from ``examine``.
+        living: Names of the living writers, from ``beating``.
     """
     shown = Table("", *(status.name for status in statuses))
     lines: dict[str, Callable[[WriterStatus], object]] = {
@@ -139,7 +141,7 @@ def main(args: Sequence[str]) -> None:
     """Entry point of ``mgrpo store``.
 
     Args:
-        args: The command line behind ``store``.
+        args: Command line after ``mgrpo store``.
 
     Raises:
         SystemExit: With 1 if a file is damaged or missing.

@@ -1,4 +1,4 @@
-"""``mgrpo view RUN [RUN ...]``: look at what a team did, in a browser."""
+"""``mgrpo view RUN [RUN ...]``: show the rollouts of one or more runs in a browser."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mgrpo_lightning.viewer.sources import Source
 
 
 def main(args: Sequence[str]) -> None:
-    """The command.
+    """Run ``mgrpo view``.
 
     Args:
-        args: Command line behind ``mgrpo view``.
+        args: Command line after ``mgrpo view``.
 
     Raises:
         MgrpoError: A run has no journal, the port is taken, or the folder cannot be written.
