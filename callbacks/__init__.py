@@ -1,4 +1,4 @@
-"""Lightning callbacks of a team run: exports, records, progress, alarms and the closing table."""
+"""Lightning callbacks of a team run: exports, journal, progress, alarms and the final tables."""
 
 from mgrpo_lightning.callbacks.adapter_export import AdapterExport
 from mgrpo_lightning.callbacks.collapse_alarm import CollapseAlarm, CollapseWarning

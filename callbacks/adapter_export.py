@@ -1,4 +1,4 @@
-"""AdapterExport: one PEFT folder a role, for ``PeftModel.from_pretrained``, vLLM or the hub."""
+"""AdapterExport: write one PEFT folder for each role, for ``PeftModel.from_pretrained``, vLLM or the hub."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @ranged("export")
 class AdapterExport(Callback):
-    """Writes every role's adapter as a PEFT folder at the end of a fit, and while it runs if asked to.
+    """Writes every role's adapter as a PEFT folder at the end of a fit and, optionally, every few steps.
 
-    Of roles that share an adapter there is one folder, that of the role that has it.
+    Roles that share an adapter get one folder, under the name of the role that owns the adapter.
 
-    A folder is replaced as a whole: a reader sees the old adapter or the new one, never half of each.
+    A folder is replaced atomically: a reader sees the old adapter or the new one, never a mix.
 
     Args:
-        dirpath: Where the roles' folders go; None is ``adapters`` in the run folder.
-        every_n_steps: Also export after every so many optimizer steps; None exports at the end only.
+        dirpath: Folder of the roles' folders; None is ``adapters`` in the run folder.
+        every_n_steps: Optimizer steps between exports during a fit; None exports at the end only.
 
     Raises:
         ConfigurationError: ``every_n_steps`` is below 1.
@@ -37,10 +37,10 @@ class AdapterExport(Callback):
         self._exported_step: int | None = None
 
     def folder(self, trainer: Trainer) -> Path:
-        """Where the roles' folders are.
+        """Return the folder that holds the roles' folders.
 
         Args:
-            trainer: The run.
+            trainer: Trainer of the run, for its ``default_root_dir``.
         """
         return Path(self.dirpath or Path(trainer.default_root_dir) / "adapters")
 

@@ -1,4 +1,4 @@
-"""CollapseAlarm: says so when a team stops exploring, stops calling or stops keeping the format (correctness.md 27)."""
+"""CollapseAlarm: warn when a team stops exploring, stops calling or stops following the format (correctness.md 27)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
 
 SOLVED = 0.95
-"""Share of the attainable reward above which a missing spread is success, not collapse."""
+"""Share of the maximum reward above which a small standard deviation means success, not collapse."""
 
 HINTS = {
     "reward_std": "raise the role's temperature, ask harder questions, or check that its reward can be earned at all.",
@@ -33,20 +33,20 @@ HINTS = {
 
 
 class CollapseWarning(UserWarning):
-    """A figure that a healthy team keeps up fell below its bound."""
+    """A metric fell below the bound that a healthy team stays above."""
 
 
 @ranged("alarm")
 class CollapseAlarm(Callback):
-    """Watches each role's training rollouts, logs what it sees, and warns once per episode of trouble.
+    """Watches each role's training rollouts, logs its metrics, and warns when a metric's mean falls below its bound.
 
-    A figure is in trouble while its mean over the window is below the bound; it must recover before it is told again.
+    A metric warns once. It warns again only after its mean over the window has recovered and fallen again.
 
     Args:
-        window: Training steps that are averaged.
-        min_reward_std: Bound on the standard deviation of a role's reward within a query's group.
-        min_calls: Bound on a role's calls per rollout of the team, for roles that may call anything.
-        min_format: Bound on the share of a role's trajectories with a valid format.
+        window: Number of training steps to average over.
+        min_reward_std: Lower bound of the standard deviation of a role's reward within a query's group.
+        min_calls: Lower bound of a role's calls per rollout, for roles that have tools or sub-agents.
+        min_format: Lower bound of the share of a role's trajectories with a valid format.
 
     Raises:
         ConfigurationError: ``window`` is below 1.
@@ -91,6 +91,7 @@ class CollapseAlarm(Callback):
         mean = fmean(values)
         if mean >= self.bounds[figure]:
             self._troubled.discard(name)
+        # A full window first: the mean of one or two steps is too noisy to warn about.
         elif len(values) == self.window and name not in self._troubled:
             self._troubled.add(name)
             warnings.warn(
@@ -102,15 +103,16 @@ class CollapseAlarm(Callback):
 
 
 def _figures(groups: Sequence[Group], role: str, config: RoleConfig) -> Iterator[tuple[str, float]]:
-    """The figures of one step that make sense for this role."""
+    """Yield the metrics of one step that apply to this role, as (name, value)."""
     trajectories = [t for group in groups for rollout in group.rollouts for t in rollout.trajectories(role)]
     if config.calls or config.tools:
-        # per rollout of the team, silent ones included: a mean over those that call never falls
+        # Divide by all rollouts, also those without calls: a mean over calling rollouts would never fall.
         yield "calls_per_rollout", sum(len(t.calls) for t in trajectories) / sum(len(g.rollouts) for g in groups)
     if trajectories:
         yield "format_rate", fmean(t.valid for t in trajectories)
     rewards = [[score.total for score in _scores(group, role)] for group in groups]
     rewards = [group for group in rewards if len(group) > 1]
+    # A supervised role needs no reward spread: its loss does not read advantages.
     learns = config.trainable and config.objective.kind == "mgrpo"
     if learns and rewards and fmean(map(fmean, rewards)) < SOLVED * _attainable(config.weights):
         yield "reward_std", fmean(map(pstdev, rewards))

@@ -1,4 +1,4 @@
-"""The learning curve of a run as a picture: held-out accuracy, as the task or its judge decided, and roles' rewards."""
+"""Draw the learning curve of a run as a PNG: held-out accuracy and each role's training reward."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mgrpo_lightning.persistence.atomic import atomic_path
 def draw_curve(
     path: Path, history: Sequence[Mapping[str, Any]], rewards: Mapping[str, Sequence[tuple[int, float]]]
 ) -> None:
-    """Draw and write a PNG, atomically.
+    """Draw the curve and write it atomically as a PNG.
 
     Args:
-        path: The picture to write or replace.
-        history: Validation records of the root module in order of their steps.
+        path: The file to write or replace.
+        history: Validation records of the root module, sorted by step.
         rewards: By role, (step, mean training reward) of every step.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")  # a Figure of its own: pyplot would look for a display
+    figure = Figure(figsize=(9, 3.6), layout="constrained")  # not pyplot, which looks for a display
     held_out, training = figure.subplots(1, 2)
     _draw_accuracy(held_out, history)
     for role, points in rewards.items():
@@ -48,7 +48,7 @@ def _draw_accuracy(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _drawn(value: float | None) -> float:
-    """A gap where nothing could be decided."""
+    """Value to plot; NaN, which leaves a gap, if no answer could be decided."""
     return math.nan if value is None else value
 
 

@@ -1,4 +1,4 @@
-"""Distributions: in TensorBoard, what averages hide, and what made a run what it is beside what came of it."""
+"""Distributions: TensorBoard histograms of advantages and log ratios, and hyperparameters with final results."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
 
 OUTCOMES = ("exact_match", "f1", "accuracy", "calls_per_rollout", "tokens_per_rollout")
-"""Of the last validation, what the table of hyperparameters ends with."""
+"""Metrics of the last validation that TensorBoard's hyperparameter table shows."""
 
 
 @ranged("distributions")
 class Distributions(Callback):
-    """Histograms of advantages and log ratios by role, and the run's settings with its outcomes, for runs to compare.
+    """Logs histograms of advantages and log ratios by role, and at the end the run's settings with its results.
 
     Args:
-        every_n_steps: Steps between histograms.
+        every_n_steps: Training steps between two histograms.
     """
 
     def __init__(self, every_n_steps: Count = 1) -> None:
@@ -60,12 +60,7 @@ class Distributions(Callback):
 
 
 def settings(module: TeamModule, data: AlignedTrajectoryDataModule) -> dict[str, Any]:
-    """What distinguishes a run from others, flat: ``main/optimizer/lr``, ``rollouts_per_query``.
-
-    Args:
-        module: The root module.
-        data: The data module.
-    """
+    """Return the settings that distinguish runs, flat: ``main/optimizer/lr``, ``rollouts_per_query``."""
     run = {name: getattr(module, name) for name in ("quantization", "dense_copy", "token_budget", "seed")}
     play = {name: getattr(data, name) for name in ("queries_per_step", "rollouts_per_query", "schedule", "source")}
     roles = {name: asdict(role) for name, role in module.roles.items()}
@@ -77,6 +72,7 @@ def _flat(values: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, Any]
         if isinstance(value, Mapping):
             yield from _flat(value, f"{head}{name}/")
         else:
+            # TensorBoard's hyperparameters accept only these types.
             yield f"{head}{name}", value if isinstance(value, bool | int | float | str) else str(value)
 
 

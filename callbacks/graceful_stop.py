@@ -1,4 +1,4 @@
-"""GracefulStop: ends a run where it can go on later, when a file asks for it, or a signal to one of its ranks."""
+"""GracefulStop: on a stop file or a signal, save a checkpoint and end the run so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from mgrpo_lightning.store.layout import STOP
 
 
 class GracefulStop(Callback):
-    """Looks for the file at the start and after every step; if it is there, saves and raises ``RunStopped``.
+    """Checks for the stop file at the start and after every step; if it exists, saves and raises ``RunStopped``.
 
-    A signal counts like the file, for as long as a step may still end (see ``Stopping``); where nothing is saved, it
-    interrupts at once. Lightning answers SIGTERM with a collective inside of the signal's handler, in which several
-    ranks wait for each other for ever: its handler is replaced. A program that is not the command ``mgrpo`` keeps its
-    own handlers, but for SIGTERM to several ranks.
+    During a fit, a signal works like the file: the current step may finish within a grace period (see ``Stopping``).
+    Other commands save nothing, so a signal interrupts them at once. This class replaces Lightning's SIGTERM handler,
+    which runs a collective operation inside the handler; with several ranks, that can deadlock. A program other than
+    the command ``mgrpo`` keeps its own handlers, except SIGTERM's when there are several ranks.
 
-    Where a validation follows the step it does not wait for that, nor save: resumed, the run does this step again, and
-    then the validation (see ``TeamCheckpoint``).
+    If a validation follows the step, the run stops before it, without saving. When resumed, the run repeats the step
+    and then validates (see ``TeamCheckpoint``).
 
     Args:
-        path: The file; None is ``stop`` in the folder of the whole run.
+        path: Path of the stop file; None is ``stop`` in the folder of the whole run.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -64,7 +64,7 @@ class GracefulStop(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._hear(trainer, patient=True)  # here, as Lightning's own handler comes behind on_fit_start
+        self._hear(trainer, patient=True)  # not in on_fit_start: Lightning installs its own handler after that
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,20 +88,21 @@ class GracefulStop(Callback):
             self._stop(trainer, save=True)
 
     def _asked(self, trainer: Trainer) -> bool:
-        # any rank that sees the file stops all, as the file may reach them at different times
+        # One rank is enough to stop all: on a shared filesystem, ranks may see the file at different times.
         asked = self._signals.asked is not None or self._disk.exists(self._file(trainer))
         return trainer.strategy.reduce_boolean_decision(asked, all=False)
 
     def _hear(self, trainer: Trainer, *, patient: bool) -> None:
-        """Take signals in Lightning's place; it restores what was there before when the command ends."""
+        """Replace Lightning's signal handlers; Lightning restores the earlier ones when the command ends."""
         command = Stopping.current
         alone = command is None and trainer.world_size == 1
+        # Python allows signal handlers only in the main thread.
         if alone or threading.current_thread() is not threading.main_thread():
             return
         self._signals = command or Stopping()
         self._signals.patient = patient
         if (launcher := trainer.strategy.launcher) is not None:
-            self._signals.forward = launcher.kill  # to the ranks that this one has started
+            self._signals.forward = launcher.kill  # forwards a signal to the ranks that this process has started
         self._signals.listen(signal.SIGTERM)
 
     def _stop(self, trainer: Trainer, *, save: bool) -> NoReturn:
@@ -110,7 +111,7 @@ class GracefulStop(Callback):
             trainer.save_checkpoint(Path(saver.dirpath) / f"{FILENAME.format(step=trainer.global_step)}.ckpt")
         place = "behind" if save else "before the validation behind"
         path = self._file(trainer)
-        asked = self._signals.asked or signal.SIGTERM  # which another rank may have got
+        asked = self._signals.asked or signal.SIGTERM  # None here if another rank received the signal
         who, first = (path, "remove the file and ") if self._disk.exists(path) else (asked.name, "")
         raise RunStopped(
             f"stopped {place} step {trainer.global_step} of {trainer.max_steps}, as {who} asks.",

@@ -1,4 +1,4 @@
-"""HeldOut: the groups of one validation or test run, whole, for callbacks that write them down."""
+"""HeldOut: base class of callbacks that need all groups of a validation or test run at once."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mgrpo_lightning.records.trajectory import Group
 
 
 class HeldOut(Callback):
-    """Collects what is played, and hands it on when all of it is there."""
+    """Collects the groups of each batch and passes all of them to ``on_held_out`` at the end."""
 
     def __init__(self) -> None:
         self._groups: list[Group] = []
 
     def on_held_out(self, trainer: Trainer, groups: list[Group]) -> None:
-        """What to do with them.
+        """Handle the groups of a whole validation or test run; subclasses override this.
 
         Args:
-            trainer: The run.
-            groups: Of this rank; at least one.
+            trainer: Trainer of the run.
+            groups: All groups that this rank has played, at least one.
         """
         raise NotImplementedError
 

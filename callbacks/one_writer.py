@@ -1,4 +1,4 @@
-"""OneWriter: the one run of a process holds the lock of its folder while it writes there, and stops if it loses it."""
+"""OneWriter: hold the run folder's lock while a command writes there, and stop the run if the lock is lost."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mgrpo_lightning.process.one_run import begin_run, end_run
 
 
 class OneWriter(Callback):
-    """One ``fit`` a run folder, and one ``validate`` and one ``test``; rank zero holds the lock for all ranks.
+    """Allows one ``fit``, one ``validate`` and one ``test`` at a time in a run folder.
 
-    A process has one run at a time (``process/one_run.py``).
+    Rank zero holds the lock for all ranks. A process has one run at a time (``process/one_run.py``).
 
-    It stands before the callbacks that write. ``take`` may be called before Lightning calls anything, by whoever looks
-    for a checkpoint first.
+    This callback must come before callbacks that write. The command calls ``take`` before it looks for a checkpoint,
+    so earlier than Lightning's first hook.
     """
 
     def __init__(self) -> None:
@@ -27,14 +27,14 @@ class OneWriter(Callback):
         self._in_use = False
 
     def take(self, trainer: Trainer, command: str) -> None:
-        """Take the lock.
+        """Acquire the lock; each call needs one ``release``.
 
         Args:
-            trainer: Whose folder it is.
-            command: fit, validate, test, or predict, which writes nothing and needs none.
+            trainer: Trainer whose ``default_root_dir`` is locked.
+            command: ``fit``, ``validate``, ``test`` or ``predict``; predict writes nothing and needs no lock.
 
         Raises:
-            ConfigurationError: Another process has it.
+            ConfigurationError: Another process holds the lock.
         """
         if not trainer.is_global_zero or command == "predict":
             return
@@ -42,7 +42,7 @@ class OneWriter(Callback):
         self._lock.take()
 
     def release(self) -> None:
-        """Give back one ``take``; without one nothing happens."""
+        """Undo one ``take``; without an earlier ``take``, do nothing."""
         if self._lock is not None:
             self._lock.release()
             if not self._lock.taken:
@@ -64,7 +64,7 @@ class OneWriter(Callback):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._check()  # before the journal
+        self._check()  # before another callback writes the journal of this step
 
     @override
     def on_train_batch_end(
@@ -77,11 +77,7 @@ class OneWriter(Callback):
         self._check()
 
     def on_play_end(self, **_: Any) -> None:
-        """Before what was played is written.
-
-        Args:
-            **_: What was played, and for what.
-        """
+        """Check the lock before the new rollouts are written."""
         self._check()
 
     def _check(self) -> None:
@@ -89,6 +85,7 @@ class OneWriter(Callback):
             self._lock.check()
 
     def _done(self) -> None:
+        # Both on_exception and teardown may be called; only the first call may release the lock.
         if self._in_use:
             self._in_use = False
             self.release()

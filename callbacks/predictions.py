@@ -1,4 +1,4 @@
-"""Predictions: main's answers to a held-out split, as a file that a benchmark takes."""
+"""Predictions: write main's answers to a held-out split in the file format of the benchmark."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mgrpo_lightning.tasks.base import Task
 
 
 class Predictions(HeldOut):
-    """Writes the answers to what ``mgrpo validate`` or ``mgrpo test`` asks, in the task's own format.
+    """Writes main's answers during ``mgrpo validate`` and ``mgrpo test``, in the task's own format.
 
-    One file a repeat, ``predictions.jsonl`` or ``predictions-0.jsonl`` and so on (``.json`` where the format is one
-    object); each rank writes those of its part.
+    There is one file for each repeat: ``predictions.jsonl``, or ``predictions-0.jsonl`` and so on. The suffix is
+    ``.json`` if the format is one object. Each rank writes the answers to its own questions.
 
     Args:
-        dirpath: Where they go; None is the run folder.
+        dirpath: Folder of the files; None is the run folder.
     """
 
     def __init__(self, dirpath: str | None = None) -> None:
@@ -39,13 +39,13 @@ class Predictions(HeldOut):
 
 
 def write_predictions(folder: Path, groups: Sequence[Group], task: Task, *, suffix: str = "") -> list[Path]:
-    """The files of some groups, one for each of their rollouts.
+    """Write the predictions of some groups, one file for each rollout index; return the paths.
 
     Args:
-        folder: Made if missing.
-        groups: With equally many rollouts.
-        task: Whose format it is.
-        suffix: Of the names.
+        folder: Folder of the files; created if missing.
+        groups: At least one group; all have the same number of rollouts.
+        task: Task that formats the predictions.
+        suffix: Text before the extension of each file name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     repeats = len(groups[0].rollouts)

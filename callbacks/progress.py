@@ -1,4 +1,4 @@
-"""TeamProgress: a bar over the run, a bar inside the rollout phase, and one line a step."""
+"""TeamProgress: a progress bar of the run, one of the rollout phase, and one line of metrics for each step."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PLAYING = {"train": "playing", "validate": "held-out questions", "predict": "ans
 
 
 class TeamProgress(ProgressBar):
-    """Replaces Lightning's bar. Without a terminal (a file, a SLURM log) there are no bars, only the lines.
+    """Replaces Lightning's bar. Without a terminal (a file, a SLURM log), it prints only the lines.
 
     ``on_play_start``, ``on_play_advance`` and ``on_play_end`` are hooks of this package: the data module calls them
     around each rollout phase, on every callback that has them.
 
     Args:
-        enabled: False prints nothing.
+        enabled: Whether to print anything.
     """
 
     def __init__(self, enabled: bool = True) -> None:
@@ -51,21 +51,21 @@ class TeamProgress(ProgressBar):
     @override
     def print(self, *args: Any, **kwargs: Any) -> None:
         if self._enabled:
-            # soft_wrap: a log file gets one line a step, whatever width rich guesses
+            # soft_wrap: one line a step in a log file too, where rich guesses a width of 80.
             self._console.print(*args, markup=False, highlight=False, soft_wrap=True)
 
     def on_play_start(self, total: int, stage: Literal["train", "validate", "predict"]) -> None:
         """Show the bar of a rollout phase.
 
         Args:
-            total: Rollouts of this phase.
-            stage: What they are for.
+            total: Number of rollouts in this phase.
+            stage: Purpose of the rollouts.
         """
         if bars := self._open():
             self._phase = bars.add_task(PLAYING[stage], total=total)
 
     def on_play_advance(self) -> None:
-        """One more rollout is finished."""
+        """Advance the bar by one finished rollout."""
         if self._bars and self._phase is not None:
             self._bars.advance(self._phase)
 
@@ -73,9 +73,9 @@ class TeamProgress(ProgressBar):
         """Hide the bar of the rollout phase.
 
         Args:
-            groups: What was played.
-            stage: What they are for.
-            step: Optimizer steps so far.
+            groups: The groups of this phase.
+            stage: Purpose of the rollouts.
+            step: Number of optimizer steps done so far.
         """
         if self._bars and self._phase is not None:
             self._bars.remove_task(self._phase)

@@ -1,4 +1,4 @@
-"""Results: what a run ends with - tables, a learning curve, results.json and the paths of everything written."""
+"""Results: print the final tables of a run, and write results.json and the learning curve."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
 
 FIT = ("before", "after", "history", "steps", "seconds", "paths")
-"""Entries of a fit."""
+"""Entries of results.json that a fit writes."""
 
 
 class Results(Callback):
-    """Prints the closing tables and writes ``results.json`` and ``learning_curve.png`` into the run folder.
+    """Prints the final tables and writes ``results.json`` and ``learning_curve.png`` into the run folder.
 
-    After a fit the file holds ``before`` (the validation at step 0) and ``after`` (the last one), ``history`` (all of
-    them), ``steps``, ``seconds.fit`` (resumed attempts added up) and ``paths``. ``mgrpo validate`` and ``mgrpo test``
-    add their records under their own names. Each command replaces its own entries and keeps those of the others, also
-    where they end at the same moment.
+    After a fit, the file holds ``before`` (the validation at step 0), ``after`` (the last validation), ``history`` (all
+    validations), ``steps``, ``seconds.fit`` (the sum over all attempts of a resumed run) and ``paths``.
+    ``mgrpo validate`` and ``mgrpo test`` add their records under their own names. Each command replaces only its own
+    entries. A lock keeps this true if two commands end at the same time.
 
     Args:
-        dirpath: Where both files go; None is the run folder.
+        dirpath: Folder of both files; None is the run folder.
     """
 
     def __init__(self, dirpath: str | None = None) -> None:
@@ -72,7 +72,7 @@ class Results(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Runs after every other hook of a command that succeeded, when no progress bar is in the way."""
+        """Print and write the results. Lightning calls this last, when no progress bar disturbs the output."""
         if not trainer.is_global_zero or stage == "predict":
             return
         records = cast("TeamModule", pl_module).validation_results
@@ -82,7 +82,7 @@ class Results(Callback):
             self._close_evaluation(trainer, records[-1], stage)
 
     def _close_fit(self, trainer: Trainer, records: list[dict[str, Any]]) -> None:
-        from mgrpo_lightning.callbacks.curve import draw_curve  # matplotlib takes a second that --help need not pay
+        from mgrpo_lightning.callbacks.curve import draw_curve  # here: matplotlib takes a second, --help needs none
 
         root = self._folder(trainer)
         draw_curve(root / "learning_curve.png", records, self._rewards)
@@ -112,15 +112,15 @@ class Results(Callback):
             console.print(f"{name:<{width}}  {path}", markup=False, highlight=False, soft_wrap=True)
 
     def _write(self, trainer: Trainer, results: dict[str, Any], *, old: Collection[str]) -> None:
-        """Put entries in the place of the ``old`` ones."""
+        """Replace the entries named in ``old`` by ``results`` and keep all others."""
         path = self._folder(trainer) / "results.json"
-        with alone(path.parent / FOLDER / path.name):
+        with alone(path.parent / FOLDER / path.name):  # a lock: reading and writing must be one operation
             try:
                 there = _read(path)
             except DataError:
                 if old is not FIT:
                     raise
-                there = {}  # a fit of days does not end on a file that it would write anew
+                there = {}  # a fit of days must not fail on a damaged file that it replaces anyway
             others = {name: entry for name, entry in there.items() if name not in old}
             with atomic_path(path) as temporary:
                 temporary.write_text(json.dumps({**results, **others}, indent=2) + "\n", encoding="utf-8")
@@ -142,7 +142,7 @@ def _before_and_after(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]
 
 
 def _written(trainer: Trainer) -> dict[str, str]:
-    """Where the other parts of the run have written, by what it is."""
+    """Return the paths that loggers and other callbacks have written, by kind of output."""
     paths = {}
     for logger in trainer.loggers:
         if logger.log_dir:

@@ -1,4 +1,4 @@
-"""RolloutLog: every rollout as a columnar record, and a few of them as text in TensorBoard."""
+"""RolloutLog: write every rollout to the journal (Parquet), and a few as text to TensorBoard."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ if TYPE_CHECKING:
 class RolloutLog(HeldOut):
     """Writes the journal of every step before its update, so that a crash loses no finished rollout.
 
-    Each rank writes a file for what it has played.
+    Each rank writes a file with its own rollouts.
 
-    A fit's training and validation rollouts stand in the folder itself, those of a later ``mgrpo validate`` or
-    ``mgrpo test`` in a folder of that name below it.
+    The folder itself holds the training and validation rollouts of a fit. A later ``mgrpo validate`` or ``mgrpo test``
+    writes into a subfolder of that name.
 
     Args:
         dirpath: Folder of the journal; None is ``journal`` in the run folder.
-        every_n_steps: Which training steps are written; an update can be recomputed for these only. With each goes
-            what its update made of the tokens (``mgrpo_lightning.records.ratios``).
-        texts: Rollouts a step or validation run that go to TensorBoard as text, one of each of the first groups.
+        every_n_steps: Write the journal of every n-th training step. Only updates of these steps can be recomputed.
+            After the update, the log ratios of its tokens are written too (``mgrpo_lightning.records.ratios``).
+        texts: Number of rollouts written to TensorBoard as text, for each step or validation run: the first rollout of
+            each of the first groups.
 
     Raises:
-        ConfigurationError: ``every_n_steps`` is below 1, or leaves out what a role with a lag or a queue needs when the
-            run is resumed.
+        ConfigurationError: ``every_n_steps`` is below 1. Or it is above 1 and a role has a lag or a queue: a resumed
+            run reads that role's pending rollouts from the journal.
     """
 
     def __init__(self, dirpath: str | None = None, every_n_steps: Count = 1, texts: Number = 2) -> None:
@@ -52,10 +53,10 @@ class RolloutLog(HeldOut):
         self.texts = texts
 
     def folder(self, trainer: Trainer) -> Path:
-        """Where the journal is.
+        """Return the folder of the journal.
 
         Args:
-            trainer: The run.
+            trainer: Trainer of the run, for its ``default_root_dir``.
         """
         return Path(self.dirpath or Path(trainer.default_root_dir) / "journal")
 
@@ -101,6 +102,7 @@ class RolloutLog(HeldOut):
         self._log_texts(trainer, groups, step, command or "validate")
 
     def _log_texts(self, trainer: Trainer, groups: Sequence[Group], step: int, tag: str) -> None:
+        # Texts of encrypted benchmarks must not reach logs, which people share.
         shown = [group for group in groups[: self.texts] if not group.question.sealed]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -113,5 +115,5 @@ def _identity(module: LightningModule) -> dict[str, Identity]:
 
 
 def _verbatim(text: str) -> str:
-    """Indented by four, Markdown shows it as it is."""
+    """Indent text by four spaces, which makes it a code block in TensorBoard's Markdown."""
     return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""The line that a training step or a validation run prints: pure functions of logged metrics."""
+"""Format the line that a training step or a validation run prints; pure functions of logged metrics."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 COMPONENTS = {"format": "format", "correct": "correct", "correct_main": "main", "expert": "expert"}
-"""Reward components by metric name, with what the line calls them."""
+"""Reward components by metric name, with their label in the line."""
 
 
 COUNTS = {"tool_failures": "tool failures", "wrong_demonstrations": "wrong demonstrations"}
-"""What should not happen, shown where it does."""
+"""Counts of errors by metric name, with their label; shown only if above 0."""
 
 
 def step_line(step: int, total: int | None, metrics: Mapping[str, float], roles: Iterable[str]) -> str:
-    """One training step: rewards by role and component, format, flat groups, calls, tokens, seconds.
+    """Format one training step: rewards by role and component, format, zero-advantage groups, calls, tokens, seconds.
 
     Args:
-        step: Optimizer steps so far.
-        total: Steps of the run, None if unknown.
-        metrics: What the root module logged; what is missing is left out.
-        roles: The team's roles in order.
+        step: Number of optimizer steps done so far.
+        total: Number of steps of the run; None if unknown.
+        metrics: Metrics that the root module logged; missing ones are left out.
+        roles: Roles of the team, in display order.
     """
     head = f"step {step}" if total is None else f"step {step:>{len(str(total))}}/{total}"
     parts = [_role(role, metrics) for role in roles]
@@ -38,7 +38,7 @@ def step_line(step: int, total: int | None, metrics: Mapping[str, float], roles:
 
 
 def validation_line(result: Mapping[str, Any]) -> str:
-    """One validation run: what the task, or its judge, decided, then what other rules say of the same answers.
+    """Format one validation run: the accuracy that the task or its judge decided, then other metrics of the answers.
 
     Args:
         result: An entry of the root module's ``validation_results``.

@@ -1,4 +1,4 @@
-"""The closing tables: held-out accuracy by level and the other figures, side by side for each validation run shown."""
+"""Make the final tables: held-out accuracy by level and other metrics, one column for each validation run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from rich.table import Table
 
 Runs = Mapping[str, Mapping[str, Any]]
-"""Validation records of the root module by the head of their column, for instance ``before`` and ``after``."""
+"""Validation records of the root module by column title, for instance ``before`` and ``after``."""
 
 
 def accuracy_table(runs: Runs) -> Table:
-    """What the task, or its judge, decided, by level of question and by whatever else the task splits its tables by.
+    """Make the table of accuracy by question level and by the task's other splits (``table_by``).
 
-    Where there are several runs, with the gain from the first to the last. A part of which nothing could be decided, as
-    of a test split whose answers are not known, has a dash.
+    With several runs, a last column shows the gain from the first to the last, in percentage points. A dash means that
+    no answer could be decided, for example because the answers of a test split are not public.
 
     Args:
         runs: At least one validation record.
@@ -35,7 +35,7 @@ def accuracy_table(runs: Runs) -> Table:
 
 
 def figures_table(runs: Runs) -> Table:
-    """Everything else that a validation run measures.
+    """Make the table of all other metrics of a validation run.
 
     Args:
         runs: At least one validation record.
@@ -61,7 +61,7 @@ def _add_accuracy(table: Table, level: str, cells: list[Mapping[str, Any] | None
 
 
 def _questions(cell: Mapping[str, Any]) -> str:
-    """How many were asked; an accuracy is of the answers that were decided, so beside it stands how many were not."""
+    """Format the number of questions, and the number of undecided answers, which the accuracy does not count."""
     undecided = cell.get("undecided")
     return f"{cell['questions']}" + (f" ({undecided} answers undecided)" if undecided else "")
 

@@ -1,4 +1,4 @@
-"""TeamCheckpoint: a checkpoint holds its step whole, the validation behind it included."""
+"""TeamCheckpoint: save the checkpoint of a step only after the validation that follows the step."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing_extensions import override
 
 
 class TeamCheckpoint(ModelCheckpoint):
-    """Lightning's checkpoints; behind a step that is followed by a validation they wait for its end.
+    """Lightning's ModelCheckpoint; if a validation follows a step, it saves after the validation.
 
-    Lightning saves before the validation, and a run that is resumed from there skips it: a run that was killed in its
-    last one would never say what it has learned, and a role whose process was killed would leave the others waiting for
-    it in theirs. So a run that is killed in a validation does the step before it again. Takes what ``ModelCheckpoint``
-    takes.
+    Lightning saves before the validation, and a run resumed from there skips the validation. A run killed in its last
+    validation would then never report its result. In a decoupled run, the other roles would wait forever for the
+    killed role's validation. Here, a run that is killed in a validation repeats the step before it. The arguments are
+    those of ``ModelCheckpoint``.
     """
 
     _waiting: tuple[Any, Any, int] | None = None
@@ -38,11 +38,12 @@ class TeamCheckpoint(ModelCheckpoint):
 
 
 def validation_follows(trainer: Trainer) -> bool:
-    """Whether the trainer validates between the step that has just ended and the next; asked in ``on_train_batch_end``.
+    """Whether the trainer validates between the step that has just ended and the next one.
 
     Args:
-        trainer: In a fit.
+        trainer: Trainer of a fit, inside the hook ``on_train_batch_end``.
     """
     loop = trainer.fit_loop
     assert loop._data_fetcher is not None
-    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # what decides it; there is no public name for it
+    # Private API: Lightning decides with this method, and has no public one.
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)

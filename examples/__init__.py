@@ -1,1 +1,1 @@
-"""Small programs to begin with: an own tool, an own task, an own reward, and questions to a journal."""
+"""Small examples: your own tool, task and reward, and queries to a run's journal."""

@@ -1,9 +1,9 @@
-"""An own reward: a task says how good an answer or a report is; here short reports on the Factbook are worth more.
+"""Your own reward: a task scores answers and reports. Here, short reports on the Factbook get a higher score.
 
     mgrpo fit --config configs/quickstart.yaml --config examples/own_reward.yaml
 
-``correct`` and ``expert`` are in [0, 1], and the team file weighs them (``reward`` of a role). What cannot be decided
-is a ``ScoringError``: the sample leaves its group, and is never taken for wrong.
+``correct`` and ``expert`` return a score in [0, 1]. The team file gives their weights (``reward`` of a role). If a
+score cannot be decided, raise ``ScoringError``: the trajectory leaves its group and does not count as wrong.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from mgrpo_lightning.records.trajectory import Trajectory
 from mgrpo_lightning.tasks import Factbook, Question
 
 FEW = 40
-"""Characters up to which a report is short."""
+"""Maximum length of a short report, in characters."""
 
 
 class BriefReports(Factbook):
-    """The Factbook, where a right report that is longer than needed is worth half."""
+    """The Factbook task, but a correct report that is longer than ``FEW`` gets half the score."""
 
     @override
     async def expert(self, question: Question, trajectory: Trajectory) -> float:

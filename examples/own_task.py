@@ -1,9 +1,9 @@
-"""An own task: questions, the tools of their world, how answers and reports are scored, and how it can be demonstrated.
+"""Your own task: questions, tools, scoring of answers and reports, and a script that demonstrates correct behaviour.
 
     mgrpo fit --config configs/quickstart.yaml --config configs/warm_start.yaml --config examples/own_task.yaml
 
-The world here is a telephone book; a question asks for the number of a person's neighbour. ``script`` is needed only
-for a warm start, which small models want.
+The world of this task is a telephone book. A question asks for the telephone number of a person's neighbour. ``script``
+is needed only for a warm start (supervised training on demonstrations), which small models need.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mgrpo_lightning.tools.base import Tool, function_tool
 
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kai", "Lea")
 BOOK = {name: (NAMES[(i + 1) % len(NAMES)], f"{555000 + 37 * i}") for i, name in enumerate(NAMES)}
-"""Neighbour and number of each person."""
+"""(neighbour, number) of each person."""
 
 
 def look_up(name: str) -> str:
@@ -37,7 +37,7 @@ class TelephoneBook(Task):
 
     @override
     def questions(self, split: Split) -> Sequence[Question]:
-        people = NAMES[:8] if split == "train" else NAMES[8:]  # nobody who is asked for in training is held out
+        people = NAMES[:8] if split == "train" else NAMES[8:]  # disjoint: held-out questions are new to the model
         numbers = {name: BOOK[BOOK[name][0]][1] for name in people}
         return [Question(name, f"What is the number of {name}'s neighbour?", (numbers[name],)) for name in people]
 
@@ -47,7 +47,7 @@ class TelephoneBook(Task):
 
     @override
     async def expert(self, question: Question, trajectory: Trajectory) -> float:
-        """A report is good if it is the neighbour or the number wanted, and the book said so when it was asked."""
+        """1.0 if the report is the right neighbour or number and a call of ``look_up`` returned it, else 0.0."""
         said = [call.result for call in trajectory.calls if call.name == "look_up" and not call.failed]
         wanted = (BOOK[question.id][0], *question.answers)
         return exact_match(trajectory.answer, [value for value in wanted if any(value in line for line in said)])
@@ -62,7 +62,10 @@ class TelephoneBook(Task):
 
 
 class _Demonstration(Script):
-    """Main asks for the neighbour, then for the neighbour's number; a searcher looks up whom it is asked about."""
+    """Main asks for the neighbour, then for the neighbour's number; the searcher looks up the person it is asked about.
+
+    ``reply`` reads only the messages, so it gives the same turn whenever it sees the same conversation.
+    """
 
     def __init__(self, asked: str, callees: Sequence[str]) -> None:
         self._asked = asked

@@ -1,9 +1,9 @@
-"""An own tool: one typed function. Its name, docstring and annotations are what the policy is told.
+"""Your own tool: one typed function. The policy sees its name, docstring and annotations.
 
     mgrpo fit --config configs/quickstart.yaml --config examples/own_tool.yaml
 
-The module is found from the folder in which ``mgrpo`` is started, or if it is installed. What a tool cannot do it says
-with a ``ToolError``: the policy sees the message, and play goes on.
+Start ``mgrpo`` in the folder of the module's package, or install the module. If a tool cannot do what it is asked,
+raise ``ToolError``: the policy sees the message, and the rollout continues.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Questions to a journal in five lines each, with pandas, DuckDB and Polars: it is plain Parquet, one row a trajectory.
+"""Query a run's journal with pandas, DuckDB and Polars. The journal is Parquet with one row for each trajectory.
 
     python examples/trajectories.py runs/quickstart
 
-Each asks the same: by step and role, how many trajectories there were, their mean reward, and how many broke a rule.
+The three queries are the same. By step and role: the number of trajectories, the mean reward, and the number of
+trajectories that broke a rule of the protocol.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 
 def with_pandas(run: str) -> Any:
-    """A pandas DataFrame."""
+    """Run the query with pandas; returns a DataFrame."""
     from pathlib import Path
 
     import pandas as pd
@@ -25,7 +26,7 @@ def with_pandas(run: str) -> Any:
 
 
 def with_duckdb(run: str) -> Any:
-    """A DuckDB relation."""
+    """Run the query with DuckDB; returns a relation."""
     import duckdb
 
     return duckdb.sql(f"""
@@ -35,7 +36,7 @@ def with_duckdb(run: str) -> Any:
 
 
 def with_polars(run: str) -> Any:
-    """A Polars DataFrame."""
+    """Run the query with Polars; returns a DataFrame."""
     import polars as pl
 
     valid, reward = pl.col("valid"), pl.col("score_total")

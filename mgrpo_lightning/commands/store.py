@@ -71,7 +71,7 @@ def _writer(disk: Disk, home: Path) -> WriterStatus:
     found = WriterStatus(home.name, begun[-1], alive)
     place = alive.start if alive else 0
     for segment in segments(disk, folder):
-        if segment.last < place:  # written before the point where this incarnation starts
+        if segment.last < place:  # below the writer's start: it may remove these files at any time
             continue
         if segment.first > place:
             found.problems.append(f"{folder}: records {place} to {segment.first - 1} are missing")
