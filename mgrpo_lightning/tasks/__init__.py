@@ -1,4 +1,4 @@
-"""Questions with answers, the tools of their world, and how answers are scored."""
+"""Tasks: questions with answers, the tools to work on them, and the scoring of answers."""
 
 from mgrpo_lightning.records.question import Evidence, Question, Split
 from mgrpo_lightning.tasks.base import Script, Task

@@ -1,4 +1,4 @@
-"""How often a judge and a rule say the same of an answer; where they part, one of the two needs a look."""
+"""Count how often a judge and a rule agree about answers; where they disagree, one of the two may be wrong."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 CASES = ((True, True), (True, False), (False, True), (False, False))
-"""What rule and judge said, in the order of the counts."""
+"""(rule, judge) verdicts, in the order of the counts that ``Agreement.take`` returns."""
 
 
 class Agreement:
     """Counts of answers that both a rule and a judge have decided.
 
     Args:
-        audit: Share of the rule's matches about which the judge is asked; one that is counted stands for 1 / audit.
+        audit: Share of the rule's matches for which the judge is asked too; each counts with weight 1 / audit.
     """
 
     def __init__(self, audit: float = 1.0) -> None:
@@ -21,33 +21,33 @@ class Agreement:
         self._counts = Counter[tuple[bool, bool]]()
 
     def add(self, rule: bool, judge: bool) -> None:
-        """One answer.
+        """Count one answer.
 
         Args:
-            rule: What the rule said.
-            judge: What the judge said.
+            rule: Whether the rule matched.
+            judge: Whether the judge called it right.
         """
         self._counts[rule, judge] += 1
 
     def take(self) -> list[float]:
-        """How many answers the judge decided since the last time, then all for which they stand by ``CASES``."""
+        """Return and reset the counts: the number of judged answers, then the weighted counts by ``CASES``."""
         counts, self._counts = self._counts, Counter()
-        # Without an audit there is no match to count.
+        # Dividing by audit = 0 cannot happen: without an audit, no match is ever counted.
         stood_for = [counts[case] / self._audit if case[0] and counts[case] else counts[case] for case in CASES]
         return [counts.total(), *stood_for]
 
 
 def agreement_figures(counts: Sequence[float]) -> dict[str, float]:
-    """What a table shows of the counts; nothing where no answer was decided by both.
+    """Compute the metrics of a table from the counts; empty if the judge decided no answer.
 
     Args:
-        counts: From ``Agreement.take``, maybe of all ranks together.
+        counts: Counts from ``Agreement.take``, possibly summed over ranks.
 
     Returns:
-        ``judged``: answers that the judge decided; ``unmatched_right``: of those that the rule does not match, the
-        share that the judge calls right. Where matches were audited also ``agreement``: share of all answers of which
-        both say the same; ``judge_only`` and ``rule_only``: shares that one of them alone calls right; ``kappa``:
-        Cohen's, agreement beyond chance, left out where chance leaves no room for it.
+        ``judged``: number of answers that the judge decided. ``unmatched_right``: share of answers without a rule match
+        that the judge calls right. If matches were audited, also ``agreement``: share of answers with the same verdict;
+        ``judge_only`` and ``rule_only``: shares that only one of them calls right; ``kappa``: Cohen's kappa (agreement
+        beyond chance), left out if agreement by chance is 1.
     """
     judged, *stood_for = counts
     if not judged:
@@ -58,7 +58,7 @@ def agreement_figures(counts: Sequence[float]) -> dict[str, float]:
     if unmatched := judge_only + neither:
         figures["unmatched_right"] = judge_only / unmatched
     rule, judge = both + rule_only, both + judge_only
-    if not rule:  # of the answers of one side alone there is no agreement
+    if not rule:  # no audited match: with unmatched answers only, agreement would mean nothing
         return figures
     same, by_chance = both + neither, rule * judge + (1 - rule) * (1 - judge)
     figures |= {"agreement": same, "judge_only": judge_only, "rule_only": rule_only}

@@ -1,4 +1,4 @@
-"""Task: the questions of a team, the world it works in, and how its answers and reports are scored."""
+"""Task: the base class of questions, their tools, and the scoring of answers and reports."""
 
 from __future__ import annotations
 
@@ -16,101 +16,101 @@ if TYPE_CHECKING:
     from mgrpo_lightning.tools.base import Tool
 
 HEAD = "main"
-"""What a script is told for the role of whoever was asked the question."""
+"""Role name that ``Task.script`` gets for the agent that answers the question, whatever the team file calls it."""
 
 
 class Script(Protocol):
-    """A demonstrator's behaviour for one trajectory: what it says next, given everything said so far."""
+    """Demonstrates one trajectory: it returns the next assistant message, given all messages so far."""
 
     def reply(self, messages: Sequence[Message]) -> str:
-        """The next assistant message, without its end-of-turn token.
+        """Return the next assistant message, without its end-of-turn token.
 
         Args:
-            messages: So far, without the notice before a last turn: where only an answer is legal, the last one is a
-                ``mgrpo_lightning.protocol.prompts.LastMessage``.
+            messages: All messages so far, without the notice that announces the last turn. In the last turn only an
+                answer is legal; then the last message is a ``mgrpo_lightning.protocol.prompts.LastMessage``.
         """
         ...
 
 
 class Task(ABC):
-    """Questions with answers, the tools of their world, and how answers and reports are scored."""
+    """Questions with answers, the tools to work on them, and the scoring of answers and reports."""
 
     table_by: Sequence[str] = ()
-    """Metadata of questions by which tables of results are split, besides their level."""
+    """Metadata keys by which result tables are split, in addition to the question level."""
 
     @property
     def agreement(self) -> Agreement | None:
-        """Where a judge decides what a rule does not: what both have said so far."""
+        """Counts of how often judge and rule agree; None if the task has no judge."""
         return None
 
     @property
     def has_expert(self) -> bool:
-        """Whether ``expert`` can be above 0; a task whose expert is an option overrides this too."""
+        """Whether ``expert`` can be above 0. Override this too if the expert is optional."""
         return type(self).expert is not Task.expert
 
     @abstractmethod
     def questions(self, split: Split) -> Sequence[Question]:
-        """All questions of a split, in a fixed order."""
+        """Return all questions of a split, in a fixed order."""
 
     @abstractmethod
     async def correct(self, question: Question, answer: str | None) -> float:
-        """1.0 if the answer is right, else 0.0.
+        """Return 1.0 if the answer is right, else 0.0; None is main without an answer.
 
         Raises:
-            ScoringError: It could not be decided; the sample leaves its group.
+            ScoringError: It could not be decided; the trajectory leaves its group.
         """
 
     async def expert(self, question: Question, trajectory: Trajectory) -> float:
-        """How well a sub trajectory did its subtask, in [0, 1]; 0 where the task has no expert.
+        """Return how well a sub trajectory did its subtask, in [0, 1]; 0 if the task has no expert.
 
         Raises:
-            ScoringError: It could not be decided; the sample leaves its group.
+            ScoringError: It could not be decided; the trajectory leaves its group.
         """
         return 0.0
 
     def f1(self, answer: str | None, golds: Sequence[str]) -> float:
-        """F1 of shared tokens, which tables show beside ``correct``; HotpotQA's unless a benchmark has its own.
+        """Return the token F1 that tables show beside ``correct``: HotpotQA's, unless a benchmark overrides it.
 
         Args:
-            answer: Main's; None is wrong.
+            answer: Answer of main; None scores 0.
             golds: Accepted answers.
         """
         return token_f1(answer, golds)
 
     def predictions(self, played: Sequence[tuple[Question, Rollout]]) -> tuple[str, str]:
-        """A file of predictions, in the format of whoever scores them.
+        """Format predictions for the benchmark's scorer.
 
         Args:
-            played: Questions with a rollout each, in the order in which they were asked.
+            played: Questions with one rollout each, in the order in which they were asked.
 
         Returns:
-            The end of the file's name, and its text.
+            The file extension (with the dot) and the text of the file.
         """
         return ".jsonl", json_lines({"id": one.id, "answer": rollout.main.answer} for one, rollout in played)
 
     def tools(self) -> Mapping[str, Tool]:
-        """The tools of this task's world, by name."""
+        """Return the tools of this task, by name."""
         return {}
 
     def script(
         self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]
     ) -> Script | None:
-        """A demonstrator's behaviour for one trajectory, None where the task cannot demonstrate (warm start).
+        """Return a script that demonstrates one trajectory (for a warm start); None if the task has no demonstrations.
 
         Args:
-            question: What main was asked.
-            role: Who plays the trajectory; ``main`` for main and its equals, whatever the team file calls them.
-            subtask: What it is asked.
-            seed: Of whatever the demonstrator leaves to chance.
-            callees: Whom the role may delegate to, in the team file's order; empty for one that has only tools.
+            question: Question that main was asked.
+            role: Role of the trajectory; always ``main`` for an agent that answers the question itself.
+            subtask: Text that the role was given: the question for main, else the task of the call.
+            seed: Seed of random choices of the demonstrator.
+            callees: Roles that this role may delegate to, in the team file's order; empty if it has only tools.
         """
         return None
 
 
 def json_lines(records: Iterable[Mapping[str, object]]) -> str:
-    """Records as JSON, one a line.
+    """Serialise records as JSON lines, with a newline after each.
 
     Args:
-        records: What JSON can say.
+        records: Mappings that JSON can represent.
     """
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

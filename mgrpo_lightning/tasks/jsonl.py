@@ -1,10 +1,10 @@
-"""JsonlTask: an own task from files of questions and answers, one JSON object a line, whatever the file is called.
+"""JsonlTask: a task from JSON Lines files of questions and answers, with any file name.
 
     {"question": "What is the capital of France?", "answer": "Paris"}
     {"question": "Who wrote it?", "answer": ["Mark Twain", "Samuel Clemens"], "id": "q7", "level": "hard"}
 
-``answer`` is the accepted answer or a list of them, the canonical one first; ``id`` and ``level`` are optional, and so
-are the fields by which tables are split (``table_by``). All but the question may be numbers, which count as texts.
+``answer`` is the accepted answer, or a list of accepted answers with the canonical one first. ``id``, ``level`` and the
+fields of ``table_by`` are optional. All values but the question may be numbers; they are converted to text.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ LAYOUT = 'write {"question": "...", "answer": "..."} on every line.'
 
 
 class JsonlTask(JudgedTask):
-    """Questions from JSONL files, scored by exact match up to case, space and trailing punctuation, or by a judge.
+    """Questions from JSON Lines files, scored by exact match (without case, space, trailing punctuation) or a judge.
 
     Args:
         path: File of the training questions.
         validation_path: File of the validation questions; None leaves that split empty.
         test_path: File of the test questions; None leaves that split empty.
-        tools: Dotted paths of functions, or sets of tools, that roles may call by their bare names.
-        judge: Decides about answers that do not match; None: they are wrong.
-        expert: Decides how well sub-agents did their subtasks; None: their expert reward is 0.
-        table_by: Further fields of a line, texts, by which tables of results are split besides the level.
+        tools: Dotted paths of functions, or sets of tools; roles call them by their bare names.
+        judge: Judge of answers that do not match exactly; None: such answers are wrong.
+        expert: Judge of sub-agents' reports; None: their expert reward is 0.
+        table_by: Extra fields of each line by which result tables are split, in addition to the level.
 
     Raises:
         DataError: A file is missing, empty or malformed; the message names file, line and column.
-        ConfigurationError: A tool does not exist, or two have one name.
+        ConfigurationError: A tool does not exist, or two tools have the same name.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class JsonlTask(JudgedTask):
 
 
 def read_questions(path: Path, metadata: Sequence[str] = ()) -> list[Question]:
-    """The questions of a JSONL file, in its order; blank lines do not count.
+    """Read the questions of a JSON Lines file, in file order; blank lines are skipped.
 
     Args:
         path: A UTF-8 file.
-        metadata: Further fields that are kept, as texts; a line without one has an empty text.
+        metadata: Extra fields to keep as text; a missing field becomes an empty text.
 
     Raises:
-        DataError: It is missing, holds no question, or has a malformed line.
+        DataError: The file is missing, holds no question, or has a malformed line.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -105,12 +105,12 @@ def read_questions(path: Path, metadata: Sequence[str] = ()) -> list[Question]:
 
 def _question(line: bytes, path: Path, number: int, metadata: Sequence[str]) -> Question:
     try:
-        record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))  # Windows editors write a BOM
     except UnicodeDecodeError as error:
         raise _malformed(path, number, error.start + 1, f"byte {line[error.start]:#04x} is not UTF-8") from error
     except json.JSONDecodeError as error:
         raise _malformed(path, number, error.colno, error.msg) from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets of thousands of levels
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits, or very deep nesting
         raise _malformed(path, number, 1, f"it cannot be read ({error})") from error
     if not isinstance(record, dict):
         raise _malformed(path, number, 1, f"it is a {type(record).__name__}, not an object")
@@ -129,6 +129,7 @@ def _question(line: bytes, path: Path, number: int, metadata: Sequence[str]) -> 
         problem = f"'answer' is {record.get('answer')!r}, not a text, a number or a list of these"
         raise _malformed(path, number, _column(line, "answer"), problem)
     for key, value in (*fields.items(), *(("answer", answer) for answer in answers)):
+        # JSON allows \ud800 alone, but such text cannot be encoded as UTF-8 and would fail much later.
         if encodable(value) != value:
             raise _malformed(path, number, _column(line, key), f"{key!r} has half of a surrogate pair: {value!r}")
     kept = {key: fields[key] for key in metadata}
@@ -136,14 +137,14 @@ def _question(line: bytes, path: Path, number: int, metadata: Sequence[str]) -> 
 
 
 def _text(value: Any) -> Any:
-    """A number as it is usually written, without ``.0``; anything else as it is."""
+    """Convert a finite number to text, without a final ``.0``; return any other value unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return value
     return repr(value).removesuffix(".0")
 
 
 def _column(line: bytes, key: str) -> int:
-    """Where a key stands in a line, counted in characters from 1; 1 if it is missing."""
+    """Return the column of a key in a line, counted in characters from 1; 1 if the key is missing."""
     return max(line.decode().find(json.dumps(key)), 0) + 1
 
 

@@ -1,4 +1,4 @@
-"""Judge: an LLM behind an OpenAI-compatible endpoint decides about answers and reports where a rule cannot."""
+"""Judge: ask an LLM behind an OpenAI-compatible endpoint to score answers and reports that a rule cannot decide."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from mgrpo_lightning.unicode import visible
 
 @ranged("judge")
 class Judge:
-    """Asks a chat model, at temperature 0, and remembers what it said.
+    """Asks a chat model at temperature 0 and caches its verdicts.
 
-    A failure is retried and then raised: the sample leaves its group, it is never scored as wrong (correctness.md 29).
+    Failed requests are retried. If all tries fail, the judge raises an error and the trajectory leaves its group; it is
+    never scored as wrong (correctness.md 29).
 
     Args:
-        url: Of the endpoint, up to and with ``/v1``.
-        model: Name of the judging model there.
-        key_variable: Environment variable with the key; None sends none.
-        timeout: Seconds of one try, from connecting to the last byte; then it counts as failed.
-        attempts: Tries in all.
-        backoff: Seconds before the second try; doubled for each further one. ``Retry-After`` goes before it.
-        concurrency: Requests in flight at most.
-        cache: Folder of remembered verdicts, shared by runs; None remembers for the life of the process.
-        audit: Share of the answers that a rule calls right about which the judge is asked too: the rule's word counts,
-            and the agreement of both is logged, in which an audited answer stands for 1 / audit of its kind.
-        parameters: Further fields of every request, as this server wants them, such as ``max_completion_tokens``; null
-            leaves one out, such as ``temperature``. ``stream: true`` is for a server that only streams.
+        url: URL of the endpoint, including ``/v1``.
+        model: Name of the judge model at the endpoint.
+        key_variable: Environment variable that holds the API key; None sends no key.
+        timeout: Seconds that one try may take, from the connection to the last byte.
+        attempts: Number of tries, including the first.
+        backoff: Seconds before the second try, doubled for each further try. A ``Retry-After`` header wins.
+        concurrency: Maximum number of requests in flight.
+        cache: Folder of cached verdicts, which runs can share; None caches in memory only.
+        audit: Share of the rule's matches for which the judge is asked too. The rule's result still counts; only the
+            agreement of both is logged. There, each audited answer has weight 1 / audit.
+        parameters: Extra fields of every request, such as ``max_completion_tokens``. The value null removes a field
+            that is otherwise sent, such as ``temperature``. Use ``stream: true`` for a server that only streams.
 
     Raises:
         ConfigurationError: The environment variable is not set, or a number is out of its range.
@@ -62,18 +63,18 @@ class Judge:
         self.model = model
         self._cache = Path(cache).absolute() if cache is not None else None
         self.agreement = Agreement(audit)
-        """Of what it was asked about answers, with the rule that had decided before."""
+        """Counts of how often judge and rule agree about an answer."""
         self._audit = audit
         self._known: dict[str, float] = {}
         self._asked: dict[str, asyncio.Task[float]] = {}
 
     async def correct(self, question: str, accepted: Sequence[str], answer: str) -> bool:
-        """Whether an answer is right; what is asked twice at once is sent once.
+        """Ask whether an answer is right; concurrent calls with equal arguments share one request.
 
         Args:
-            question: Its text.
+            question: Text of the question.
             accepted: Accepted answers.
-            answer: What was answered.
+            answer: Answer to decide about.
 
         Raises:
             ScoringError: The judge gave no verdict in any try.
@@ -83,15 +84,15 @@ class Judge:
         return bool(await self._decide([question, list(accepted), answer], prompt, read_verdict))
 
     async def expert(self, subtask: str, report: str, findings: Sequence[str]) -> float:
-        """How well a report did its subtask: does it answer it, and is it supported by what the tools returned.
+        """Ask whether a report answers its subtask, and whether the tool results support it.
 
         Args:
-            subtask: What the sub-agent was given.
-            report: What it answered.
-            findings: What its tools returned, in order.
+            subtask: Text that the sub-agent was given.
+            report: The sub-agent's answer.
+            findings: Results of its tool calls, in order.
 
         Returns:
-            0, 0.5 or 1.
+            Share of the two questions that the judge answers with yes: 0, 0.5 or 1.
 
         Raises:
             ScoringError: The judge gave no verdict in any try.
@@ -101,16 +102,16 @@ class Judge:
         return await self._decide(["report", subtask, report, list(findings)], prompt, read_rubric)
 
     async def decide(self, question: str, accepted: Sequence[str], answer: str, *, matched: bool) -> bool:
-        """Whether an answer is right: a rule's match is, and about any other the judge is asked.
+        """Decide whether an answer is right: yes if the rule matched it, else ask the judge.
 
         Args:
-            question: Its text.
+            question: Text of the question.
             accepted: Accepted answers.
-            answer: What was answered, not empty.
-            matched: What the rule said.
+            answer: Answer to decide about; not empty.
+            matched: Result of the rule.
 
         Raises:
-            ScoringError: The judge gave no verdict in any try, on an answer that does not match.
+            ScoringError: The rule did not match, and the judge gave no verdict in any try.
             ConfigurationError: The endpoint refuses: wrong key, model or address.
         """
         if matched and not self._audits(question, answer):
@@ -125,12 +126,13 @@ class Judge:
         return matched or verdict
 
     def _audits(self, question: str, answer: str) -> bool:
-        """By a hash, so that a repeated run asks about the same answers."""
+        """Whether to audit an answer; a hash decides, so that a repeated run audits the same answers."""
         digest = blake2b(json.dumps(["audit", question, answer]).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") < self._audit * 2**64
 
     async def _decide(self, about: list[object], prompt: str, read: Callable[[str], float | None]) -> float:
         asked = [self._endpoint.config.parameters] if self._endpoint.config.parameters else []
+        # The key holds everything that can change the verdict, so another model or prompt does not reuse old ones.
         parts = json.dumps([PROMPT_VERSION, self.model, *about, *asked])
         key = blake2b(parts.encode(), digest_size=16).hexdigest()
         if (known := self._remembered(key)) is not None:
@@ -168,11 +170,11 @@ class Judge:
 
 
 async def judged_report(judge: Judge | None, trajectory: Trajectory) -> float:
-    """A sub trajectory's expert score; one without a report, or without a judge, has 0.
+    """Return a sub trajectory's expert score; 0 without a judge or without a visible report.
 
     Args:
-        judge: Asked.
-        trajectory: A sub-agent's.
+        judge: Judge to ask, or None.
+        trajectory: Trajectory of a sub-agent.
 
     Raises:
         ScoringError: The judge gave no verdict in any try.

@@ -1,4 +1,4 @@
-"""JudgedTask: answers that a rule decides, and a judge where the rule finds no match."""
+"""JudgedTask: base class of tasks that score answers by a rule, and by a judge if the rule finds no match."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mgrpo_lightning.unicode import visible
 
 
 class JudgedTask(Task):
-    """What tasks over files of questions have in common.
+    """Base of tasks that read their questions from files.
 
     Args:
-        judge: Decides about answers that the rule does not match; None: they are wrong.
-        tools: Dotted paths of functions, or sets of tools, that roles may call by their bare names.
+        judge: Judge of answers that the rule does not match; None: such answers are wrong.
+        tools: Dotted paths of functions, or sets of tools; roles call them by their bare names.
 
     Raises:
-        ConfigurationError: A tool does not exist, or two have one name.
+        ConfigurationError: A tool does not exist, or two tools have the same name.
     """
 
     def __init__(self, judge: Judge | None, tools: Sequence[str | ToolSet]) -> None:
@@ -32,17 +32,17 @@ class JudgedTask(Task):
         self._tools = collected(tools)
 
     def rule(self, question: Question, answer: str) -> float:
-        """The rule's score of an answer that is not empty, in [0, 1].
+        """Return the rule's score in [0, 1]; a score above 0 is a match. The default is exact match.
 
         Args:
-            question: With its accepted answers.
-            answer: Main's.
+            question: Question with its accepted answers.
+            answer: Answer of main; not empty.
         """
         return exact_match(answer, question.answers)
 
     @override
     async def correct(self, question: Question, answer: str | None) -> float:
-        """1.0 if the rule or else the judge says so; an empty answer is wrong."""
+        """Return 1.0 if the rule or the judge accepts the answer; an empty answer is wrong."""
         if answer is None or not visible(answer).strip():
             return 0.0
         matched = self.rule(question, answer)

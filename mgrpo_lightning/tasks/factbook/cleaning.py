@@ -1,7 +1,7 @@
-"""From the Factbook's HTML fragments to plain lines, and from its country names to page titles and URLs.
+"""Convert the Factbook's HTML fragments to plain text, and its country names to page titles and URLs.
 
-The names matter: a reader can only follow "USA 22%" to a page if the link names the page, so the fields that link
-countries (borders, trade partners) are rewritten to page titles when the snapshot is built.
+Fields that link countries (borders, trade partners) are rewritten to page titles when the snapshot is built: a reader
+can follow "United States 22%" to a page, but not "USA 22%".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TITLES = {
     "um": "United States Pacific Island Wildlife Refuges",
     "xx": "World",
 }
-"""Titles of pages (by GEC code) whose conventional short form is missing or is no usable title."""
+"""Page titles by GEC code, for pages whose conventional short form is missing or not usable as a title."""
 
 ALIASES = {
     "Bahamas": "The Bahamas",
@@ -38,14 +38,14 @@ ALIASES = {
     "US": "United States",
     "USA": "United States",
 }
-"""Names that other pages use for a page, where they differ from its title."""
+"""Names in other pages' lists that differ from the page's title, with that title."""
 
 LINK_FIELDS = (
     ("Geography", "Land boundaries", "border countries"),
     ("Economy", "Exports - partners", ""),
     ("Economy", "Imports - partners", ""),
 )
-"""(section, field, subfield) of the facts that name other countries and so link pages."""
+"""(section, field, subfield) of the facts that name other countries; these facts link pages."""
 
 _PLAIN = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-", "\u2026": "..."}
@@ -58,25 +58,26 @@ _ITEM_NAME = re.compile(r"(?P<head>^|; |, | and )(?P<name>[A-Z][^;,()\d]*?)(?= \
 
 
 def clean(text: str) -> str:
-    """Plain text of an HTML fragment: no tags or entities, ASCII quotes and dashes, one line a paragraph."""
+    """Convert an HTML fragment to plain text: no tags or entities, ASCII quotes and dashes, one line a paragraph."""
     text = _TAG.sub("", _BREAK.sub("\n", text))
+    # unescape twice: some entities in the source are escaped twice.
     text = unicodedata.normalize("NFC", html.unescape(html.unescape(text))).translate(_PLAIN)
     lines = (" ".join(line.split()) for line in _INVISIBLE.sub("", text).split("\n"))
     return "\n".join(line for line in lines if line)
 
 
 def slug(title: str) -> str:
-    """The last part of a page's URL: ``Cote d'Ivoire`` becomes ``cote-divoire``."""
+    """Make the last part of a page's URL: ``Cote d'Ivoire`` becomes ``cote-divoire``."""
     ascii_title = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower().replace("'", "")
     return re.sub(r"[^a-z0-9]+", "-", ascii_title).strip("-")
 
 
 def page_title(code: str, short_form: str, long_form: str) -> str:
-    """The title of a page: its short name without remarks, else its long name.
+    """Return the title of a page: its short name without a remark in brackets, else its long name.
 
     Args:
         code: The page's GEC code.
-        short_form: ``Country name - conventional short form``, cleaned; may be ``none``.
+        short_form: ``Country name - conventional short form``, cleaned; may be the text ``none``.
         long_form: ``Country name - conventional long form``, cleaned.
     """
     if code in TITLES:
@@ -86,7 +87,7 @@ def page_title(code: str, short_form: str, long_form: str) -> str:
 
 
 def link_titles(value: str, titles: frozenset[str]) -> str:
-    """Rewrite the country names of a list of borders or partners to page titles; other names stay as they are."""
+    """Rewrite the country names in a list of borders or partners to page titles; unknown names stay unchanged."""
 
     def title(match: re.Match[str]) -> str:
         name = match["name"]

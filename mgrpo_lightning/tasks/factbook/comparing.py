@@ -1,4 +1,4 @@
-"""The subtask of a second specialist: which of two countries has more, given what a searcher found about each."""
+"""The subtask of a comparer: which of two countries has more, given the values that a searcher found."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ _SUBTASK = re.compile(r"Which is more: (\D+?) (-?\d[^?]*?) or (\D+?) (-?\d[^?]*)
 
 
 def comparison_subtask(values: Mapping[str, str]) -> str:
-    """What main asks a comparer: ``Which is more: France 643,801 sq km or Spain 505,370 sq km?``.
+    """Write the subtask for a comparer: ``Which is more: France 643,801 sq km or Spain 505,370 sq km?``.
 
     Args:
-        values: Of two countries, by their titles.
+        values: Values of two countries, by page title.
     """
     (first, value), (second, other) = values.items()
     return f"Which is more: {first} {value} or {second} {other}?"
 
 
 def parse_comparison(subtask: str) -> dict[str, str] | None:
-    """The two values that a subtask wants compared, by title; None if it is worded otherwise.
+    """Parse the two values of a comparison, by page title; None if the subtask has another wording.
 
     Args:
-        subtask: What a comparer was asked.
+        subtask: Text that the comparer was given.
     """
     found = _SUBTASK.fullmatch(subtask.strip())
     return {found[1]: found[2], found[3]: found[4]} if found and found[1] != found[3] else None
 
 
 def with_more(values: Mapping[str, str]) -> str | None:
-    """Who has more, None where that cannot be said.
+    """Return the country with more; None if the values are equal, have different units, or cannot be parsed.
 
     Args:
-        values: Of two countries, by their titles.
+        values: Values of two countries, by page title.
     """
     (first, value), (second, other) = values.items()
     try:

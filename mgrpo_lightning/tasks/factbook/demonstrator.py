@@ -1,14 +1,14 @@
-"""The demonstrator: how each role should act on the Factbook, and the mistakes it can be told to make.
+"""Demonstrate how each role should act on the Factbook, with optional mistakes.
 
-A plan is a generator: it yields what the agent says and is sent what the agent is shown. It sees nothing else, except
-that it knows which lookups the question needs; all results come from the real tools.
+A plan is a generator. It yields the agent's turns and receives the observations. It knows which lookups the question
+needs, but not their results: all results come from the real tools.
 
-The mistakes, each made in a whole trajectory or not at all:
+The mistakes; a trajectory makes each of them always or never:
 
-- ``first_hit``: the searcher opens the first hit, whatever it is.
-- ``first_line``: the searcher reports the first fact of what it opened.
-- ``stop_early``: main takes the first report for the answer, although the question needs more lookups.
-- ``whole_question``: main passes the whole question on as one subtask; the searcher does its first lookup.
+- ``first_hit``: the searcher opens the first search hit, even if it does not fit.
+- ``first_line``: the searcher reports the first fact of the page that it opened.
+- ``stop_early``: main answers with the first report, although the question needs more lookups.
+- ``whole_question``: main delegates the whole question as one subtask; the searcher does its first lookup only.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from mgrpo_lightning.tasks.factbook.relations import Lookup, lookup, parse_subta
 MISTAKES = ("first_hit", "first_line", "stop_early", "whole_question")
 
 MAX_VISITS = 3
-"""Pages a searcher opens for one search, when the hits do not show which one it is."""
+"""Maximum number of pages that a searcher opens for one search, if several hits fit."""
 
 Plan = Generator[str, str, Finding]
-"""Yields turns, is sent observations, returns what it found."""
+"""Generator that yields turns, receives observations, and returns what it found."""
 
 NOTHING = Finding(NOT_FOUND)
 
 
 class Demonstrator:
-    """Writes scripts for all roles.
+    """Makes the scripts of all roles.
 
     Args:
-        mistakes: Probability of each mistake per trajectory; none by default.
-        closed: URLs that are never opened for a question whose gold path crosses none of them: held-out pages, which
-            nobody may learn from.
+        mistakes: Probability of each mistake per trajectory; default none.
+        closed: URLs of held-out pages. The demonstrator never opens them, so training cannot learn from them. The
+            exception is a question whose gold path itself contains one of them.
 
     Raises:
-        ConfigurationError: There is no such mistake, or its probability is none.
+        ConfigurationError: A mistake does not exist, or its probability is outside [0, 1].
     """
 
     def __init__(self, mistakes: Mapping[str, float] | None = None, closed: frozenset[str] = frozenset()) -> None:
@@ -63,19 +63,20 @@ class Demonstrator:
                 raise ConfigurationError(f"mistake {name!r} has probability {probability}.", hint="give 0 to 1.")
 
     def script(self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]) -> Script:
-        """The behaviour for one trajectory.
+        """Return the script of one trajectory.
 
-        A role with callees decomposes the question and delegates every lookup to the first of them, and comparisons
-        to the second, if there is one; ``main`` without
-        callees, or any of its equals, does all lookups itself; any other role does its subtask.
+        A role with callees splits the question into lookups. It delegates the lookups to the first callee and the
+        comparison to the second, if there is one. ``main`` without callees does all lookups itself. Any other role
+        does its subtask.
 
         Args:
-            question: What main was asked.
-            role: Who plays the trajectory.
-            subtask: What it is asked.
-            seed: Decides which mistakes are made.
-            callees: Whom the role may delegate to.
+            question: Question that main was asked.
+            role: Role of the trajectory; ``main`` for an agent that answers the question itself.
+            subtask: Text that the role was given.
+            seed: Seed that decides which mistakes the trajectory makes.
+            callees: Roles that this role may delegate to.
         """
+        # One generator for each mistake: changing one probability does not change the draws of the others.
         made = {name for name, p in self.mistakes.items() if random.Random(f"{seed} {name}").random() < p}
         if callees and "whole_question" in made:
             return _PlannedScript(lambda: _delegate(callees[0], question.text))
@@ -95,9 +96,9 @@ class Demonstrator:
 
 
 class _PlannedScript(Script):
-    """Follows a plan, and gives up where only an answer is legal.
+    """Follows a plan; if only an answer is legal and the plan is not finished, it answers ``not found``.
 
-    The plan is run again from its start at every turn, so that a reply depends on the messages alone.
+    At every turn, the plan runs again from its start on the messages so far. So a reply depends on the messages only.
     """
 
     def __init__(self, plan: Callable[[], Plan]) -> None:
@@ -116,7 +117,7 @@ class _PlannedScript(Script):
 
 
 def _answer(question: Question, made: set[str], find: Callable[[Lookup], Plan], comparer: str | None = None) -> Plan:
-    """One lookup after the other, each about what the one before found."""
+    """Do the lookups in order; each is about the value that the one before found."""
     if question.level == COMPARISON:
         return (yield from _compare(question, find, comparer))
     found = None
@@ -129,7 +130,7 @@ def _answer(question: Question, made: set[str], find: Callable[[Lookup], Plan], 
 
 
 def _compare(question: Question, find: Callable[[Lookup], Plan], comparer: str | None) -> Plan:
-    """Look both values up, and leave the comparison to whoever does them; without one, do it."""
+    """Look up both values; then let the comparer compare them, or compare them here if there is no comparer."""
     values = {}
     for step in map(lookup, question.evidence):
         found = yield from find(step)
@@ -142,7 +143,7 @@ def _compare(question: Question, find: Callable[[Lookup], Plan], comparer: str |
 
 
 def _say_which(values: Mapping[str, str]) -> Plan:
-    """A comparer's subtask: let the tool compare, and say whose the quantity is that it named."""
+    """Do a comparer's subtask: call the tool ``larger``, and name the country of the value that it returns."""
     first, second = values.values()
     said = yield _call("larger", first=first, second=second)
     return next((Finding(name) for name, value in values.items() if said == f"{value} is more."), NOTHING)
@@ -154,7 +155,7 @@ def _delegate(callee: str, subtask: str) -> Plan:
 
 
 def _report(subtask: str, asked: Lookup | None, made: set[str], closed: frozenset[str]) -> Plan:
-    """Do a subtask with the tools; one that is worded unlike any lookup is searched for, but not understood."""
+    """Do a searcher's subtask; if its wording matches no lookup, search for it once and report ``not found``."""
     if asked is not None:
         return (yield from _look_up(asked, made, closed))
     yield _call("search", query=subtask)
@@ -162,7 +163,7 @@ def _report(subtask: str, asked: Lookup | None, made: set[str], closed: frozense
 
 
 def _look_up(step: Lookup, made: set[str], closed: frozenset[str]) -> Plan:
-    """Search, open what fits, read; search once more in the page's own words if nothing did."""
+    """Search, open the hits that fit and read the fact; if it is not found, search again with the page's own words."""
     for query in (step.query, step.other_query):
         shown = parse_hits((yield _call("search", query=query)))
         hits = [hit for hit in shown if hit.url not in closed]
@@ -178,7 +179,7 @@ def _look_up(step: Lookup, made: set[str], closed: frozenset[str]) -> Plan:
 
 
 def _fits(hit: Hit, step: Lookup) -> bool:
-    """Whether a hit can hold the fact; whose page an inverse lookup wants, only reading tells."""
+    """Whether a hit can hold the fact: field and country match. In an inverse lookup the country is not known yet."""
     return hit.heading == step.relation.place and (step.inverse or hit.title.casefold() == step.subject.casefold())
 
 

@@ -1,4 +1,4 @@
-"""All facts of a world that have one exact answer, and which of them identify a country."""
+"""Collect all facts of a world that have one exact answer, and find those that identify a country."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mgrpo_lightning.tasks.factbook.relations import INVERSE, RELATIONS, Relatio
 from mgrpo_lightning.tasks.factbook.world import Page, World
 
 NO_COUNTRIES = frozenset({"factbook/world", "factbook/european-union"})
-"""Pages that no question is about."""
+"""Pages that are not countries; no question is about them."""
 SHORT = 6
-"""Letters below which names that differ in one of them are different names."""
+"""Names shorter than this many letters count as different even if they differ in one letter only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """The value of one relation of one country, as it stands on the country's page."""
+    """The value of one relation of one country, as written on the country's page."""
 
     url: str
     title: str
@@ -38,11 +38,7 @@ class Fact:
 
 
 class Facts:
-    """The facts of a world.
-
-    Args:
-        world: Its pages.
-    """
+    """The facts of a world, by country and relation."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -54,25 +50,25 @@ class Facts:
                     self._by_key[url, relation.name] = fact
 
     def get(self, url: str, relation: str) -> Fact | None:
-        """The fact of a country, None if it has no exact answer."""
+        """Return the fact of a country; None if it has no exact answer."""
         return self._by_key.get((url, relation))
 
     def of(self, relation: str) -> list[Fact]:
-        """All facts of a relation, by URL."""
+        """Return all facts of a relation, sorted by URL."""
         return [fact for (_, name), fact in self._by_key.items() if name == relation]
 
     def follow(self, url: str, relation: str) -> tuple[Fact, str] | None:
-        """The fact that links a country to another one, and the other one's URL."""
+        """Return the fact that links a country to another country, and the URL of the other; None if there is none."""
         fact = self.get(url, relation)
         target = self.world.url(fact.value) if fact else None
         return (fact, target) if fact and target and target not in (url, *NO_COUNTRIES) else None
 
     @functools.cached_property
     def identifying(self) -> Mapping[str, list[Fact]]:
-        """By country, the facts whose value names no other country's page.
+        """Facts that identify a country by their value, by URL of the country.
 
-        A value is unique if no other page of the world has it anywhere in the same line, exact or not; a value that
-        holds the country's name gives the answer away and identifies nothing.
+        A value identifies a country if no other page contains it anywhere in the line of this relation, whether or not
+        that line has an exact answer. A value that contains the country's name is excluded: it gives the answer away.
         """
         found: dict[str, list[Fact]] = {url: [] for url in self.countries}
         for relation in RELATIONS.values():
@@ -88,10 +84,11 @@ class Facts:
 
     @functools.cached_property
     def twins(self) -> frozenset[Fact]:
-        """The identifying facts whose value a reader may take for that of another page.
+        """Identifying facts with a value that a reader may confuse with another page's value.
 
-        Another page has it in the same line up to accents, or has a value that differs in one letter at most, spaces
-        aside, such as ``George Town`` and ``Georgetown``. Numbers and short names differ for good: Rome is not Lome.
+        Either another page has the same value up to accents, or it has a value that differs in at most one letter,
+        ignoring spaces, such as ``George Town`` and ``Georgetown``. Numbers and short names are not compared in this
+        way: Rome is not Lome.
         """
         found: set[Fact] = set()
         identifying = [fact for facts in self.identifying.values() for fact in facts]
@@ -111,11 +108,7 @@ class Facts:
 
 @functools.cache
 def facts_of(world: World) -> Facts:
-    """The facts of a world; every caller shares one copy.
-
-    Args:
-        world: Its pages.
-    """
+    """Return the facts of a world; cached, so all callers share one copy."""
     return Facts(world)
 
 
@@ -128,7 +121,7 @@ def _letters(text: str) -> str:
 
 
 def _one_apart(one: str, other: str) -> bool:
-    """Whether one letter more, less or changed makes the one the other; equal texts are."""
+    """Whether two texts are equal or differ by one inserted, removed or changed letter."""
     short, long = sorted((one, other), key=len)
     same = next((i for i, pair in enumerate(zip(short, long, strict=False)) if pair[0] != pair[1]), len(short))
     rest = short[same + 1 :] if len(short) == len(long) else short[same:]

@@ -1,7 +1,7 @@
-"""Gold paths: which chains of facts make a question, by level.
+"""Enumerate gold paths: the chains of facts that questions are made from, by number of hops.
 
-A path begins at a country that the question names, or at a value that identifies one, crosses links (the longest
-border, the top trade partners) and ends at a fact. Its hops are its lookups: every one is one fact of one page.
+A path starts at a country that the question names, or at a value that identifies a country. It follows links (longest
+border, top trade partners) and ends at a fact. Each hop is one lookup: one fact on one page.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from mgrpo_lightning.tasks.factbook.relations import RELATIONS
 MAX_HOPS = 4
 COMPARISON = "comparison"
 MARGIN = 1.1
-"""A comparison needs values that differ by more than this factor."""
+"""Two values are compared only if their ratio is above this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """The facts that lead to an answer."""
+    """A chain of facts that leads to an answer."""
 
     start: Fact | None
     """The fact whose value identifies the first country; None if the question names the country."""
@@ -31,18 +31,18 @@ class Path:
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """All facts on it, in order."""
+        """All facts on the path, in order."""
         return (*((self.start,) if self.start else ()), *self.links, self.final)
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        """The hops in order."""
+        """The hops, in order."""
         identified = (self.start.inverse,) if self.start else ()
         return (*identified, *(fact.evidence for fact in (*self.links, self.final)))
 
     @property
     def kind(self) -> str:
-        """Its relations but the last one: paths of one kind read alike."""
+        """Names of all relations except the last; questions of one kind have similar wording."""
         return "/".join([self.start.relation if self.start else "", *(link.relation for link in self.links)])
 
 
@@ -60,17 +60,17 @@ class Comparison:
 
     @property
     def final(self) -> Fact:
-        """The fact whose country is the answer."""
+        """The larger fact; its country is the answer."""
         return self.larger
 
     @property
     def kind(self) -> str:
-        """The relation."""
+        """Name of the relation."""
         return self.larger.relation
 
 
 def paths(facts: Facts, hops: int) -> Iterator[Path]:
-    """All paths of a number of hops, in a fixed order; no country twice on one path."""
+    """Yield all paths with a number of hops, in a fixed order; a path visits no country twice."""
     for url in facts.countries:
         yield from _from(facts, url, None, hops)
         if hops > 1:
@@ -79,18 +79,19 @@ def paths(facts: Facts, hops: int) -> Iterator[Path]:
 
 
 def comparisons(facts: Facts) -> Iterator[Comparison]:
-    """All pairs of countries with clearly different values of a relation that can be compared."""
+    """Yield all pairs of countries with clearly different values of a comparable relation."""
     for relation in RELATIONS.values():
         if relation.compare:
             ranked = sorted(facts.of(relation.name), key=lambda fact: -number(fact.value))
             for i, larger in enumerate(ranked):
                 for smaller in ranked[i + 1 :]:
+                    # Above 0: for values of 0 and below, a ratio says nothing.
                     if number(larger.value) > MARGIN * number(smaller.value) > 0:
                         yield Comparison(larger, smaller)
 
 
 def _from(facts: Facts, url: str, start: Fact | None, hops: int) -> Iterator[Path]:
-    """Paths of so many facts from a country on; ``start`` may not be asked for again."""
+    """Yield paths of ``hops`` facts that start at a country; the final fact must not be ``start``."""
     for links, last in _chains(facts, url, hops - 1, ()):
         for relation in RELATIONS.values():
             final = None if relation.link else facts.get(last, relation.name)
@@ -99,7 +100,7 @@ def _from(facts: Facts, url: str, start: Fact | None, hops: int) -> Iterator[Pat
 
 
 def _chains(facts: Facts, url: str, length: int, before: tuple[Fact, ...]) -> Iterator[tuple[tuple[Fact, ...], str]]:
-    """Chains of links from a country on, with the country they end at."""
+    """Yield chains of links that start at a country, with the URL of the country where they end."""
     if not length:
         yield before, url
         return

@@ -1,4 +1,4 @@
-"""From gold paths to questions in plain words: a balanced, deterministic sample for each split."""
+"""Turn gold paths into questions in plain English: a balanced, deterministic sample for each split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mgrpo_lightning.tasks.factbook.split import question_split
 
 
 def level_name(hops: int) -> str:
-    """How tables name a number of hops."""
+    """Return the level name of a number of hops, as tables show it."""
     return "1 hop" if hops == 1 else f"{hops} hops"
 
 
@@ -27,28 +27,29 @@ def generate(
     seed: int = 0,
     split: Split,
 ) -> list[Question]:
-    """Questions over a world: equally many of each level, in an order in which every prefix is mixed like the whole.
+    """Generate questions: the same number for each level, and the levels take turns.
 
     Args:
-        facts: Of the world.
-        hops: Which numbers of hops.
-        with_comparisons: Whether to compare countries too.
-        seed: Another seed, another sample, order and wording; never another split.
-        split: Only the questions of this split.
+        facts: Facts of the world.
+        hops: Numbers of hops, one level for each.
+        with_comparisons: Whether to add a level of comparisons.
+        seed: Seed of the selection, order and wording; it does not change the split.
+        split: Split to generate.
     """
     levels = [_level(level_name(n), paths(facts, n), facts.twins, seed, split) for n in sorted(hops)]
     if with_comparisons:
         levels.append(_level(COMPARISON, comparisons(facts), facts.twins, seed, split))
-    # Lazily: the smallest level ends it, and most paths of the others never become a question.
+    # The levels are iterators: zip stops at the smallest level, so most paths of the others are never made a question.
     return [question for row in zip(*levels, strict=False) for question in row]
 
 
 def _level(
     level: str, found: Iterable[Path | Comparison], twins: Collection[Fact], seed: int, split: Split
 ) -> Iterator[Question]:
-    """The questions of one level, first one of every kind about every answer, then a second one, and so on.
+    """Yield the questions of one level: first one question for each (kind, answer), then a second one, and so on.
 
-    Trade partners are few: without this order, most multi-hop questions would be about the same three countries.
+    Few countries are top trade partners. Without this order, most multi-hop questions would be about the same three
+    countries.
     """
     kept = [path for path in found if _split(path) == split]
     random.Random(f"{seed} {level}").shuffle(kept)
@@ -59,13 +60,13 @@ def _level(
         ranks.append(seen[group])
         seen[group] += 1
     order = sorted(range(len(kept)), key=ranks.__getitem__)
-    # Twins go last of all, so that the questions that stay keep their order.
+    # Twins are removed last, after the shuffle and the sort, so that the other questions keep their order.
     questions = (_question(kept[i], level, seed) for i in order if not _ambiguous(kept[i], twins))
     yield from (question for question in questions if not _given_away(question))
 
 
 def _ambiguous(path: Path | Comparison, twins: Collection[Fact]) -> bool:
-    """Whether a reader may take the value that it begins with for another country's."""
+    """Whether a reader may confuse the path's first value with another country's value."""
     return isinstance(path, Path) and path.start in twins
 
 
@@ -93,7 +94,7 @@ def _comparison(pair: Comparison, seed: int) -> Question:
 
 
 def _country(hops: Sequence[Evidence]) -> str:
-    """The country of the last hop in words: ``the top export partner of the country whose capital is Paris``."""
+    """Describe the country of the last hop: ``the top export partner of the country whose capital is Paris``."""
     words = hops[0].subject
     for hop in hops[:-1]:
         step = lookup(hop)
@@ -103,7 +104,7 @@ def _country(hops: Sequence[Evidence]) -> str:
 
 
 def _given_away(question: Question) -> bool:
-    """Whether the answer stands in the question (the choices of a comparison must)."""
+    """Whether the question contains its answer; a comparison must, because it names both choices."""
     answer = re.escape(question.answers[0])
     found = re.search(rf"(?<!\w){answer}(?!\w)", question.text, re.IGNORECASE)
     return found is not None and question.level != COMPARISON

@@ -1,4 +1,4 @@
-"""What the demonstrator understands of what it is shown: hits, and facts on a visited page."""
+"""Parse what the demonstrator sees: search hits, and facts on a visited page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mgrpo_lightning.tasks.factbook.relations import Lookup
 
 NOT_FOUND = "not found"
-"""The report of a searcher that found nothing."""
+"""Report of a searcher that found nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,33 +18,33 @@ class Hit:
     url: str
     title: str
     heading: str
-    """``Section: Field``"""
+    """Format: ``Section: Field``."""
 
     @property
     def field(self) -> str:
-        """The field alone, which is enough to open the page there."""
+        """The field without its section; ``visit`` accepts it as the place to open."""
         return self.heading.partition(": ")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An answer, and the words on the page it was taken from."""
+    """An answer, and the words on the page that contain it."""
 
     value: str
     quote: str = ""
 
 
 def parse_hits(text: str) -> list[Hit]:
-    """The hits in a search result; lines that a limit cut are left out."""
+    """Parse the hits of a search result; lines that a length limit has cut are left out."""
     return [Hit(*match) for match in re.findall(r"^\d+\. (\S+) \| (.+) \| (.+: .+)$", text, re.MULTILINE)]
 
 
 def read_fact(text: str, step: Lookup) -> Finding | None:
-    """What a visited page says to a lookup, None if the line is missing, ambiguous or about something else.
+    """Read the answer to a lookup on a visited page; None if the line is missing, ambiguous or does not match.
 
     Args:
-        text: What ``visit`` returned.
-        step: The lookup. In an inverse one the line must have the value, and the page's title is the answer.
+        text: Result of the tool ``visit``.
+        step: The lookup. In an inverse lookup, the line must have the value, and the answer is the page's title.
     """
     header, *lines = text.split("\n")
     _, field, subfield = step.relation.heading
@@ -58,12 +58,12 @@ def read_fact(text: str, step: Lookup) -> Finding | None:
     if not step.inverse:
         return Finding(value, quote)
     title = header.rpartition(" | ")[0]
-    # Either way the last thing quoted is the answer.
+    # In both cases the quote ends with the answer.
     return Finding(title, f"{quote}\ncountry: {title}") if value.casefold() == step.subject.casefold() else None
 
 
 def _quoted(text: str, value: str) -> str:
-    """The words up to the value and with it; the value alone where it is one of a list."""
+    """Quote the text from its start to the end of the value; only the value if it is an item of a list."""
     before = text[: text.index(value)]
     if ";" in before:
         return value
@@ -71,7 +71,7 @@ def _quoted(text: str, value: str) -> str:
 
 
 def read_first_line(text: str) -> Finding | None:
-    """The first fact of a visited page, whatever it is about, up to its first remark."""
+    """Read the first fact of a visited page, without checking that it fits, up to its first remark."""
     _, *lines = text.split("\n")
     if not lines:
         return None

@@ -1,4 +1,4 @@
-"""The relations questions are made of: where each stands on a page, how it is read, and how it is put into words."""
+"""The relations that questions use: their place on a page, how to extract the value, and their wording."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ class Relation:
 
     name: str
     phrase: str
-    """Its name in questions, subtasks and search queries."""
+    """Name of the relation in questions, subtasks and search queries."""
     heading: tuple[str, str, str]
-    """(section, field, subfield) of its line."""
+    """(section, field, subfield) of the relation's line on a page."""
     extract: Extract
-    """The answer in the line's text."""
+    """Extracts the answer from the line's text."""
     ask: tuple[str, ...] = ()
-    """Questions about ``{x}``, in addition to the general ones."""
+    """Question templates about ``{x}``, in addition to ``GENERAL``."""
     clause: str = ""
-    """How ``{v}`` identifies a country: ``whose capital is {v}``; empty where it cannot."""
+    """Clause that identifies a country by its value: ``whose capital is {v}``; empty if it cannot."""
     compare: str = ""
-    """The question which of ``{a}`` and ``{b}`` has more; empty where the answer is no number."""
+    """Question template: which of ``{a}`` and ``{b}`` has more; empty if values are not compared."""
     link: str = ""
-    """How the value is named as a country: ``the top export partner of {x}``; empty where it is none."""
+    """Description of the value as a country: ``the top export partner of {x}``; empty if it is not a country."""
 
     unless: str = ""
-    """A subfield that makes the fact ambiguous where it stands beside it."""
+    """Subfield that makes the fact ambiguous if the same field has it."""
 
     @property
     def place(self) -> str:
-        """Where it stands, as a hit shows it: ``Geography: Elevation``."""
+        """Section and field, as a search hit shows them: ``Geography: Elevation``."""
         return f"{self.heading[0]}: {self.heading[1]}"
 
     def entry(self, page: Page) -> Entry | None:
-        """Its line on a page, whether or not it has an exact answer."""
+        """Return the relation's entry on a page, with or without an exact answer."""
         return page.entry(*self.heading)
 
     def value(self, page: Page) -> str | None:
-        """Its exact answer on a page, None if there is none."""
+        """Return the exact answer on a page; None if there is none."""
         entry = self.entry(page)
         if entry is None or (self.unless and page.entry(*self.heading[:2], self.unless)):
             return None
@@ -55,7 +55,7 @@ class Relation:
 
 
 GENERAL = ("What is the {phrase} of {x}?", "Name the {phrase} of {x}.", "Find the {phrase} of {x}.")
-"""Questions that fit every relation."""
+"""Question templates that fit every relation."""
 
 _ATTRIBUTES = (
     Relation(
@@ -238,48 +238,48 @@ RELATIONS: Mapping[str, Relation] = {relation.name: relation for relation in (*_
 """All relations by name."""
 
 INVERSE = "country_by_"
-"""Before a relation's name: the country is looked for, by its value."""
+"""Prefix of a relation's name in an inverse hop, which looks for the country that has a given value."""
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """One hop, in the words of subtasks: a relation of a country, or the country with a value of it."""
+    """One hop: find a relation's value for a country, or (inverse) find the country with a given value."""
 
     relation: Relation
     subject: str
-    """A country's title; in an inverse lookup, the value."""
+    """Title of the country; in an inverse lookup, the value."""
     inverse: bool = False
 
     @property
     def subtask(self) -> str:
-        """What main asks for: ``highest point of France``, ``country whose capital is Paris``."""
+        """Subtask that main delegates: ``highest point of France``, ``country whose capital is Paris``."""
         phrase = self.relation.phrase
         return f"country whose {phrase} is {self.subject}" if self.inverse else f"{phrase} of {self.subject}"
 
     @property
     def query(self) -> str:
-        """What to search for: ``highest point of France``, ``capital is Paris``."""
+        """First search query: ``highest point of France``, ``capital is Paris``."""
         return self.subtask.removeprefix("country whose ")
 
     @property
     def other_query(self) -> str:
-        """What to search for when that found nothing: the page's own words instead of the relation's."""
+        """Second search query, with the page's words instead of the relation's; for when the first found nothing."""
         words = " ".join(part for part in self.relation.heading[1:] if part)
         return f"{self.subject} {words}"
 
     def about(self, subject: str) -> Lookup:
-        """The same hop for another subject."""
+        """Return the same lookup for another subject."""
         return replace(self, subject=subject)
 
 
 def lookup(hop: Evidence) -> Lookup:
-    """The lookup that a hop of a gold path is."""
+    """Convert a hop of a gold path to a lookup."""
     inverse = hop.relation.startswith(INVERSE)
     return Lookup(RELATIONS[hop.relation.removeprefix(INVERSE)], hop.subject, inverse)
 
 
 def parse_subtask(subtask: str) -> Lookup | None:
-    """The lookup that a subtask asks for, None if it is worded otherwise."""
+    """Parse a subtask into a lookup; None if it has another wording."""
     for relation in RELATIONS.values():
         for inverse, start in ((False, f"{relation.phrase} of "), (True, f"country whose {relation.phrase} is ")):
             if subtask.startswith(start) and len(subtask) > len(start):

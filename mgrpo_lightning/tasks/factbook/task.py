@@ -1,4 +1,4 @@
-"""Factbook: multi-hop questions over the CIA World Factbook, with search and visit as the only way to its pages."""
+"""Factbook: a task of multi-hop questions over the CIA World Factbook; agents read its pages by search and visit."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ Hops = Annotated[int, Range(1, MAX_HOPS)]
 
 @ranged("task")
 class Factbook(Task):
-    """Questions over the vendored Factbook, split by the answer's country.
+    """Questions over the vendored Factbook snapshot, split by the country of the answer.
 
-    Every split has equally many questions of each level, and any prefix of it is as mixed as the whole.
+    Every split has the same number of questions of each level. Any prefix of a split has the same mix of levels.
 
     Args:
-        hops: Which numbers of hops to ask for, of 1 to 4.
-        comparisons: Whether to ask which of two countries has more of something.
-        max_questions: Largest number of questions of a split; None for all that keep the levels equal.
-        seed: Of the sample, its order and wording; the split of the countries never changes.
+        hops: Numbers of hops of the questions, each from 1 to 4.
+        comparisons: Whether to include questions such as "Which has the larger area, A or B?".
+        max_questions: Maximum number of questions of a split; None is as many as equal levels allow.
+        seed: Seed of the questions' selection, order and wording; the split of the countries is fixed.
         backend: Name of the search backend.
-        mistakes: Probability of each mistake of the demonstrator (see ``demonstrator.MISTAKES``); none by default.
+        mistakes: Probability of each mistake of the demonstrator (see ``demonstrator.MISTAKES``); default none.
 
     Raises:
         ConfigurationError: An argument is out of range.
@@ -75,7 +75,7 @@ class Factbook(Task):
         return self._generated[split]
 
     def countries(self, split: Split) -> list[str]:
-        """URLs of the countries of a split: the answers' countries of its questions."""
+        """Return the URLs of a split's countries; the answers of its questions are about these countries."""
         return [url for url in self.facts.countries if split_of(url) == split]
 
     @override
@@ -84,15 +84,16 @@ class Factbook(Task):
 
     @override
     async def expert(self, question: Question, trajectory: Trajectory) -> float:
-        """1.0 if the subtask was done, else 0.0.
+        """Return 1.0 if the subtask was done, else 0.0.
 
-        A searcher's is done if its report is what some hop of the gold path finds and that hop's page was visited; a
-        comparer's if it names who has more, by the numbers that it was given.
+        A searcher succeeds if its report equals the value of a hop of the gold path and it visited that hop's page. A
+        comparer succeeds if it names the country with the larger of the two numbers in its subtask.
         """
         if (values := parse_comparison(trajectory.task)) is not None:
             more = with_more(values)
             return exact_match(trajectory.answer, [] if more is None else [more])
         visits = [call for call in trajectory.calls if call.name == "visit" and not call.failed]
+        # A right report without the visit scores 0: the policy may have known or guessed the value.
         visited = {str(call.arguments.get("url", "")).strip() for call in visits}
         return exact_match(trajectory.answer, [hop.value for hop in question.evidence if hop.url in visited])
 
@@ -106,7 +107,7 @@ class Factbook(Task):
 
 
 def held_out() -> frozenset[str]:
-    """URLs of all pages that training must never show: those of validation and test countries."""
+    """Return the URLs of the validation and test countries; training must never show these pages."""
     return frozenset(url for url in load_world().pages if split_of(url) != "train")
 
 

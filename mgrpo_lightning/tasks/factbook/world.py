@@ -1,4 +1,4 @@
-"""The Factbook as pages with URLs: one fact a line, in fields and sections, with links to neighbours and partners."""
+"""Load the Factbook snapshot as pages with URLs: one fact a line, grouped by section and field, with links."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from mgrpo_lightning.tools.visit import Document, visit_tool
 
 SNAPSHOT = Path(__file__).with_name("snapshot.jsonl.xz")
 LINKS = "Links"
-"""The last section of every page: where its links lead. It is navigation, so search does not index it."""
+"""Name of the last section of every page, which lists its links. Search does not index it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One fact as it stands on a page."""
+    """One fact, as written on a page."""
 
     section: str
     field: str
     subfield: str
-    """Empty where the field has only one value."""
+    """Empty if the field has only one value."""
     text: str
-    """The value; more than one line where the source has paragraphs."""
+    """The value; it has several lines if the source has paragraphs."""
 
     @property
     def label(self) -> str:
-        """What stands before the colon: ``Elevation - highest point``."""
+        """Label before the colon: ``Elevation - highest point``."""
         return f"{self.field} - {self.subfield}" if self.subfield else self.field
 
     @property
     def line(self) -> str:
-        """The fact as shown: ``Elevation - highest point: Mont Blanc 4,810``."""
+        """Line of the fact on the page: ``Elevation - highest point: Mont Blanc 4,810``."""
         return f"{self.label}: {self.text}"
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that the Factbook says about one country or territory."""
+    """Page of one country or territory."""
 
     url: str
     title: str
@@ -60,12 +60,12 @@ class Page:
         return {heading: tuple(entries) for heading, entries in grouped.items()}
 
     def entry(self, section: str, field: str, subfield: str = "") -> Entry | None:
-        """The first entry with this heading, None if the page has none."""
+        """Return the first entry with this heading; None if the page has none."""
         return next((e for e in self.fields.get((section, field), ()) if e.subfield == subfield), None)
 
     @functools.cached_property
     def passages(self) -> tuple[Passage, ...]:
-        """The fields as passages, links included, in page order."""
+        """Fields of the page as passages, including links, in page order."""
         return tuple(
             Passage(self.url, self.title, section, field, "\n".join(entry.line for entry in entries))
             for (section, field), entries in self.fields.items()
@@ -73,10 +73,10 @@ class Page:
 
 
 class World:
-    """The pages by URL.
+    """All pages, by URL.
 
     Args:
-        pages: Pages without their links, which are added here.
+        pages: Pages by URL, without links; this class adds the links.
     """
 
     def __init__(self, pages: Mapping[str, Page]) -> None:
@@ -88,15 +88,15 @@ class World:
         return self.pages[url]
 
     def url(self, title: str) -> str | None:
-        """The URL of the page with this title, None if there is none."""
+        """Return the URL of the page with this title; None if there is none."""
         return self._by_title.get(title)
 
     def passages(self) -> list[Passage]:
-        """What search indexes: all fields but the links, in page order."""
+        """Return the passages that search indexes: all fields except links, in page order."""
         return [passage for page in self.pages.values() for passage in page.passages if passage.section != LINKS]
 
     def tools(self, backend: str = "fts5") -> dict[str, Tool]:
-        """The tools ``search`` and ``visit`` over these pages.
+        """Make the tools ``search`` and ``visit`` over these pages.
 
         Args:
             backend: Name of the search backend.
@@ -107,12 +107,12 @@ class World:
 
 @functools.cache
 def _index(world: World, backend: str) -> SearchBackend:
-    """A search index, made once and only read: it takes a second."""
+    """Build the search index; cached, because building takes a second and the index is read-only."""
     return make_backend(backend, world.passages())
 
 
 def _linked(page: Page, by_title: Mapping[str, str]) -> Page:
-    """The page with a section of links to the pages that its borders and trade partners name."""
+    """Return the page with a section of links to its border countries and trade partners."""
     links = []
     for section, field, subfield in LINK_FIELDS:
         entry = page.entry(section, field, subfield)
@@ -123,16 +123,16 @@ def _linked(page: Page, by_title: Mapping[str, str]) -> Page:
 
 
 def linked_names(text: str) -> list[str]:
-    """The names in a list such as ``Spain 646 km; Switzerland 525 km`` or ``Germany 11%, Italy 9% (2023)``."""
+    """Return the names in a list such as ``Spain 646 km; Switzerland 525 km`` or ``Germany 11%, Italy 9% (2023)``."""
     return re.findall(r"(?:^|[;,] )([A-Z][^;,()\d]*?) <?\d", text)
 
 
 @functools.cache
 def load_world(snapshot: Path = SNAPSHOT) -> World:
-    """The world of a snapshot; every caller shares one copy.
+    """Load the world of a snapshot; cached, so all callers share one copy.
 
     Raises:
-        DataError: The file is missing or no snapshot.
+        DataError: The file is missing or is not a snapshot.
     """
     try:
         with lzma.open(snapshot, "rt", encoding="utf-8") as file:
