@@ -1,4 +1,4 @@
-"""Benchmarks that the paper and its field report: loaders for every layout in use, and each one's official scoring."""
+"""Loaders of the public benchmarks that papers of this field report, with each benchmark's official scoring."""
 
 from mgrpo_lightning.tasks.benchmarks.browsecomp import BrowseComp
 from mgrpo_lightning.tasks.benchmarks.gaia import Gaia

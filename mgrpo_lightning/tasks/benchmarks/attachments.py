@@ -1,4 +1,4 @@
-"""The tool that reads the files which belong to a benchmark's questions, as text and a part at a time."""
+"""The tool ``attachment``: it reads text files that belong to a benchmark's questions, one part at a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.tools.parts import shown_part
 
 TEXT_KINDS = frozenset({".csv", ".htm", ".html", ".json", ".jsonld", ".md", ".pdb", ".py", ".tsv", ".txt", ".xml"})
-"""Ends of names of files that are text in whatever encoding."""
+"""File extensions of text files; only these may be decoded as Windows-1252, which accepts almost any bytes."""
 
 
 def attachment_tool(files: Mapping[str, Path]) -> Tool:
-    """The tool ``attachment(name, part)``: a question's file as text, if it is one.
+    """Make the tool ``attachment(name, part)``, which returns a question's file as text.
 
     Args:
-        files: By name. A policy may also give their whole paths.
+        files: Paths by file name. A policy may pass the name or the whole path, because the question contains both.
     """
     known = {**{str(path): path for path in files.values()}, **files}
 
@@ -33,13 +33,13 @@ def attachment_tool(files: Mapping[str, Path]) -> Tool:
 
 
 def file_text(path: Path) -> str:
-    """What a file says in UTF-8, in UTF-16 if it opens with its byte order mark, or, if it is text, in Windows-1252.
+    """Decode a text file: as UTF-8, as UTF-16 if it has a byte order mark, or as Windows-1252 (``TEXT_KINDS`` only).
 
     Args:
-        path: A file.
+        path: Path of an existing file.
 
     Raises:
-        ToolError: It is no text.
+        ToolError: The file is not text.
     """
     content = path.read_bytes()
     encodings = ["utf-8-sig"]
@@ -52,6 +52,6 @@ def file_text(path: Path) -> str:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if "\0" not in text:  # no text has it, and it is all that gives a short binary file away
+        if "\0" not in text:  # text has no NUL; a short binary file may decode well and has no other sign
             return text
     raise ToolError(f"{path.name} is no text.", hint="a tool for its kind has to read it.")

@@ -1,4 +1,4 @@
-"""Benchmark: held-out questions with a rule that is the official one, and a judge where the rule finds no match."""
+"""Benchmark: base class of held-out questions, scored by the official rule and, if it finds no match, by a judge."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mgrpo_lightning.tools.sets import ToolSet
 
 
 class Benchmark(JudgedTask):
-    """Questions to be asked, never to be trained on: validation and test have all of them.
+    """Questions for evaluation only: the validation and the test split both hold all of them; train is empty.
 
     Args:
-        questions: In the order of the file.
-        judge: Decides about answers that the rule does not match; None: they are wrong.
-        tools: Dotted paths of functions, or sets of tools, that roles may call by their bare names.
+        questions: Questions in file order.
+        judge: Judge of answers that the rule does not match; None: such answers are wrong.
+        tools: Dotted paths of functions, or sets of tools; roles call them by their bare names.
 
     Raises:
-        DataError: There is no question, or two have one id.
+        DataError: There is no question, or two questions have the same id.
         ConfigurationError: A tool does not exist.
     """
 
@@ -46,16 +46,17 @@ class Benchmark(JudgedTask):
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The absolute path of a file below a folder; a name that leads elsewhere is refused.
+    """Return the absolute path of a file in a folder; refuse a name that leaves the folder, such as ``../x``.
 
-    Only the name is checked: the hub's cache is a tree of links to files that lie outside the folder.
+    Only the name is checked and symbolic links are not resolved: files in the hub's cache are links to files outside
+    the folder.
 
     Args:
-        folder: Of a benchmark.
-        name: Path below it, from one of its rows.
+        folder: Folder of the benchmark.
+        name: Relative path from one of the benchmark's rows.
 
     Raises:
-        DataError: It is no file of the folder.
+        DataError: The file does not exist, or is not in the folder.
     """
     below = os.path.normpath(name)
     path = Path(os.path.abspath(folder), below)

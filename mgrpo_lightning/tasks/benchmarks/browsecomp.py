@@ -1,4 +1,4 @@
-"""BrowseComp: questions whose short answers are hard to find and easy to check; published sealed."""
+"""BrowseComp: questions with short answers that are hard to find and easy to check; published encrypted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mgrpo_lightning.tools.sets import ToolSet
 
 SOURCE = Source(
     "BrowseComp",
-    # The repository itself does not hold the file; its evaluation loads it from here.
+    # The repository does not contain the file; its evaluation code downloads it from this URL.
     "https://openaipublic.blob.core.windows.net/simple-evals/browse_comp_test_set.csv, as openai/simple-evals does",
     "MIT; its plain text is never to go online",
     [["problem"], ["answer"], ["canary"]],
@@ -22,15 +22,15 @@ SOURCE = Source(
 
 
 class BrowseComp(Benchmark):
-    """BrowseComp.
+    """BrowseComp; scored by exact match or a judge.
 
     Args:
         path: The CSV file, or its folder.
-        judge: Decides about answers that do not match; None: they are wrong.
+        judge: Judge of answers that do not match exactly; None: such answers are wrong.
         tools: See ``Benchmark``.
 
     Raises:
-        DataError: The benchmark is not there, or a row does not open with its own canary.
+        DataError: The benchmark is not there, or a row cannot be decrypted with its own canary.
     """
 
     def __init__(self, path: str, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()) -> None:

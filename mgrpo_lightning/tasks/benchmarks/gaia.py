@@ -1,4 +1,4 @@
-"""GAIA: general assistant questions of three levels, some with a file; scored by a rule without tolerance."""
+"""GAIA: general assistant questions of three levels, some with a file; scored by GAIA's strict rule."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ SOURCE = Source(
 
 @ranged("task")
 class Gaia(Benchmark):
-    """GAIA in its Parquet layout (since October 2025) or the JSON lines before it.
+    """GAIA in its Parquet layout (since October 2025) or its earlier JSON Lines layout.
 
-    A question with a file names it and its path: the tool ``attachment`` reads what is text, and tools of yours, or of
-    an MCP server on the same machine, may read the rest.
+    If a question has a file, its text gives the file's name and path. The tool ``attachment`` reads text files. Your
+    own tools, or an MCP server on the same machine, can read the others.
 
     Args:
         path: Folder that holds ``2023/``, one of its metadata files, or the name of the dataset on the hub.
         part: Split to ask.
-        levels: Levels to keep.
-        text_only: Keep the questions without a file alone, as most papers do (103 of the validation split).
-        judge: Decides about answers that GAIA's rule does not match; None: they are wrong.
+        levels: Question levels to keep.
+        text_only: Keep only questions without a file, as most papers do (103 of the validation split).
+        judge: Judge of answers that GAIA's rule does not match; None: such answers are wrong.
         tools: See ``Benchmark``.
 
     Raises:
-        DataError: The benchmark is not there, or not in one of its layouts.
+        DataError: The benchmark is not there, or has an unknown layout.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Gaia(Benchmark):
         rows = [row for row in kept if not (text_only and _file(row))]
         attachments = {name: inside(files[0].parent, name) for row in rows if (name := _file(row))}
         super().__init__([_question(row, attachments) for row in rows], judge=judge, tools=tools)
-        self._tools.setdefault("attachment", attachment_tool(attachments))
+        self._tools.setdefault("attachment", attachment_tool(attachments))  # a tool of the user with this name wins
 
     @override
     def rule(self, question: Question, answer: str) -> float:
@@ -73,7 +73,7 @@ class Gaia(Benchmark):
 
     @override
     def predictions(self, played: Sequence[tuple[Question, Rollout]]) -> tuple[str, str]:
-        """As GAIA's leaderboard takes it; an answer that is missing is an empty one."""
+        """Format predictions for GAIA's leaderboard; a missing answer becomes an empty text."""
         return ".jsonl", json_lines(
             {"task_id": one.id, "model_answer": rollout.main.answer or "", "reasoning_trace": render(rollout)}
             for one, rollout in played

@@ -1,4 +1,4 @@
-"""HotpotQA, and 2WikiMultihopQA in the same layout: questions over two pages or more, with distractors."""
+"""HotpotQA and 2WikiMultihopQA, which share a layout: questions over two or more pages, with distractor pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ SOURCE = Source(
     "CC BY-SA 4.0",
     [["_id", "id"], ["question"], ["context"]],
 )
-# The authors' folders of either benchmark, then hotpotqa/hotpot_qa and two copies of 2WikiMultihopQA on the hub.
+# Names in the authors' folders of both benchmarks; then in hotpotqa/hotpot_qa and two copies of 2WikiMultihopQA on the
+# hub.
 PATTERNS: Mapping[Split, Sequence[str]] = {
     "train": (
         *("hotpot_train_*.json", "train.json"),
@@ -66,10 +67,10 @@ class HotpotQA(MultiHop):
 
     @override
     def predictions(self, played: Sequence[tuple[Question, Rollout]]) -> tuple[str, str]:
-        """One object, as both official scripts read it; no supporting facts, and no evidence, are predicted."""
+        """Format predictions as one object for both official scripts, without supporting facts and evidence."""
         nothing: dict[str, list[str]] = {question.id: [] for question, _ in played}
         answers = {question.id: rollout.main.answer or "" for question, rollout in played}
-        # HotpotQA's script does not look at "evidence"; that of 2WikiMultihopQA fails without it.
+        # HotpotQA's script ignores "evidence"; 2WikiMultihopQA's script fails without it.
         return ".json", json.dumps({"answer": answers, "sp": nothing, "evidence": nothing}, ensure_ascii=False) + "\n"
 
 
@@ -77,7 +78,7 @@ _HINT = "take the files of the distractor setting: its context holds the support
 
 
 def _pairs(row: Row, column: str, other: str, name: str) -> Sequence[tuple[str, Any]]:
-    """(title, what belongs to it), from pairs as in the original files or columns as on the hub, maybe as JSON."""
+    """Return (title, content) pairs of a column: a list of pairs (original files), columns (hub), or JSON of either."""
     value = row.get(column)
     try:
         value = json.loads(value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""MultiHop: multi-hop questions with paragraphs of their own, to be trained on or asked, in a world of these."""
+"""MultiHop: base class of multi-hop tasks whose rows bring their own paragraphs; for training and evaluation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mgrpo_lightning.tools.base import Tool
 
 @dataclass(frozen=True)
 class Hop:
-    """A paragraph that the answer rests on, and what its hop finds, where the benchmark says it."""
+    """Title of a supporting paragraph, and the answer of its hop, if the benchmark gives it (else empty)."""
 
     title: str
     found: str = ""
@@ -31,7 +31,7 @@ class Hop:
 
 @dataclass(frozen=True)
 class Example:
-    """One row."""
+    """One row of a file: the question, all its paragraphs, and its hops."""
 
     question: Question
     paragraphs: Sequence[Paragraph]
@@ -39,23 +39,24 @@ class Example:
 
 
 class MultiHop(Task):
-    """Questions of up to three splits, with search and visit over the paragraphs of all of them.
+    """Questions of up to three splits; search and visit cover the paragraphs of all of them.
 
-    Each is a file, or a folder or the name of a dataset on the hub, of which the files of that split are taken.
+    Each path is a file, a folder, or the name of a dataset on the hub. From a folder or dataset, the files of the split
+    are read.
 
     Args:
-        path: The training questions; None where nothing is trained.
-        validation_path: The validation questions; None leaves that split empty.
-        test_path: The test questions, whose answers may be unknown; None leaves that split empty.
+        path: Path of the training questions; None leaves that split empty.
+        validation_path: Path of the validation questions; None leaves that split empty.
+        test_path: Path of the test questions, whose answers may be unknown; None leaves that split empty.
         backend: Name of the search backend.
 
     Raises:
-        DataError: A file is not there, a row is none of this benchmark's, or a training question has no answer.
+        DataError: A file is missing, a row has another layout, or a training question has no answer.
     """
 
     source: ClassVar[Source]
     patterns: ClassVar[Mapping[Split, Sequence[str]]]
-    """The files of a split, as the benchmark's own folder and its copies on the hub call them."""
+    """File name patterns of each split, in the benchmark's own folder and in its copies on the hub."""
 
     def __init__(
         self,
@@ -84,13 +85,13 @@ class MultiHop(Task):
     @staticmethod
     @abstractmethod
     def example(row: Row) -> Example:
-        """What a row of a file says.
+        """Convert a row of a file to an example.
 
         Args:
-            row: As read.
+            row: Row from ``read_rows``, by column name.
 
         Raises:
-            DataError: It is of another layout.
+            DataError: The row has another layout.
         """
 
     @override
@@ -99,10 +100,10 @@ class MultiHop(Task):
 
     @override
     async def correct(self, question: Question, answer: str | None) -> float:
-        """Exact match up to case, punctuation and articles, as the official script has it.
+        """Return 1.0 for an exact match without case, punctuation and articles, like the official script.
 
         Raises:
-            ScoringError: The answer is not known.
+            ScoringError: The accepted answer is not public.
         """
         if answer is None:
             return 0.0
@@ -112,7 +113,7 @@ class MultiHop(Task):
 
     @override
     async def expert(self, question: Question, trajectory: Trajectory) -> float:
-        """1.0 if a paragraph that the answer rests on was read and, where it is known, the report is what it says."""
+        """Return 1.0 if a supporting paragraph was visited and, if its hop's answer is known, the report equals it."""
         visits = [call for call in trajectory.calls if call.name == "visit" and not call.failed]
         visited = {str(call.arguments.get("url", "")).strip() for call in visits}
         report = hotpot_normalise(trajectory.answer or "")

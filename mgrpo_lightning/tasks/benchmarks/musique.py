@@ -1,4 +1,4 @@
-"""MuSiQue: questions composed of two to four single ones, whose answers are known hop by hop."""
+"""MuSiQue: questions composed of two to four single-hop questions, with a known answer for each hop."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class MuSiQue(MultiHop):
 
     @override
     def predictions(self, played: Sequence[tuple[Question, Rollout]]) -> tuple[str, str]:
-        """As the official script reads it; no supporting paragraphs are predicted, and every question has an answer."""
+        """Format predictions for the official script: no supporting paragraphs, and every question is answerable."""
         return ".jsonl", json_lines(
             {
                 "id": question.id,

@@ -1,4 +1,4 @@
-"""A local world of the paragraphs that multi-hop questions bring along: one page a title, with search and visit."""
+"""Make a local world from the paragraphs of multi-hop questions: one page for each title, with search and visit."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ SECTION = "Text"
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph and the title of its page."""
+    """A paragraph, and the title of its page."""
 
     title: str
     text: str
 
 
 class ParagraphWorld:
-    """Pages of paragraphs; what several questions bring along is there once.
+    """Pages made of paragraphs; a paragraph that several questions contain is stored once.
 
     Args:
-        paragraphs: Of all questions.
+        paragraphs: Paragraphs of all questions.
         backend: Name of the search backend.
 
     Raises:
-        ConfigurationError: There is no such backend.
+        ConfigurationError: The search backend does not exist.
     """
 
     def __init__(self, paragraphs: Iterable[Paragraph], *, backend: str = "fts5") -> None:
-        texts: dict[str, dict[str, None]] = {}
+        texts: dict[str, dict[str, None]] = {}  # by title; the inner dict is an ordered set of texts
         for one in paragraphs:
             texts.setdefault(one.title, {})[one.text] = None
         self._urls = page_urls(texts)
@@ -45,10 +45,10 @@ class ParagraphWorld:
         """``search(query)`` and ``visit(url, section)``."""
 
     def url(self, title: str) -> str:
-        """Of the page with this title.
+        """Return the URL of the page with this title.
 
         Args:
-            title: Of a paragraph.
+            title: Title of one of the paragraphs.
         """
         return self._urls[title]
 
@@ -63,14 +63,14 @@ def _slug(title: str) -> str:
 
 
 def page_urls(titles: Iterable[str]) -> dict[str, str]:
-    """The URL of each title: the first that is free of ``wiki/slug``, ``wiki/slug-2``, ``wiki/slug-3`` and so on.
+    """Assign each title a unique URL: the first free one of ``wiki/slug``, ``wiki/slug-2``, ``wiki/slug-3``, ...
 
     Args:
-        titles: All different.
+        titles: Titles without duplicates; their order decides the numbers.
     """
     urls: dict[str, str] = {}
     used: set[str] = set()
-    numbers: dict[str, int] = {}  # the lowest that may be free
+    numbers: dict[str, int] = {}  # lowest number that may be free, by URL; else many equal slugs cost quadratic time
     for title in titles:
         url = f"wiki/{_slug(title)}"
         n = numbers.get(url, 1)

@@ -1,4 +1,4 @@
-"""Rows of a benchmark's files: found in a folder or on the hub, read from Parquet, CSV, JSON or JSON lines."""
+"""Find a benchmark's files in a folder or on the hub, and read their rows from Parquet, CSV, JSON or JSON Lines."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ from mgrpo_lightning.unicode import encodable
 Row = Mapping[str, Any]
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
-"""The name of one of the files that a split on the hub is cut into, counted from 0."""
+"""File name of a shard of a split on the hub, such as ``train-00000-of-00002.parquet``; shards count from 0."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a benchmark is to be had, for whoever lacks it."""
+    """Name, origin, terms and columns of a benchmark, for error messages and checks."""
 
     name: str
     where: str
-    """Repository or address."""
+    """Repository or URL to get the benchmark from."""
     terms: str
-    """Under which it may be used."""
+    """Licence or terms of use."""
     columns: Sequence[Sequence[str]]
-    """What every row has; several spellings of one column stand together."""
+    """Columns that every row must have; each entry lists the accepted spellings of one column."""
 
     def missing(self, problem: str) -> DataError:
-        """The error of somebody who does not have it.
+        """Make the error for a missing benchmark, with a hint where to get it.
 
         Args:
-            problem: What was looked for, and where.
+            problem: Text that says what is missing, and where.
         """
         return DataError(f"{self.name}: {problem}.", hint=f"get it from {self.where} ({self.terms}) and give its path.")
 
     def lacks(self, row: Row) -> str | None:
-        """The first column that a row should have and does not; None: it is a row of this benchmark.
+        """Return the first required column that a row lacks; None if it has all.
 
         Args:
-            row: As read.
+            row: Row of a file, by column name.
         """
         return next((names[0] for names in self.columns if not any(name in row for name in names)), None)
 
 
 def located(path: str, source: Source) -> Path:
-    """A file or folder on this machine; the name of a dataset on the hub is downloaded, or taken from its cache.
+    """Return a local file or folder; the name of a dataset on the hub is downloaded, or taken from the hub's cache.
 
     Args:
-        path: Path, or ``owner/name``.
-        source: Of the benchmark.
+        path: Local path, or ``owner/name`` of a dataset on the hub. A local path wins.
+        source: The benchmark, for the error message.
 
     Raises:
-        DataError: There is no such file or folder, and no such dataset, or it is gated.
+        DataError: The path does not exist, and the dataset does not exist, is gated, or cannot be downloaded.
     """
     local = Path(path)
     if local.exists():
@@ -70,21 +70,21 @@ def located(path: str, source: Source) -> Path:
 
     try:
         return Path(snapshot_download(path, repo_type="dataset"))
-    except (OSError, ValueError) as error:  # not found, gated and offline are all errors of one of these kinds
+    except (OSError, ValueError) as error:  # the hub's errors for not found, gated and offline are subclasses of these
         reason = str(error).strip().splitlines()[0]
         raise source.missing(f"there is no {path} here, and the hub did not give it ({reason})") from error
 
 
 def files_of(folder: Path, patterns: Sequence[str], source: Source) -> list[Path]:
-    """What matches the first of some patterns that anything matches: one file, or all shards of one, in their order.
+    """Return the files of the first pattern with a match: one file, or all shards of a split, in order.
 
     Args:
-        folder: Of the benchmark; or one of its files, which is taken as it is.
-        patterns: Below the folder.
-        source: Of the benchmark.
+        folder: Folder of the benchmark; a path of a file is returned as it is.
+        patterns: Glob patterns relative to the folder, in order of preference.
+        source: The benchmark, for error messages.
 
     Raises:
-        DataError: There is none, there are several, or a shard is missing.
+        DataError: No file matches, several files match, or a shard is missing.
     """
     if folder.is_file():
         return [folder]
@@ -105,14 +105,14 @@ def files_of(folder: Path, patterns: Sequence[str], source: Source) -> list[Path
 
 
 def read_rows(paths: Sequence[Path], source: Source) -> list[Row]:
-    """All rows of a benchmark's files, in their order.
+    """Read all rows of a benchmark's files, in order.
 
     Args:
-        paths: ``.parquet``, ``.csv``, or a list of rows as JSON, or JSON lines, whatever such a file is called.
-        source: The benchmark that they should be of.
+        paths: ``.parquet`` files, ``.csv`` files, or files with any other ending that hold a JSON list or JSON Lines.
+        source: The benchmark; each row must have its columns.
 
     Raises:
-        DataError: One cannot be read, holds no rows, or has a row of another layout.
+        DataError: A file cannot be read, holds no rows, or has a row without a required column.
     """
     return [row for path in paths for row in _read(path, source)]
 
@@ -137,15 +137,15 @@ def _read(path: Path, source: Source) -> list[Row]:
 
 
 def text_of(row: Row, *names: str, default: str | None = None) -> str:
-    """A text or number of a row, under the first of its spellings that is there.
+    """Return a text or number of a row as text, from the first column name that exists.
 
     Args:
-        row: Of ``read_rows``.
-        names: Spellings of the column.
-        default: Where there is none of them, or it is null; None: it must be there.
+        row: Row from ``read_rows``.
+        names: Accepted spellings of the column.
+        default: Value if the column is missing or null; None makes that an error.
 
     Raises:
-        DataError: It is missing, or no text.
+        DataError: The value is missing, or is neither a text nor a number.
     """
     value = next((row[name] for name in names if row.get(name) is not None), default)
     if isinstance(value, str | int | float):
@@ -156,6 +156,7 @@ def text_of(row: Row, *names: str, default: str | None = None) -> str:
 
 
 def _parquet(path: Path) -> Iterator[Row]:
+    # partitioning=None: else PyArrow adds a column for a parent folder whose name looks like key=value.
     yield from pq.read_table(path, partitioning=None).to_pylist()
 
 
@@ -165,7 +166,7 @@ def _csv(path: Path) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """A list of rows, or a row a line: only a list begins with a bracket."""
+    """Read a JSON list of rows, or JSON Lines; a file that starts with a bracket is a list."""
     text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
         yield from json.loads(text)

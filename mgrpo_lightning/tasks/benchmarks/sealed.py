@@ -1,4 +1,4 @@
-"""Texts that benchmarks publish XORed with a key, so that no crawler reads them; they are opened in memory only."""
+"""Decrypt texts that benchmarks publish XORed with a key, so that crawlers cannot read them; in memory only."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mgrpo_lightning.errors import DataError
 
 
 def unsealed(text: str, key: bytes) -> str:
-    """The plain text of base64 of UTF-8 bytes XORed with a key that repeats.
+    """Decrypt a text: base64 of UTF-8 bytes that are XORed with the repeated key.
 
     Args:
-        text: As it stands in the file.
-        key: At least one byte.
+        text: Encrypted text from the file.
+        key: Key of at least one byte.
 
     Raises:
-        DataError: It is no base64, or the key is not its key; the text itself is not named.
+        DataError: The text is not base64, or the key is wrong. The message does not contain the text.
     """
     try:
         assert key, "a key has at least one byte"

@@ -1,4 +1,4 @@
-"""WebWalkerQA: questions that begin at one web site and are answered by walking through it; a judge decides."""
+"""WebWalkerQA: questions that an agent answers by browsing one web site; a judge scores the answers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SOURCE = Source(
 
 
 class WebWalkerQA(Benchmark):
-    """WebWalkerQA, in either spelling of its columns.
+    """WebWalkerQA, with column names in lower or upper case.
 
     Args:
-        path: A Parquet, JSON or JSON lines file, its folder, or the name of the dataset on the hub; of several splits
-            ``main`` is asked.
-        judge: Decides about the answers, which are sentences.
+        path: A Parquet, JSON or JSON Lines file, its folder, or the name of the dataset on the hub. If there are
+            several splits, ``main`` is used.
+        judge: Judge of the answers. It is required, because the accepted answers are sentences.
         languages: Languages to keep, such as ``en`` and ``zh``; None keeps all.
         tools: See ``Benchmark``.
 

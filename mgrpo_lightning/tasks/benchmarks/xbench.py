@@ -1,4 +1,4 @@
-"""xbench-DeepSearch: Chinese search questions, published sealed; opened in memory, and never into logs."""
+"""xbench-DeepSearch: Chinese search questions, published encrypted; decrypted in memory only, never in logs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ SOURCE = Source(
     [["id"], ["prompt"], ["answer"], ["canary"]],
 )
 _FINAL = re.compile("最终答案[:\uff1a]")
-"""What the official prompt has before an answer; its own parser knows the ASCII colon only."""
+"""Text before an answer in the official prompt; the official parser accepts the ASCII colon only."""
 
 
 class XBench(Benchmark):
-    """xbench-DeepSearch.
+    """xbench-DeepSearch; scored by exact match or a judge.
 
     Args:
-        path: ``DeepSearch-2505.csv`` or ``-2510.csv``, or the folder of one of them alone; the oldest revisions of the
-            repository call it ``DeepSearch.csv``.
-        judge: Decides about answers that are not word for word the accepted one; None: they are wrong.
+        path: ``DeepSearch-2505.csv`` or ``DeepSearch-2510.csv``, or a folder that holds one of them. The oldest
+            revisions of the repository call the file ``DeepSearch.csv``.
+        judge: Judge of answers that do not match exactly; None: such answers are wrong.
         tools: See ``Benchmark``.
 
     Raises:
-        DataError: The benchmark is not there, several editions are, or a row does not open with its own canary.
+        DataError: The benchmark is missing, the folder holds several editions, or a row cannot be decrypted with its
+            own canary.
     """
 
     def __init__(self, path: str, judge: Judge | None = None, tools: Sequence[str | ToolSet] = ()) -> None:
