@@ -1,1 +1,1 @@
-"""``mgrpo view``: a team's rollouts as the trees they are, in a browser; served on loopback or as a folder."""
+"""``mgrpo view``: show a team's rollouts as trees in a browser, from a local server or an exported folder."""

@@ -1,4 +1,4 @@
-"""Everything about the K rollouts of one query: trees, tokens, scores and what decided them, as the page takes it."""
+"""Prepare the K rollouts of one query for the page: trees, tokens, scores, and the reasons for the scores."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from mgrpo_lightning.viewer.sources import COMPONENTS
 from mgrpo_lightning.viewer.tokens import Decoder
 
 Decoders = Mapping[str, Decoder | None]
-"""By role."""
+"""Token decoder of each role; None if its tokenizer is not on this machine."""
 
 
 def read_play(paths: Sequence[Path], damaged: Damaged) -> list[Group]:
-    """The groups of a play; trajectories that several processes have written are taken from who played them.
+    """Read the groups of a play, sorted by query; merge the files of several processes.
+
+    In a decoupled run, several files contain the same trajectory. The file of the process that sampled it wins, because
+    the others lack its tokens.
 
     Args:
-        paths: The play's files, of ranks and roles; what is damaged is left out.
-        damaged: Told of those that are damaged.
+        paths: The play's files from all ranks and roles; damaged files are skipped.
+        damaged: Called with each damaged file and the problem.
     """
     groups: dict[int, Group] = {}
     for path in paths:
@@ -60,14 +63,14 @@ def group_data(
     ratios: Mapping[Key, Sequence[float]],
     weighed: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """One query.
+    """Return one query's question and rollouts as JSON-ready data.
 
     Args:
-        group: Its rollouts.
-        extras: The journal's rows, with advantages and coefficients.
-        decoders: By role.
-        ratios: Log ratios of the sampled ids of trajectories that moved an adapter.
-        weighed: The components of each role's reward.
+        group: The query's rollouts.
+        extras: Journal rows by key, with advantages and coefficients.
+        decoders: Token decoder of each role.
+        ratios: Log ratio of each sampled token, by key; only for trajectories that an update trained on.
+        weighed: Names of each role's reward components, by role.
     """
     question = group.question
     return {
@@ -116,12 +119,15 @@ def _trajectory(
 
 
 def reasons(question: Question, trajectory: Trajectory, score: Score | None) -> list[dict[str, Any]]:
-    """What decided a trajectory's reward, as far as the record says: each a thing, whether it holds, and the words.
+    """Explain a trajectory's reward, as far as the record allows.
 
     Args:
-        question: With accepted answers and the gold path.
-        trajectory: Whose answer and calls are looked at.
-        score: What the task, or its judge, made of them.
+        question: Question with its accepted answers and gold path.
+        trajectory: Trajectory whose answer and calls are examined.
+        score: Score that the task or its judge gave; None if there is none.
+
+    Returns:
+        One entry for each reason: its ``name``, ``holds`` (True, False, or None if undecided) and a ``text``.
     """
     found = [{"name": "format", "holds": False, "text": rule} for rule in trajectory.violations]
     found = found or [{"name": "format", "holds": True, "text": "followed the protocol"}]
@@ -135,7 +141,7 @@ def _correct(question: Question, trajectory: Trajectory, score: Score | None) ->
     if score is not None and score.failed:
         return {"name": "correct", "holds": None, "text": f"{answer} could not be decided, beside {golds}"}
     matches = bool(exact_match(trajectory.answer, question.answers))
-    # a task may be stricter or milder than a match, and a broken rule makes any answer count nothing
+    # The task may be stricter or milder than exact match, and a broken protocol rule makes any answer count 0.
     decided = score.correct if score is not None else float(matches)
     if bool(decided) == matches:
         text = f"{answer} {'matches' if matches else 'is none of'} {golds}"
@@ -145,7 +151,7 @@ def _correct(question: Question, trajectory: Trajectory, score: Score | None) ->
 
 
 def _evidence(question: Question, trajectory: Trajectory, score: Score | None) -> list[dict[str, Any]]:
-    """What a sub-agent found of the gold path; nothing where that is not what decided."""
+    """Say which hops of the gold path a sub-agent found; empty if the score does not agree with that."""
     found = []
     for hop in question.evidence:
         visited = any(hop.url in map(str, call.arguments.values()) for call in trajectory.calls if not call.failed)
@@ -172,7 +178,7 @@ def _extra(extras: Mapping[Key, Row], t: Trajectory, name: str) -> float | None:
 
 
 def _spans(t: Trajectory, decoder: Decoder | None) -> list[dict[str, Any]]:
-    """The spans with their texts; without a tokenizer the messages stand in for them, and no token has a text."""
+    """Return the spans with their texts. Without a tokenizer, the text is the message, and tokens have no own text."""
     if decoder is not None:
         return [_span(span, decoder) for span in t.spans]
     said = iter([m.content for m in t.messages if m.role == "assistant"])
@@ -181,8 +187,8 @@ def _spans(t: Trajectory, decoder: Decoder | None) -> list[dict[str, Any]]:
 
 
 def _with_ratios(spans: list[dict[str, Any]], ratios: Sequence[float] | None) -> list[dict[str, Any]]:
-    """The spans with the log ratios of their ids, where an update has computed them."""
-    place = 0
+    """Add the log ratios of their tokens to the action spans, if an update has computed them."""
+    place = 0  # offset in ratios, which holds action tokens only
     for span in spans:
         if span["action"]:
             if ratios is not None:
@@ -192,11 +198,11 @@ def _with_ratios(spans: list[dict[str, Any]], ratios: Sequence[float] | None) ->
 
 
 def _rounded(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None
+    return round(value, 4) if math.isfinite(value) else None  # JSON has no NaN and no infinity
 
 
 def _between(messages: Sequence[tuple[bool, str]]) -> list[str]:
-    """What stands before each turn."""
+    """Join the messages before each assistant turn; the last entry is the text after the last turn."""
     texts, current = [], list[str]()
     for is_action, content in messages:
         if is_action:

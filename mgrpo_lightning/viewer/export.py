@@ -1,4 +1,4 @@
-"""A page as one folder of files that opens without a server, on any machine."""
+"""Export the page as a folder of files that opens in a browser without a server, on any machine."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from mgrpo_lightning.viewer.site import Site, static
 
 MARK = Path("data", "index.js")
 HEAD = 'mgrpo.receive("index",'
-"""How that file begins in a folder of ours."""
+"""First characters of the file ``MARK`` in every exported folder; they identify our own exports."""
 
 
 def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count: None, *, sealed: bool = False) -> Path:
-    """Write the folder, whole or not at all; an older page of ours is replaced, anything else is left alone.
+    """Write the folder atomically; replace an earlier export, but never another folder.
 
     Args:
-        site: What is shown.
-        folder: Where to.
-        done: Told the number of groups written so far.
-        sealed: Whether questions of sealed benchmarks, too, may be written where others may find them.
+        site: Content of the page.
+        folder: Folder to write or replace.
+        done: Called after each group with the number of groups written so far.
+        sealed: Whether to export questions of encrypted benchmarks too, as plain text.
 
     Returns:
-        The page to open.
+        Path of the page to open.
 
     Raises:
-        ConfigurationError: Something else stands there, or a question is sealed.
-        MgrpoError: It cannot be written.
+        ConfigurationError: The folder exists and is not an export, or a question is encrypted and not allowed.
+        MgrpoError: The folder cannot be written.
     """
     if folder.exists() and not _is_ours(folder):
         raise ConfigurationError(
@@ -49,12 +49,12 @@ def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(site.group(run, slug, query) or "", encoding="ascii")
             done(count)
-        (data / "index.js").write_text(site.index(), encoding="ascii")  # last: it names what could not be read
+        (data / "index.js").write_text(site.index(), encoding="ascii")  # last: it lists the damaged files found above
     return folder / "index.html"
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nothing is lost where a folder is replaced: it is empty, or has a page and nothing that was put to it."""
+    """Whether a folder may be replaced: it is empty, or it is our export without any other files in it."""
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}

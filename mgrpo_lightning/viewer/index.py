@@ -1,4 +1,4 @@
-"""The index of a page: every rollout in columns, the curves of every run, and the held-out tables."""
+"""Build the page's index: all rollouts in columns, the curves of every run, and the held-out tables."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mgrpo_lightning.viewer.rows import Row, rollouts
 from mgrpo_lightning.viewer.sources import COMPONENTS, Play
 
 TRUNCATED, INVALID, FAILED = 1, 2, 4
-"""Marks of a rollout: a turn was cut, a trajectory broke a rule, a reward could not be decided."""
+"""Bit flags of a rollout: a turn was truncated, a trajectory broke a rule, a reward could not be decided."""
 
 
 class Index:
-    """Grows by one play after the other.
+    """Index of several runs; plays are added one by one.
 
     Args:
-        runs: Names of the runs, and of the components of each role's reward.
+        runs: Name of each run, with the names of each role's reward components.
     """
 
     def __init__(self, runs: Sequence[tuple[str, Mapping[str, Sequence[str]]]]) -> None:
@@ -36,12 +36,12 @@ class Index:
         self._problems: list[dict[str, Any]] = []
 
     def add(self, run: int, play: Play, rows: Sequence[Row]) -> None:
-        """Add all rollouts of a play; those of earlier steps come first.
+        """Add all rollouts of a play. Add plays of earlier steps first.
 
         Args:
-            run: Index of its run.
-            play: Which.
-            rows: From ``read_rows``; without any, as of a damaged file, there is nothing to add.
+            run: Index of the play's run.
+            play: The play to add.
+            rows: Rows from ``read_rows``; empty (for example after a damaged file) adds nothing.
         """
         if not rows:
             return
@@ -60,27 +60,27 @@ class Index:
             self._held_out.append({"run": run, "play": len(self._plays) - 1, "levels": _levels(played)})
 
     def add_curve(self, run: int, name: str, points: Sequence[tuple[int, float]]) -> None:
-        """Add a figure that the journal does not have, unless it is always 0, as waiting is in one process.
+        """Add a curve that is not in the journal, unless all values are 0, such as idle time in a single process.
 
         Args:
-            run: Index of its run.
-            name: Of the figure.
-            points: Step and value.
+            run: Index of the curve's run.
+            name: Name of the metric.
+            points: (step, value) pairs.
         """
         if any(value for _, value in points):
             self._curves[run, name] = list(points)
 
     def add_problem(self, run: int, text: str) -> None:
-        """Add a file that cannot be shown.
+        """Add a message about a file that cannot be shown.
 
         Args:
-            run: Index of its run.
-            text: One sentence: which file, and why.
+            run: Index of the file's run.
+            text: One sentence that names the file and the problem.
         """
         self._problems.append({"run": run, "text": text})
 
     def data(self) -> dict[str, Any]:
-        """All of it, as the page takes it."""
+        """Return the whole index as JSON-ready data."""
         return {
             "runs": self._runs,
             "plays": self._plays,
@@ -113,6 +113,7 @@ class Index:
         for row in rollout:
             if row["score_total"] is not None:
                 by_role[row["role"]].append(row["score_total"])
+        # A role that appears late gets None for earlier rollouts: all columns must have the same length.
         for role in by_role.keys() | self._of_roles.keys():
             column = self._of_roles.setdefault(role, [None] * number)
             column.append(statistics.fmean(by_role[role]) if by_role[role] else None)
@@ -138,7 +139,7 @@ def _marks(rollout: Iterable[Row]) -> int:
 def _figures(
     rows: Sequence[Row], played: Sequence[Sequence[Row]], weighed: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """A training step's figures by name: of the team, or ``ROLE/name``."""
+    """Return the metrics of a training step: team metrics by name, metrics of a role as ``ROLE/name``."""
     found: dict[str, float] = {
         "calls per rollout": statistics.fmean(sum(row["parent"] is not None for row in one) for one in played),
         "tokens per rollout": statistics.fmean(sum(row["num_tokens"] for row in one) for one in played),
@@ -151,7 +152,7 @@ def _figures(
         found[f"{role}/reward"] = statistics.fmean(row["score_total"] for row in own)
         found[f"{role}/format rate"] = statistics.fmean(float(row["valid"]) for row in own)
         for name in weighed.get(role, COMPONENTS):
-            if name != "format":  # its rate is there already
+            if name != "format":  # the format rate above is the same
                 found[f"{role}/{name}"] = statistics.fmean(row[f"score_{name}"] for row in own)
         groups: defaultdict[int, list[float]] = defaultdict(list)
         for row in own:
@@ -163,12 +164,12 @@ def _figures(
 
 
 def _levels(played: Sequence[Sequence[Row]]) -> Mapping[str, dict[str, float]]:
-    """Of a validation by level: rollouts, right ones, and those that could not be decided."""
+    """Count a validation's rollouts by level: all, right ones (sum of scores), and undecided ones."""
     found: defaultdict[str, dict[str, float]] = defaultdict(lambda: {"rollouts": 0, "right": 0.0, "undecided": 0})
     for main in (rollout[0] for rollout in played):
         entry = found[main["level"]]
         entry["rollouts"] += 1
         entry["right"] += main["score_correct"] or 0.0
         unjudged = main["score_format"] or Violation.INTERRUPTED in main["violations"]
-        entry["undecided"] += bool(main["score_failed"] and unjudged)  # else it was played wrongly
+        entry["undecided"] += bool(main["score_failed"] and unjudged)  # not if it broke the format: that is wrong
     return dict(sorted(found.items()))

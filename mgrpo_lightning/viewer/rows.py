@@ -1,4 +1,4 @@
-"""The rows of a run's journal without their texts: what tables, filters and curves need, one row a trajectory."""
+"""Read a run's journal without its long texts, one row for each trajectory; for tables, filters and curves."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from mgrpo_lightning.records.journal import SCHEMA, read_columns
 from mgrpo_lightning.records.trajectory import Key
 
 TEXTS = ("evidence", "metadata", "task", "spans", "messages", "calls")
-"""Columns that are left to the single rollout."""
+"""Long columns, read only when the page shows a single rollout."""
 COLUMNS = [name for name in SCHEMA.names if name not in TEXTS]
 Row = dict[str, Any]
-"""A trajectory, by the journal's column names."""
+"""Row of a trajectory, by column name of the journal."""
 Damaged = Callable[[Path, str], object]
-"""Is told of a file that cannot be shown, and why, in one sentence."""
+"""Callback for a file that cannot be read: its path, and the problem in one sentence."""
 
 
 def read_rows(paths: Sequence[Path], damaged: Damaged) -> list[Row]:
-    """The rows of one play, in the order of their keys; of one that several processes have written, the whole one.
+    """Read the rows of one play, sorted by key.
+
+    If several processes wrote the same trajectory, the row with more tokens wins: only the process that sampled it has
+    all its tokens.
 
     Args:
-        paths: The play's files. One that is damaged, or is being replaced, is left out: the others can still be seen.
-        damaged: Told of those that are damaged.
+        paths: The play's files. A file that is damaged or is being replaced is skipped.
+        damaged: Called with each damaged file and the problem.
     """
     found: dict[Key, Row] = {}
     for row in (row for path in paths for row in _rows(path, damaged)):
@@ -36,10 +39,10 @@ def read_rows(paths: Sequence[Path], damaged: Damaged) -> list[Row]:
 
 
 def rollouts(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """The rows of one rollout after the other.
+    """Group rows by rollout; each list starts with main's row.
 
     Args:
-        rows: From ``read_rows``.
+        rows: Rows from ``read_rows``, sorted by key.
     """
     current: list[Row] = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Curves that the journal does not have: time by phase, learning rates, gradient norms, from TensorBoard's files."""
+"""Read curves that are not in the journal from TensorBoard's files: seconds by phase, learning rate, gradient norm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WANTED = {
     "seconds/idle": "idle/seconds",
     "seconds/update": "update/seconds",
 }
-"""Names there, and here: the chart is what stands behind the slash."""
+"""TensorBoard tag to curve name; curves with the same word after the slash share a chart."""
 OF_ROLES = {
     "grad_norm": "gradient norm",
     "mismatch": "sampler against trainer: abs log rho",
@@ -23,18 +23,18 @@ Curves = dict[str, list[tuple[int, float]]]
 
 
 def phase_curves(folders: Sequence[Path], damaged: Damaged) -> Curves:
-    """The curves of a run; of a step that was logged twice the last.
+    """Read the curves of a run; if a step was logged twice, the last value counts.
 
     Args:
-        folders: With TensorBoard's files; of a run of several processes each has some.
-        damaged: Told of folders that cannot be read.
+        folders: Folders with TensorBoard's files; one for each process of the run.
+        damaged: Called with each folder that cannot be read and the problem.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # takes a second
 
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # a run that was killed has a file with a torn end
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # no warning about the cut file of a killed run
     found: Curves = {}
     for folder in folders:
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0})  # 0 keeps all points, no random subset
         try:
             events.Reload()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Which rollouts hold a text anywhere: in what agents were asked, said, saw, called and answered."""
+"""Search the text of rollouts: questions, tasks, messages, calls, results and answers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mgrpo_lightning.records.journal import read_columns
 
 _TEXTS = ("question", "task", "answer")
 _LISTS = {"messages": ("content",), "calls": ("arguments", "result")}
-"""Columns of lists, with their fields of text."""
+"""List columns, with their text fields."""
 
 
 def search(paths: Sequence[Path], text: str) -> set[tuple[int, int]]:
-    """Query and index of the rollouts of one play in which a text stands, whatever its case.
+    """Find the rollouts of one play that contain a text, as (query, rollout index); case does not matter.
 
     Args:
-        paths: The play's files. One that is damaged, or is being replaced, has nothing.
-        text: To look for.
+        paths: The play's files. A file that is damaged or is being replaced is skipped.
+        text: Text to search for.
     """
     return {place for path in paths for place in _search(path, text)}
 
@@ -35,6 +35,7 @@ def _search(path: Path, text: str) -> Iterator[tuple[int, int]]:
     for name in _TEXTS:
         rows.update(_holding(table[name], text))
     for name, fields in _LISTS.items():
+        # list_flatten loses the rows; list_parent_indices maps each entry back to its row.
         of: list[Any] = pc.list_parent_indices(table[name]).to_pylist()
         entries = pc.list_flatten(table[name])
         for field in fields:
@@ -44,6 +45,6 @@ def _search(path: Path, text: str) -> Iterator[tuple[int, int]]:
 
 
 def _holding(texts: Any, text: str) -> Iterator[int]:
-    """Indices of those texts of a column that hold the text."""
+    """Yield the indices of the entries of a column that contain the text."""
     found = pc.match_substring(texts, text, ignore_case=True).to_pylist()
     return (index for index, holds in enumerate(found) if holds)

@@ -1,4 +1,4 @@
-"""A page on loopback: static files, and data made as it is asked for, so that a run that goes on can be watched."""
+"""Serve the page on loopback: static files, and data that is read on request, so that a live run can be watched."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _GROUP = re.compile(r"data/(\d{1,6})/([\w-]{1,60})/(\d{1,9})\.js")
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one site to this machine alone.
+    """HTTP server of one site, reachable from this machine only.
 
     Args:
-        site: What is shown.
-        port: On loopback; 0 takes a free one.
+        site: Content of the page.
+        port: Port on loopback; 0 takes a free port.
 
     Raises:
         ConfigurationError: The port is taken.
@@ -46,7 +46,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Of the page."""
+        """Address of the page."""
         return f"http://{HOST}:{self.server_address[1]}/"
 
 
@@ -55,9 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        # A page from elsewhere whose name was made to lead here would ask with its own name; one that wants a script
-        # from here, to read it, is told apart by its browser, and kept from it by the header of the resource policy.
-        # A link to a rollout that is clicked elsewhere opens the page, which then asks for its data itself.
+        # Other web sites must not read the data. A site that rebinds its DNS name to loopback sends its own name as
+        # Host. A site that loads our scripts is refused by Sec-Fetch-Site, and by Cross-Origin-Resource-Policy.
+        # A clicked link to a rollout is allowed: it opens our page, which then asks for its data itself.
         path = urlsplit(self.path).path.lstrip("/") or "index.html"
         named = self.headers.get("Host", "").rpartition(":")[0] in (HOST, "localhost")
         clicked = self.headers.get("Sec-Fetch-Dest") == "document" and not path.startswith("data/")
@@ -74,14 +74,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _found(self, path: str) -> bytes | None:
         if not path.startswith("data/"):
             return self._static(path)
-        if match := _SEARCH.fullmatch(path):  # reads files and keeps nothing: the others need not wait
+        if match := _SEARCH.fullmatch(path):  # no lock: a slow search changes no state and must not block the page
             (text,) = parse_qs(urlsplit(self.path).query).get("text", [""])[:1]
             return self.server.site.search(int(match[1]), text).encode() if text else None
         return self._data(path)
 
     def _data(self, path: str) -> bytes | None:
         site = self.server.site
-        with self.server.lock:  # a site keeps what it has read, and is no place for two at once
+        with self.server.lock:  # the site's caches are not thread-safe
             if path == "data/state.js":
                 return site.state().encode()
             if path == "data/index.js":
@@ -112,4 +112,4 @@ class _Handler(BaseHTTPRequestHandler):
 
     @override
     def log_message(self, format: str, *args: Any) -> None:
-        pass  # a line for each file of the page would hide what matters
+        pass  # one line for each request would hide the other output

@@ -1,4 +1,4 @@
-"""The data of a page, by the names under which it asks for them: the index, the state, and the group of a query."""
+"""Produce the scripts that the page loads: the index, the state, search results, and the rollouts of a query."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from mgrpo_lightning.viewer.sources import Play, Source
 from mgrpo_lightning.viewer.tokens import decoder_of
 
 KEPT = 8
-"""Plays whose groups stay in memory."""
+"""Number of plays with groups in memory; the least recently used play is dropped first."""
 Stamps = tuple[tuple[str, int, int], ...]
+"""(path, modification time in ns, size in bytes) of files. Cached data is valid while the stamps stay equal."""
 
 
 class Site:
-    """Everything that a page of some runs may ask for.
+    """All data that the page of some runs can request; it caches what it has read.
 
     Args:
-        sources: The runs.
-        live: Whether the page is to look for new steps.
+        sources: The runs to show.
+        live: Whether the page polls for new steps.
     """
 
     def __init__(self, sources: Sequence[Source], *, live: bool) -> None:
@@ -48,7 +49,7 @@ class Site:
         self._decoders: list[Decoders | None] = [None] * len(sources)
 
     def version(self) -> str:
-        """Changes whenever a file of a journal does, or what updates have logged."""
+        """Return a hash that changes when a file of a journal, its ratios, or TensorBoard's log changes."""
         stamps = []
         for source in self._sources:
             stamps += [_stamps(paths) for paths in source.files().values()]
@@ -56,12 +57,12 @@ class Site:
         return blake2b(repr(stamps).encode(), digest_size=8).hexdigest()
 
     def state(self) -> str:
-        """A script that tells the page its version."""
+        """Return a script with the current version."""
         return _script("state", {"version": self.version()})
 
     def index(self) -> str:
-        """A script with all rollouts, curves and tables; what has not changed since the last time is not read again."""
-        version = self.version()
+        """Return a script with all rollouts, curves and tables; unchanged files are not read again."""
+        version = self.version()  # before reading: if a file changes meanwhile, the page sees a new version and reloads
         index = Index([(source.name, source.weighed) for source in self._sources])
         for number, source in enumerate(self._sources):
             for play, paths in source.files().items():
@@ -75,12 +76,15 @@ class Site:
         return _script("index", {**index.data(), "live": self._live, "version": version})
 
     def group(self, run: int, slug: str, query: int) -> str | None:
-        """A script with one query's rollouts, or why they cannot be read; None if there is no such query.
+        """Return a script with one query's rollouts, or with the problem if they cannot be read.
 
         Args:
             run: Index of the run.
-            slug: Of the play.
+            slug: Slug of the play.
             query: Index of the query in its step.
+
+        Returns:
+            The script, or None if there is no such query.
         """
         found = self._play(run, slug)
         if found is None:
@@ -94,11 +98,11 @@ class Site:
         return _script(f"{run}/{slug}/{query}", shown)
 
     def search(self, number: int, text: str) -> str:
-        """A script with the places of all rollouts that hold a text: run, slug, query and index of each.
+        """Return a script with (run, slug, query, rollout index) of all rollouts that contain a text.
 
         Args:
-            number: Of this search, by which the page knows the answer.
-            text: To look for, whatever its case.
+            number: Number of this search, so that the page can match the reply.
+            text: Text to search for; case does not matter.
         """
         found = [
             (run, play.slug, query, rollout)
@@ -109,18 +113,18 @@ class Site:
         return _script(f"search/{number}", {"found": found})
 
     def is_sealed(self, run: int, slug: str, query: int) -> bool:
-        """Whether a query is of a benchmark whose text must not leave the machine.
+        """Whether a query belongs to an encrypted benchmark, whose text must not be published.
 
         Args:
             run: Index of the run.
-            slug: Of the play.
+            slug: Slug of the play.
             query: Index of the query in its step.
         """
         found = self._play(run, slug)
         return found is not None and query in found[0] and found[0][query].question.sealed
 
     def places(self) -> Iterator[tuple[int, str, int]]:
-        """Every run, play and query that there is."""
+        """Yield (run, slug, query) of all queries."""
         for run, source in enumerate(self._sources):
             for play in source.files():
                 found = self._play(run, play.slug)
@@ -159,7 +163,7 @@ class Site:
         return known[1:]
 
     def _ratios(self, run: int, step: int) -> dict[Key, list[float]]:
-        """What updates made of the tokens of one step's play, whenever they trained on them."""
+        """Return the log ratios of one step's tokens. A role with lag trains on them later, so look in all files."""
         found: dict[Key, list[float]] = {}
         for path in self._sources[run].ratios():
             if step in self._steps_of(run, path):
@@ -168,10 +172,10 @@ class Site:
         return found
 
     def _steps_of(self, run: int, path: Path) -> set[int]:
-        """Of which steps' play a file of ratios tells; none where it is damaged."""
+        """Return the steps whose tokens a file of log ratios covers; empty if the file is damaged."""
         stamps = _stamps([path])
         if self._steps.get(path, ((), set[int]()))[0] != stamps:
-            self._steps[path] = (stamps, set())
+            self._steps[path] = (stamps, set())  # stored first: a damaged file is not read again until it changes
             with self._telling(run, path):
                 self._steps[path] = (stamps, read_steps(path))
         return self._steps[path][1]
@@ -185,13 +189,13 @@ class Site:
 
     def _damaged_of(self, run: int) -> Damaged:
         def damaged(path: Path, problem: str) -> None:
-            if stamps := _stamps([path]):  # else it was replaced or removed at this moment
+            if stamps := _stamps([path]):  # empty: the file has just been removed, so there is nothing to report
                 self._damaged[run, path] = (stamps, problem)
 
         return damaged
 
     def _problems(self, run: int, slug: str | None = None) -> list[str]:
-        """Of the files that were read so far and are still as they were; of all, or of one play."""
+        """Return the problems of files read so far that have not changed since; of all plays, or of one."""
         plays = {path: play.slug for play, paths in self._sources[run].files().items() for path in paths}
         return [
             problem
@@ -209,7 +213,7 @@ class Site:
 
 
 def static() -> Traversable:
-    """The folder of the page's own files."""
+    """Return the package's folder of static files: HTML, CSS and JavaScript."""
     return files("mgrpo_lightning.viewer") / "static"
 
 
@@ -218,24 +222,27 @@ def _stamps(paths: Sequence[Path]) -> Stamps:
     for path in paths:
         try:
             stat = path.stat()
-        except OSError:  # replaced or removed at this moment
+        except OSError:  # the file was removed after the folder was listed
             continue
         found.append((str(path), stat.st_mtime_ns, stat.st_size))
     return tuple(found)
 
 
 def _script(name: str, value: Mapping[str, Any]) -> str:
-    """A call of the page's own function: all ASCII, so that no text can end the script or hide in it."""
+    """Return a script that calls the page's function ``mgrpo.receive`` with a value as JSON.
+
+    The script is pure ASCII, and ``<`` is escaped, so no text of a rollout can end the script element.
+    """
     try:
         text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    except ValueError:  # a run that diverged has figures that are no numbers
+    except ValueError:  # a run that diverged has metrics that are NaN or infinite, which JSON does not allow
         text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
     text = text.replace("<", "\\u003c")
     return f"mgrpo.receive({json.dumps(name)},{text});\n"
 
 
 def _finite(value: Any) -> Any:
-    """A value of JSON with nothing in the place of every number that JSON does not have."""
+    """Replace NaN and infinities in a nested value by None."""
     if isinstance(value, Mapping):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

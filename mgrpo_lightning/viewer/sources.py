@@ -1,4 +1,4 @@
-"""Where the journal of a run is: its own folder, and those of roles in processes of their own, joined by key."""
+"""Find the files of a run: its own folder or, in a decoupled run, the folders of its roles."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from mgrpo_lightning.store.layout import FOLDER as STORE
 _FILE = re.compile(rf"({'|'.join(PREFIXES.values())})-(\d{{6}})(?:-\d{{6}})?\.parquet")
 JOURNAL = "journal"
 COMPONENTS = ("format", "correct", "correct_main", "expert")
-"""Of a reward."""
+"""Names of the reward components."""
 FIT = "fit"
-"""Name of a fit's own validations among the folders of a journal; a later ``mgrpo validate`` has one of its name."""
+"""Command of files in the journal folder itself; ``mgrpo validate`` and ``mgrpo test`` write into subfolders."""
 
 
 class Play(NamedTuple):
-    """One step's training, or one validation."""
+    """The rollouts of one training step or of one validation."""
 
     stage: str
     """``step`` or ``validation``."""
@@ -35,23 +35,23 @@ class Play(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """As it stands in addresses and file names: ``step-000012``, ``validate-validation-000012``."""
+        """Name in URLs and file names: ``step-000012``, ``validate-validation-000012``."""
         head = "" if self.command == FIT else f"{self.command}-"
         return f"{head}{self.stage}-{self.step:06d}"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One run."""
+    """A run's folder, and the files in it that the viewer reads."""
 
     folder: Path
 
     @classmethod
     def found(cls, folder: Path) -> list[Source]:
-        """The run in a folder, or all runs in a folder of runs.
+        """Return the run in a folder, or all runs in a folder of runs.
 
         Args:
-            folder: Of the run; it has a journal, or a store and folders of roles that have.
+            folder: Folder of a run (with a journal, or with a store and roles' folders), or parent folder of runs.
 
         Raises:
             ConfigurationError: There is no journal.
@@ -66,17 +66,17 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run: the name of its folder."""
         return self.folder.resolve().name
 
     @property
     def _folders(self) -> list[Path]:
-        """Those with a journal: the run's own, or of roles in processes of their own, which meet in its store."""
+        """Folders that have a journal: the run's own and, if the run has a store, those of its roles."""
         roles = sorted(self.folder.glob("*/")) if (self.folder / STORE).is_dir() else []
         return [path for path in (self.folder, *roles) if (path / JOURNAL).is_dir()]
 
     def files(self) -> dict[Play, list[Path]]:
-        """The files of every play, those of several ranks and roles together; read anew at every call."""
+        """List the files of every play, from all ranks and roles; the folders are listed again at every call."""
         found: dict[Play, list[Path]] = {}
         for folder in self._folders:
             for path in sorted((folder / JOURNAL).rglob("*.parquet")):
@@ -87,20 +87,20 @@ class Source:
         return dict(sorted(found.items(), key=lambda item: (item[0].command, item[0].step, item[0].stage)))
 
     def ratios(self) -> list[Path]:
-        """The files of what updates made of tokens, of all roles and ranks."""
+        """List the files with log ratios of trained tokens, of all roles and ranks."""
         return [path for folder in self._folders for path in sorted((folder / JOURNAL / RATIOS).glob("*.parquet"))]
 
     def tensorboards(self) -> list[Path]:
-        """Folders with TensorBoard's files."""
+        """List the folders of TensorBoard's files."""
         return [path for folder in self._folders if (path := folder / "tensorboard").is_dir()]
 
     def scalars(self) -> list[Path]:
-        """TensorBoard's files."""
+        """List TensorBoard's files."""
         return [path for folder in self.tensorboards() for path in sorted(folder.iterdir())]
 
     @property
     def roles(self) -> Mapping[str, Mapping[str, Any]]:
-        """The roles' blocks of the run's config, empty where there is none yet, or none that can be read."""
+        """Role blocks of the run's config; empty if no config exists yet or none can be read."""
         return self._read[0]
 
     @property
@@ -124,13 +124,13 @@ class Source:
 
     @property
     def weighed(self) -> Mapping[str, Sequence[str]]:
-        """The components that each role's reward is made of, empty where no config is there yet."""
+        """Reward components with a non-zero weight, by role; empty if there is no config yet."""
         rewards = {role: block.get("reward") or {} for role, block in self.roles.items()}
         return {role: [name for name in COMPONENTS if weights.get(name)] for role, weights in rewards.items()}
 
 
 def _roles(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The roles' blocks of a config; ``ValueError`` where it is none."""
+    """Read the role blocks of a config file; raise ``ValueError`` if it is not a config of a run."""
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     model = _mapping(_mapping(config, "it").get("model"), "model")
     roles = _mapping(_mapping(model.get("init_args"), "model.init_args").get("roles"), "model.init_args.roles")
@@ -143,7 +143,7 @@ def _roles(path: Path) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
-    """A block that may be empty."""
+    """Return a block of a config as a mapping; an empty block (None) is an empty mapping."""
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""From ids back to text, token by token, for a page that colours each of them."""
+"""Decode token ids to text, token by token, for a page that colours each token."""
 
 from __future__ import annotations
 
@@ -15,31 +15,29 @@ from mgrpo_lightning.policy.source import folder_of
 
 
 class Decoder:
-    """Texts of single tokens.
+    """Decodes ids of one policy.
 
     Args:
-        tokenizer: Of the policy that made the ids.
+        tokenizer: Tokenizer of the policy that produced the ids.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of ids, control tokens included: what the policy saw.
-
-        Args:
-            ids: Any.
-        """
+        """Decode ids with control tokens included, as the policy saw them."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The text of each id; one that begins a character is empty, and the one that ends it has it.
+        """Decode each id. If a character spans several tokens, its last token has the character, the others are empty.
 
         Args:
-            ids: Of one turn. Bytes that are no character at the end are the replacement character.
+            ids: Token ids of one turn. If the turn ends within a character, the last token has the replacement
+                character.
         """
         stream = DecodeStream(skip_special_tokens=False)
         found = [stream.step(self._tokenizer, token) or "" for token in ids]
+        # DecodeStream holds back an incomplete character at the end; take it from the text as a whole.
         rest = self.text(ids)[len("".join(found)) :]
         if found and rest:
             found[-1] += rest
@@ -47,10 +45,10 @@ class Decoder:
 
 
 def decoder_of(base_model: str | None) -> Decoder | None:
-    """The decoder of a base, None where its tokenizer is not there: a run may be looked at on another machine.
+    """Return the decoder of a base; None if its tokenizer is not on this machine.
 
     Args:
-        base_model: As the team file names it; nothing is fetched.
+        base_model: Name of the base in the team file; nothing is downloaded.
     """
     try:
         folder = None if base_model is None else folder_of(base_model)
@@ -60,7 +58,7 @@ def decoder_of(base_model: str | None) -> Decoder | None:
 
 
 def _from_file(folder: Path) -> Tokenizer | None:
-    """The tokenizer where one file has all of it."""
+    """Load the tokenizer from tokenizer.json; None if that file is missing or lacks some of the tokens."""
     if not (folder / "tokenizer.json").is_file():
         return None
     try:
@@ -69,7 +67,7 @@ def _from_file(folder: Path) -> Tokenizer | None:
         return None
     config = folder / "tokenizer_config.json"
     settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    # transformers adds tokens that stand in the settings alone
+    # transformers adds tokens that stand only in tokenizer_config.json; tokenizer.json alone would decode them wrongly.
     numbered = {int(token): entry["content"] for token, entry in settings.get("added_tokens_decoder", {}).items()}
     extra = settings.get("extra_special_tokens") or []
     named = [*settings.get("additional_special_tokens", []), *(extra.values() if isinstance(extra, dict) else extra)]
@@ -79,7 +77,7 @@ def _from_file(folder: Path) -> Tokenizer | None:
 
 
 def _from_transformers(folder: Path) -> Tokenizer:
-    from mgrpo_lightning.policy.loading import load_tokenizer  # imports torch: seconds before the first rollout
+    from mgrpo_lightning.policy.loading import load_tokenizer  # only if needed: it imports torch, which takes seconds
 
     loaded: Any = load_tokenizer(str(folder))
     tokenizer: Tokenizer = loaded.backend_tokenizer
