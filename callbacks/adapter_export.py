@@ -56,6 +56,7 @@ class AdapterExport(Callback):
         self._export(trainer, pl_module)
 
     def _export(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # on_train_end directly follows the last batch, which may have exported this step already.
         if trainer.is_global_zero and trainer.global_step != self._exported_step:
             for role, policy in cast("TeamModule", pl_module).adapters.items():
                 with atomic_folder(self.folder(trainer) / role) as folder:

@@ -39,7 +39,7 @@ class HeldOut(Callback):
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        groups, self._groups = self._groups, []
+        groups, self._groups = self._groups, []  # reset, because a fit validates again with the same callback
         if groups:
             self.on_held_out(trainer, groups)
 

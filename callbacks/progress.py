@@ -97,7 +97,7 @@ class TeamProgress(ProgressBar):
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._console.is_terminal:
+        if not self._console.is_terminal:  # without a bar, a log file would show nothing for minutes
             self.print(f"asking the held-out questions at step {trainer.global_step} ...")
 
     @override
@@ -125,7 +125,7 @@ class TeamProgress(ProgressBar):
     def _open(self) -> Progress | None:
         if self._enabled and self._bars is None and self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bars = Progress(*columns, console=self._console, transient=True)
+            self._bars = Progress(*columns, console=self._console, transient=True)  # bars vanish, printed lines stay
             self._bars.start()
         return self._bars
 

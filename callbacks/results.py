@@ -59,7 +59,7 @@ class Results(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._started = time.monotonic()
+        self._started = time.monotonic()  # the callback is made earlier; count from the start of the command
 
     @override
     def on_train_batch_end(

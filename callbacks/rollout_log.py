@@ -76,7 +76,7 @@ class RolloutLog(HeldOut):
         if batch.step % self.every_n_steps == 0:
             rows = [row for aligned in batch.played.values() for row in aligned.rows]
             extras = {row.key: Extra(row.advantage, row.coefficient) for row in rows}
-            identity = _identity(pl_module)
+            identity = _identity(pl_module)  # a replay or a resumed run refuses the journal of another model
             write_groups(self.folder(trainer), batch.step, batch.groups, "train", extras, identity=identity)
             self._log_texts(trainer, batch.groups, batch.step, "train")
 

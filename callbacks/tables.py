@@ -25,6 +25,7 @@ def accuracy_table(runs: Runs) -> Table:
     table.add_column("questions", justify="right")
     for head in (*runs, "gain") if len(runs) > 1 else runs:
         table.add_column(head, justify="right")
+    # dict.fromkeys: a set that keeps the order.
     for key in dict.fromkeys(key for run in runs.values() for key in run if key.startswith("by_")):
         name = "" if key == "by_level" else f"{key.removeprefix('by_')} "
         for part in sorted({part for run in runs.values() for part in run.get(key, {})}):
@@ -67,7 +68,7 @@ def _questions(cell: Mapping[str, Any]) -> str:
 
 
 def _figures(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name in (key for key in run if "@" in key):
+    for name in (key for key in run if "@" in key):  # pass@k, majority@k, if questions were repeated
         if run[name] is not None:
             yield name, f"{run[name]:.1%}"
     if run.get("undecided"):

@@ -21,6 +21,7 @@ from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.ranges import hints_of
 
+# Patterns of jsonargparse's message texts. If a release changes a text, the user sees the original reason instead.
 _KEY = re.compile(r'Parser key "(.+?)":\s*(.*)')
 _CLASS = re.compile(r"Problem with given class_path '(.+)':")
 _UNKNOWN = re.compile(
@@ -65,7 +66,7 @@ def mistake(message: str, keys: Sequence[str], arguments: Sequence[str]) -> Conf
         arguments: The command line. jsonargparse does not name the role; it is found here and in the config files.
     """
     path, classes, reasons = _read(message)
-    *_, last = [None, *classes]
+    *_, last = [None, *classes]  # the innermost class, or None without classes
     for reason in reasons:
         if (unknown := _UNKNOWN.fullmatch(reason) or _ARGUMENT.fullmatch(reason)) is not None:
             parts = unknown.groupdict()
@@ -103,7 +104,7 @@ def _read(message: str) -> tuple[list[str], list[str], list[str]]:
         if text.startswith(_ENDS):
             break  # the rest of the message repeats the enclosing blocks
         if (key := _KEY.fullmatch(text)) is not None:
-            path += [key[1]] if path[-1:] != [key[1]] else []
+            path += [key[1]] if path[-1:] != [key[1]] else []  # a key may be reported twice in a row
             text = key[2]
         elif (found := _CLASS.fullmatch(text)) is not None:
             classes.append(found[1])
@@ -130,7 +131,7 @@ def _with_role(path: list[str], arguments: Sequence[str], value: str | None = No
 def _at(block: Any, key: str) -> object:
     for name in filter(None, key.split(".")):
         if not isinstance(block, Mapping) or name not in block:
-            return _MISSING
+            return _MISSING  # not None, because a value in the config may be null
         block = block[name]
     return block
 
@@ -154,7 +155,7 @@ def _unknown(class_path: str, inner: str) -> tuple[str, Sequence[str]]:
         inside = _class_in(known.get(part))
         if inside is None or index + 1 == len(parts):
             return ".".join(parts[: index + 1]), list(known)
-        hint = inside
+        hint = inside  # descend into the class of this part
     raise AssertionError("a key has parts")
 
 

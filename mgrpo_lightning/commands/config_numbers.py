@@ -24,6 +24,7 @@ def refuse_numbers(value: Any, hint: Any, name: str) -> None:
     Raises:
         ConfigurationError: A number is out of its range.
     """
+    # A list whose items have a range is checked below as a whole. Items of other lists carry their own class_path.
     if isinstance(value, list | tuple) and range_in(hint) is None:
         for index, one in enumerate(value):
             refuse_numbers(one, None, f"{name}[{index}]")

@@ -108,6 +108,7 @@ def _roles_table(model: TeamModule, rollouts: int) -> Table:
         owner = config.adapter.shared_with
         trainable = adapter_parameters(meta_model(config.base_model), config.adapter) if config.trainable else 0
         callers = [caller for caller in model.roles.values() if name in caller.calls]
+        # A sub-agent plays one conversation for each call of each of its callers; main plays one for each rollout.
         calls = sum(caller.limits.calls for caller in callers) if callers else 1
         count = rollouts * calls
         table.add_row(

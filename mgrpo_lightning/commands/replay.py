@@ -94,6 +94,7 @@ def replay(
     if settings:  # a changed setting may change the model's identity; here the user wants that
         cli.model.accept_changes = PARTS
     trainer = Trainer(
+        # Only keys that change the computation. A replay must not log, save or validate.
         **{name: config["trainer"][name] for name in _OF_THE_TRAINER},
         max_epochs=-1,
         devices=1,

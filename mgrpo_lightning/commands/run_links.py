@@ -26,7 +26,7 @@ class RunConfigCallback(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         path = Path(trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        config = self.config.clone()
+        config = self.config.clone()  # the keys are removed from the saved file only, not from the CLI's config
         for name in OF_A_COMMAND:
             config.pop(name, None)  # None: a program that calls trainer.fit itself has no key ckpt_path
         self.parser.save(config, str(path), skip_none=False, overwrite=True, multifile=False, skip_validation=True)

@@ -220,14 +220,14 @@ def _header(cluster: ClusterConfig, folder: Path) -> list[str]:
         *([_whole(f"--account={job.account}")] if job.account else []),
         _whole(f"--output={folder.absolute() / 'slurm-%j.txt'}"),
         "--open-mode=append",
-        f"--signal=B:USR1@{job.stop_before}",
+        f"--signal=B:USR1@{job.stop_before}",  # B: only the batch shell gets it, which handles it with a trap
         *(["--requeue"] if job.requeue else ["--no-requeue"]),
         *job.options,
     ]
     places = list(cluster.roles.values())
     if job.heterogeneous:
         blocks = [[*_size(where), *_partition(where.partition or job.partition)] for where in places]
-    else:
+    else:  # one allocation: all nodes together, each large enough for the largest role
         whole = PlaceConfig(
             nodes=sum(where.nodes for where in places),
             tasks_per_node=max(where.tasks_per_node for where in places),
@@ -236,7 +236,7 @@ def _header(cluster: ClusterConfig, folder: Path) -> list[str]:
             memory=job.memory,
         )
         blocks = [[*_size(whole), *_partition(job.partition)]]
-    lines = [f"#SBATCH {option}" for option in [*common, *blocks[0]]]
+    lines = [f"#SBATCH {option}" for option in [*common, *blocks[0]]]  # common options go with the first component
     for block in blocks[1:]:
         lines += ["#SBATCH hetjob", *(f"#SBATCH {option}" for option in block)]
     return lines
@@ -262,7 +262,7 @@ def _partition(name: str | None) -> list[str]:
 
 
 def _srun(where: PlaceConfig, index: int, job: JobConfig) -> list[str]:
-    group = [f"--het-group={index}"] if job.heterogeneous else ["--exact"]
+    group = [f"--het-group={index}"] if job.heterogeneous else ["--exact"]  # else one srun takes all CPUs of a node
     return [*group, *_size(where), f"--ntasks={where.nodes * where.tasks_per_node}", *where.options]
 
 
@@ -284,7 +284,7 @@ def submit(cluster: ClusterConfig, folder: Path, options: Sequence[str], *, writ
         MgrpoError: There is no ``sbatch``, or it refuses the job.
     """
     command = (sys.executable, "-m", "mgrpo_lightning", "fit")
-    with atomic_path(folder / SCRIPT) as temporary:
+    with atomic_path(folder / SCRIPT) as temporary:  # never a half-written script, even if a job submits it meanwhile
         temporary.write_text(render(cluster, folder, options, command), encoding="utf-8")
     path = folder / SCRIPT
     print(f"written: {path}", flush=True)

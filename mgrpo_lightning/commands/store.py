@@ -63,6 +63,7 @@ def examine(root: Path, disk: Disk | None = None) -> list[WriterStatus]:
 
 
 def _writer(disk: Disk, home: Path) -> WriterStatus:
+    # An incarnation without a heartbeat file did not start completely, so it has no records.
     begun = [n for n in incarnations(disk, home) if read_alive(disk, incarnation_folder(home, n))]
     if not begun:
         return WriterStatus(home.name, 0, None)
@@ -74,6 +75,7 @@ def _writer(disk: Disk, home: Path) -> WriterStatus:
         if segment.last < place:  # below the writer's start: it may remove these files at any time
             continue
         if segment.first > place:
+            # Segments cover all record numbers, so a gap is a lost file.
             found.problems.append(f"{folder}: records {place} to {segment.first - 1} are missing")
         place = segment.last + 1
         try:

@@ -119,6 +119,7 @@ class Judge:
         try:
             verdict = await self.correct(question, accepted, answer)
         except ScoringError:
+            # A failed audit must not cost an answer that the rule accepts.
             if matched:
                 return True
             raise
@@ -139,6 +140,7 @@ class Judge:
             return known
         if key not in self._asked:
             self._asked[key] = asyncio.ensure_future(self._ask(prompt, read))
+            # Removed when done: a verdict then comes from the cache, and a failure is asked again.
             self._asked[key].add_done_callback(lambda _: self._asked.pop(key))
         verdict = await self._asked[key]
         self._remember(key, verdict)
@@ -158,7 +160,7 @@ class Judge:
                 verdict = json.loads((self._cache / f"{key}.json").read_text())
             except (OSError, ValueError):
                 return None
-            if isinstance(verdict, bool | float):
+            if isinstance(verdict, bool | float):  # a damaged cache file counts as not cached
                 self._known[key] = verdict
         return self._known.get(key)
 

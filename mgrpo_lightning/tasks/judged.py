@@ -43,7 +43,7 @@ class JudgedTask(Task):
     @override
     async def correct(self, question: Question, answer: str | None) -> float:
         """Return 1.0 if the rule or the judge accepts the answer; an empty answer is wrong."""
-        if answer is None or not visible(answer).strip():
+        if answer is None or not visible(answer).strip():  # invisible characters alone are an empty answer
             return 0.0
         matched = self.rule(question, answer)
         if self._judge is None:

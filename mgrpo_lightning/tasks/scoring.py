@@ -74,6 +74,7 @@ def _f1(answer: str, gold: str) -> float:
 def _overlap(answer: str, gold: str) -> float:
     answered, wanted = answer.split(), gold.split()
     shared = sum((Counter(answered) & Counter(wanted)).values())
+    # F1 = 2PR / (P + R) with P = shared / answered and R = shared / wanted.
     return 2 * shared / (len(answered) + len(wanted)) if shared else 0.0
 
 
@@ -91,6 +92,7 @@ def gaia_rule(answer: str | None, gold: str) -> float:
         return float(_number(answer) == float(gold))
     if "," in gold or ";" in gold:
         answered, wanted = re.split("[,;]", answer), re.split("[,;]", gold)
+        # Lengths first, because map stops at the end of the shorter list.
         return float(len(answered) == len(wanted) and all(map(_element_equal, answered, wanted)))
     return float(_squeeze(answer).translate(_NO_PUNCTUATION) == _squeeze(gold).translate(_NO_PUNCTUATION))
 

@@ -48,6 +48,7 @@ def read_play(paths: Sequence[Path], damaged: Damaged) -> list[Group]:
 
 def _join(known: Group, other: Group) -> None:
     for mine, theirs in zip(known.rollouts, other.rollouts, strict=False):
+        # `elsewhere` marks a copy without tokens; only trajectories that this process sampled may replace ours.
         played = {t.key: t for t in theirs.trajectories() if not t.elsewhere}
         mine.main = played.get(mine.main.key, mine.main)
         mine.subs = [played.get(sub.key, sub) for sub in mine.subs]
@@ -110,7 +111,7 @@ def _trajectory(
         "elsewhere": t.elsewhere,
         "advantage": _extra(extras, t, "advantage"),
         "coefficient": _extra(extras, t, "coefficient"),
-        "versions": [] if versions == [t.key.step] else versions,
+        "versions": [] if versions == [t.key.step] else versions,  # only if not all tokens are from this step's adapter
         "score": _score(score, weighed.get(t.role, COMPONENTS)),
         "reasons": reasons(question, t, score),
         "spans": _with_ratios(_spans(t, decoders.get(t.role)), ratios.get(t.key)),

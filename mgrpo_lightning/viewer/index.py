@@ -120,6 +120,7 @@ class Index:
 
     def _question(self, row: Row) -> int:
         key = (row["question_id"], row["question"])
+        # A question repeats over rollouts and steps, so its text is stored once and the column holds an index.
         if key not in self._questions:
             self._questions[key] = len(self._texts)
             names = {"id": "question_id", "text": "question", "level": "level", "answers": "answers"}

@@ -62,6 +62,7 @@ class Source:
                 f"{folder} has no journal, and neither has a folder in it.",
                 hint="give the folder of a run that has begun to play: runs/NAME.",
             )
+        # If the folder itself is a run, its subfolders are that run's roles, not other runs.
         return found[:1] if found[0].folder == folder else found
 
     @property
@@ -111,6 +112,7 @@ class Source:
     @cached_property
     def _read(self) -> tuple[Mapping[str, Mapping[str, Any]], list[str]]:
         problems = list[str]()
+        # All roles of a run share one team file, so the first config that can be read is enough.
         for path in (folder / "config.yaml" for folder in self._folders):
             try:
                 return _roles(path), problems

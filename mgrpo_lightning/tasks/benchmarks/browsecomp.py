@@ -42,4 +42,5 @@ def _question(number: int, row: Row) -> Question:
     key = sha256(text_of(row, "canary").encode()).digest()
     problem, answer = (unsealed(text_of(row, name), key) for name in ("problem", "answer"))
     topic = text_of(row, "problem_topic", default="")
+    # The key "sealed" keeps the decrypted text out of logs and exports.
     return Question(f"row {number}", problem, (answer,), level=topic, metadata={"sealed": "yes"})

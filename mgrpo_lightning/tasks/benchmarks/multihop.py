@@ -77,8 +77,10 @@ class MultiHop(Task):
                 raise DataError(f"question {bare[0]!r} brings no paragraphs along.", hint="there is nothing to search.")
             if twice := [name for name, count in names.items() if count > 1]:
                 raise DataError(f"split {split} has two questions {twice[0]!r}.", hint="remove one, or rename it.")
+        # Evaluation may lack answers, for a leaderboard. Training cannot: there would be no reward.
         if unknown := [one.question.id for one in examples.get("train", ()) if not one.question.known]:
             raise DataError(f"the training question {unknown[0]} has no answer.", hint="train on a split with answers.")
+        # One world for all splits, so that a search also meets the paragraphs of other questions.
         self._world = ParagraphWorld(_paragraphs(examples.values()), backend=backend)
         self._questions = {split: [self._linked(one) for one in found] for split, found in examples.items()}
 

@@ -20,7 +20,7 @@ def unsealed(text: str, key: bytes) -> str:
         DataError: The text is not base64, or the key is wrong. The message does not contain the text.
     """
     try:
-        assert key, "a key has at least one byte"
+        assert key, "a key has at least one byte"  # cycle of an empty key would end zip at once, with an empty text
         return bytes(a ^ b for a, b in zip(base64.b64decode(text, validate=True), cycle(key), strict=False)).decode()
     except (binascii.Error, ValueError, AssertionError) as error:
         raise DataError(

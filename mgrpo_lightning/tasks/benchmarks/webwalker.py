@@ -45,6 +45,7 @@ class WebWalkerQA(Benchmark):
 
 
 def _question(number: int, row: Row) -> Question:
+    # Some copies nest the metadata in a column `info`; others have it in the row itself.
     info = next((row[name] for name in ("info", "Info") if isinstance(row.get(name), Mapping)), row)
     kind = text_of(info, "type", "Type", default="")
     difficulty = text_of(info, "difficulty_level", "Difficulty_Level", default="")

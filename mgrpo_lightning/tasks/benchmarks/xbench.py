@@ -51,4 +51,5 @@ class XBench(Benchmark):
 def _question(row: Row) -> Question:
     key = text_of(row, "canary").encode()
     prompt, answer = (unsealed(text_of(row, name), key) for name in ("prompt", "answer"))
+    # The key "sealed" keeps the decrypted text out of logs and exports.
     return Question(text_of(row, "id"), prompt, (answer,), metadata={"sealed": "yes"})

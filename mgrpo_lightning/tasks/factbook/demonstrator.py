@@ -91,6 +91,7 @@ class Demonstrator:
             return _PlannedScript(lambda: _answer(question, made, lambda step: _look_up(step, made, closed)))
         if (values := parse_comparison(subtask)) is not None:
             return _PlannedScript(lambda: _say_which(values))
+        # Main made the mistake ``whole_question`` if the subtask is the question itself.
         asked = lookup(question.evidence[0]) if subtask == question.text else parse_subtask(subtask)
         return _PlannedScript(lambda: _report(subtask, asked, made, closed))
 
@@ -134,7 +135,7 @@ def _compare(question: Question, find: Callable[[Lookup], Plan], comparer: str |
     values = {}
     for step in map(lookup, question.evidence):
         found = yield from find(step)
-        if not any(character.isdigit() for character in found.value):
+        if not any(character.isdigit() for character in found.value):  # not a value: a report such as "not found"
             return NOTHING
         values[step.subject] = found.value
     if comparer is not None:
@@ -171,6 +172,7 @@ def _look_up(step: Lookup, made: set[str], closed: frozenset[str]) -> Plan:
         for hit in fitting:
             text = yield _call("visit", url=hit.url, section=hit.field)
             found = read_first_line(text) if "first_line" in made else read_fact(text, step)
+            # The first hit often lacks the fact; a careless searcher then reports something else from the page.
             if found is None and "first_hit" in made:
                 found = read_first_line(text)
             if found is not None:

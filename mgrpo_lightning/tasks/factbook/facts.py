@@ -122,6 +122,7 @@ def _letters(text: str) -> str:
 
 def _one_apart(one: str, other: str) -> bool:
     """Whether two texts are equal or differ by one inserted, removed or changed letter."""
+    # `same` is the length of the common prefix. After the one letter that differs, the rests must be equal.
     short, long = sorted((one, other), key=len)
     same = next((i for i, pair in enumerate(zip(short, long, strict=False)) if pair[0] != pair[1]), len(short))
     rest = short[same + 1 :] if len(short) == len(long) else short[same:]
@@ -134,5 +135,6 @@ def _fact(world: World, page: Page, relation: Relation) -> Fact | None:
         return None
     entry = relation.entry(page)
     assert entry is not None
+    # A policy copies answers from the page, so every value must stand there literally.
     assert value in entry.line.split("\n")[0], f"{value!r} cannot be copied from {entry.line!r}"
     return Fact(page.url, page.title, relation.name, value)

@@ -95,7 +95,7 @@ def _from(facts: Facts, url: str, start: Fact | None, hops: int) -> Iterator[Pat
     for links, last in _chains(facts, url, hops - 1, ()):
         for relation in RELATIONS.values():
             final = None if relation.link else facts.get(last, relation.name)
-            if final is not None and final is not start:
+            if final is not None and final is not start:  # else the question would ask for the value that it names
                 yield Path(start, links, final)
 
 
@@ -106,5 +106,5 @@ def _chains(facts: Facts, url: str, length: int, before: tuple[Fact, ...]) -> It
         return
     for relation in RELATIONS.values():
         step = facts.follow(url, relation.name) if relation.link else None
-        if step and step[1] not in {fact.url for fact in before}:
+        if step and step[1] not in {fact.url for fact in before}:  # no circles, such as France > Spain > France
             yield from _chains(facts, step[1], length - 1, (*before, step[0]))

@@ -93,7 +93,7 @@ _ATTRIBUTES = (
         "coastline",
         "coastline",
         (GEOGRAPHY, "Coastline", ""),
-        extract.one(r"[\d,.]*[1-9][\d,.]* km"),
+        extract.one(r"[\d,.]*[1-9][\d,.]* km"),  # a digit above 0, because landlocked countries have "0 km"
         ("How long is the coastline of {x}?",),
         compare="Which has the longer coastline, {a} or {b}?",
     ),
@@ -123,14 +123,14 @@ _ATTRIBUTES = (
         "nationality",
         "nationality",
         (PEOPLE, "Nationality", "adjective"),
-        extract.one(r"[A-Z](?:(?! or )[\w' -])+"),
+        extract.one(r"[A-Z](?:(?! or )[\w' -])+"),  # "A or B" has no exact answer
         ("Which adjective names the nationality of {x}?",),
     ),
     Relation(
         "official_name",
         "official name",
         (GOVERNMENT, "Country name", "conventional long form"),
-        extract.one(r"(?!none)[^;,()]+"),
+        extract.one(r"(?!none)[^;,()]+"),  # the Factbook writes "none" for a missing long form
     ),
     Relation(
         "government_type",

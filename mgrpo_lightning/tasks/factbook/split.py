@@ -21,6 +21,7 @@ ORDER: tuple[Split, ...] = ("train", "validation", "test")
 @functools.cache
 def split_of(url: str) -> Split:
     """Return the split of a country's page."""
+    # Not hash(): Python salts the hash of strings, so it differs between processes.
     place = int.from_bytes(hashlib.blake2b(url.encode(), digest_size=8).digest(), "big") % 100
     return "train" if place < SHARES["train"] else "validation" if place < 100 - SHARES["test"] else "test"
 

@@ -117,7 +117,7 @@ def _linked(page: Page, by_title: Mapping[str, str]) -> Page:
     for section, field, subfield in LINK_FIELDS:
         entry = page.entry(section, field, subfield)
         for name in linked_names(entry.text) if entry else ():
-            if name in by_title:
+            if name in by_title:  # some partners have no page
                 links.append(Entry(LINKS, subfield or field, name, by_title[name]))
     return Page(page.url, page.title, page.entries + tuple(links))
 
