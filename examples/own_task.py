@@ -48,6 +48,7 @@ class TelephoneBook(Task):
     @override
     async def expert(self, question: Question, trajectory: Trajectory) -> float:
         """1.0 if the report is the right neighbour or number and a call of ``look_up`` returned it, else 0.0."""
+        # Only what the tool returned counts, so a guessed number earns nothing.
         said = [call.result for call in trajectory.calls if call.name == "look_up" and not call.failed]
         wanted = (BOOK[question.id][0], *question.answers)
         return exact_match(trajectory.answer, [value for value in wanted if any(value in line for line in said)])

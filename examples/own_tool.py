@@ -2,8 +2,8 @@
 
     mgrpo fit --config configs/quickstart.yaml --config examples/own_tool.yaml
 
-Start ``mgrpo`` in the folder of the module's package, or install the module. If a tool cannot do what it is asked,
-raise ``ToolError``: the policy sees the message, and the rollout continues.
+Python finds the module in the folder where you start ``mgrpo``, or as an installed package. If a tool cannot do its
+work, raise ``ToolError``: the policy sees the message, and the rollout continues.
 """
 
 from __future__ import annotations

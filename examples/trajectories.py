@@ -14,6 +14,7 @@ from typing import Any
 
 def with_pandas(run: str) -> Any:
     """Run the query with pandas; returns a DataFrame."""
+    # Imported in each function, so that you need only the library that you use.
     from pathlib import Path
 
     import pandas as pd

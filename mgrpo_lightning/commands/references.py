@@ -55,7 +55,7 @@ class _Values:
         known = _readable(dict(content))
         if isinstance(run := known.get("run", {}), dict):
             known["run"] = dataclasses.asdict(RunConfig()) | run
-        self._tree = OmegaConf.create(known, flags={"allow_objects": True})  # YAML makes dates
+        self._tree = OmegaConf.create(known, flags={"allow_objects": True})  # YAML parses dates to objects
         for option in options:
             name, equals, text = option.partition("=")
             if equals and (key := _KEY.fullmatch(name)):

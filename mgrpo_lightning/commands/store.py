@@ -63,7 +63,7 @@ def examine(root: Path, disk: Disk | None = None) -> list[WriterStatus]:
 
 
 def _writer(disk: Disk, home: Path) -> WriterStatus:
-    # An incarnation without a heartbeat file did not start completely, so it has no records.
+    # An incarnation without a heartbeat file did not start completely; its records may be incomplete.
     begun = [n for n in incarnations(disk, home) if read_alive(disk, incarnation_folder(home, n))]
     if not begun:
         return WriterStatus(home.name, 0, None)

@@ -128,7 +128,7 @@ def reasons(question: Question, trajectory: Trajectory, score: Score | None) -> 
         score: Score that the task or its judge gave; None if there is none.
 
     Returns:
-        One entry for each reason: its ``name``, ``holds`` (True, False, or None if undecided) and a ``text``.
+        One entry for each reason, with ``name``, ``holds`` (True, False, or None if undecided) and ``text``.
     """
     found = [{"name": "format", "holds": False, "text": rule} for rule in trajectory.violations]
     found = found or [{"name": "format", "holds": True, "text": "followed the protocol"}]

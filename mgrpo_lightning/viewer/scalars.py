@@ -29,7 +29,7 @@ def phase_curves(folders: Sequence[Path], damaged: Damaged) -> Curves:
         folders: Folders with TensorBoard's files; one for each process of the run.
         damaged: Called with each folder that cannot be read and the problem.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # takes a second
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # here: it takes a second
 
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # no warning about the cut file of a killed run
     found: Curves = {}

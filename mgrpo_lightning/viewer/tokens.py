@@ -63,7 +63,7 @@ def _from_file(folder: Path) -> Tokenizer | None:
         return None
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception:  # the bindings raise nothing more exact; transformers may still read it
+    except Exception:  # the Rust bindings raise plain Exception; transformers may still read the file
         return None
     config = folder / "tokenizer_config.json"
     settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}

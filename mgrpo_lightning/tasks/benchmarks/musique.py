@@ -52,7 +52,7 @@ class MuSiQue(MultiHop):
         question = Question(
             id=name,
             text=text_of(row, "question"),
-            # dict.fromkeys removes aliases that repeat the answer and keeps the answer first. Test rows have none.
+            # dict.fromkeys removes aliases that repeat the answer and keeps the answer first. Test rows have no answer.
             answers=tuple(dict.fromkeys([text_of(row, "answer", default="") or UNKNOWN, *aliases])),
             level=f"{len(steps)} hops" if steps else "",
         )
