@@ -40,7 +40,7 @@ RANK = (
     f'[ "$code" -eq {STOPPED} ] && code=0 && touch "$1"; exit "$code"'
 )
 """Shell code of a rank. $1 is a file that it creates if the command stopped, by itself or killed by its guard; the
-command follows. The shell ignores SIGTERM, so that it outlives the command and can write the file."""
+command follows. The no-op trap lets the shell outlive SIGTERM and write the file; the command does not inherit it."""
 TEMPLATE = f"""#!/bin/bash
 @header@
 
