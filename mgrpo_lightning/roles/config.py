@@ -229,8 +229,9 @@ def main_role(roles: Mapping[str, RoleConfig]) -> str:
             f"{len(heads)} roles are called by nobody: {heads}.",
             hint="exactly one role (main) must stand at the top; give the others a caller in `calls`.",
         )
-    # Two other roles may still call each other in a cycle that main can reach.
-    _refuse_cycles(roles, heads[0], ())
+    # From every role: a cycle that main does not reach has no role that nobody calls, so it is no second head either.
+    for name in roles:
+        _refuse_cycles(roles, name, ())
     _refuse_unequal(roles, heads[0])
     return heads[0]
 
