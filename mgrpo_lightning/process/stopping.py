@@ -1,4 +1,4 @@
-"""Stopping: what SIGINT and SIGTERM do to a command, even if a tool hangs; and that it ends with its parent.
+"""Stopping: how many seconds a command has after SIGINT or SIGTERM, even if a tool hangs; it ends with its parent.
 
 seconds   what happens
 0         a fit finishes and saves the current step; any other command is interrupted

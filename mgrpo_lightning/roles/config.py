@@ -1,4 +1,4 @@
-"""Configuration of a role: base model, adapter, callees, tools, sampling, limits, reward weights and optimizer.
+"""Configuration of a role (base model, adapter, tools, limits, rewards, optimizer), and which role may call which.
 
 These dataclasses are the blocks under ``model.init_args.roles`` of a team file. Each field is one key there.
 """
