@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from typing_extensions import override
 
-from mgrpo_lightning.commands.references import resolved
+from mgrpo_lightning.commands.references import parsed, resolved
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.names import CLASS_KEYS
 
@@ -118,21 +118,13 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[tuple[s
             words.append((option + equals + value, None))
     moved: set[int] = set()
     for index, (option, text) in enumerate(words):
-        if "." in option and text is not None and _holds_null(_parsed(text)):
+        if "." in option and text is not None and _holds_null(parsed(text)):
             before = {
                 i for i, (other, text) in enumerate(words[:index]) if text and f"{option}.".startswith(f"{other}.")
             }
             moved |= {index, *before}
     rest = [word if text is None else f"{word}={text}" for i, (word, text) in enumerate(words) if i not in moved]
-    return rest, paths, [(words[i][0].removeprefix("--"), _parsed(words[i][1] or "")) for i in sorted(moved)]
-
-
-def _parsed(text: str) -> Any:
-    """Parse a command-line value as YAML; a value that is not valid YAML stays a string."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    return rest, paths, [(words[i][0].removeprefix("--"), parsed(words[i][1] or "")) for i in sorted(moved)]
 
 
 def _holds_null(value: object) -> bool:

@@ -7,7 +7,6 @@ reasons and the path of keys that leads to them.
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
 import sys
 import typing
@@ -18,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
 from mgrpo_lightning.commands.config_files import composed
+from mgrpo_lightning.commands.config_numbers import imported
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.ranges import hints_of
 
@@ -147,8 +147,7 @@ def _no_key(path: Sequence[str], inner: str, class_path: str | None, keys: Seque
 
 def _unknown(class_path: str, inner: str) -> tuple[str, Sequence[str]]:
     """Return a dotted key up to its first unknown part, and the keys that are known at that place."""
-    module, _, name = class_path.rpartition(".")
-    hint: Any = getattr(importlib.import_module(module), name)
+    hint = imported(class_path)
     parts = inner.split(".")
     for index, part in enumerate(parts):
         known = hints_of(hint)

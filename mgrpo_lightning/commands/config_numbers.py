@@ -31,7 +31,7 @@ def refuse_numbers(value: Any, hint: Any, name: str) -> None:
     elif isinstance(value, Mapping | Namespace):
         block, of = _block(value), hint
         if isinstance(path := block.get("class_path"), str):
-            of, name, block = _imported(path), f"{name}.init_args", _block(block.get("init_args") or {})
+            of, name, block = imported(path), f"{name}.init_args", _block(block.get("init_args") or {})
         for key, one in block.items():
             refuse_numbers(one, _hint_of_key(of, key), f"{name}.{key}".removeprefix("."))
     else:
@@ -55,7 +55,11 @@ def _block(value: Mapping[str, Any] | Namespace) -> Mapping[str, Any]:
     return vars(value) if isinstance(value, Namespace) else value
 
 
-def _imported(path: str) -> Any:
-    """Import the class at a dotted path; the parser has imported it before, so it exists."""
+def imported(path: str) -> Any:
+    """Import the class at a dotted path; the parser has imported it before, so it exists.
+
+    Args:
+        path: Module and name of the class, with dots, as ``class_path`` in a config.
+    """
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)

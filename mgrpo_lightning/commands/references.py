@@ -60,7 +60,7 @@ class _Values:
             name, equals, text = option.partition("=")
             if equals and (key := _KEY.fullmatch(name)):
                 path = _path(key[1])
-                value = _readable(_parsed(text), path.rpartition(".")[2])
+                value = _readable(parsed(text), path.rpartition(".")[2])
                 with contextlib.suppress(TypeError):  # a key inside a list: the parser gives the error later
                     old = OmegaConf.select(self._tree, path, throw_on_resolution_failure=False)
                     both = isinstance(value, dict) and isinstance(old, DictConfig)
@@ -71,7 +71,7 @@ class _Values:
         if not (name.startswith("--") and equals) or "${" not in text:
             return option
         key = name.rpartition(".")[2].removeprefix("--")
-        value = _parsed(text)
+        value = parsed(text)
         if not isinstance(value, dict | list):
             return f"{name}={self._leaf(key, text)}"
         found = self.walk(value, key)
@@ -127,7 +127,12 @@ def _path(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "init_args")
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """Parse a command-line value as YAML; a value that is not valid YAML stays a string.
+
+    Args:
+        text: What stands behind the ``=`` of an option.
+    """
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

@@ -165,7 +165,7 @@ def wanted_tools(roles: Mapping[str, RoleConfig], offered: Mapping[str, Tool]) -
 def _words(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:
+    except Exception:  # the error is of a user's class, and its __str__ runs any code
         return "it cannot be shown"
 
 

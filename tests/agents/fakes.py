@@ -263,3 +263,21 @@ class FakeTask(Task):
         if "expert" in self.broken:
             raise ScoringError("the judge is ill.")
         return self.judge(trajectory)
+
+
+def play(
+    turns: Sequence[str], *, budget: LimitsConfig | None = None, tool: FakeTool | None = None, tools: bool = True
+) -> tuple[Trajectory, FakeConversation]:
+    """A team of one, which says ``turns`` one after the other and then answers."""
+    role = RoleConfig("fake", tools=["search"] if tools else [], system_prompt="find", limits=budget or limits())
+    said = [*turns, *[answer("end")] * 20]
+    team, samplers = make_team(
+        {"main": role}, {"main": lambda _, turn, __: said[turn]}, {"search": tool or FakeTool(echo)}
+    )
+    (group,) = team.play([question()], step=3, rollouts=1)
+    return group.rollouts[0].main, samplers["main"].opened[0]
+
+
+def tool_texts(trajectory: Trajectory) -> list[str]:
+    """What the tools of a trajectory have answered, in order."""
+    return [message.content for message in trajectory.messages if message.role == "tool"]

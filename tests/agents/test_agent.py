@@ -1,19 +1,15 @@
-"""One agent, one trajectory: turns, budgets, failures and the token record."""
+"""One agent, one trajectory: turns, failures and the token record."""
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgrpo_lightning.agents.seat import KEPT, KEPT_A_TOKEN
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall, Violation
-from mgrpo_lightning.protocol.prompts import NOTICE
 from mgrpo_lightning.records.trajectory import Span, Trajectory
 from mgrpo_lightning.roles.config import LimitsConfig, RoleConfig
 from mgrpo_lightning.tools.base import function_tool
@@ -22,34 +18,18 @@ from tests.agents.fakes import (
     OTHER,
     START,
     FakeChat,
-    FakeConversation,
     FakeTool,
     answer,
     call,
     echo,
     limits,
     make_team,
+    play,
     question,
+    tool_texts,
 )
 
 SEARCH = call("search", query="x")
-
-
-def play(
-    turns: Sequence[str], *, budget: LimitsConfig | None = None, tool: FakeTool | None = None, tools: bool = True
-) -> tuple[Trajectory, FakeConversation]:
-    """A team of one, which says ``turns`` one after the other and then answers."""
-    role = RoleConfig("fake", tools=["search"] if tools else [], system_prompt="find", limits=budget or limits())
-    said = [*turns, *[answer("end")] * 20]
-    team, samplers = make_team(
-        {"main": role}, {"main": lambda _, turn, __: said[turn]}, {"search": tool or FakeTool(echo)}
-    )
-    (group,) = team.play([question()], step=3, rollouts=1)
-    return group.rollouts[0].main, samplers["main"].opened[0]
-
-
-def tool_texts(trajectory: Trajectory) -> list[str]:
-    return [message.content for message in trajectory.messages if message.role == "tool"]
 
 
 def test_a_call_its_result_and_the_answer() -> None:
@@ -270,110 +250,6 @@ def test_the_calls_of_a_turn_run_at_once_and_answer_in_their_order() -> None:
     calls = HermesDialect().render(Action(calls=tuple(ToolCall("search", {"query": q}) for q in "abc")))
     played, _ = play([calls], tool=FakeTool(run))
     assert tool_texts(played) == ["a", "b", "c"]
-
-
-def test_the_last_turn_is_announced_and_takes_only_an_answer() -> None:
-    played, _ = play([SEARCH, SEARCH, SEARCH], budget=limits(turns=3))
-    assert tool_texts(played) == ["page of x", f"page of x\n{NOTICE}"]
-    assert (played.violations, played.num_turns, len(played.calls)) == ([Violation.NO_ANSWER_AT_END], 3, 2)
-    assert play([SEARCH, SEARCH], budget=limits(turns=3))[0].valid
-
-
-def test_calls_beyond_the_budget_fail_and_the_next_turn_is_the_last() -> None:
-    played, _ = play([SEARCH, f"{SEARCH}{SEARCH}"], budget=limits(calls=2))
-    assert [c.failed for c in played.calls] == [False, False, True]
-    assert tool_texts(played)[1:] == ["page of x", f"error: the budget of calls is used up.\n{NOTICE}"]
-    assert played.valid
-
-
-def test_a_turn_has_its_token_limit() -> None:
-    played, conversation = play(["x" * 50], budget=limits(new_tokens=40))
-    assert (played.violations, played.num_actions) == ([Violation.TRUNCATED], 40)
-    assert conversation.params[0].max_new_tokens == 40
-    assert played.truncated
-
-
-def test_results_are_cut_to_the_observation_limit() -> None:
-    async def run(query: str) -> str:
-        return "z" * 500
-
-    played, _ = play([SEARCH], budget=limits(observation=30), tool=FakeTool(run))
-    assert tool_texts(played) == ["z" * 30]
-    assert played.calls[0].result == "z" * 500
-
-
-@pytest.mark.parametrize("kind", ["result", "ToolError", "OSError", "a function's error"])
-def test_of_a_huge_result_a_start_is_kept_and_the_policy_sees_the_same(kind: str) -> None:
-    def huge(letters: int) -> FakeTool:
-        async def search(query: str) -> str:
-            text = f"first line\n{'z' * letters}"
-            if kind == "result":
-                return text
-            raise {"ToolError": ToolError, "OSError": OSError}.get(kind, ValueError)(text)
-
-        broken = function_tool(search) if kind == "a function's error" else FakeTool(search)
-        return cast("FakeTool", broken)
-
-    budget = limits(observation=30)
-    played, _ = play([SEARCH], budget=budget, tool=huge(50 * 2**20))
-    (kept,) = played.calls
-    assert len(kept.result) == KEPT + KEPT_A_TOKEN * 30 + len("\n[cut]")
-    assert kept.result.endswith("z\n[cut]")
-    assert kept.failed == (kind != "result")
-    whole, _ = play([SEARCH], budget=budget, tool=huge(KEPT))
-    assert "[cut]" not in whole.calls[0].result
-    assert tool_texts(played) == tool_texts(whole)
-    assert played.spans == whole.spans
-
-
-def test_a_long_result_leaves_room_for_a_whole_answering_turn() -> None:
-    async def run(query: str) -> str:
-        return "z" * 5_000
-
-    budget = limits(new_tokens=200, context=700, observation=5_000)
-    played, conversation = play(
-        [f"{SEARCH}{SEARCH}".replace("\n", ""), answer("a" * 60)], budget=budget, tool=FakeTool(run)
-    )
-    assert played.valid
-    assert conversation.params[-1].max_new_tokens == 200
-    shown = tool_texts(played)
-    assert shown[0].strip("z") == ""
-    assert len(shown[0]) > 50, "the room is used"
-    assert shown[1].endswith(f"z\n{NOTICE}")
-
-
-@pytest.mark.parametrize("end", ["", chr(OTHER)])
-def test_when_nothing_else_fits_the_notice_does(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FakeChat, "stop_ids", (END, OTHER) if end else (END,))
-    prompt = len(FakeChat().open("find", "Which?"))
-    shortest = len(FakeChat().observe([NOTICE], after_cut=bool(end)))
-    # A turn with as many calls as it has room for, and not one spare token for their results.
-    crowd = call("search", query="x").replace("\n", "") * 4
-    budget = limits(new_tokens=len(crowd) + 1, context=prompt + 2 * (len(crowd) + 1) + shortest, observation=30)
-    played, _ = play([crowd + end], budget=budget)
-    assert tool_texts(played) == [NOTICE]
-    assert [c.result for c in played.calls] == ["page of x"] * 4
-    assert (played.valid, played.num_turns) == (True, 2)
-
-
-@pytest.mark.parametrize("budget", [limits(turns=1), limits(calls=0), limits(context=500, new_tokens=230)])
-def test_a_budget_for_one_turn_announces_it_in_the_prompt(budget: LimitsConfig) -> None:
-    assert play([SEARCH], budget=budget)[0].violations == [Violation.NO_ANSWER_AT_END]
-    played, _ = play([], budget=budget)
-    assert played.valid
-    assert played.messages[1].content == f"Which?\n{NOTICE}"
-    assert played.task == "Which?"
-
-
-def test_a_role_without_tools_answers_at_once_and_needs_no_notice() -> None:
-    assert play([SEARCH], tools=False)[0].violations == [Violation.NO_ANSWER_AT_END]
-    assert play([], tools=False)[0].messages[1].content == "Which?"
-
-
-def test_a_prompt_that_fills_the_context_ends_before_the_first_turn() -> None:
-    played, conversation = play([], budget=limits(context=10))
-    assert played.violations == [Violation.CONTEXT_EXHAUSTED]
-    assert (played.num_actions, conversation.turns, conversation.closed) == (0, 0, True)
 
 
 def test_text_that_no_tokenizer_can_encode_is_replaced() -> None:
