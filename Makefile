@@ -70,8 +70,8 @@ pocket: env ## Build the embedded model and its adapters from nothing but the wo
 	cp -r runs/pocket/adapters mgrpo_lightning/pocket/adapters
 
 smollm2: env ## Train SmolLM2-135M on the Factbook, one seed after the other, resumable (hours on 2 cores)
-	$(BIN)/python -m benchmarks.smollm2_model
-	$(BIN)/python -m benchmarks.smollm2 --seeds 0 1
+	$(BIN)/python -m benchmarks.paper.smollm2_model
+	$(BIN)/python -m benchmarks.paper.smollm2 --seeds 0 1
 
 constraints: ## Resolve anew in a scratch environment and rewrite constraints.txt
 	$(PYTHON) -m venv --clear build/constraints

@@ -1,1 +1,5 @@
-"""Measurements, one command each; every one prints a table and, with ``--json FILE``, writes its figures."""
+"""Measurements, one command each.
+
+``paper`` has what the method learns, ``speed`` what a step costs, ``faults`` what is left after kills and stops;
+``pocket`` builds the embedded model.
+"""

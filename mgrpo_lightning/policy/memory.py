@@ -27,7 +27,7 @@ from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
 BLOCK = 64
 """Weights per quantisation scale. Double quantisation stores a scale in one byte, plus one float32 per 256 scales."""
 HOLES = 0.1
-"""Fragmentation of a CPU's heap, as a share of the activations (measured by ``benchmarks.memory``)."""
+"""Fragmentation of a CPU's heap, as a share of the activations (measured by ``benchmarks.speed.memory``)."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 By default, glibc raises its mmap threshold whenever a large mapped block is freed. After a few steps all tensors come
 from one heap. It never shrinks, and its holes seldom fit. With a fixed threshold every large tensor is mapped and
-unmapped. The peak memory is lower, and an update takes longer (``benchmarks.trl`` measures both).
+unmapped. The peak memory is lower, and an update takes longer (``benchmarks.speed.trl`` measures both).
 """
 
 from __future__ import annotations

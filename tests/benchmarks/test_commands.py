@@ -16,38 +16,38 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks import arms
+from benchmarks.paper import arms
 from tests.support.tiny import make_tiny_model
 from tests.test_docs_commands import commands
 
 ROOT = Path(__file__).parents[2]
 SMALL_ARMS = ["--arms", "co_training", "main_only", "--seeds", "0"]
 SHORTENED: dict[str, list[str]] = {
-    "benchmarks.arms": SMALL_ARMS,
-    "benchmarks.arms_report": [],
-    "benchmarks.causes": [],
-    "benchmarks.credit": ["--questions", "4", "--copies", "2"],
-    "benchmarks.crossplay": ["--questions", "4"],
-    "benchmarks.decoupled": ["--steps", "4", "--arms", "coupled", "decoupled"],
-    "benchmarks.kill": ["--kills", "1", "--schedules", "rounds"],
-    "benchmarks.lag": ["--seeds", "0", "--arms", "lag 0", "lag 1", "--steps", "3"],
-    "benchmarks.memory": ["--models", "2M"],
-    "benchmarks.mismatch": [],
-    "benchmarks.multiturn": ["--sizes", "2M", "--repeats", "1"],
+    "benchmarks.paper.arms": SMALL_ARMS,
+    "benchmarks.paper.arms_report": [],
+    "benchmarks.paper.causes": [],
+    "benchmarks.paper.credit": ["--questions", "4", "--copies", "2"],
+    "benchmarks.paper.crossplay": ["--questions", "4"],
+    "benchmarks.speed.decoupled": ["--steps", "4", "--arms", "coupled", "decoupled"],
+    "benchmarks.faults.kill": ["--kills", "1", "--schedules", "rounds"],
+    "benchmarks.paper.lag": ["--seeds", "0", "--arms", "lag 0", "lag 1", "--steps", "3"],
+    "benchmarks.speed.memory": ["--models", "2M"],
+    "benchmarks.paper.mismatch": [],
+    "benchmarks.speed.multiturn": ["--sizes", "2M", "--repeats", "1"],
     "benchmarks.pocket.build": ["--steps", "2", "--folder", "built"],
-    "benchmarks.quickstart": ["--seeds", "0", "1", "2"],
-    "benchmarks.roofline": ["--sizes", "2M", "--bases", "fp32", "--rows", "2"],
-    "benchmarks.scaling": ["--vary", "K"],
-    "benchmarks.smollm2": ["--seeds", "0", "--base", "tiny"],
-    "benchmarks.stop": ["--times", "1"],
-    "benchmarks.store": ["--writers", "1", "--rate", "500", "--seconds", "1", "--million", "2000"],
-    "benchmarks.trl": ["--sizes", "2M", "--lengths", "64+8", "--dtypes", "float32", "--repeats", "1"],
-    "benchmarks.viewer": ["--rollouts", "50", "--repeats", "1"],
+    "benchmarks.paper.quickstart": ["--seeds", "0", "1", "2"],
+    "benchmarks.speed.roofline": ["--sizes", "2M", "--bases", "fp32", "--rows", "2"],
+    "benchmarks.speed.scaling": ["--vary", "K"],
+    "benchmarks.paper.smollm2": ["--seeds", "0", "--base", "tiny"],
+    "benchmarks.faults.stop": ["--times", "1"],
+    "benchmarks.speed.store": ["--writers", "1", "--rate", "500", "--seconds", "1", "--million", "2000"],
+    "benchmarks.speed.trl": ["--sizes", "2M", "--lengths", "64+8", "--dtypes", "float32", "--repeats", "1"],
+    "benchmarks.speed.viewer": ["--rollouts", "50", "--repeats", "1"],
 }
 """Arguments behind those of the documents. A benchmark without a line here fails."""
 STEPS = {"12": "2"}
 """Steps that a shortened run has, by those that the documents name."""
-FIRST = ("benchmarks.quickstart", "benchmarks.arms")
+FIRST = ("benchmarks.paper.quickstart", "benchmarks.paper.arms")
 """Others read their runs."""
 
 
@@ -105,6 +105,6 @@ def test_every_documented_benchmark_is_here() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", documented(), ids=" ".join)
 def test_a_documented_benchmark_runs_to_its_end(words: list[str], run: Callable[[list[str]], None]) -> None:
-    if words[0] == "benchmarks.viewer":
+    if words[0] == "benchmarks.speed.viewer":
         pytest.importorskip("playwright", reason="only `make test-browser` installs it")
     run([*(STEPS.get(word, word) for word in words), *SHORTENED[words[0]]])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.paired import sign_flip
+from benchmarks.paper.paired import sign_flip
 from benchmarks.runs import fit, side_by_side
 
 

@@ -1,0 +1,135 @@
+"""Kill runs with SIGKILL, resume them, and see that nothing is lost, doubled or changed.
+
+    python -m benchmarks.faults.kill [--decoupled] [--kills 50] [--schedules rounds eager] [--tmpdir /dev/shm]
+                                     [--json FILE]
+
+A small quickstart team. A run is killed again and again on its way: at a random time, or inside of one of the named
+points (in the middle of a turn, of a backward pass, of writing a checkpoint, ...), which the child process patches into
+itself. At its end,
+
+- under ``rounds``, adapters, optimizer state and rewards must be bitwise those of a run that was never killed, and
+  every step's journal must hold the same trajectories, each once;
+- under ``eager``, every turn that was finished before a kill must stand in the journal of its step, every rollout must
+  be there once, and ``mgrpo replay`` must compute bitwise the same adapters.
+
+With ``--decoupled`` every role is a process of its own, and either is killed and resumed while the other goes on: see
+``kill_roles.py``. Prints the hits of every point.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.faults.kill_points import EAGER_POINTS, POINTS
+from benchmarks.faults.kill_roles import RolesKiller
+from benchmarks.faults.kill_runs import BY_TIME, EXPECTED, STEPS, Kills, Turn, finished_turns, record, start
+
+
+class Killer(Kills):
+    """Kills runs of one process, each on its way to the end.
+
+    Args:
+        root: Folder of the runs.
+        schedule: Of their play.
+        environment: Of the children.
+        chance: Decides where and when.
+    """
+
+    def __init__(self, root: Path, schedule: str, environment: dict[str, str], chance: random.Random) -> None:
+        points = EAGER_POINTS if schedule == "eager" else POINTS
+        super().__init__(root, schedule, environment, chance, points=points, faults=("lost", "doubled", "different"))
+
+    def kill(self, kills: int) -> None:
+        """Kill until there are that many, and look at every run that came to its end.
+
+        Args:
+            kills: How many.
+        """
+        started = time.monotonic()
+        self._finish(self.root / "straight")
+        length = time.monotonic() - started
+        while self.hits.total() < kills:
+            folder = self.root / f"killed-{self.runs}"
+            self.runs += 1
+            finished: dict[int, Counter[Turn]] = {}
+            while self.hits.total() < kills and self._attempt(folder, length):
+                for step, turns in finished_turns(folder).items():
+                    finished[step] = finished.get(step, Counter()) | turns
+                print(f"{self.schedule}: {self.hits.total()} kills, {self.runs} runs", end="\r", flush=True)
+            self._finish(folder)
+            self._look_at(folder, finished)
+
+    def _finish(self, folder: Path) -> None:
+        """Let a run come to its end, if it has not."""
+        if not (folder / "checkpoints" / f"step={STEPS:06d}.ckpt").exists():
+            assert start(folder, self.environment, self.schedule).wait() == 0, (self.root / "log").read_text()
+
+    def _attempt(self, folder: Path, length: float) -> bool:
+        """Start or resume a run that is to die at the point with the fewest hits; whether it did."""
+        process, point = self.start(folder)
+        if point == BY_TIME:
+            try:
+                process.wait(self.chance.uniform(0, length))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+        code = process.wait()
+        assert code in (0, -signal.SIGKILL), (self.root / "log").read_text()
+        self.hits[point] += code != 0
+        return code != 0
+
+    def _look_at(self, folder: Path, finished: dict[int, Counter[Turn]]) -> None:
+        """Count what is wrong with a run that has come to its end."""
+        steps = record(folder)["steps"]
+        for step in range(STEPS):
+            keys = Counter(key for key, *_ in steps.get(f"step-{step:06d}.parquet", []))
+            mains = {key[1:3] for key in keys if key.invocation == 0}
+            self.faults["lost"] += len(EXPECTED - mains)
+            self.faults["doubled"] += keys.total() - len(keys)
+        self.count_lost(finished, steps)
+        self.count_different(folder)
+
+
+def main() -> None:
+    """Kill, resume, look, and print the hits."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--decoupled", action="store_true", help="each role in a process of its own")
+    parser.add_argument("--kills", type=int, default=50, help="of each schedule")
+    parser.add_argument("--schedules", nargs="+", choices=["rounds", "eager"], default=["rounds", "eager"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tmpdir", help="$TMPDIR of the runs, for instance on another device than the run folder")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = parser.parse_args()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if arguments.tmpdir:
+        environment["TMPDIR"] = arguments.tmpdir
+    killers = []
+    for schedule in arguments.schedules:
+        with tempfile.TemporaryDirectory() as root:
+            kind = RolesKiller if arguments.decoupled else Killer
+            killer = kind(Path(root), schedule, environment, random.Random(arguments.seed))
+            killer.kill(arguments.kills)
+        killers.append(killer)
+    print("\n| point | " + " | ".join(k.schedule for k in killers) + " |\n|---|" + "---|" * len(killers))
+    for name in dict.fromkeys(name for killer in killers for name in killer.hits):
+        print(f"| {name} | " + " | ".join(str(k.hits.get(name, "-")) for k in killers) + " |")
+    for title in ("runs", *killers[0].faults):
+        figures = [k.runs if title == "runs" else k.faults[title] for k in killers]
+        print(f"| {title} | " + " | ".join(map(str, figures)) + " |")
+    if arguments.json:
+        result = {k.schedule: {"hits": dict(k.hits), "runs": k.runs, **k.faults} for k in killers}
+        arguments.json.write_text(json.dumps(result, indent=2))
+    if any(k.faults.total() or 0 in k.hits.values() for k in killers):
+        raise SystemExit("something was lost, doubled or changed, or a point was never hit")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Why a team's held-out answers are wrong, before and after training, from the journals of its runs.
+
+    python -m benchmarks.paper.causes RUN [RUN ...]
+
+Each wrong rollout counts once, under the first cause on its way that applies:
+
+- ``no answer``: main said nothing legal;
+- ``main stopped early``: fewer delegations than the question has hops, and every report so far was right;
+- ``wrong place``: a searcher whose report was wrong opened no page of the gold path at the field that has the fact;
+- ``misread``: it did open one, and reported something else;
+- ``main's own``: all reports were right and main said something else.
+
+The warm start of the quickstart demonstrates ``main stopped early`` and ``wrong place`` on purpose, the others never:
+what becomes of these is learnt without ever having been shown wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from mgrpo_lightning.records.journal import read_groups
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Rollout
+
+CAUSES = ("main stopped early", "wrong place", "misread", "main's own", "no answer")
+
+
+def cause(question: Question, rollout: Rollout) -> str | None:
+    """Why a scored rollout is wrong, None if it is right.
+
+    Args:
+        question: Its question, with the gold path.
+        rollout: What was played.
+    """
+    if rollout.scores[0].correct:
+        return None
+    golds = {hop.value for hop in question.evidence}
+    for sub in rollout.subs:
+        if sub.answer not in golds:
+            opened = {(c.arguments.get("url"), c.arguments.get("section")) for c in sub.calls if c.name == "visit"}
+            gold = {(hop.url, hop.section.partition(": ")[2]) for hop in question.evidence}
+            return "misread" if opened & gold else "wrong place"
+    if rollout.main.answer is None:
+        return "no answer"
+    return "main stopped early" if len(rollout.subs) < len(question.evidence) else "main's own"
+
+
+def count(journal: Path) -> Counter[str]:
+    """Wrong rollouts of one validation, by cause; ``right`` counts the others.
+
+    Args:
+        journal: One file of a run's journal.
+    """
+    groups = read_groups(journal)
+    return Counter(cause(group.question, rollout) or "right" for group in groups for rollout in group.rollouts)
+
+
+def main() -> None:
+    """Print a table with a column before and after for all runs together."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    arguments = parser.parse_args()
+    before, after = Counter[str](), Counter[str]()
+    for run in arguments.runs:
+        played = sorted((run / "journal").glob("validation-??????.parquet"))
+        if len(played) < 2:
+            parser.error(f"{run} holds no validation before and after training")
+        before += count(played[0])
+        after += count(played[-1])
+    print(f"| {len(arguments.runs)} runs, {before.total()} answers | before | after |\n|---|---|---|")
+    for name in ("right", *CAUSES):
+        print(f"| {name} | {before[name] / before.total():.1%} | {after[name] / after.total():.1%} |")
+
+
+if __name__ == "__main__":
+    main()

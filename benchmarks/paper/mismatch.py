@@ -1,0 +1,93 @@
+"""How far the trainer's log-probabilities are from the sampler's, before any update.
+
+    python -m benchmarks.paper.mismatch [--config configs/quickstart.yaml] [--json FILE]
+
+Plays one step of the team at each setting and, from its journal, recomputes the log-probability of every sampled token
+with the adapters of the start, as an update does. abs(log rho) should be 0; what is left is numerics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+from mgrpo_lightning.commands.fit import make_cli
+from mgrpo_lightning.modules.microbatch import collate, split
+from mgrpo_lightning.policy.logprobs import forest_logprobs
+from mgrpo_lightning.records.batch import Row
+from mgrpo_lightning.records.journal import read_groups
+
+NUMERICS = {
+    "nf4 + fp32": ("nf4", "float32"),
+    "nf4 + bf16": ("nf4", "bfloat16"),
+    "bf16": ("none", "bfloat16"),
+}
+TEMPERATURES = (0.6, 1.0, 1.3)
+TOKENS = 8192
+
+
+def measure(config: str, numerics: str, temperature: float) -> dict[str, tuple[float, float]]:
+    """Mean and maximum of abs log rho by role.
+
+    Args:
+        config: Team file.
+        numerics: A key of ``NUMERICS``.
+        temperature: Of every role.
+    """
+    quantization, dtype = NUMERICS[numerics]
+    with tempfile.TemporaryDirectory() as folder:
+        options = [
+            f"--run.root={folder}",
+            f"--model.quantization={quantization}",
+            f"--model.compute_dtype={dtype}",
+            "--trainer.max_steps=1",
+            "--trainer.num_sanity_val_steps=0",
+            "--trainer.limit_val_batches=0",
+            "--trainer.enable_progress_bar=false",
+        ]
+        roles = ("main", "searcher")
+        options += [f"--model.roles.{role}.sampling.temperature={temperature}" for role in roles]
+        cli = make_cli(["--config", config, *options], run=False)
+        cli.trainer.fit(cli.model, cli.datamodule)
+        groups = read_groups(Path(cli.trainer.default_root_dir) / "journal" / "step-000000.parquet")
+    gaps: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
+    for role in roles:
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        trajectories = [t for rollout in rollouts for t in rollout.trajectories(role) if t.num_actions]
+        policy = cli.model.policies[role]
+        for rows in split([Row.of(t, advantage=0, coefficient=0) for t in trajectories], TOKENS):
+            micro = collate(rows, policy.device)
+            with torch.no_grad(), policy.reference():
+                logprobs = forest_logprobs(policy.base.model, micro.forest, micro.scored, temperature=temperature)
+            gaps[role].append((logprobs[micro.places] - micro.behaviour).abs())
+    merged = {role: torch.cat(values) for role, values in gaps.items()}
+    return {role: (float(values.mean()), float(values.max())) for role, values in merged.items()}
+
+
+def main() -> None:
+    """Measure every setting and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/quickstart.yaml", help="team file")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = parser.parse_args()
+    figures = []
+    for numerics in NUMERICS:
+        for temperature in TEMPERATURES:
+            for role, (mean, largest) in measure(arguments.config, numerics, temperature).items():
+                figures.append(
+                    {"numerics": numerics, "temperature": temperature, "role": role, "mean": mean, "max": largest}
+                )
+    print("| numerics | temperature | role | mean abs log rho | max |\n|---|---|---|---|---|")
+    for f in figures:
+        print(f"| {f['numerics']} | {f['temperature']} | {f['role']} | {f['mean']:.2e} | {f['max']:.2e} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The quickstart over seeds, beside what it is compared with: less training, another start, or no team.
+
+    python -m benchmarks.paper.quickstart [--seeds 0 1 2] [--arms team frozen_searcher] [--test]
+                                          [--out runs/quickstart_bench]
+
+Every arm and seed is one ``mgrpo fit`` with a run folder of its own; what is finished is not run again. Arms:
+
+- ``team``: the quickstart;
+- ``frozen_searcher``: the same, but only main learns;
+- ``single_agent``: one agent with all tools and the same context window, from a warm start of its own on the same
+  imperfect demonstrator;
+- ``clean``: the team from a warm start on demonstrations without mistakes: before is that warm start alone, after is
+  M-GRPO on top; its gain is all on behaviour that was never demonstrated wrongly;
+- ``first_hit``: no training but a script that always opens the first hit and otherwise makes no mistake.
+
+The table has held-out exact match before and after (median and range over the seeds) and the Wilson 95% interval of the
+questions of all seeds together. ``--test`` adds a second table: the same teams on the test split, whose countries are
+neither trained nor validated on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mgrpo_lightning.agents.scoring import score_groups
+from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.commands.fit import make_cli
+from mgrpo_lightning.policy.chat import Chat
+from mgrpo_lightning.policy.loading import load_base
+from mgrpo_lightning.policy.sampling.scheduler import Scheduler
+from mgrpo_lightning.records.question import Split
+from mgrpo_lightning.tasks import Factbook
+
+TEAM = "configs/quickstart.yaml"
+SINGLE = "configs/arms/single_agent.yaml"
+WARM_STARTS = {
+    "clean": ["--config", TEAM, "--config", "configs/warm_start.yaml"],
+    "single": [
+        *("--config", SINGLE, "--config", "configs/arms/single_warm_start.yaml"),
+        *("--config", "configs/pocket/imperfect.yaml"),
+    ],
+}
+"""Supervised runs that an arm starts from, where it does not start from the shipped adapters."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of the table."""
+
+    configs: tuple[str, ...]
+    roles: tuple[str, ...] = ()
+    """Roles that start from ``warm_start`` instead of what the configs say."""
+    warm_start: str = ""
+
+
+ARMS = {
+    "team": Arm((TEAM,)),
+    "frozen_searcher": Arm((TEAM, "configs/arms/frozen_searcher.yaml")),
+    "single_agent": Arm((SINGLE,), ("main",), "single"),
+    "clean": Arm((TEAM,), ("main", "searcher"), "clean"),
+}
+
+
+def fit(arm: str, seed: int, out: Path) -> dict[str, Any]:
+    """results.json of one arm and seed; runs it unless it is there.
+
+    Args:
+        arm: A key of ``ARMS``.
+        seed: Run seed.
+        out: Folder of all runs.
+    """
+    folder = out / f"{arm}-{seed}"
+    results = folder / "results.json"
+    if not results.exists() or "after" not in json.loads(results.read_text()):
+        _mgrpo("fit", folder, [*options(arm, out), f"--run.seed={seed}"])
+    return _read(results)
+
+
+def tested(arm: str, seed: int, out: Path) -> dict[str, Any]:
+    """Records of the test split before and after the run of one arm and seed; evaluates unless they are there.
+
+    Args:
+        arm: A key of ``ARMS``, which has been fitted.
+        seed: Run seed.
+        out: Folder of all runs.
+    """
+    records = {}
+    for moment, name, checkpoint in (("before", f"{arm}-start", []), ("after", f"{arm}-{seed}", ["--ckpt_path=last"])):
+        results = out / name / "results.json"
+        if not results.exists() or "test" not in _read(results):
+            _mgrpo("test", out / name, [*options(arm, out), f"--run.seed={seed}", *checkpoint])
+        records[moment] = _read(results)["test"]
+    return records
+
+
+def options(arm: str, out: Path) -> list[str]:
+    """What the command line of an arm is made of, its warm start included.
+
+    Args:
+        arm: A key of ``ARMS``.
+        out: Folder of all runs.
+    """
+    described = ARMS[arm]
+    words = [word for config in described.configs for word in ("--config", config)]
+    for role in described.roles:
+        words.append(f"--model.init_args.roles.{role}.adapter.path={warm_start(described.warm_start, out) / role}")
+    return words
+
+
+def warm_start(name: str, out: Path) -> Path:
+    """The adapters of a supervised run; trains them unless they are there.
+
+    Args:
+        name: A key of ``WARM_STARTS``.
+        out: Folder of all runs.
+    """
+    folder = out / f"warm_start-{name}"
+    if not (folder / "results.json").exists():
+        _mgrpo("fit", folder, WARM_STARTS[name])
+    return folder / "adapters"
+
+
+def _mgrpo(command: str, folder: Path, options: Sequence[str]) -> None:
+    where = [f"--run.root={folder.parent}", f"--run.name={folder.name}"]
+    subprocess.run([sys.executable, "-m", "mgrpo_lightning", command, *options, *where], check=True)
+
+
+def _read(results: Path) -> dict[str, Any]:
+    found = json.loads(results.read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def first_hit(split: Split) -> float:
+    """Exact match of the script that always opens the first hit, on the quickstart's held-out questions.
+
+    Args:
+        split: Which of them.
+    """
+    cli = make_cli(["--config", TEAM], run=False)
+    roles, data = cli.model.roles, cli.datamodule
+    bases = {config.base_model for config in roles.values()}
+    tokenizers = {name: load_base(name, quantization="none", compute_dtype=cli.model.compute_dtype) for name in bases}
+    chats = {role: Chat(tokenizers[config.base_model].tokenizer) for role, config in roles.items()}
+    task = Factbook(hops=[1, 2], mistakes={"first_hit": 1.0})
+    questions = task.questions(split)[: data.validation.questions]
+    team = Team(roles, chats, {}, task.tools(), scheduler=Scheduler("rounds"), seed=0)
+    groups = team.play(questions, step=0, rollouts=1, script=task.script)
+    score_groups(groups, task, roles)
+    return statistics.mean(group.rollouts[0].scores[0].correct for group in groups)
+
+
+def line(arm: str, runs: Sequence[dict[str, Any]]) -> str:
+    """One line of the table.
+
+    Args:
+        arm: Its name.
+        runs: Results of its seeds.
+    """
+
+    def spread(values: list[float]) -> str:
+        return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+    shown = []
+    for moment in ("before", "after"):
+        shown.append(spread([run[moment]["exact_match"] for run in runs]))
+        low, high = wilson(
+            sum(run[moment]["exact_match"] * run[moment]["questions"] for run in runs),
+            sum(run[moment]["questions"] for run in runs),
+        )
+        shown.append(f"{low:.3f} to {high:.3f}")
+    return f"| {arm} | {len(runs)} | {' | '.join(shown)} |"
+
+
+def wilson(right: float, number: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share.
+
+    Args:
+        right: Successes.
+        number: Trials, at least 1.
+        confidence: Coverage.
+    """
+    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    share = right / number
+    centre = share + z * z / (2 * number)
+    half = z * math.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
+    return (centre - half) / (1 + z * z / number), (centre + half) / (1 + z * z / number)
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart_bench"))
+    parser.add_argument("--test", action="store_true", help="also evaluate on the test split")
+    parser.add_argument("--json", type=Path, help="where to write all results")
+    arguments = parser.parse_args()
+    tables: dict[Split, dict[str, list[dict[str, Any]]]] = {
+        "validation": {arm: [fit(arm, seed, arguments.out) for seed in arguments.seeds] for arm in arguments.arms}
+    }
+    if arguments.test:
+        tables["test"] = {arm: [tested(arm, seed, arguments.out) for seed in arguments.seeds] for arm in arguments.arms}
+    for split, found in tables.items():
+        print(f"\n{split} split\n\n| arm | seeds | before | 95% | after | 95% |\n|---|---|---|---|---|---|")
+        for arm, runs in found.items():
+            print(line(arm, runs))
+        print(f"| first_hit (script) | - | - | - | {first_hit(split):.3f} | - |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(tables, indent=2))
+
+
+if __name__ == "__main__":
+    main()

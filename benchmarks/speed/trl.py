@@ -1,0 +1,145 @@
+"""One GRPO step of one agent with one turn, beside TRL's trainer: seconds by part, and peak memory.
+
+    python -m benchmarks.speed.trl [--sizes 2M 22M 135M] [--lengths 512+64 256+128] [--dtypes float32 bfloat16]
+                             [--arms trl ours] [--repeats 3] [--threads 1] [--json FILE]
+
+Both sides train the same LoRA adapter in float32 on the same random-weight Llama, on the same prompts, and sample the
+same number of tokens, none of which can end a completion: K = 8 completions a prompt, of ``prompt+completion`` tokens
+(the first pair is that of agents, who read pages and say a line; the second nearer to that of puzzles). The base is in
+float32 or, on CPUs that multiply it as fast (AVX512-BF16 or AMX), in bfloat16. Every figure is of a fresh process,
+which warms up with one step; arms take turns. Peak memory is what the process rises above its memory before the first
+step, with the model, the adapter and all imports there.
+
+``ours`` is as the command ``mgrpo`` runs it, with a dense copy: it gives freed memory back to the system
+(``trl_mapped`` does so too, ``ours_heap`` does not). ``trl`` is TRL at its fastest setting on a CPU; its other arms are
+what that was chosen from:
+
+- weights in the type of the comparison, without autocast (its default), which would turn them anew in every pass;
+  ``trl_autocast`` has it: float32 weights and bfloat16 products, whatever ``--dtypes`` says;
+- no gradient checkpointing (``trl_checkpointing`` has it, as TRL does by default);
+- micro-batches of 4 rows (``trl_rows1``, ``trl_rows2``, ``trl_rows8``; peak memory is mostly a matter of these);
+- ``generate`` with its dynamic cache (``trl_static_cache``, ``trl_continuous``), all rows at once, no logits processor;
+- no reference model (beta 0), no pass for old log-probabilities (one update a batch), nothing logged or saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.fresh import MAPPED, MIB, run
+from benchmarks.speed.setting import SHAPES, Step, write_model
+
+QUERIES = {"2M": 2, "22M": 1, "135M": 1}
+ROLLOUTS = 8
+LENGTHS = ("512+64", "256+128")
+TRL = {"rows": 4, "gradient_checkpointing": False}
+OURS = {"token_budget": 2048, "dense_copy": True, "gradient_checkpointing": False}
+ARMS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
+    "trl": ("trl", TRL, {}),
+    "ours": ("ours", OURS, MAPPED),
+    "ours_lean": ("ours", OURS | {"dense_copy": False, "gradient_checkpointing": True}, MAPPED),
+    "trl_checkpointing": ("trl", TRL | {"gradient_checkpointing": True}, {}),
+    "ours_small": ("ours", OURS | {"token_budget": 800}, MAPPED),
+    "trl_autocast": ("trl", TRL | {"dtype": "float32", "bf16": True}, {}),
+    "trl_rows1": ("trl", TRL | {"rows": 1}, {}),
+    "trl_rows2": ("trl", TRL | {"rows": 2}, {}),
+    "trl_rows8": ("trl", TRL | {"rows": 8}, {}),
+    "trl_static_cache": ("trl", TRL | {"cache_implementation": "static"}, {}),
+    "trl_mapped": ("trl", TRL, MAPPED),
+    "ours_heap": ("ours", OURS, {}),
+    "trl_continuous": ("trl", TRL | {"use_transformers_continuous_batching": True}, {}),
+}
+"""By name: whose step, its options, and the allocator's variables."""
+PARTS = ("generation", "scoring", "update", "step")
+
+
+def measure(
+    size: str, lengths: str, dtype: str, arms: list[str], repeats: int, steps: int
+) -> dict[str, list[dict[str, Any]]]:
+    """What fresh processes found, by arm, in the order of the repeats.
+
+    Args:
+        size: A key of ``SHAPES``.
+        lengths: Tokens, as ``prompt+completion``.
+        dtype: Of the base and its products.
+        arms: Keys of ``ARMS``.
+        repeats: Processes an arm.
+        steps: Timed steps of a process.
+    """
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    prompt, completion = map(int, lengths.split("+"))
+    step = Step(queries=QUERIES[size], rollouts=ROLLOUTS, prompt=prompt, completion=completion)
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder), SHAPES[size])
+        for _ in range(repeats):
+            for arm in arms:
+                side, options, variables = ARMS[arm]
+                arguments = {
+                    "folder": folder,
+                    "step": asdict(step),
+                    "steps": steps,
+                    "options": {"dtype": dtype} | options,
+                }
+                found[arm].append(run(f"benchmarks.speed.step_{side}", arguments, variables=variables))
+    return found
+
+
+def lines(work: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines of the table: medians, and the median over repeats of the ratio to the first arm.
+
+    Args:
+        work: Model and lengths.
+        found: Of ``measure``.
+    """
+    table = []
+    first = next(iter(found.values()))
+    for arm, runs in found.items():
+        seconds = [statistics.median(run["seconds"][part] for run in runs) for part in PARTS]
+        pairs = list(zip(first, runs, strict=True))
+        faster = statistics.median(a["seconds"]["step"] / b["seconds"]["step"] for a, b in pairs)
+        cpu = statistics.median(run["cpu"] for run in runs)
+        less = statistics.median(a["cpu"] / b["cpu"] for a, b in pairs)
+        smaller = statistics.median(b["peak"] / a["peak"] for a, b in pairs)
+        peak = statistics.median(run["peak"] for run in runs) / MIB
+        shown = " | ".join(f"{value:.2f}" for value in seconds)
+        table.append(
+            f"| {work} | {arm} | {shown} | {faster:.2f} | {cpu:.2f} | {less:.2f} | {peak:,.0f} | {smaller:.2f} |"
+        )
+    return table
+
+
+def main() -> None:
+    """Measure every size and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--lengths", nargs="+", default=list(LENGTHS), help="tokens of prompt+completion")
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["trl", "ours"], help="ratios: to the first")
+    parser.add_argument("--repeats", type=int, default=3, help="processes an arm and size")
+    parser.add_argument("--steps", type=int, default=1, help="timed steps of a process")
+    parser.add_argument("--threads", type=int, help="of each process; as many as there are cores if not given")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    columns = ["model", "arm", *(f"{part}, s" for part in PARTS), "faster"]
+    columns += ["step, CPU s", "less CPU", "peak, MiB", "memory"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    figures = {}
+    for work in itertools.product(arguments.sizes, arguments.lengths, arguments.dtypes):
+        found = figures[" ".join(work)] = measure(*work, arguments.arms, arguments.repeats, arguments.steps)
+        print("\n".join(lines(" ".join(work), found)), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
