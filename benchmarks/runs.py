@@ -8,14 +8,13 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mgrpo_lightning.persistence.atomic import atomic_path
 from mgrpo_lightning.persistence.checkpoints import checkpoints
 
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -49,20 +48,6 @@ def validate(options: Sequence[str], folder: Path) -> None:
     with _locks[folder]:
         if not (folder / "results.json").exists():
             _mgrpo("validate", options, folder)
-
-
-def recorded(path: Path, make: Callable[[], Mapping[str, Any]]) -> None:
-    """Have a record, written whole or not at all.
-
-    Args:
-        path: The record's, in JSON.
-        make: Makes it, if it is not there.
-    """
-    if not path.exists():
-        found = make()
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"{path} is there", flush=True)
 
 
 def read_scalars(folder: Path) -> dict[str, list[float]]:

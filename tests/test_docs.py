@@ -49,6 +49,12 @@ def test_every_page_is_in_the_table_of_contents(root: Path, pages: dict[str, str
     assert listed == names - {"index"}
 
 
+def test_pages_and_pictures_are_all_there_is(root: Path) -> None:
+    """Records of runs are in benchmarks/paper/records.jsonl.xz."""
+    found = {path.suffix for path in (root / "docs").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert found == {".md", ".png", ".svg", ".py"}
+
+
 def test_messages_of_the_troubleshooting_page_are_in_the_code(root: Path, pages: dict[str, str]) -> None:
     code = "\n".join(path.read_text(encoding="utf-8") for path in (root / "mgrpo_lightning").rglob("*.py"))
     told = re.findall(r"^\| `([^`]+)` \|", pages["docs/troubleshooting.md"], re.MULTILINE)

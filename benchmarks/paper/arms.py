@@ -8,9 +8,9 @@ adapters. An arm that is another kind of team (``unified``, ``single_agent``, ``
 first stage of its own, from the same imperfect demonstrator. Every arm is evaluated on the same 500 questions of the
 test split, on which no setting was chosen, greedily: before the second stage, every 6 steps, and at its end.
 
-Each run has a folder of its own; what is finished is not run again, and what was cut off goes on. As a run ends its
-figures are in docs/arms, to be committed. ``python -m benchmarks.paper.arms_report`` makes the tables and pictures of
-all that is there.
+Each run has a folder of its own; what is finished is not run again, and what was cut off goes on. As a run ends it is
+among the records (``records.py``), to be committed. ``python -m benchmarks.paper.report arms`` makes the tables and the
+picture of all that is there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.arms_record import record
-from benchmarks.runs import fit, recorded, side_by_side, validate
+from benchmarks.paper.records import recorded
+from benchmarks.runs import fit, side_by_side, validate
 
-RECORDS = Path("docs/arms")
 EVERY = 6
 """Steps between validations, and between the checkpoints that are kept."""
 EVALUATION = (
@@ -161,10 +161,8 @@ def main() -> None:
         return {"arm": arm, "seed": seed, **record(run(arm, seed, arguments.out))}
 
     pairs = [(arm, seed) for seed in arguments.seeds for arm in arguments.arms]
-    side_by_side(
-        [partial(recorded, RECORDS / f"{arm}-{seed}.json", partial(made, arm, seed)) for arm, seed in pairs],
-        arguments.jobs,
-    )
+    work = [partial(recorded, f"arms/{arm}-{seed}", partial(made, arm, seed)) for arm, seed in pairs]
+    side_by_side(work, arguments.jobs)
 
 
 if __name__ == "__main__":

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.arms import ARMS
 from benchmarks.paper.paired import sign_flip
+from benchmarks.paper.pictures import smoothed
 
 Record = Mapping[str, Any]
 """See ``arms_record.record``."""
-WINDOW = 3
-"""Steps of a smoothed point."""
 SPIKE = 3.0
 """Times a run's median gradient norm."""
 
 
-def load(folder: Path) -> dict[str, list[Record]]:
-    """All records by arm, in the order of ``ARMS`` and of their seeds.
+def by_arm(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Records by arm, in the order of ``ARMS`` and of their seeds.
 
     Args:
-        folder: With the records.
+        records: Of any arms and seeds.
     """
     found: defaultdict[str, list[Record]] = defaultdict(list)
-    for path in sorted(folder.glob("*.json")):
-        one = json.loads(path.read_text())
+    for one in records:
         found[one["arm"]].append(one)
-    asked = {one["questions"] for records in found.values() for one in records}
+    asked = {one["questions"] for several in found.values() for one in several}
     assert len(asked) <= 1, "the records are of different held-out questions"
     return {arm: sorted(found[arm], key=lambda one: one["seed"]) for arm in ARMS if arm in found}
 
@@ -100,15 +96,6 @@ def spikes(record: Record) -> int:
     """
     norms = record["steps"]["grad_norm"].values()
     return sum(value > SPIKE * statistics.median(values) for values in norms for value in values)
-
-
-def smoothed(values: Sequence[float]) -> list[float]:
-    """Means of ``WINDOW`` neighbours.
-
-    Args:
-        values: Of the steps.
-    """
-    return [statistics.fmean(values[i : i + WINDOW]) for i in range(len(values) - WINDOW + 1)]
 
 
 def for_a_right_answer(records: Sequence[Record], name: str) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.paper.arms_measures import WINDOW, Record, share, smoothed
-from mgrpo_lightning.persistence.atomic import atomic_path
+from benchmarks.paper.arms_measures import Record, share
+from benchmarks.paper.pictures import WINDOW, line_and_range, save, smoothed
 
 AXES: Mapping[str, Callable[[Record, int], float]] = {
     "rollouts": lambda one, step: step * one["rollouts_per_step"],
@@ -24,34 +25,27 @@ def draw(found: Mapping[str, Sequence[Record]], path: Path) -> None:
     """Draw training success, and held-out accuracy against rollouts, tokens and wall time.
 
     Args:
-        found: From ``load``.
+        found: From ``by_arm``.
         path: The picture to write.
     """
     figure = Figure(figsize=(13, 9), layout="constrained")
     training, *held_out = figure.subplots(2, 2).flat
     for number, (arm, records) in enumerate(found.items()):
+        colour, dash = f"C{number % 10}", "-" if number < 10 else "--"  # there are ten colours
+        line = partial(line_and_range, name=arm, linewidth=1.5, color=colour, linestyle=dash)
         curves = [smoothed(one["steps"]["correct"]) for one in records]
         x = [(i + WINDOW) * records[0]["rollouts_per_step"] for i in range(min(map(len, curves)))]
-        _line_and_range(training, x, curves, arm, number)
+        line(training, x, curves)
         for axes, cost in zip(held_out, AXES.values(), strict=True):
             costs = [[cost(one, entry["step"]) for entry in one["validations"]] for one in records]
             middle = [statistics.fmean(values) for values in zip(*costs, strict=True)]
             accuracies = [[share(one, i) for i in range(len(one["validations"]))] for one in records]
-            _line_and_range(axes, middle, accuracies, arm, number)
+            line(axes, middle, accuracies)
     _finish(training, "right rollouts in training (mean of 3 steps)", "rollouts")
     for axes, name in zip(held_out, AXES, strict=True):
         _finish(axes, "held-out accuracy", name)
     figure.legend(*training.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
-
-
-def _line_and_range(axes: Axes, x: Sequence[float], curves: Sequence[Sequence[float]], name: str, number: int) -> None:
-    values = list(zip(*curves, strict=False))
-    colour, dash = f"C{number % 10}", "-" if number < 10 else "--"  # there are ten colours
-    middle = [statistics.fmean(v) for v in values]
-    (line,) = axes.plot(x, middle, label=name, linewidth=1.5, color=colour, linestyle=dash)
-    axes.fill_between(x, [min(v) for v in values], [max(v) for v in values], alpha=0.1, color=line.get_color())
+    save(figure, path)
 
 
 def _finish(axes: Axes, title: str, x: str) -> None:

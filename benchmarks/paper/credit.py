@@ -8,36 +8,38 @@ with that sub trajectory alone sampled anew. What the report was worth is the di
 is correlated with the advantage that the sub trajectory was assigned in its group, with the reward's expert term and
 without it. The interval is of a bootstrap over questions. A perfect advantage would not correlate with 1, as the
 effects are measured with noise: ``ceiling`` is the square root of the reliability of the measured effects, from two
-halves of the copies. Figures and a picture go to docs/credit.
+halves of the copies. The figures are among the records; a picture goes to docs/pictures.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
 from benchmarks.paper.forking import Fork, ForkingSampler
+from benchmarks.paper.pictures import FOLDER, save
+from benchmarks.paper.records import add, read
 from benchmarks.paper.trained_team import TrainedTeam
+from benchmarks.tables import markdown
 from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.algorithm.rewards import reward
 from mgrpo_lightning.data.align import align_role
-from mgrpo_lightning.persistence.atomic import atomic_path
 from mgrpo_lightning.records.trajectory import Group, Rollout
 
-RECORDS = Path("docs/credit")
 PER_PLAY = 16
 """Forks that are played at once."""
 DRAWS = 2000
 """Of the bootstrap."""
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -137,11 +139,11 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> float:
     return statistics.correlation(x, y) if len(set(x)) > 1 and len(set(y)) > 1 else 0.0
 
 
-def interval(found: Sequence[Measured], figure: Callable[[Sequence[Measured]], float]) -> tuple[float, float]:
+def interval(found: Sequence[Item], figure: Callable[[Sequence[Item]], float]) -> tuple[float, float]:
     """95% of a bootstrap over the invocations, one a question.
 
     Args:
-        found: At least two.
+        found: What is known of each; at least two.
         figure: What is computed of each draw.
     """
     chance = random.Random(0)
@@ -160,27 +162,32 @@ def ceiling(found: Sequence[Measured]) -> float:
     return math.sqrt(2 * r / (1 + r))
 
 
-def table(found: Sequence[Measured]) -> str:
+def table(records: Mapping[str, Sequence[Measured]]) -> str:
     """Correlation of advantage and effect, with and without the expert term.
 
     Args:
-        found: At least two.
+        records: By step of the adapters; at least two of each.
     """
+    columns = ("adapters of", "invocations", "advantage", "r with the effect", "95%", "same sign", "ceiling")
+    return markdown(columns, (cells for step, found in records.items() for cells in _cells(step, found)))
+
+
+def _cells(step: str, found: Sequence[Measured]) -> Iterator[Sequence[object]]:
     arms: Mapping[str, Callable[[Measured], float]] = {
         "with the expert term": lambda one: one.advantage,
         "without it": lambda one: one.without_expert,
     }
-    lines = ["| advantage | r with the effect | 95% | same sign |", "|---|---|---|---|"]
     for name, assigned in arms.items():
+        pairs = [(assigned(one), one.effect()) for one in found]
+        signs = [(advantage > 0) == (effect > 0) for advantage, effect in pairs if advantage and effect]
+        low, high = interval(pairs, _correlated)
+        figures = (f"{_correlated(pairs):.2f}", f"{low:.2f} to {high:.2f}", f"{sum(signs)} of {len(signs)}")
+        yield f"step {step}", len(found), name, *figures, f"{ceiling(found):.2f}"
 
-        def r(some: Sequence[Measured], assigned: Callable[[Measured], float] = assigned) -> float:
-            return correlation([assigned(one) for one in some], [one.effect() for one in some])
 
-        signs = [(assigned(one) > 0) == (one.effect() > 0) for one in found if assigned(one) and one.effect()]
-        low, high = interval(found, r)
-        same = f"{sum(signs)} of {len(signs)}"
-        lines.append(f"| {name} | {r(found):.2f} | {low:.2f} to {high:.2f} | {same} |")
-    return "\n".join([*lines, "", f"{len(found)} invocations, ceiling {ceiling(found):.2f}"])
+def _correlated(pairs: Sequence[tuple[float, float]]) -> float:
+    advantages, effects = zip(*pairs, strict=True)
+    return correlation(advantages, effects)
 
 
 def draw(found: Sequence[Measured], path: Path) -> None:
@@ -201,8 +208,17 @@ def draw(found: Sequence[Measured], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.set_ylabel("measured effect on main's success")
         axes.legend()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    save(figure, path)
+
+
+def report() -> str:
+    """The tables of all records, run by run, whose pictures are drawn too."""
+    runs: defaultdict[str, dict[str, list[Measured]]] = defaultdict(dict)
+    for name, record in read("credit").items():
+        run, _, step = name.rpartition("-")
+        runs[run][step] = [Measured(**one) for one in record]
+        draw(runs[run][step], FOLDER / f"credit-{name}.png")
+    return "\n\n".join(f"{run}:\n\n{table(records)}" for run, records in runs.items())
 
 
 def main() -> None:
@@ -220,10 +236,8 @@ def main() -> None:
     team.take(team.steps[arguments.step])
     found = measure(team, arguments.role, questions=arguments.questions, copies=arguments.copies)
     name = f"{arguments.run.name}-{arguments.step}"
-    with atomic_path(RECORDS / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
-    draw(found, RECORDS / f"{name}.png")
-    print(table(found))
+    add({f"credit/{name}": [asdict(one) for one in found]})
+    print(report())
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@
 Each run is a finished one that kept its checkpoints (``--checkpoint.save_top_k=-1``), all of one team. Within each run
 main of every kept step plays with the sub-agents of every kept step; between runs the mains of their ends play with
 each other's sub-agents. Held-out questions, greedy. What an agent learned by itself raises its whole row or column;
-what it learned about its partner of the same moment raises the diagonal alone. Figures and a heat map: docs/crossplay.
+what it learned about its partner of the same moment raises the diagonal alone. The figures are among the records; a
+heat map goes to docs/pictures.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +19,12 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.paper.pictures import FOLDER, save
+from benchmarks.paper.records import add, read
 from benchmarks.paper.trained_team import Adapters, TrainedTeam
-from mgrpo_lightning.persistence.atomic import atomic_path
+from benchmarks.tables import markdown
 from mgrpo_lightning.records.question import Question
 
-RECORDS = Path("docs/crossplay")
 Grid = list[list[float]]
 """Accuracy; a row for each of main's moments, a column for each of the sub-agents'."""
 PER_BATCH = 100
@@ -84,8 +85,7 @@ def draw(grids: dict[str, tuple[list[str], Grid]], path: Path) -> None:
     ):
         _heat_map(axes, names, values, (min(every), max(every)))
         axes.set_title(title)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    save(figure, path)
 
 
 def _heat_map(axes: Axes, names: Sequence[str], values: Grid, limits: tuple[float, float]) -> None:
@@ -100,12 +100,35 @@ def _heat_map(axes: Axes, names: Sequence[str], values: Grid, limits: tuple[floa
     axes.set_ylabel("main of")
 
 
+def table(names: Sequence[str], values: Grid) -> str:
+    """Accuracies in Markdown, a line for each main.
+
+    Args:
+        names: Of the moments.
+        values: The accuracies.
+    """
+    rows = [(name, *(f"{value:.1%}" for value in row)) for name, row in zip(names, values, strict=True)]
+    return markdown(("main", *names), rows)
+
+
+def report() -> str:
+    """The tables of all records, whose pictures are drawn too."""
+    parts = []
+    for name, record in read("crossplay").items():
+        found = {title: one for title, one in record.items() if title != "questions"}
+        grids = {title: (one["names"], one["accuracy"]) for title, one in found.items()}
+        draw(grids, FOLDER / f"crossplay-{name}.png")
+        for title, (names, values) in grids.items():
+            parts += [f"{title}: partners of the same moment gain {gap(values):+.1%}", table(names, values)]
+    return "\n\n".join(parts)
+
+
 def main() -> None:
     """Play all pairs, record and show them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--questions", type=int, default=300)
-    parser.add_argument("--name", default="team", help="of the files in docs/crossplay")
+    parser.add_argument("--name", default="team", help="of the record and of the picture")
     arguments = parser.parse_args()
     teams = {run.name: TrainedTeam(run) for run in arguments.runs}
     first = next(iter(teams.values()))
@@ -117,17 +140,11 @@ def main() -> None:
     if len(teams) > 1:
         ends = [team.steps[max(team.steps)] for team in teams.values()]
         grids["ends of the runs"] = (list(teams), grid(first, ends, ends, questions))
-    with atomic_path(RECORDS / f"{arguments.name}.json") as temporary:
-        found = {
-            title: {"names": names, "accuracy": values, "gap": gap(values)} for title, (names, values) in grids.items()
-        }
-        temporary.write_text(json.dumps({"questions": len(questions), **found}, indent=1) + "\n", encoding="utf-8")
-    draw(grids, RECORDS / f"{arguments.name}.png")
-    for title, (names, values) in grids.items():
-        print(f"\n{title}: partners of the same moment gain {gap(values):+.1%}\n")
-        print(f"| main | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
-        for name, row in zip(names, values, strict=True):
-            print(f"| {name} | {' | '.join(f'{value:.1%}' for value in row)} |")
+    found = {
+        title: {"names": names, "accuracy": values, "gap": gap(values)} for title, (names, values) in grids.items()
+    }
+    add({f"crossplay/{arguments.name}": {"questions": len(questions), **found}})
+    print(report())
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 Every arm and seed is the quickstart with one setting of the searcher changed, in a run folder of its own; what is
 finished is not run again, and what was cut off goes on. Arms: ``lag N`` trains on exactly the calls of N steps ago (0
 is synchronised), ``queue`` on whichever calls have come, ``QUEUE`` at a time; ``uncorrected`` takes what an older
-adapter sampled for the current one's, where the others clip the ratio around it. As a run ends its figures are in
-docs/lag, to be committed; the table and the picture are of all that is there: main's training reward against rollouts,
+adapter sampled for the current one's, where the others clip the ratio around it. As a run ends it is among the
+records, to be committed; the table and the picture are of all that is there: main's training reward against rollouts,
 the mean of the seeds and their range, held-out exact match before and after, and how far the searcher's adapter was
 from the one that had sampled what it learned from.
 """
@@ -14,7 +14,6 @@ from the one that had sampled what it learned from.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,14 +23,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.runs import fit, read_scalars, recorded, side_by_side
-from mgrpo_lightning.persistence.atomic import atomic_path
+from benchmarks.paper.pictures import FOLDER, WINDOW, line_and_range, save, smoothed
+from benchmarks.paper.records import read, recorded
+from benchmarks.runs import fit, read_scalars, side_by_side
+from benchmarks.tables import markdown
 from mgrpo_lightning.records.journal import read_groups, training_files
 
 TEAM = ("--config", "configs/quickstart.yaml")
 SEARCHER = "--model.init_args.roles.searcher"
 QUEUE = 64
-RECORDS = Path("docs/lag")
 UNCORRECTED = f"{SEARCHER}.objective.correction=none"
 ARMS: dict[str, tuple[str, ...]] = {
     "lag 0": (),
@@ -45,8 +45,6 @@ ARMS: dict[str, tuple[str, ...]] = {
     "queue, uncorrected": (f"{SEARCHER}.queue={QUEUE}", UNCORRECTED),
 }
 """Settings of the searcher."""
-WINDOW = 3
-"""Steps that a point of the curve is the mean of."""
 
 
 def record(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,12 +82,13 @@ def table(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         "abs log rho",
         "clipped",
     )
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    rows = []
     for arm, found in records.items():
         after = [one["after"] for one in found]
         apart = list(map(statistics.fmean, differences(found, records.get("lag 0", ()))))
         cells = (
-            str(len(found)),
+            arm,
+            len(found),
             f"{statistics.fmean(one['before'] for one in found):.1%}",
             f"{statistics.fmean(after):.1%}",
             f"{min(after):.1%} to {max(after):.1%}",
@@ -97,8 +96,8 @@ def table(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             f"{statistics.fmean(one['mismatch'] for one in found):.4f}",
             f"{statistics.fmean(one['clip_fraction'] for one in found):.2%}",
         )
-        lines.append(f"| {' | '.join((arm, *cells))} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown(columns, rows)
 
 
 def differences(found: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> list[list[float]]:
@@ -131,26 +130,19 @@ def draw(records: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None
         for arm, found in records.items():
             if arm != "lag 0" and ("uncorrected" in arm) == corrected:
                 continue
-            curves = [_smooth(one["rewards"]) for one in found]
-            apart = list(map(_smooth, differences(found, records.get("lag 0", ()))))
+            curves = [smoothed(one["rewards"]) for one in found]
+            apart = list(map(smoothed, differences(found, records.get("lag 0", ()))))
             label = arm.removesuffix(", uncorrected")
             for axes, lines in ((above, curves), (below, apart)):
-                values = list(zip(*lines, strict=False))
-                x = [(i + WINDOW) * found[0]["rollouts_per_step"] for i in range(len(values))]
-                (line,) = axes.plot(x, [statistics.fmean(v) for v in values], label=label)
-                axes.fill_between(x, list(map(min, values)), list(map(max, values)), alpha=0.1, color=line.get_color())
+                x = [(i + WINDOW) * found[0]["rollouts_per_step"] for i in range(len(curves[0]))]
+                line_and_range(axes, x, lines, label)
         above.set_title("ratio clipped around the older policy" if corrected else "taken for the current policy's")
         below.set_xlabel("rollouts")
         above.legend()
         for axes, title in ((above, "main's training reward"), (below, "minus that of lag 0")):
             axes.set_ylabel(title)
             axes.grid(alpha=0.3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    return [statistics.fmean(values[i : i + WINDOW]) for i in range(len(values) - WINDOW + 1)]
+    save(figure, path, dpi=150)
 
 
 def made(arm: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
@@ -164,6 +156,16 @@ def made(arm: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
     """
     results = fit([*TEAM, f"--run.seed={seed}", f"--trainer.max_steps={steps}", *ARMS[arm]], folder)
     return {"arm": arm, "seed": seed, **record(folder, results)}
+
+
+def report() -> str:
+    """The table of all records, whose picture is drawn too."""
+    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one in read("lag").values():
+        found[one["arm"]].append(one)
+    records = {arm: found[arm] for arm in ARMS if arm in found}
+    draw(records, FOLDER / "lag.png")
+    return table(records)
 
 
 def main() -> None:
@@ -180,15 +182,9 @@ def main() -> None:
         for arm in arguments.arms:
             name = f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
             make = partial(made, arm, seed, arguments.steps, arguments.out / name)
-            work.append(partial(recorded, RECORDS / f"{name}.json", make))
+            work.append(partial(recorded, f"lag/{name}", make))
     side_by_side(work, arguments.jobs)
-    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for path in sorted(RECORDS.glob("*.json")):
-        one = json.loads(path.read_text())
-        found[one["arm"]].append(one)
-    records = {arm: found[arm] for arm in ARMS if arm in found}
-    print(table(records), flush=True)
-    draw(records, RECORDS / "reward.png")
+    print(report())
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m benchmarks.paper.smollm2_model            # the model, once
     python -m benchmarks.paper.smollm2 [--seeds 0 1]    # what is finished is not run again; what was cut off goes on
 
-The warm start is one run, from which every seed begins. As soon as a seed ends, what it did is in docs/smollm2, to be
-committed: its figures and answers, and its curve. The table of all records there is printed: held-out exact match
-before and after M-GRPO, the questions that became right and wrong, and a paired test.
+The warm start is one run, from which every seed begins. As soon as a seed ends, what it did is to be committed: its
+figures and answers, which are among the records, and its curve. Tables of all records are printed: held-out exact match
+before and after M-GRPO, the questions that became right and wrong, and a paired test; and by number of hops.
 
 The test is exact and two-sided: if M-GRPO did nothing, each question's change could as well have had the other sign.
 For one seed it is McNemar's. In the line of all seeds a question is one unit with the sum of its changes, as all seeds
@@ -15,7 +15,6 @@ answer the same questions from the same start.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from benchmarks.paper.paired import sign_flip
+from benchmarks.paper.pictures import FOLDER
+from benchmarks.paper.records import add, read
 from benchmarks.runs import fit
+from benchmarks.tables import markdown
 from mgrpo_lightning.persistence.atomic import atomic_path
 from mgrpo_lightning.records.journal import read_groups, training_files
 
@@ -32,7 +34,8 @@ TEAM = ("--config", "configs/smollm2_cpu.yaml")
 WARM_START = (*TEAM, "--config", "configs/warm_start.yaml", "--config", "configs/smollm2/warm_start.yaml")
 RUNS = Path("runs")
 """Where the team file looks for the warm start's adapters."""
-RECORDS = Path("docs/smollm2")
+TRIES = {"smollm2/temperature_0.7": "the first try", "smollm2/temperature_0.5": "the second", "smollm2": "the third"}
+"""Titles, by how names of the records begin."""
 
 
 def record(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
@@ -83,21 +86,44 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         records: At least one.
     """
     columns = ("run", "questions", "before", "after", "became right", "became wrong", "p", "trained tokens", "hours")
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    return "\n".join([*lines, *(_line(one["run"], [one]) for one in records), _line("all", records)])
+    return markdown(columns, [*(_cells(one["run"], [one]) for one in records), _cells("all", records)])
 
 
-def _line(name: str, records: Sequence[dict[str, Any]]) -> str:
+def _cells(name: str, records: Sequence[dict[str, Any]]) -> Sequence[object]:
     questions = list(records[0]["right"])
     before, after = ([sum(one["right"][q][moment] for one in records) for q in questions] for moment in (0, 1))
     changes = [b - a for a, b in zip(before, after, strict=True)]
     answers = len(questions) * len(records)
-    shown = (
+    return (
         *(name, len(questions), f"{sum(before) / answers:.1%}", f"{sum(after) / answers:.1%}"),
         *(sum(change > 0 for change in changes), sum(change < 0 for change in changes), f"{sign_flip(changes):.2g}"),
         *(f"{sum(one['trained_tokens'] for one in records):,}", f"{sum(one['hours'] for one in records):.2f}"),
     )
-    return f"| {' | '.join(map(str, shown))} |"
+
+
+def by_level(records: Sequence[dict[str, Any]]) -> str:
+    """The table of accuracies before and after by level of the questions, a line a run.
+
+    Args:
+        records: At least one.
+    """
+    levels = sorted(records[0]["history"][0]["by_level"])
+    columns = [f"{level} {moment}" for level in levels for moment in ("before", "after")]
+
+    def share(one: dict[str, Any], level: str, at: int) -> str:
+        return f"{one['history'][at]['by_level'][level]['exact_match']:.1%}"
+
+    rows = [(one["run"], *(share(one, level, at) for level in levels for at in (0, -1))) for one in records]
+    return markdown(("run", *columns), rows)
+
+
+def report() -> str:
+    """The tables of all records, try by try."""
+    parts = []
+    for name, title in TRIES.items():
+        if records := list(read(name).values()):
+            parts += [f"{title}:", table(records), by_level(records)]
+    return "\n\n".join(parts)
 
 
 def main() -> None:
@@ -112,12 +138,10 @@ def main() -> None:
     for seed in arguments.seeds:
         folder = RUNS / f"smollm2-{seed}"
         results = fit([*TEAM, *base, f"--run.seed={seed}"], folder)
-        with atomic_path(RECORDS / f"seed-{seed}.json") as temporary:
-            temporary.write_text(json.dumps(record(folder, results), indent=1) + "\n")
-        with atomic_path(RECORDS / f"seed-{seed}.png") as temporary:
+        add({f"smollm2/seed-{seed}": record(folder, results)})
+        with atomic_path(FOLDER / f"smollm2-{seed}.png") as temporary:
             shutil.copy(folder / "learning_curve.png", temporary)
-        records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("seed-*.json"))]
-        print(f"warm start: {warm_start['seconds']['fit'] / 3600:.2f} hours\n\n{table(records)}", flush=True)
+        print(f"warm start: {warm_start['seconds']['fit'] / 3600:.2f} hours\n\n{report()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.paper import arms
+from benchmarks.paper import arms, records
 from tests.support.tiny import make_tiny_model
 from tests.test_docs_commands import commands
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 SMALL_ARMS = ["--arms", "co_training", "main_only", "--seeds", "0"]
 SHORTENED: dict[str, list[str]] = {
     "benchmarks.paper.arms": SMALL_ARMS,
-    "benchmarks.paper.arms_report": [],
+    "benchmarks.paper.report": [],
     "benchmarks.paper.causes": [],
     "benchmarks.paper.credit": ["--questions", "4", "--copies", "2"],
     "benchmarks.paper.crossplay": ["--questions", "4"],
@@ -86,6 +86,7 @@ def smaller(config: Any) -> Any:
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
     """Run a module with arguments, in the folder."""
     evaluation = ("--data.validation.split=test", "--data.validation.questions=4", "--trainer.val_check_interval=1")
+    monkeypatch.setattr(records, "FILE", folder / "records.jsonl.xz")
     kept = ("--checkpoint.save_top_k=-1", "--checkpoint.every_n_train_steps=1")
     monkeypatch.setattr(arms, "EVALUATION", (*evaluation, *kept))
     monkeypatch.chdir(folder)

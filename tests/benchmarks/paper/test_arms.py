@@ -13,7 +13,7 @@ from benchmarks.paper import arms
 from benchmarks.paper.arms_measures import deepest_drop, for_a_right_answer, p_value, rollouts_until, share, spikes
 from benchmarks.paper.arms_picture import draw
 from benchmarks.paper.arms_record import record
-from benchmarks.paper.arms_report import accuracy_table, parts_table, stability_table
+from benchmarks.paper.arms_tables import accuracy_table, parts_table, stability_table
 from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
 from mgrpo_lightning.records.question import Evidence, Question

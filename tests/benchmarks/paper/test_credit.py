@@ -93,9 +93,9 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     noisy = [measured(0.0, [1, 0], [0, 0]), measured(0.0, [0, 1], [0, 0])]
     assert ceiling(noisy) == 0
     assert ceiling(found[:2]) == pytest.approx(1)
-    lines = table(found).splitlines()
-    assert lines[2].startswith("| with the expert term | 1.00 |")
-    assert lines[2].endswith("| 3 of 3 |")
-    assert lines[3].startswith("| without it | -1.00 |")
+    lines = table({"6": found}).splitlines()
+    assert lines[2].startswith("| step 6 | 3 | with the expert term | 1.00 |")
+    assert lines[2].endswith("| 3 of 3 | 0.96 |")
+    assert lines[3].startswith("| step 6 | 3 | without it | -1.00 |")
     draw(found, tmp_path / "credit.png")
     assert (tmp_path / "credit.png").read_bytes().startswith(b"\x89PNG")

@@ -1,6 +1,4 @@
-"""Tables and pictures of the arms that ``benchmarks.paper.arms`` has recorded.
-
-    python -m benchmarks.paper.arms_report [--beside co_training]
+"""Tables of the arms that are recorded; ``python -m benchmarks.paper.report arms`` prints them.
 
 All arms answer the same held-out questions. The paired test is of an arm beside one of them: exact, two-sided, a
 question being one unit with the sum of its differences over the seeds that both arms have.
@@ -14,24 +12,20 @@ question being one unit with the sum of its differences over the seeds that both
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from benchmarks.paper.arms import ARMS, RECORDS
 from benchmarks.paper.arms_measures import (
     Record,
     deepest_drop,
     for_a_right_answer,
-    load,
     p_value,
     rollouts_until,
     share,
     spikes,
 )
-from benchmarks.paper.arms_picture import draw
+from benchmarks.tables import markdown
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.tasks import Factbook
 from mgrpo_lightning.tasks.factbook.world import load_world
 from mgrpo_lightning.tools.visit import Document
 
@@ -47,7 +41,7 @@ def accuracy_table(found: Mapping[str, Sequence[Record]], beside: str) -> str:
     """Held-out accuracy before and after the second stage, with the paired test.
 
     Args:
-        found: From ``load``.
+        found: From ``by_arm``.
         beside: The arm that the others are tested against; nothing is tested before it is recorded.
     """
 
@@ -58,14 +52,15 @@ def accuracy_table(found: Mapping[str, Sequence[Record]], beside: str) -> str:
         middle, ends = statistics.fmean(after), f"{min(after):.1%} to {max(after):.1%}"
         return str(len(records)), f"{before:.1%}", f"{middle:.1%}", ends, p
 
-    return _table(("arm", "seeds", "before", "after", "of the seeds", f"p beside {beside}"), found, line)
+    columns = ("arm", "seeds", "before", "after", "of the seeds", f"p beside {beside}")
+    return markdown(columns, ((arm, *line(arm, records)) for arm, records in found.items()))
 
 
 def parts_table(found: Mapping[str, Sequence[Record]], questions: Sequence[Question]) -> str:
     """Accuracy at the end by number of hops, and by the length of what has to be read.
 
     Args:
-        found: From ``load``.
+        found: From ``by_arm``.
         questions: The held-out questions, in their order.
     """
     parts = {level: [i for i, q in enumerate(questions) if q.level == level] for level in _levels(questions)}
@@ -75,10 +70,10 @@ def parts_table(found: Mapping[str, Sequence[Record]], questions: Sequence[Quest
         kept = order[part * len(order) // FEW : (part + 1) * len(order) // FEW]
         parts[f"{lengths[kept[0]]:,} to {lengths[kept[-1]]:,} characters"] = kept
 
-    def line(arm: str, records: Sequence[Record]) -> Sequence[str]:
+    def line(records: Sequence[Record]) -> Sequence[str]:
         return [f"{statistics.fmean(share(one, -1, kept) for one in records):.1%}" for kept in parts.values()]
 
-    return _table(("arm", *parts), found, line)
+    return markdown(("arm", *parts), ((arm, *line(records)) for arm, records in found.items()))
 
 
 def read_length(question: Question) -> int:
@@ -98,11 +93,11 @@ def stability_table(found: Mapping[str, Sequence[Record]]) -> str:
     """Sample efficiency, stability, and what a right answer costs.
 
     Args:
-        found: From ``load``.
+        found: From ``by_arm``.
     """
     bar = statistics.fmean(share(one, -1) for one in found[BAR]) if BAR in found else None
 
-    def line(arm: str, records: Sequence[Record]) -> Sequence[str]:
+    def line(records: Sequence[Record]) -> Sequence[str]:
         reached = None if bar is None else rollouts_until(records, bar)
         after = [share(one, -1) for one in records]
         zero = [v for one in records for values in one["steps"]["zero_advantage_groups"].values() for v in values]
@@ -117,33 +112,9 @@ def stability_table(found: Mapping[str, Sequence[Record]]) -> str:
 
     names = ("std of the seeds", "deepest drop", "zero-advantage groups", "spikes")
     costs = (f"{name} for a right answer" for name in COSTS)
-    return _table(("arm", f"rollouts to {BAR}'s end", *names, *costs), found, line)
+    columns = ("arm", f"rollouts to {BAR}'s end", *names, *costs)
+    return markdown(columns, ((arm, *line(records)) for arm, records in found.items()))
 
 
 def _levels(questions: Sequence[Question]) -> list[str]:
     return sorted({question.level for question in questions})
-
-
-def _table(
-    columns: Sequence[str],
-    found: Mapping[str, Sequence[Record]],
-    line: Callable[[str, Sequence[Record]], Sequence[str]],
-) -> str:
-    rows = [f"| {' | '.join((arm, *line(arm, records)))} |" for arm, records in found.items()]
-    return "\n".join([f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *rows])
-
-
-def main() -> None:
-    """Print the tables and draw the picture of all that is recorded."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--beside", choices=list(ARMS), default="co_training", help="the other arm of the paired tests")
-    arguments = parser.parse_args()
-    found = load(RECORDS)
-    count = len(next(iter(found.values()))[0]["validations"][-1]["right"])
-    questions = Factbook(hops=[1, 2]).questions("test")[:count]
-    print(accuracy_table(found, arguments.beside), parts_table(found, questions), stability_table(found), sep="\n\n")
-    draw(found, RECORDS / "arms.png")
-
-
-if __name__ == "__main__":
-    main()
