@@ -29,7 +29,7 @@ from mgrpo_lightning.persistence.atomic import atomic_path
 from mgrpo_lightning.records.journal import read_groups, training_files
 
 TEAM = ("--config", "configs/quickstart.yaml")
-SEARCHER = "--model.init_args.roles.searcher"
+SEARCHER = "--model.roles.searcher"
 QUEUE = 64
 RECORDS = Path("docs/lag")
 UNCORRECTED = f"{SEARCHER}.objective.correction=none"

@@ -20,6 +20,7 @@ from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.commands.config_numbers import imported
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.ranges import hints_of
+from mgrpo_lightning.team_file import roles_of
 
 # Patterns of jsonargparse's message texts. If a release changes a text, the user sees the original reason instead.
 _KEY = re.compile(r'Parser key "(.+?)":\s*(.*)')
@@ -31,7 +32,7 @@ _ARGUMENT = re.compile(r"(?i)unrecognized arguments: --(?P<key>[^=\s]+).*")
 _REQUIRED = re.compile(r"the following arguments are required: (.+)")
 _EXPECTED = re.compile(r"Expected an? (?:<class '(.+?)'>|(.+?))(?:\. Got value: .*)?")
 _GOT = re.compile(r"Got value: (.*)|Given value: NestedArg\(key='.*?', val=(.*)\)|Given value: (.*)")
-_ROLE = re.compile(r"--model\.(?:init_args\.)?roles\.(\w+)\.([\w.]+)")
+_ROLE = re.compile(r"--model\.roles\.(\w+)\.([\w.]+)")
 _EVERY = "`mgrpo fit --print_config` shows every key."
 _ENDS = ("Given value type:", "Given value:")
 _NOISE = ("Does not validate against", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>")
@@ -122,7 +123,7 @@ def _with_role(path: list[str], arguments: Sequence[str], value: str | None = No
     options = [found for word in arguments if (found := _ROLE.match(word)) and f"{found[2]}.".startswith(f"{rest}.")]
     names = {found[1] for found in options}
     if not names:
-        roles = composed(arguments).get("model", {}).get("init_args", {}).get("roles", {})
+        roles = roles_of(composed(arguments))
         places = {name: _at(role, rest) for name, role in roles.items()}
         names = {name for name, one in places.items() if one is not _MISSING and value in (None, str(one))}
     return [*path[:2], *names, *path[2:]] if len(names) == 1 else path
