@@ -31,7 +31,10 @@ _UNKNOWN = re.compile(
 _ARGUMENT = re.compile(r"(?i)unrecognized arguments: --(?P<key>[^=\s]+).*")
 _REQUIRED = re.compile(r"the following arguments are required: (.+)")
 _EXPECTED = re.compile(r"Expected an? (?:<class '(.+?)'>|(.+?))(?:\. Got value: .*)?")
-_GOT = re.compile(r"Got value: (.*)|Given value: NestedArg\(key='.*?', val=(.*)\)|Given value: (.*)")
+_GOT = re.compile(
+    r"Got value: (.*)|Expected a dot import path string: (.*)|Unable to load config \"(.*)\"|"
+    r"Given value: NestedArg\(key='.*?', val=(.*)\)|Given value: (.*)"
+)
 _ROLE = re.compile(r"--model\.roles\.(\w+)\.([\w.]+)")
 _EVERY = "`mgrpo fit --print_config` shows every key."
 _ENDS = ("Given value type:", "Given value:")
@@ -105,7 +108,8 @@ def _read(message: str) -> tuple[list[str], list[str], list[str]]:
         if text.startswith(_ENDS):
             break  # the rest of the message repeats the enclosing blocks
         if (key := _KEY.fullmatch(text)) is not None:
-            path += [key[1]] if path[-1:] != [key[1]] else []  # a key may be reported twice in a row
+            parts = key[1].split(".")
+            path += parts if path[-len(parts) :] != parts else []  # a key may be reported twice in a row
             text = key[2]
         elif (found := _CLASS.fullmatch(text)) is not None:
             classes.append(found[1])
@@ -139,11 +143,22 @@ def _at(block: Any, key: str) -> object:
 
 def _no_key(path: Sequence[str], inner: str, class_path: str | None, keys: Sequence[str]) -> ConfigurationError:
     """Make the error for an unknown key of a class or of the parser; it suggests the closest known key."""
-    wrong, known = (inner, keys) if class_path is None else _unknown(class_path, inner)
+    wrong, known = _unknown_option(inner, keys) if class_path is None else _unknown(class_path, inner)
     names = {name.rpartition(".")[2]: name for name in known}
     near = difflib.get_close_matches(wrong.rpartition(".")[2], names, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     return ConfigurationError(f"{'.'.join([*path, wrong])} is no key of a team file.", hint=f"{meant}{_EVERY}")
+
+
+def _unknown_option(key: str, keys: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return a dotted key up to its first part that the parser does not know, and the keys that it knows there."""
+    place = ""
+    for part in key.split("."):
+        known = [one for one in keys if one.startswith(place)]
+        if not any(f"{one}.".startswith(f"{place}{part}.") for one in known):
+            return f"{place}{part}", [place + one.removeprefix(place).partition(".")[0] for one in known]
+        place += f"{part}."
+    return key, keys
 
 
 def _unknown(class_path: str, inner: str) -> tuple[str, Sequence[str]]:

@@ -71,6 +71,5 @@ def dumped(value: Any, *, one_line: bool = False) -> str:
         value: Nested dicts and lists of scalars.
         one_line: Whether the text is one line, for an option.
     """
-    if one_line:
-        return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=2**20)
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    # ASCII only: PyYAML writes rare line breaks such as U+0085 as they are, and they come back as spaces.
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=one_line, width=2**20)

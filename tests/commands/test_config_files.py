@@ -125,8 +125,8 @@ def test_a_single_file_stays_a_path_and_none_changes_nothing(tmp_path: Path) -> 
 
 
 def test_a_packaged_config_is_found_by_name() -> None:
-    argument = compose(["fit", "--config", "pkg:quickstart.yaml"])[1]
-    assert Path(argument.removeprefix("--config=")).name == "quickstart.yaml"
+    argument = compose(["fit", "--config", "pkg:debug/fast.yaml"])[1]
+    assert Path(argument.removeprefix("--config=")).name == "fast.yaml"
 
 
 @pytest.mark.parametrize(

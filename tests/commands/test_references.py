@@ -108,10 +108,10 @@ def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_team_s_prompts_and_paths_are_what_was_written(team: Path) -> None:
     written = yaml.safe_load(team.read_text())
-    written["model"]["init_args"]["roles"]["main"]["system_prompt"] = ODD
-    written["data"]["init_args"]["journal"] = "${run.root}/${run.name}/own"
+    written["model"]["roles"]["main"]["system_prompt"] = ODD
+    written["data"]["journal"] = "${run.root}/${run.name}/own"
     team.write_text(yaml.safe_dump(written))
-    description = f"--model.init_args.roles.searcher.description={ODD}"
+    description = f"--model.roles.searcher.description={ODD}"
     cli = make_cli(["--config", str(team), description, "--run.name=other"], run=False)
     assert cli.model.roles["main"].system_prompt == ODD
     assert cli.model.roles["searcher"].description == ODD
