@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 PIP_INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test test-slurm test-browser lint format docs mutants pocket smollm2 constraints clean
+.PHONY: help env quickstart test test-slurm test-browser lint format docs reference mutants pocket smollm2 constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ format: env ## Apply ruff's fixes and format
 
 docs: env ## Build the documentation site, strictly, into build/docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
+
+reference: env ## Write the tables of docs/team_file.md from the code
+	$(BIN)/python docs/team_file_reference.py
 
 mutants: env ## Put each known bug back into a copy and require its test to fail
 	$(BIN)/python tests/mutants/run.py --jobs 2 $(if $(ROWS),--rows $(ROWS))

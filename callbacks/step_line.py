@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-COMPONENTS = {"format": "format", "correct": "correct", "correct_main": "main", "expert": "expert"}
-"""Reward components by metric name, with their label in the line."""
+from mgrpo_lightning.algorithm.config import COMPONENTS
 
+LABELS = {"correct_main": "main"}
+"""Labels of reward components in the line, where they are not the component's name."""
 
 COUNTS = {"tool_failures": "tool failures", "wrong_demonstrations": "wrong demonstrations"}
 """Counts of errors by metric name, with their label; shown only if above 0."""
@@ -55,7 +56,7 @@ def validation_line(result: Mapping[str, Any]) -> str:
 
 def _role(role: str, metrics: Mapping[str, float]) -> str:
     components = _join(
-        *(_value(metrics, f"{role}/reward_{key}", label + " {:.2f}") for key, label in COMPONENTS.items())
+        *(_value(metrics, f"{role}/reward_{key}", LABELS.get(key, key) + " {:.2f}") for key in COMPONENTS)
     )
     text = _join(
         _value(metrics, f"{role}/reward", "{:.2f}"),

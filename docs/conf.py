@@ -10,9 +10,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
-
-from team_file_reference import reference  # noqa: E402 - needs the path above
+sys.path.insert(0, str(ROOT))
 
 project = "mgrpo_lightning"
 copyright = "the authors of mgrpo_lightning"
@@ -38,8 +36,6 @@ def _written(app: Sphinx, name: str, source: list[str]) -> None:
         text = (ROOT / "README.md").read_text(encoding="utf-8")
         text = text.replace("# mgrpo_lightning", "# Quickstart", 1)
         source[0] = re.sub(r"\]\((?!https?:|#)(?:(docs/)|)", lambda m: "](" if m[1] else "](../", text)
-    elif name == "team_file":
-        source[0] = source[0] + reference()
     source[0] = _LINK.sub(lambda match: _checked(match, name), source[0])
 
 

@@ -1,4 +1,4 @@
-"""The reference of the team file, written from the dataclasses and docstrings that define its keys."""
+"""Write the tables of docs/team_file.md from the classes and docstrings that define the keys: ``make reference``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import re
 import textwrap
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from docstring_parser import parse
 
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig
+from mgrpo_lightning.commands.fit import CALLBACKS
 from mgrpo_lightning.commands.run_config import RunConfig
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.data.peers import PeersConfig
@@ -28,42 +30,74 @@ from mgrpo_lightning.tasks import Factbook, JsonlTask, Judge
 
 BLOCKS: list[tuple[str, type]] = [
     ("run", RunConfig),
-    ("model.init_args", TeamModule),
-    ("model.init_args.roles.ROLE", RoleConfig),
-    ("model.init_args.roles.ROLE.adapter", AdapterConfig),
-    ("model.init_args.roles.ROLE.sampling", SamplingConfig),
-    ("model.init_args.roles.ROLE.limits", LimitsConfig),
-    ("model.init_args.roles.ROLE.reward", RewardConfig),
-    ("model.init_args.roles.ROLE.objective", ObjectiveConfig),
-    ("model.init_args.roles.ROLE.optimizer", OptimizerConfig),
-    ("model.init_args.roles.ROLE.endpoint", EndpointConfig),
-    ("data.init_args", AlignedTrajectoryDataModule),
-    ("data.init_args.alignment", AlignmentConfig),
-    ("data.init_args.validation", ValidationConfig),
-    ("data.init_args.selection", SelectionConfig),
-    ("data.init_args.peers", PeersConfig),
-    ("data.init_args.task.init_args (Factbook)", Factbook),
-    ("data.init_args.task.init_args (JsonlTask)", JsonlTask),
-    ("judge.init_args (Judge)", Judge),
+    ("model", TeamModule),
+    ("model.roles.ROLE and model.defaults", RoleConfig),
+    ("model.roles.ROLE.adapter", AdapterConfig),
+    ("model.roles.ROLE.sampling", SamplingConfig),
+    ("model.roles.ROLE.limits", LimitsConfig),
+    ("model.roles.ROLE.reward", RewardConfig),
+    ("model.roles.ROLE.objective", ObjectiveConfig),
+    ("model.roles.ROLE.optimizer", OptimizerConfig),
+    ("model.roles.ROLE.endpoint", EndpointConfig),
+    ("data", AlignedTrajectoryDataModule),
+    ("data.alignment", AlignmentConfig),
+    ("data.validation", ValidationConfig),
+    ("data.selection", SelectionConfig),
+    ("data.peers", PeersConfig),
+    ("data.task, class Factbook", Factbook),
+    ("data.task, class JsonlTask", JsonlTask),
+    ("judge of a task, class Judge", Judge),
+    *(
+        (name, block)
+        for name, block in CALLBACKS.items()
+        if name != "checkpoint" and inspect.signature(block).parameters
+    ),
 ]
 """Where a block stands, and the class whose fields or arguments are its keys."""
 
 
+PAGE = Path(__file__).with_name("team_file.md")
+MARK = "<!-- Written by `make reference` from here on; do not edit. -->\n"
+
+
+def page(text: str) -> str:
+    """Return the page with new tables.
+
+    Args:
+        text: The page; what stands above ``MARK`` is kept.
+    """
+    guide, mark, _ = text.partition(MARK)
+    assert mark, f"{PAGE} has no line {MARK}"
+    return guide + mark + reference()
+
+
 def reference() -> str:
-    """All blocks as Markdown tables: key, type, default, meaning."""
-    return "\n".join(line for place, block in BLOCKS for line in _section(place, block))
+    """Return all blocks as Markdown tables: key, type, default, range, meaning."""
+    return "\n".join(line for place, block in BLOCKS for line in _section(place, block)) + "\n"
 
 
 def _section(place: str, block: type) -> Iterator[str]:
     first, _, _ = (inspect.getdoc(block) or "").partition("\n\n")
-    yield from (f"\n## `{place}`\n", " ".join(first.split()), "", "| key | type | default | |", "|---|---|---|---|")
+    yield from (
+        f"\n## `{place}`\n",
+        " ".join(first.split()),
+        "",
+        "| key | type | default | range | meaning |",
+        "|---|---|---|---|---|",
+    )
     keys = _fields(block) if dataclasses.is_dataclass(block) else _arguments(block)
-    for name, kind, default, meaning in keys:
-        cells = (f"`{name}`", kind, default, " ".join(meaning.split()))
+    for name, default, meaning in keys:
+        cells = (
+            f"`{name}`",
+            _kind(block, name),
+            default,
+            str(ranges_of(block).get(name, "")),
+            " ".join(meaning.split()),
+        )
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _fields(block: type) -> Iterator[tuple[str, str, str, str]]:
+def _fields(block: type) -> Iterator[tuple[str, str, str]]:
     """Of a dataclass: the texts below its fields say what they are."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(block))).body
     assert isinstance(tree, ast.ClassDef)
@@ -79,23 +113,23 @@ def _fields(block: type) -> Iterator[tuple[str, str, str, str]]:
         default: Any = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        yield field.name, _kind(block, field.name), _shown(default, dataclasses.MISSING), str(said[field.name])
+        yield field.name, _shown(default, dataclasses.MISSING), str(said[field.name])
 
 
-def _arguments(block: type) -> Iterator[tuple[str, str, str, str]]:
+def _arguments(block: type) -> Iterator[tuple[str, str, str]]:
     """Of a class: its docstring says what its arguments are."""
     said = {one.arg_name: one.description or "" for one in parse(inspect.getdoc(block) or "").params}
     for name, parameter in list(inspect.signature(block).parameters.items()):
         if parameter.kind is not parameter.VAR_KEYWORD:
-            yield name, _kind(block, name), _shown(parameter.default, parameter.empty), said[name]
+            yield name, _shown(parameter.default, parameter.empty), said[name]
 
 
 def _kind(block: type, name: str) -> str:
-    """The type of a key and the range of its numbers."""
     hints = typing.get_type_hints(block if dataclasses.is_dataclass(block) else inspect.unwrap(vars(block)["__init__"]))
     kind = re.sub(r"(\w+\.)+(?=\w)", "", inspect.formatannotation(hints[name]))
-    allowed = ranges_of(block).get(name)
-    return f"`{kind}`" if allowed is None else f"`{kind}`, {allowed}"
+    if (optional := re.fullmatch(r"Optional\[(.+)\]", kind)) is not None:
+        kind = f"{optional[1]} | None"
+    return f"`{kind}`"
 
 
 def _shown(default: object, none: object) -> str:
@@ -103,4 +137,9 @@ def _shown(default: object, none: object) -> str:
         return "required"
     if dataclasses.is_dataclass(default):
         return "see below"
-    return "`null`" if default is None else f"`{default}`"
+    return "`null`" if default is None else f"`{default!r}`" if default == "" else f"`{default}`"
+
+
+if __name__ == "__main__":
+    new = page(PAGE.read_text(encoding="utf-8"))
+    PAGE.write_text(new, encoding="utf-8")

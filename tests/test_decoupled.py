@@ -146,7 +146,7 @@ def test_twenty_steps_of_the_quickstart_are_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_role_that_only_serves_is_what_it_is_in_one_process(tmp_path: Path, team: Team) -> None:
-    frozen = "--model.init_args.roles.searcher.trainable=false"
+    frozen = "--model.roles.searcher.trainable=false"
     Started(team.command("fit", tmp_path, "coupled", frozen)).finish()
     finish([Started(team.command("fit", tmp_path, "run", frozen, "--role", role)) for role in ROLES])
     one, other = adapter(tmp_path / "coupled", "main", STEPS), adapter(tmp_path / "run" / "main", "main", STEPS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mgrpo_lightning
 from mgrpo_lightning import callbacks, tasks
@@ -39,6 +41,15 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     api = (site / "api.html").read_text(encoding="utf-8")
     public = [*mgrpo_lightning.__all__, *callbacks.__all__, *tasks.__all__]
     assert [name for name in public if name not in api] == []
+
+
+def test_the_tables_of_the_team_file_are_those_of_the_code(root: Path, pages: dict[str, str]) -> None:
+    page = runpy.run_path(str(root / "docs" / "team_file_reference.py"))["page"]
+    text = pages["docs/team_file.md"]
+    assert page(text) == text, "run `make reference`"
+    assert "configs/three_roles.yaml" in text
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert yaml.safe_load(example) == yaml.safe_load((root / "configs" / "three_roles.yaml").read_text())
 
 
 def test_every_page_is_in_the_table_of_contents(root: Path, pages: dict[str, str]) -> None:

@@ -23,9 +23,7 @@ from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.commands.config_numbers import refuse_numbers
 from mgrpo_lightning.commands.fit import BLOCKS
-from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.ranges import Range, hints_of, range_in, refuse
 from mgrpo_lightning.records.journal import read_groups
 from mgrpo_lightning.tasks.base import Task
@@ -42,7 +40,7 @@ LIGHTNINGS = ("checkpoint",)
 def classes() -> Iterator[tuple[str, type]]:
     """What a team file is made of: its blocks, tasks, sets of tools and judges."""
     yield from ((name, block) for name, block in BLOCKS.items() if name not in LIGHTNINGS)
-    yield from (("model.init_args", TeamModule), ("data.init_args", AlignedTrajectoryDataModule), ("judge", Judge))
+    yield ("judge", Judge)
     for package in (mgrpo_lightning.tasks, mgrpo_lightning.tools):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
@@ -79,7 +77,7 @@ KEYS = {
 
 
 def test_every_number_has_a_range() -> None:
-    assert {"model.init_args.roles.ROLE.optimizer.betas", "data.init_args.cache_gib", "judge.audit"} < KEYS.keys()
+    assert {"model.roles.ROLE.optimizer.betas", "data.cache_gib", "judge.audit"} < KEYS.keys()
     assert len(KEYS) > 60
     assert not [key for key, allowed in KEYS.items() if allowed is None]
 
@@ -116,8 +114,7 @@ def nested(key: str, value: object) -> dict[str, Any]:
     return config
 
 
-OF_A_TEAM = [key for key in KEYS if key.partition(".")[0] in {*BLOCKS, "model", "data"}]
-CLASSES = {"model": "mgrpo_lightning.TeamModule", "data": "mgrpo_lightning.AlignedTrajectoryDataModule"}
+OF_A_TEAM = [key for key in KEYS if key.partition(".")[0] in BLOCKS]
 
 
 def test_every_number_is_refused_by_its_full_name_in_a_config() -> None:
@@ -126,9 +123,6 @@ def test_every_number_is_refused_by_its_full_name_in_a_config() -> None:
             allowed = KEYS[key]
             assert allowed is not None
             config = nested(key, [value, value] if key.endswith("betas") else value)
-            block = key.partition(".")[0]
-            if block in CLASSES:
-                config[block]["class_path"] = CLASSES[block]
             if value in allowed:
                 refuse_numbers(config, BLOCKS, "")
                 continue
@@ -142,8 +136,8 @@ def test_every_number_is_refused_by_its_full_name_in_a_config() -> None:
 @pytest.mark.parametrize(
     ("option", "name"),
     [
-        ("--model.roles.main.optimizer.lr=.inf", "model.init_args.roles.main.optimizer.lr is inf"),
-        ("--model.roles.main.optimizer.betas=[0.9,1.0]", r"model.init_args.roles.main.optimizer.betas\[1\] is 1.0"),
+        ("--model.roles.main.optimizer.lr=.inf", "model.roles.main.optimizer.lr is inf"),
+        ("--model.roles.main.optimizer.betas=[0.9,1.0]", r"model.roles.main.optimizer.betas\[1\] is 1.0"),
         ("--run.seed=-1", "run.seed is -1"),
     ],
 )
@@ -183,12 +177,12 @@ def test_every_number_in_its_range_trains_or_is_refused(
     changes = nested(key, [number, number] if key.endswith("betas") else number)
     if ".endpoint." in key:  # a role behind an endpoint is untrained, and needs a server
         server.replies = [said("<answer>no</answer>")]
-        searcher = changes["model"]["init_args"]["roles"]["searcher"]
+        searcher = changes["model"]["roles"]["searcher"]
         searcher["trainable"] = False
         searcher["endpoint"] |= {"url": server.url, "model": "reader"}
     if ".selection." in key:  # needs the journal of a validation on the training questions
         main(["validate", "--config", str(team), "--data.validation.split=train", "--trainer.limit_val_batches=1.0"])
-        changes["data"]["init_args"]["selection"]["journal"] = str(tmp_path / "runs" / "toy" / "journal" / "validate")
+        changes["data"]["selection"]["journal"] = str(tmp_path / "runs" / "toy" / "journal" / "validate")
     (tmp_path / "changes.yaml").write_text(yaml.safe_dump(changes))
     words = ["--config", str(team), "--config", str(tmp_path / "changes.yaml")]
     assert composed(words)

@@ -14,7 +14,7 @@ from tests.support.started import Started
 from tests.support.teams import Team
 from tests.test_decoupled import ROLES, STEPS, assert_same, finish
 
-LAG = ("--model.init_args.roles.searcher.lag=1", "--run.seed=2")
+LAG = ("--model.roles.searcher.lag=1", "--run.seed=2")
 
 
 @pytest.fixture(scope="module")

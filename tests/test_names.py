@@ -79,7 +79,7 @@ def test_every_name_of_a_part_is_exported_as_played(tiny: Path, tmp_path: Path) 
 def test_names_of_parts_make_a_team(tiny: Path, tmp_path: Path) -> None:
     team = write_team_file(tmp_path, tiny)
     content = yaml.safe_load(team.read_text())
-    roles = content["model"]["init_args"]["roles"]
+    roles = content["model"]["roles"]
     names = {"layers", "keys", "items", *names_of_parts(tiny)[::8]}
     roles |= dict.fromkeys(names, roles.pop("searcher"))
     roles["main"]["calls"] = list(names)
@@ -94,7 +94,7 @@ def test_a_role_of_any_name_is_trained(tiny: Path, tmp_path: Path, monkeypatch: 
     team = write_team_file(tmp_path, tiny, max_steps=1, limit_val_batches=0)
     team.write_text(re.sub(r"\bmain:", "layers:", re.sub(r"\bsearcher\b(?!\n)", "keys", team.read_text())))
     content = yaml.safe_load(team.read_text())
-    content["model"]["init_args"]["roles"]["layers"]["calls"] = ["keys"]
+    content["model"]["roles"]["layers"]["calls"] = ["keys"]
     team.write_text(yaml.safe_dump(content))
     main(["fit", "--config", str(team)])
     state = torch.load(tmp_path / "runs" / "toy" / "checkpoints" / "step=000001.ckpt", weights_only=True)

@@ -48,7 +48,7 @@ def test_a_fit_computes_on_it_from_new_adapters_to_the_last_validation(tmp_path:
     model = ("quantization=none", "compute_dtype=bfloat16", "gradient_checkpointing=true")
     data = ("schedule=eager", "cache_gib=0.01", "validation.questions=2", "task=tests.support.toy.ToyTask")
     options = [*(f"--model.{one}" for one in model), *(f"--data.{one}" for one in data)]
-    options += [f"--model.init_args.roles.{role}.objective.kl=0.1" for role in ("main", "searcher")]
+    options += [f"--model.roles.{role}.objective.kl=0.1" for role in ("main", "searcher")]
     options += ["--trainer.max_steps=2", "--trainer.num_sanity_val_steps=-1", "--data.queries_per_step=1"]
     words = tiny_team(tmp_path).command("fit", tmp_path, "run", *options)
     Started(words, module="tests.support.pretend_gpu").finish()

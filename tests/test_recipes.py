@@ -54,7 +54,7 @@ def test_the_plan_fits_the_card_and_uses_it(recipe: str, root: Path, tmp_path: P
     shape.save_pretrained(tmp_path)
     make_tiny_tokenizer().save_pretrained(tmp_path)
     configs = [f"--config={root / 'configs' / 'gpu' / name}" for name in dict.fromkeys((WHOLE, recipe))]
-    models = [f"--model.init_args.roles.{role}.base_model={tmp_path}" for role in ("main", "searcher")]
+    models = [f"--model.roles.{role}.base_model={tmp_path}" for role in ("main", "searcher")]
     cli = make_cli([*configs, "--trainer.accelerator=cpu", *models], run=False)
     planned = dry_run(cli.model, cli.datamodule, on_gpu=True).total / 2**30
     assert 0.65 * gib < planned < gib - SPARE

@@ -145,7 +145,7 @@ def starting_from(start: Start, adapters: Path) -> list[str]:
         start: The kind of team.
         adapters: Folder with one for each role that has its own.
     """
-    return [f"--model.init_args.roles.{role}.adapter.path={adapters / owner}" for role, owner in start.adapters.items()]
+    return [f"--model.roles.{role}.adapter.path={adapters / owner}" for role, owner in start.adapters.items()]
 
 
 def main() -> None:

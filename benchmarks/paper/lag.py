@@ -30,7 +30,7 @@ from benchmarks.tables import markdown
 from mgrpo_lightning.records.journal import read_groups, training_files
 
 TEAM = ("--config", "configs/quickstart.yaml")
-SEARCHER = "--model.init_args.roles.searcher"
+SEARCHER = "--model.roles.searcher"
 QUEUE = 64
 UNCORRECTED = f"{SEARCHER}.objective.correction=none"
 ARMS: dict[str, tuple[str, ...]] = {

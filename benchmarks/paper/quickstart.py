@@ -112,7 +112,7 @@ def options(arm: str, out: Path) -> list[str]:
     described = ARMS[arm]
     words = [word for config in described.configs for word in ("--config", config)]
     for role in described.roles:
-        words.append(f"--model.init_args.roles.{role}.adapter.path={warm_start(described.warm_start, out) / role}")
+        words.append(f"--model.roles.{role}.adapter.path={warm_start(described.warm_start, out) / role}")
     return words
 
 

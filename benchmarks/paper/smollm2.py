@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--base", help="a folder or hub name in place of the team file's base_model")
     arguments = parser.parse_args()
     roles = ("main", "searcher") if arguments.base else ()
-    base = [f"--model.init_args.roles.{role}.base_model={arguments.base}" for role in roles]
+    base = [f"--model.roles.{role}.base_model={arguments.base}" for role in roles]
     warm_start = fit([*WARM_START, *base], RUNS / "smollm2_warm_start")
     for seed in arguments.seeds:
         folder = RUNS / f"smollm2-{seed}"

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from benchmarks.pocket.pretraining import Document
 from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.roles.config import RoleConfig
 from mgrpo_lightning.tasks.base import Task
+from mgrpo_lightning.team_file import roles_of
 
 TEAM, SINGLE = "quickstart.yaml", "arms/single_agent.yaml"
 """Packaged configs of the team, and of the one agent with all tools, that the pocket model is made for."""
@@ -31,10 +31,9 @@ def packaged_roles(config: str) -> dict[str, RoleConfig]:
     Args:
         config: Path below ``configs/``.
     """
-    team = yaml.safe_load((files("mgrpo_lightning.configs") / config).read_text(encoding="utf-8"))
     parser = ArgumentParser()
     parser.add_argument("--roles", type=dict[str, RoleConfig])
-    parsed = parser.parse_object({"roles": team["model"]["init_args"]["roles"]})
+    parsed = parser.parse_object({"roles": roles_of(composed(["--config", f"pkg:{config}"]))})
     roles: dict[str, RoleConfig] = parser.instantiate(parsed).roles
     return roles
 

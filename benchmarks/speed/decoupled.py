@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.runs import read_scalars
 
 ROLES = ("main", "searcher")
-LAG = "--model.init_args.roles.{}.lag=1"
+LAG = "--model.roles.{}.lag=1"
 ARMS: dict[str, tuple[bool, tuple[str, ...]]] = {
     "coupled": (False, ()),
     "decoupled": (True, ()),

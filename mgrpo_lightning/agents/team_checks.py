@@ -17,7 +17,7 @@ from mgrpo_lightning.roles.config import RoleConfig, heads
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tools.base import wanted_tools
 
-PLACE = "model.init_args.roles"
+PLACE = "model.roles"
 """Path of the roles in a team file, for error messages."""
 
 

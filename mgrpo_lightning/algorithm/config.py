@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from mgrpo_lightning.ranges import MOST, Range, Weight, ranged
@@ -23,6 +23,8 @@ class RewardConfig:
     """How well the subtask was solved, in [0, 1], by a rule or a judge."""
 
 
+COMPONENTS = tuple(one.name for one in fields(RewardConfig))
+"""Names of the reward components."""
 MAIN_REWARD = RewardConfig(format=0.1, correct=0.9)
 """Eq. 4."""
 SUB_REWARD = RewardConfig(format=0.1, correct_main=0.4, expert=0.5)

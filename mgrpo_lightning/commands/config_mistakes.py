@@ -20,6 +20,7 @@ from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.commands.config_numbers import imported
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.ranges import hints_of
+from mgrpo_lightning.team_file import roles_of
 
 # Patterns of jsonargparse's message texts. If a release changes a text, the user sees the original reason instead.
 _KEY = re.compile(r'Parser key "(.+?)":\s*(.*)')
@@ -30,8 +31,11 @@ _UNKNOWN = re.compile(
 _ARGUMENT = re.compile(r"(?i)unrecognized arguments: --(?P<key>[^=\s]+).*")
 _REQUIRED = re.compile(r"the following arguments are required: (.+)")
 _EXPECTED = re.compile(r"Expected an? (?:<class '(.+?)'>|(.+?))(?:\. Got value: .*)?")
-_GOT = re.compile(r"Got value: (.*)|Given value: NestedArg\(key='.*?', val=(.*)\)|Given value: (.*)")
-_ROLE = re.compile(r"--model\.(?:init_args\.)?roles\.(\w+)\.([\w.]+)")
+_GOT = re.compile(
+    r"Got value: (.*)|Expected a dot import path string: (.*)|Unable to load config \"(.*)\"|"
+    r"Given value: NestedArg\(key='.*?', val=(.*)\)|Given value: (.*)"
+)
+_ROLE = re.compile(r"--model\.roles\.(\w+)\.([\w.]+)")
 _EVERY = "`mgrpo fit --print_config` shows every key."
 _ENDS = ("Given value type:", "Given value:")
 _NOISE = ("Does not validate against", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>")
@@ -104,7 +108,8 @@ def _read(message: str) -> tuple[list[str], list[str], list[str]]:
         if text.startswith(_ENDS):
             break  # the rest of the message repeats the enclosing blocks
         if (key := _KEY.fullmatch(text)) is not None:
-            path += [key[1]] if path[-1:] != [key[1]] else []  # a key may be reported twice in a row
+            parts = key[1].split(".")
+            path += parts if path[-len(parts) :] != parts else []  # a key may be reported twice in a row
             text = key[2]
         elif (found := _CLASS.fullmatch(text)) is not None:
             classes.append(found[1])
@@ -122,7 +127,7 @@ def _with_role(path: list[str], arguments: Sequence[str], value: str | None = No
     options = [found for word in arguments if (found := _ROLE.match(word)) and f"{found[2]}.".startswith(f"{rest}.")]
     names = {found[1] for found in options}
     if not names:
-        roles = composed(arguments).get("model", {}).get("init_args", {}).get("roles", {})
+        roles = roles_of(composed(arguments))
         places = {name: _at(role, rest) for name, role in roles.items()}
         names = {name for name, one in places.items() if one is not _MISSING and value in (None, str(one))}
     return [*path[:2], *names, *path[2:]] if len(names) == 1 else path
@@ -138,11 +143,22 @@ def _at(block: Any, key: str) -> object:
 
 def _no_key(path: Sequence[str], inner: str, class_path: str | None, keys: Sequence[str]) -> ConfigurationError:
     """Make the error for an unknown key of a class or of the parser; it suggests the closest known key."""
-    wrong, known = (inner, keys) if class_path is None else _unknown(class_path, inner)
+    wrong, known = _unknown_option(inner, keys) if class_path is None else _unknown(class_path, inner)
     names = {name.rpartition(".")[2]: name for name in known}
     near = difflib.get_close_matches(wrong.rpartition(".")[2], names, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     return ConfigurationError(f"{'.'.join([*path, wrong])} is no key of a team file.", hint=f"{meant}{_EVERY}")
+
+
+def _unknown_option(key: str, keys: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return a dotted key up to its first part that the parser does not know, and the keys that it knows there."""
+    place = ""
+    for part in key.split("."):
+        known = [one for one in keys if one.startswith(place)]
+        if not any(f"{one}.".startswith(f"{place}{part}.") for one in known):
+            return f"{place}{part}", [place + one.removeprefix(place).partition(".")[0] for one in known]
+        place += f"{part}."
+    return key, keys
 
 
 def _unknown(class_path: str, inner: str) -> tuple[str, Sequence[str]]:

@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from mgrpo_lightning.ranges import hints_of, range_in, refuse
+from mgrpo_lightning.team_file import arguments_of
 
 
 def refuse_numbers(value: Any, hint: Any, name: str) -> None:
@@ -31,7 +32,7 @@ def refuse_numbers(value: Any, hint: Any, name: str) -> None:
     elif isinstance(value, Mapping | Namespace):
         block, of = _block(value), hint
         if isinstance(path := block.get("class_path"), str):
-            of, name, block = imported(path), f"{name}.init_args", _block(block.get("init_args") or {})
+            of, block = imported(path), _block(arguments_of(block))
         for key, one in block.items():
             refuse_numbers(one, _hint_of_key(of, key), f"{name}.{key}".removeprefix("."))
     else:

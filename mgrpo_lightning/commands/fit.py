@@ -71,7 +71,12 @@ CALLBACKS: dict[str, type[Callback]] = {
     "stop": GracefulStop,
 }
 """Callbacks of every run, by the name of their block in the team file."""
-BLOCKS: dict[str, type] = {"run": RunConfig, **CALLBACKS}
+BLOCKS: dict[str, type] = {
+    "run": RunConfig,
+    "model": TeamModule,
+    "data": AlignedTrajectoryDataModule,
+    **CALLBACKS,
+}
 """Classes of the blocks that have no ``class_path``."""
 
 
@@ -182,7 +187,7 @@ class MgrpoCLI(LightningCLI):
     def before_validate(self) -> None:
         """Give the data module the task's settings, the key of the resume log, so that a killed command can resume."""
         refuse_nothing_asked(self.trainer, self.subcommand)
-        task = self._get(self.config, "data.init_args.task")
+        task = self._get(self.config, "data.task")
         self.datamodule.settings = None if task is None else key_of(played_settings(task.as_dict()))
 
     def after_validate(self) -> None:
@@ -231,8 +236,6 @@ def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI
     return MgrpoCLI(
         TeamModule,
         AlignedTrajectoryDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         save_config_callback=RunConfigCallback,

@@ -33,6 +33,7 @@ from mgrpo_lightning.names import check_roles
 from mgrpo_lightning.persistence.run_lock import RunLock
 from mgrpo_lightning.process.stopping import LAUNCHER, MARK, heard
 from mgrpo_lightning.store.layout import STOP, writer_name
+from mgrpo_lightning.team_file import roles_of
 
 FIT = (sys.executable, "-m", "mgrpo_lightning", "fit")
 GRACE = 10.0
@@ -95,7 +96,7 @@ def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
         ConfigurationError: No config file names roles, or a role has an invalid name.
     """
     settings = composed(args)
-    blocks = settings.get("model", {}).get("init_args", {}).get("roles", {})
+    blocks = roles_of(settings)
     check_roles(blocks)
     roles = [name for name, block in blocks.items() if not (block or {}).get("endpoint")]
     if not roles:

@@ -1,4 +1,4 @@
-"""Resolve references in a team file, such as ``${run.name}``, with OmegaConf.
+"""References between values of a team file, such as ``${run.name}``, which OmegaConf resolves.
 
 A reference is the full dotted key from the top of the team file; ``init_args`` may be left out. Values of the keys in
 ``TEXTS`` are prompts for a model and contain no references. OmegaConf's other syntax, such as resolvers that read the
@@ -7,18 +7,15 @@ environment, is not supported; it is escaped or refused before OmegaConf sees it
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mgrpo_lightning.commands.run_config import RunConfig
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.team_file import flat_key
 
 TEXTS = ("system_prompt", "description", "question")
 """Keys whose values are prompts for a model; ``${...}`` in them stays as written."""
@@ -28,84 +25,28 @@ _NAME = rf"(?:{'|'.join(BLOCKS)})(?:\.[\w-]+)+"
 _REFERENCE = re.compile(rf"\$\{{{_NAME}\}}")
 _OPENING = re.compile(rf"(\\*)\$\{{(?:({_NAME})\}})?")
 _RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
-_KEY = re.compile(r"--([\w-]+(?:\.[\w-]+)*)")
 _ASKED = "_asked"
-"""Temporary key of the tree: a value is stored here, and OmegaConf resolves it on reading."""
+"""Temporary key of the tree: values are stored here, and OmegaConf resolves them on reading."""
+_MISSING = "???"
+"""OmegaConf's mark for a value that is still to come."""
 
 
-def resolved(content: dict[str, Any], options: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Replace the references in a team file and in command-line options by the values that they name.
+def escaped(value: Any, key: str = "") -> Any:
+    """Prepare a value for OmegaConf: references stay, without ``init_args``, and any other ``${`` is escaped.
 
     Args:
-        content: The merged config files; not modified.
-        options: Command-line words, ``--name=value`` or others; their values win over the files.
+        value: A value of a team file: nested dicts and lists of scalars; not modified.
+        key: The last key on the way to the value.
 
     Raises:
-        ConfigurationError: A reference names a missing key or itself, or uses an OmegaConf resolver such as
-            ``${oc.env:HOME}``.
+        ConfigurationError: A value is ``???``, or an OmegaConf resolver such as ``${oc.env:HOME}``.
     """
-    values = _Values(content, options)
-    return values.walk(content), [values.option(option) for option in options]
-
-
-class _Values:
-    """Tree of the values that references may name: the files, with the command-line options on top."""
-
-    def __init__(self, content: Mapping[str, Any], options: Sequence[str]) -> None:
-        known = _readable(dict(content))
-        if isinstance(run := known.get("run", {}), dict):
-            known["run"] = dataclasses.asdict(RunConfig()) | run
-        self._tree = OmegaConf.create(known, flags={"allow_objects": True})  # YAML parses dates to objects
-        for option in options:
-            name, equals, text = option.partition("=")
-            if equals and (key := _KEY.fullmatch(name)):
-                path = _path(key[1])
-                value = _readable(parsed(text), path.rpartition(".")[2])
-                with contextlib.suppress(TypeError):  # a key inside a list: the parser gives the error later
-                    old = OmegaConf.select(self._tree, path, throw_on_resolution_failure=False)
-                    both = isinstance(value, dict) and isinstance(old, DictConfig)
-                    OmegaConf.update(self._tree, path, value, merge=both, force_add=True)
-
-    def option(self, option: str) -> str:
-        name, equals, text = option.partition("=")
-        if not (name.startswith("--") and equals) or "${" not in text:
-            return option
-        key = name.rpartition(".")[2].removeprefix("--")
-        value = parsed(text)
-        if not isinstance(value, dict | list):
-            return f"{name}={self._leaf(key, text)}"
-        found = self.walk(value, key)
-        return option if found == value else f"{name}={yaml.safe_dump(found, default_flow_style=True, width=2**20)}"
-
-    def walk(self, value: Any, key: str = "") -> Any:
-        if isinstance(value, dict):
-            return {name: self.walk(one, str(name)) for name, one in value.items()}
-        if isinstance(value, list):
-            return [self.walk(one, key) for one in value]
-        return self._leaf(key, value) if isinstance(value, str) else value
-
-    def _leaf(self, key: str, text: str) -> Any:
-        readable = _readable(text, key)
-        if key in TEXTS or not _REFERENCE.search(text):
-            return text
-        self._tree[_ASKED] = readable
-        try:
-            found = self._tree[_ASKED]
-            return OmegaConf.to_container(found, resolve=True) if isinstance(found, DictConfig | ListConfig) else found
-        except OmegaConfBaseException as error:
-            raise ConfigurationError(
-                f"{key} is {text!r}: {str(error).splitlines()[0]}.", hint="name another key, or write the value out."
-            ) from error
-
-
-def _readable(value: Any, key: str = "") -> Any:
-    """Prepare a value for OmegaConf: drop ``init_args`` from keys and references, and escape any other ``${``."""
     if isinstance(value, dict):
-        inner = value.get("init_args")
-        flat = {**value, **inner} if isinstance(inner, dict) else value
-        return {name: _readable(one, str(name)) for name, one in flat.items() if name != "init_args"}
+        return {name: escaped(one, str(name)) for name, one in value.items()}
     if isinstance(value, list):
-        return [_readable(one, key) for one in value]
+        return [escaped(one, key) for one in value]
+    if value == _MISSING and key not in TEXTS:
+        raise ConfigurationError(f"{key} is {value!r}, which stands for a value to come.", hint="write the value.")
     if not isinstance(value, str) or "${" not in value:
         return value
     if key not in TEXTS and _RESOLVER.search(value):
@@ -114,26 +55,38 @@ def _readable(value: Any, key: str = "") -> Any:
             hint="write the value; keys of services are named by key_variable.",
         )
 
-    def escaped(found: re.Match[str]) -> str:
+    def replaced(found: re.Match[str]) -> str:
         slashes = found[1] * 2  # before ${, OmegaConf reads two backslashes as one
         if found[2] is None:
             return rf"{slashes}\${{"
-        return f"{slashes}${{{_path(found[2])}}}" if key not in TEXTS else rf"{slashes}\${{{found[2]}}}"
+        return f"{slashes}${{{flat_key(found[2])}}}" if key not in TEXTS else rf"{slashes}\${{{found[2]}}}"
 
-    return _OPENING.sub(escaped, value)
-
-
-def _path(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part != "init_args")
+    return _OPENING.sub(replaced, value)
 
 
-def parsed(text: str) -> Any:
-    """Parse a command-line value as YAML; a value that is not valid YAML stays a string.
+def has_reference(text: str) -> bool:
+    """Whether a text contains a reference, if it is not a value of ``TEXTS``."""
+    return _REFERENCE.search(text) is not None
+
+
+def resolved(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace references by the values that they name, and undo ``escaped``.
 
     Args:
-        text: What stands behind the ``=`` of an option.
+        values: Escaped values by key.
+        known: The escaped team file that references name, in the flat shape.
+
+    Raises:
+        ConfigurationError: A reference names a missing key, or itself.
     """
+    tree = OmegaConf.create({**known, _ASKED: values})
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+        found = OmegaConf.to_container(tree[_ASKED], resolve=True)
+    except OmegaConfBaseException as error:
+        key = (error.full_key or "").removeprefix(f"{_ASKED}.")
+        text = None if error.child_node is None else error.child_node._value()
+        raise ConfigurationError(
+            f"{key} is {text!r}: {str(error).splitlines()[0]}.", hint="name another key, or write the value out."
+        ) from error
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}

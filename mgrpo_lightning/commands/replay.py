@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 from typing_extensions import override
 
+from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
 from mgrpo_lightning.commands.run_links import OF_A_COMMAND
+from mgrpo_lightning.commands.yaml_text import dumped
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.persistence.checkpoints import checkpoints
 from mgrpo_lightning.policy.identity import PARTS, refuse_other
@@ -123,14 +124,15 @@ def cli_of(run: Path, settings: Sequence[str] = ()) -> MgrpoCLI:
         ConfigurationError: The folder is not a run, or a setting cannot be used.
     """
     with tempfile.TemporaryDirectory() as folder:
-        config = yaml.safe_dump(_config(run), allow_unicode=True)
+        config = dumped(_config(run))
         (plain := Path(folder) / "config.yaml").write_text(config, encoding="utf-8")
         return make_cli(["--config", str(plain), *settings], run=False)
 
 
 def _config(run: Path) -> dict[str, Any]:
+    path = run / "config.yaml"
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        path.stat()
     except OSError as error:
         roles = [str(path.parent) for path in sorted(run.glob("*/config.yaml"))] if (run / FOLDER).is_dir() else []
         raise ConfigurationError(
@@ -139,7 +141,7 @@ def _config(run: Path) -> dict[str, Any]:
             if roles
             else "give the folder that `mgrpo fit` wrote.",
         ) from error
-    return {key: value for key, value in config.items() if key not in OF_A_COMMAND}
+    return {key: value for key, value in composed(["--config", str(path)]).items() if key not in OF_A_COMMAND}
 
 
 def _journal(run: Path, config: Mapping[str, Any]) -> Path:

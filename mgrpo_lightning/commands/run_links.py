@@ -43,13 +43,13 @@ def link_run(parser: LightningArgumentParser) -> None:
     folder = ("run.root", "run.name", "run.role")
     parser.link_arguments(folder, "trainer.default_root_dir", compute_fn=_folder)
     parser.link_arguments(folder, "checkpoint.dirpath", compute_fn=_checkpoints)
-    parser.link_arguments(folder, "data.init_args.store", compute_fn=_store)
-    parser.link_arguments((*folder, "rollout_log.dirpath"), "data.init_args.journal", compute_fn=_journal)
-    parser.link_arguments("run.role", "model.init_args.local_roles", compute_fn=_local)
-    parser.link_arguments("run.accept_changes", "model.init_args.accept_changes")
+    parser.link_arguments(folder, "data.store", compute_fn=_store)
+    parser.link_arguments((*folder, "rollout_log.dirpath"), "data.journal", compute_fn=_journal)
+    parser.link_arguments("run.role", "model.local_roles", compute_fn=_local)
+    parser.link_arguments("run.accept_changes", "model.accept_changes")
     parser.link_arguments("run.seed", "seed_everything")
-    parser.link_arguments("run.seed", "model.init_args.seed")
-    parser.link_arguments("run.seed", "data.init_args.seed")
+    parser.link_arguments("run.seed", "model.seed")
+    parser.link_arguments("run.seed", "data.seed")
 
 
 def _folder(root: str, name: str, role: str | None) -> str:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 CacheSize = Annotated[float, Range(0, 2**20, above=True)]
 
 
-@ranged("data.init_args")
+@ranged("data")
 class AlignedTrajectoryDataModule(LightningDataModule):
     """Yield one ``TeamBatch`` per optimizer step, played with the current adapters.
 

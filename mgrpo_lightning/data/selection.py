@@ -1,7 +1,7 @@
 """Select training questions by the team's success rate in an earlier validation run.
 
 This is the second stage of a curriculum (paper, section 5.1). First ask the training questions with ``mgrpo validate``
-(``data.init_args.validation.split: train``, several ``repeats``). Then fit on the questions with a low success rate.
+(``data.validation.split: train``, several ``repeats``). Then fit on the questions with a low success rate.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def selected(questions: Sequence[Question], config: SelectionConfig) -> list[Que
     if not known:
         raise DataError(
             f"{config.journal} has answers to none of the {len(questions)} training questions.",
-            hint="validate on them first: mgrpo validate with data.init_args.validation.split=train.",
+            hint="validate on them first: mgrpo validate with data.validation.split=train.",
         )
     kept = [question for question in known if config.at_least <= rates[question.id, question.text] <= config.at_most]
     if not kept:

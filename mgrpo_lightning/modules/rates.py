@@ -11,12 +11,11 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from mgrpo_lightning.agents.scoring import question_scores
+from mgrpo_lightning.algorithm.config import COMPONENTS
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Group, Rollout, Score, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig
 from mgrpo_lightning.tasks.scoring import exact_match, gaia_rule, token_f1
-
-COMPONENTS = ("format", "correct", "correct_main", "expert")
 
 
 class Rates(Metric):

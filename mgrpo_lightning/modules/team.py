@@ -33,7 +33,7 @@ from mgrpo_lightning.roles.sharing import adapter_owners, refuse_split_adapters
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@ranged("model.init_args")
+@ranged("model")
 class TeamModule(LightningModule):
     """All roles of a team on shared base models; each has its own adapter, objective, clipping and learning rate.
 

@@ -42,7 +42,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "precision": Rule(
         _only(None, 32, "32", "32-true"),
-        "leave it out, and choose model.init_args.compute_dtype: float32 or bfloat16; trainer.precision would change "
+        "leave it out, and choose model.compute_dtype: float32 or bfloat16; trainer.precision would change "
         "updates and not the sampling.",
     ),
     "fast_dev_run": Rule(
@@ -62,7 +62,7 @@ RULES: Mapping[str, Rule] = {
     "enable_checkpointing": Rule(_only(None, True), "set checkpoint.every_n_train_steps or checkpoint.save_top_k."),
     "accumulate_grad_batches": Rule(
         _only(1),
-        "set data.init_args.queries_per_step: a step is one update; model.init_args.token_budget bounds memory.",
+        "set data.queries_per_step: a step is one update; model.token_budget bounds memory.",
     ),
     "gradient_clip_val": Rule(_only(None), "set optimizer.clip_norm of each role."),
     "gradient_clip_algorithm": Rule(_only(None), "set optimizer.clip_norm of each role: it bounds the norm."),

@@ -1,6 +1,6 @@
 """Configuration of a role (base model, adapter, tools, limits, rewards, optimizer), and which role may call which.
 
-These dataclasses are the blocks under ``model.init_args.roles`` of a team file. Each field is one key there.
+These dataclasses are the blocks under ``model.roles`` of a team file. Each field is one key there.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class RoleConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW and learning-rate schedule of the role."""
     slots: Count | None = None
-    """d of this role: the number of slots per rollout that its calls fill. None: ``data.init_args.alignment.slots``."""
+    """d of this role: the number of slots per rollout that its calls fill. None: ``data.alignment.slots``."""
     lag: Number = 0
     """Steps between rollout and update: step t trains on the rollouts of step t - lag, and the rollouts of the last
     ``lag`` steps are not trained on. The update then runs while the next rollouts wait for tools or other processes."""

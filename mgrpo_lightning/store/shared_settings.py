@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mgrpo_lightning.team_file import flat
+
 OWN: Mapping[str, str] = {
     r"ckpt_path|weights_only|dry_run|config": "how this process was started",
     r"run\.(role|root)": "which role it is, and where its machine has the folder of all runs",
@@ -18,13 +20,13 @@ OWN: Mapping[str, str] = {
     r"trainer\.(enable_progress_bar|enable_model_summary|enable_autolog_hparams|model_registry)": "what it shows",
     r"trainer\.(profiler|detect_anomaly|barebones|deterministic|inference_mode|max_time)": "how long it computes",
     r"trainer\.use_distributed_sampler": "there is no sampler",
-    r"model\.init_args\.(quantization|compute_dtype|dense_copy)": "how its machine holds the role's own model",
-    r"model\.init_args\.(token_budget|gradient_checkpointing)": "memory of its machine",
-    r"data\.init_args\.cache_gib": "memory of its machine",
-    r"model\.init_args\.local_roles|data\.init_args\.(store|journal)": "follow from run.role",
-    r"model\.init_args\.roles\.[^.]+\.(base_model|chat_template|adapter\.path)": "may be paths on the machine of that "
+    r"model\.(quantization|compute_dtype|dense_copy)": "how its machine holds the role's own model",
+    r"model\.(token_budget|gradient_checkpointing)": "memory of its machine",
+    r"data\.cache_gib": "memory of its machine",
+    r"model\.local_roles|data\.(store|journal)": "follow from run.role",
+    r"model\.roles\.[^.]+\.(base_model|chat_template|adapter\.path)": "may be paths on the machine of that "
     "role, which alone reads them",
-    r"data\.init_args\.peers\..+": "what it does when another role is gone",
+    r"data\.peers\..+": "what it does when another role is gone",
 }
 """Keys that may differ between roles, as regular expressions, each with the reason. All other keys must agree."""
 _OWN = re.compile("|".join(OWN))
@@ -52,7 +54,7 @@ def shared_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: The resolved config of a command.
     """
-    shared = {key: value for key, value in leaves(config).items() if not _OWN.fullmatch(key)}
+    shared = {key: value for key, value in leaves(flat(config)).items() if not _OWN.fullmatch(key)}
     # A round trip through JSON, so that they compare equal to settings read from the store (tuples become lists).
     found = json.loads(json.dumps(shared, default=str))
     assert isinstance(found, dict)

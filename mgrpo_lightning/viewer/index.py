@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mgrpo_lightning.algorithm.config import COMPONENTS
 from mgrpo_lightning.protocol.actions import Violation
 from mgrpo_lightning.viewer.rows import Row, rollouts
-from mgrpo_lightning.viewer.sources import COMPONENTS, Play
+from mgrpo_lightning.viewer.sources import Play
 
 TRUNCATED, INVALID, FAILED = 1, 2, 4
 """Bit flags of a rollout: a turn was truncated, a trajectory broke a rule, a reward could not be decided."""

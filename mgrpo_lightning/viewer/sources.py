@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from mgrpo_lightning.algorithm.config import COMPONENTS
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.records.journal import PREFIXES
 from mgrpo_lightning.records.ratios import FOLDER as RATIOS
 from mgrpo_lightning.store.layout import FOLDER as STORE
+from mgrpo_lightning.team_file import flat
 
 _FILE = re.compile(rf"({'|'.join(PREFIXES.values())})-(\d{{6}})(?:-\d{{6}})?\.parquet")
 JOURNAL = "journal"
-COMPONENTS = ("format", "correct", "correct_main", "expert")
-"""Names of the reward components."""
 FIT = "fit"
 """Command of files in the journal folder itself; ``mgrpo validate`` and ``mgrpo test`` write into subfolders."""
 
@@ -134,8 +134,8 @@ class Source:
 def _roles(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """Read the role blocks of a config file; raise ``ValueError`` if it is not a config of a run."""
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    model = _mapping(_mapping(config, "it").get("model"), "model")
-    roles = _mapping(_mapping(model.get("init_args"), "model.init_args").get("roles"), "model.init_args.roles")
+    model = _mapping(flat(_mapping(config, "it")).get("model"), "model")
+    roles = _mapping(model.get("roles"), "model.roles")
     for role, block in roles.items():
         of_role = _mapping(block, f"role {role}")
         _mapping(of_role.get("reward"), f"the reward of role {role}")

@@ -45,7 +45,7 @@ def test_limits_that_do_not_go_together_are_refused_by_name(
 ) -> None:
     cli = make_cli(["--config", str(write_team_file(tmp_path, tiny)), option], run=False)
     model = cli.model
-    with pytest.raises(ConfigurationError, match=rf"^model\.init_args\.roles\.{message}.*HINT: give "):
+    with pytest.raises(ConfigurationError, match=rf"^model\.roles\.{message}.*HINT: give "):
         check_team(model.roles, model.local_roles, ToyTask(), steps=4)
 
 
@@ -143,6 +143,6 @@ def test_a_weight_of_what_is_always_0_is_refused_by_name(
 ) -> None:
     team = str(write_team_file(tmp_path, tiny, objective="mgrpo"))
     model = make_cli(["--config", team, f"--model.roles.{option}"], run=False).model
-    with pytest.raises(ConfigurationError, match=rf"^model\.init_args\.roles\.{message}.*HINT: "):
+    with pytest.raises(ConfigurationError, match=rf"^model\.roles\.{message}.*HINT: "):
         check_team(model.roles, model.local_roles, task, steps=4)
     check_team(model.roles, model.local_roles, task, steps=0)

@@ -160,7 +160,7 @@ def test_a_team_trains_beside_a_searcher_behind_an_endpoint(
     server.replies = [said("<answer>the euro</answer>")]
     monkeypatch.chdir(root)
     monkeypatch.setattr("sys.argv", ["mgrpo"])
-    searcher = "--model.init_args.roles.searcher"
+    searcher = "--model.roles.searcher"
     main(
         [
             *("fit", "--config", "configs/quickstart.yaml", "--config", "configs/debug/fast.yaml"),

@@ -42,8 +42,8 @@ def test_a_star_stands_for_every_role_that_is_there(tmp_path: Path) -> None:
 
 def test_the_warm_start_works_for_whatever_roles_there_are(tmp_path: Path) -> None:
     roles = {name: {"base_model": "pocket"} for name in ("boss", "reader", "critic")}
-    team = write(tmp_path, "team.yaml", yaml.safe_dump({"model": {"init_args": {"roles": roles}}}, sort_keys=False))
-    merged = composed(["--config", team, "--config", "configs/warm_start.yaml"])["model"]["init_args"]["roles"]
+    team = write(tmp_path, "team.yaml", yaml.safe_dump({"model": {"roles": roles}}, sort_keys=False))
+    merged = composed(["--config", team, "--config", "configs/warm_start.yaml"])["model"]["roles"]
     assert list(merged) == ["boss", "reader", "critic"]
     assert {role["objective"]["kind"] for role in merged.values()} == {"supervised"}
 
@@ -125,8 +125,8 @@ def test_a_single_file_stays_a_path_and_none_changes_nothing(tmp_path: Path) -> 
 
 
 def test_a_packaged_config_is_found_by_name() -> None:
-    argument = compose(["fit", "--config", "pkg:quickstart.yaml"])[1]
-    assert Path(argument.removeprefix("--config=")).name == "quickstart.yaml"
+    argument = compose(["fit", "--config", "pkg:debug/fast.yaml"])[1]
+    assert Path(argument.removeprefix("--config=")).name == "fast.yaml"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def told(team: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any]
 
 
 def changed(key: str, value: object, *, role: str = "searcher") -> dict[str, Any]:
-    for name in reversed(f"model.init_args.roles.{role}{key}".split(".")):
+    for name in reversed(f"model.roles.{role}{key}".split(".")):
         value = {name: value}
     assert isinstance(value, dict)
     return value

@@ -234,7 +234,7 @@ def test_a_dry_run_checks_and_shows_the_plan_but_writes_nothing(
     assert not (tmp_path / "runs").exists()
     for option in ("chat_template=nope", "tools=[serch]", "base_model=no/such/folder"):
         with pytest.raises(SystemExit) as stopped:
-            main(["fit", "--config", str(team), "--dry_run", f"--model.init_args.roles.searcher.{option}"])
+            main(["fit", "--config", str(team), "--dry_run", f"--model.roles.searcher.{option}"])
         assert stopped.value.code == 2
 
 
@@ -268,7 +268,7 @@ class WordTask(ToyTask):
 
 def test_every_null_on_the_command_line_is_none(team: Path) -> None:
     content = yaml.safe_load(team.read_text())
-    roles = content["model"]["init_args"]["roles"]
+    roles = content["model"]["roles"]
     endpoint = {"url": "http://localhost:1/v1", "model": "reader", "key_variable": "KEY"}
     roles["searcher"] |= {"slots": 3, "chat_template": "chatml", "endpoint": endpoint, "trainable": False}
     roles["searcher"]["adapter"] |= {"path": "nowhere"}

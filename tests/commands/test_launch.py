@@ -171,7 +171,7 @@ def test_one_launch_a_run_and_no_folder_for_a_role_without_a_name(tmp_path: Path
     with pytest.raises(ConfigurationError, match="another launch writes into"):
         main(options)
     lock.release()
-    (tmp_path / "team.yaml").write_text("model: {init_args: {roles: {'../x': {}}}}\nrun: {name: named}")
+    (tmp_path / "team.yaml").write_text("model: {roles: {'../x': {}}}\nrun: {name: named}")
     with pytest.raises(MgrpoError, match=r"called '\.\./x'"):
         main(["--config", str(tmp_path / "team.yaml"), f"--run.root={tmp_path}"])
     assert not (tmp_path / "named").exists()

@@ -41,9 +41,9 @@ def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def spoken_by(server: Server) -> list[str]:
     """Options of a main behind an endpoint that always answers."""
     server.replies = [said("<answer>alpha</answer>")]
-    role = "--model.init_args.roles.main"
+    role = "--model.roles.main"
     endpoint = f"{role}.endpoint={{url: {server.url}, model: planner, attempts: 1}}"
-    return [endpoint, f"{role}.trainable=false", "--data.init_args.source=policy"]
+    return [endpoint, f"{role}.trainable=false", "--data.source=policy"]
 
 
 @pytest.mark.parametrize("command", ["fit", "validate"])
@@ -51,7 +51,7 @@ def test_a_run_in_which_nothing_is_decided_ends_with_the_reason(
     team: Path, command: str, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([command, "--config", str(team), f"--data.init_args.task={__name__}.Undecided", *spoken_by(server)])
+        main([command, "--config", str(team), f"--data.task={__name__}.Undecided", *spoken_by(server)])
     assert ended.value.code == 2
     words = capsys.readouterr().err
     assert "none of the last 4 answers could be decided" in words
@@ -59,8 +59,8 @@ def test_a_run_in_which_nothing_is_decided_ends_with_the_reason(
 
 
 def test_a_run_in_which_something_is_decided_goes_on(team: Path, server: Server) -> None:
-    task = f"--data.init_args.task={__name__}.OnceDecided"
-    main(["validate", "--config", str(team), task, "--data.init_args.validation.questions=8", *spoken_by(server)])
+    task = f"--data.task={__name__}.OnceDecided"
+    main(["validate", "--config", str(team), task, "--data.validation.questions=8", *spoken_by(server)])
 
 
 def test_a_main_that_its_endpoint_never_answers_ends_the_run_with_its_words(
@@ -69,6 +69,6 @@ def test_a_main_that_its_endpoint_never_answers_ends_the_run_with_its_words(
     options = spoken_by(server)
     server.replies = [(400, '{"error": {"message": "use max_completion_tokens"}}', {})]
     with pytest.raises(SystemExit) as ended:
-        main(["validate", "--config", str(team), "--data.init_args.validation.questions=8", *options])
+        main(["validate", "--config", str(team), "--data.validation.questions=8", *options])
     assert ended.value.code == 2
     assert "use max_completion_tokens" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def fit(folder: Path, model: Path, **data: object) -> None:
     path = write_team_file(folder, model, max_steps=2, limit_val_batches=0, num_sanity_val_steps=0)
     team = yaml.safe_load(path.read_text())
     team["run"]["root"] = "runs"
-    team["data"]["init_args"] |= data
+    team["data"] |= data
     team["trainer"]["enable_progress_bar"] = True
     path.write_text(yaml.safe_dump(team))
     main(["fit", "--config", str(path)])

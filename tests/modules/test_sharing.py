@@ -29,7 +29,7 @@ READER = RoleConfig("base")
 def shared_file(folder: Path, model: Path, **trainer: Any) -> Path:
     path = write_team_file(folder, model, **trainer)
     team = yaml.safe_load(path.read_text())
-    searcher = team["model"]["init_args"]["roles"]["searcher"]
+    searcher = team["model"]["roles"]["searcher"]
     searcher["adapter"] = {**searcher["adapter"], "shared_with": "main"}
     path.write_text(yaml.safe_dump(team))
     return path

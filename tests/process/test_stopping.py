@@ -196,7 +196,7 @@ def test_a_fit_whose_tool_or_judge_hangs_ends_and_goes_on_without_loss(
     team = write_team_file(tmp_path, tiny, num_sanity_val_steps=0, limit_val_batches=0)
     content = yaml.safe_load(team.read_text())
     task = {"class_path": "tests.support.hanging.HangingTask", "init_args": {"kind": kind, "folder": str(tmp_path)}}
-    content["data"]["init_args"]["task"] = task
+    content["data"]["task"] = task
     team.write_text(yaml.safe_dump(content))
     (tmp_path / "hang").touch()
     process = Started(["fit", "--config", str(team), "--run.name=stopped"])

@@ -74,11 +74,11 @@ def test_every_shared_setting_that_differs_is_told_to_both_roles(
     assert {
         "run.seed",
         "trainer.max_steps",
-        "data.init_args.queries_per_step",
-        "data.init_args.schedule",
+        "data.queries_per_step",
+        "data.schedule",
     } <= ours.keys()
-    assert {"model.init_args.roles.searcher.lag", "data.init_args.task.init_args.hops"} <= ours.keys()
-    assert "data.init_args.validation.questions" in ours
+    assert {"model.roles.searcher.lag", "data.task.hops"} <= ours.keys()
+    assert "data.validation.questions" in ours
     for number, (key, value) in enumerate(ours.items()):
         theirs = {**ours, key: changed(value)}
         assert differences(ours, theirs) == [(key, value, theirs[key])]
@@ -89,7 +89,7 @@ def test_every_shared_setting_that_differs_is_told_to_both_roles(
 
 
 def test_a_setting_that_may_differ_is_one_of_a_config_and_has_a_reason(config: dict[str, Any]) -> None:
-    keys = [*leaves(config), "config", "model.init_args.local_roles", "data.init_args.store", "data.init_args.journal"]
+    keys = [*leaves(config), "config", "model.local_roles", "data.store", "data.journal"]
     keys += ["trainer.default_root_dir"]  # linked ones, which a parser fills in last
     for pattern, reason in OWN.items():
         assert any(re.fullmatch(pattern, key) for key in keys), pattern

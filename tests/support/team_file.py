@@ -29,20 +29,14 @@ def write_team_file(folder: Path, model: Path, *, objective: str = "supervised",
     searcher = {**role, "tools": ["search"], "system_prompt": "searcher", "reward": reward}
     team = {
         "run": {"name": "toy", "root": str(folder / "runs")},
-        "model": {
-            "class_path": "mgrpo_lightning.TeamModule",
-            "init_args": {"roles": {"main": main, "searcher": searcher}},
-        },
+        "model": {"roles": {"main": main, "searcher": searcher}},
         "data": {
-            "class_path": "mgrpo_lightning.AlignedTrajectoryDataModule",
-            "init_args": {
-                "task": {"class_path": "tests.support.toy.ToyTask"},
-                "queries_per_step": 2,
-                "rollouts_per_query": 2,
-                "source": "demonstrations" if objective == "supervised" else "policy",
-                "schedule": "rounds",
-                "validation": {"questions": 4},
-            },
+            "task": {"class_path": "tests.support.toy.ToyTask"},
+            "queries_per_step": 2,
+            "rollouts_per_query": 2,
+            "source": "demonstrations" if objective == "supervised" else "policy",
+            "schedule": "rounds",
+            "validation": {"questions": 4},
         },
         "trainer": {"max_steps": 4, "enable_progress_bar": False, "accelerator": "cpu", **trainer},
     }

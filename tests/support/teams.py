@@ -52,7 +52,7 @@ class Team:
         if not self.tiny:
             return []
         (folder / "hang").touch()
-        task = "--data.init_args.task.init_args"
+        task = "--data.task"
         return [f"{task}.folder={folder}", f"{task}.since={since}"]
 
 
@@ -73,8 +73,8 @@ def tiny_team(folder: Path) -> Team:
     """
     path = write_team_file(folder, make_speaking_model(folder / "model"), objective="mgrpo", max_steps=3)
     content = yaml.safe_load(path.read_text())
-    content["model"]["init_args"] |= {"quantization": "nf4", "compute_dtype": "float32", "dense_copy": True}
-    content["data"]["init_args"]["task"]["class_path"] = "tests.support.hanging.HangingTask"
+    content["model"] |= {"quantization": "nf4", "compute_dtype": "float32", "dense_copy": True}
+    content["data"]["task"]["class_path"] = "tests.support.hanging.HangingTask"
     path.write_text(yaml.safe_dump(content))
     return Team([str(path)], tiny=True)
 

@@ -107,12 +107,15 @@ KINDS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a config with a date that is none": (written(CONFIG, b"model: 2020-13-45"), CONFIG, "no config of a run"),
     "a folder for a config": (folder(CONFIG), CONFIG, "cannot be read"),
     **{
-        f"a config with {text}": (written(CONFIG, text.encode()), CONFIG, "no mapping|is 5")
+        f"a config with {text}": (written(CONFIG, text.encode()), CONFIG, "no mapping|is 5|is always TeamModule")
         for text in (
             "model: 5",
             "model: {init_args: [1]}",
             "model: {init_args: {roles: [main]}}",
             "model: {init_args: {roles: {main: 5}}}",
+            "model: {class_path: Other, roles: {main: {}}}",
+            "model: {roles: [main]}",
+            "model: {roles: {main: 5}}",
             "model: {init_args: {roles: {main: {reward: 5}}}}",
             "model: {init_args: {roles: {main: {base_model: 5}}}}",
         )

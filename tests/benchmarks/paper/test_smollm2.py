@@ -45,7 +45,7 @@ def shape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def parsed(options: Sequence[str], shape: Path, root: Path) -> MgrpoCLI:
-    bases = [f"--model.init_args.roles.{role}.base_model={shape}" for role in ("main", "searcher")]
+    bases = [f"--model.roles.{role}.base_model={shape}" for role in ("main", "searcher")]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr("sys.argv", ["mgrpo"])

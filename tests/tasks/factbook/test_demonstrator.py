@@ -176,7 +176,7 @@ def test_no_training_demonstration_opens_a_held_out_page(clean: Factbook) -> Non
 
 def test_mistakes_are_made_as_often_as_asked_and_repeatably(clean: Factbook, root: Path) -> None:
     shipped = yaml.safe_load((root / "configs/pocket/imperfect.yaml").read_text(encoding="utf-8"))
-    mistakes = shipped["data"]["init_args"]["task"]["init_args"]["mistakes"]
+    mistakes = shipped["data"]["task"]["init_args"]["mistakes"]
     task = with_mistakes(clean, **mistakes)
     question = two_hops(clean, "country_by_capital")[0]
     early = [len(play(task, question, seed=seed)[0].calls) == 1 for seed in range(200)]

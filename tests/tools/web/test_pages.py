@@ -115,7 +115,7 @@ def test_a_team_file_names_sets_of_tools_beside_functions(tmp_path: Path) -> Non
     team = yaml.safe_load(write_team_file(tmp_path, make_tiny_model(tmp_path / "model")).read_text())
     (tmp_path / "q.jsonl").write_text('{"question": "Who?", "answer": "me"}\n')
     served = {"class_path": "mgrpo_lightning.tools.web.tools.Retriever", "init_args": {"url": "http://localhost:1/"}}
-    team["data"]["init_args"]["task"] = {
+    team["data"]["task"] = {
         "class_path": "mgrpo_lightning.tasks.JsonlTask",
         "init_args": {"path": str(tmp_path / "q.jsonl"), "tools": [f"{__name__}.convert", served]},
     }
