@@ -18,7 +18,15 @@ from weakref import WeakKeyDictionary
 import httpx2
 
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
-from mgrpo_lightning.services.reading import MAX_BYTES, UnusableAnswer, parse_json, read_body, retry_after, words_of
+from mgrpo_lightning.services.reading import (
+    MAX_BYTES,
+    UNREADABLE,
+    UnusableAnswer,
+    parse_json,
+    read_body,
+    retry_after,
+    words_of,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -149,8 +157,8 @@ class Service:
         Args:
             method: HTTP method.
             url: Full URL of the request.
-            read: Converts an answer. If it raises a ValueError, LookupError, TypeError or AttributeError, the answer
-                is unusable, and the request is retried.
+            read: Converts an answer. If it raises one of ``UNREADABLE``, the answer is unusable, and the request is
+                retried.
             headers: HTTP headers of the request.
             params: Query parameters.
             body: Request body, sent as JSON; None sends none.
@@ -207,7 +215,7 @@ class Service:
         except UnusableAnswer as error:
             words = "" if isinstance(error, UnusableWords) else self._shown(body)
             return _Failure(f"its answer cannot be read: {error}", words)
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except UNREADABLE:
             return _Failure("its answer cannot be read", self._shown(body))
 
     def _of_status(self, response: httpx2.Response, body: bytes) -> _Failure | None:

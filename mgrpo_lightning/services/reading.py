@@ -20,6 +20,8 @@ LONGEST_PAUSE = 60.0
 """Maximum seconds that a ``Retry-After`` header can delay a retry."""
 LONGEST_WORDS = 300
 """Maximum characters shown of a server's error message."""
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
+"""Errors of a reader that gets JSON of another form than it expects."""
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
