@@ -10,8 +10,8 @@ from typing import Annotated, Any, TypeVar
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.ranges import Count, Range, Seconds, ranged
-from mgrpo_lightning.services.client import Answer, Patience, Service, UnusableWords, require_http
-from mgrpo_lightning.services.reading import parse_json
+from mgrpo_lightning.services.client import Patience, Service, UnusableWords, require_http
+from mgrpo_lightning.services.reading import Answer, parse_json
 
 T = TypeVar("T")
 _MARKER = re.compile(r"<(?=[|\uff5c]|/?(?:s|bos|eos|start_of_turn|end_of_turn)>|<SYS>>)|\[(?=/?[A-Z_]+\])")

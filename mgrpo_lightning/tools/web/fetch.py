@@ -16,6 +16,7 @@ import httpx2
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.ranges import Count, Seconds, ranged
 from mgrpo_lightning.services.cache import JsonCache, entry_name
+from mgrpo_lightning.services.connections import PerLoop, send
 from mgrpo_lightning.services.reading import UnusableAnswer, read_body
 from mgrpo_lightning.tools.web.decoding import decoded
 from mgrpo_lightning.tools.web.guard import PublicTransport, check_url
@@ -73,6 +74,7 @@ class Fetcher:
         self.config = config
         self._cache = JsonCache(config.cache)
         self._blocked = [_pattern(pattern) for pattern in config.blocked]
+        self._transports = PerLoop(lambda: PublicTransport(config.allowed))
         self._hosts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
 
     async def get(self, url: str) -> Page:
@@ -138,9 +140,13 @@ class Fetcher:
 
     async def _fetch(self, url: httpx2.URL) -> Page:
         try:
-            async with asyncio.timeout(self.config.timeout), self._client() as client:
-                request = client.build_request("GET", url)
-                return await self._page(await client.send(request, stream=True))
+            async with asyncio.timeout(self.config.timeout):
+                client = await self._client()
+                response = await send(client, client.build_request("GET", url))
+                try:
+                    return await self._page(response)
+                finally:
+                    await response.aclose()
         except TimeoutError as error:
             raise ToolError(f"{url} took longer than {self.config.timeout:g} s.", hint="read another page.") from error
         except httpx2.TooManyRedirects as error:
@@ -148,9 +154,10 @@ class Fetcher:
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             raise ToolError(f"{url} cannot be read: {type(error).__name__}.", hint="read another page.") from error
 
-    def _client(self) -> httpx2.AsyncClient:
+    async def _client(self) -> httpx2.AsyncClient:
+        # One client per page, so that cookies end with the page. The transport is shared and holds the connections.
         return httpx2.AsyncClient(
-            transport=PublicTransport(self.config.allowed),
+            transport=await self._transports.get(),
             trust_env=False,  # a proxy from the environment would bypass the transport's check of addresses
             follow_redirects=True,
             max_redirects=REDIRECTS,
