@@ -141,26 +141,32 @@ class Fetcher:
     async def _fetch(self, url: httpx2.URL) -> Page:
         try:
             async with asyncio.timeout(self.config.timeout):
-                client = await self._client()
-                response = await send(client, client.build_request("GET", url))
-                try:
-                    return await self._page(response)
-                finally:
-                    await response.aclose()
+                return await self._followed(url)
         except TimeoutError as error:
             raise ToolError(f"{url} took longer than {self.config.timeout:g} s.", hint="read another page.") from error
-        except httpx2.TooManyRedirects as error:
-            raise ToolError(f"{url} redirects more than {REDIRECTS} times.", hint="read another page.") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             raise ToolError(f"{url} cannot be read: {type(error).__name__}.", hint="read another page.") from error
+
+    async def _followed(self, url: httpx2.URL) -> Page:
+        """The page behind at most ``REDIRECTS`` redirects."""
+        client = await self._client()
+        request = client.build_request("GET", url)
+        for _ in range(1 + REDIRECTS):
+            response = await send(client, request)
+            try:
+                if response.next_request is None:
+                    return await self._page(response)
+                # The body of a redirect is not read. The client would read it without a limit of its size.
+                request = response.next_request
+            finally:
+                await response.aclose()
+        raise ToolError(f"{url} redirects more than {REDIRECTS} times.", hint="read another page.")
 
     async def _client(self) -> httpx2.AsyncClient:
         # One client per page, so that cookies end with the page. The transport is shared and holds the connections.
         return httpx2.AsyncClient(
             transport=await self._transports.get(),
             trust_env=False,  # a proxy from the environment would bypass the transport's check of addresses
-            follow_redirects=True,
-            max_redirects=REDIRECTS,
             timeout=self.config.timeout,
             headers={"User-Agent": AGENT, "Accept": ", ".join(KINDS), "Accept-Encoding": "gzip"},
         )

@@ -83,9 +83,9 @@ def said(body: bytes, kind: str = "text/html; charset=utf-8", status: int = 200,
     return answer
 
 
-def moved(to: str) -> Answer:
+def moved(to: str, body: bytes = b"", **headers: str) -> Answer:
     """A redirect."""
-    return said(b"", status=302, Location=to)
+    return said(body, status=302, Location=to, **headers)
 
 
 def dripping(piece: bytes, pause: float) -> Answer:
