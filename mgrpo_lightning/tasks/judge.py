@@ -1,4 +1,4 @@
-"""Judge: ask an LLM behind an OpenAI-compatible endpoint to score answers and reports that a rule cannot decide."""
+"""Judge: the client of a judge model. It asks the model about answers and reports, and caches the verdicts."""
 
 from __future__ import annotations
 
