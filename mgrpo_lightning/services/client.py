@@ -28,6 +28,7 @@ from mgrpo_lightning.services.reading import (
     retry_after,
     words_of,
 )
+from mgrpo_lightning.services.settings import require_http, shown_url
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -108,9 +109,8 @@ class Service:
             if value < 1:
                 raise ConfigurationError(f"the {what} of the {name} at {url} are {value}.", hint="give at least 1.")
         self.name, self.patience = name, patience
-        address = httpx2.URL(url)
-        self.url = f"{address.scheme}://{address.netloc.decode()}{address.path}"
-        """The address for messages, without user name and query, which may be secret."""
+        self.url = shown_url(url)
+        """The address for messages."""
         self._refused = refused
         self._secret = secret
         self._reached = False
@@ -265,24 +265,3 @@ class _Failure:
 
     def __str__(self) -> str:
         return f"{self.problem} ({self.words!r})" if self.words else self.problem
-
-
-def require_http(url: str, what: str) -> None:
-    """Check that an address is an http(s) URL with a host.
-
-    Args:
-        url: The address to check.
-        what: Name of the service, for the error message.
-
-    Raises:
-        ConfigurationError: The address is not an http(s) URL with a host.
-    """
-    try:
-        parsed = httpx2.URL(url)
-        good = parsed.scheme in ("http", "https") and bool(parsed.host)
-    except (httpx2.InvalidURL, ValueError):
-        good = False
-    if not good:
-        raise ConfigurationError(
-            f"the url of the {what} is {url!r}.", hint="give a whole one, such as http://localhost:8000/v1."
-        )

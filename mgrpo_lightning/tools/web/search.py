@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.services.cache import JsonCache, entry_name
 from mgrpo_lightning.services.client import Patience, Service, ServiceFailed
+from mgrpo_lightning.services.settings import api_key
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.tools.web.engines import ENGINES, EngineName, Hit
 
@@ -56,20 +56,14 @@ class WebSearch:
         self._url = url or self._engine.url or ""
         if not self._url:
             raise ConfigurationError(f"search engine {engine!r} has no address.", hint="give the url of your server.")
-        if self._engine.key is not None and not os.environ.get(key_variable or ""):
-            raise ConfigurationError(
-                f"the key of search engine {engine!r} is to be in the environment variable {key_variable!r}, which is "
-                "not set.",
-                hint="set key_variable to its name and export it.",
-            )
-        if k < 1:
-            raise ConfigurationError(f"search shows k = {k} hits.", hint="give at least 1.")
         self._key_variable = key_variable
         secret, self._headers = None, {}
         if self._engine.key is not None:
-            secret = os.environ[str(key_variable)]
+            secret = api_key(key_variable, f"search engine {engine!r}", "set key_variable to its name and export it.")
             name, _, value = self._engine.key.partition(": ")
             self._headers = {name: value.format(secret)}
+        if k < 1:
+            raise ConfigurationError(f"search shows k = {k} hits.", hint="give at least 1.")
         patience = Patience(timeout, attempts, BACKOFF, AT_ONCE)
         self._service = Service(f"search engine {engine!r}", self._url, patience, refused=self._hint(), secret=secret)
         self._k = k
