@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mgrpo_lightning.errors import ConfigurationError, MgrpoError
+from mgrpo_lightning.errors import MgrpoError
 
 
 @contextmanager
@@ -55,27 +55,6 @@ def alone(lock: Path) -> Iterator[None]:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
         yield
-
-
-@contextmanager
-def cache_path(target: Path) -> Iterator[Path]:
-    """Like ``atomic_path``, for an entry of a cache; every failure is an error of the ``cache`` setting.
-
-    Args:
-        target: The entry to create or replace.
-
-    Raises:
-        ConfigurationError: The cache cannot be written.
-    """
-    try:
-        with atomic_path(target) as temporary:
-            yield temporary
-    except (OSError, MgrpoError) as error:
-        # During a rollout an OSError would be taken for a failure of the tool, so the setting is named here.
-        problem = error.strerror or error if isinstance(error, OSError) else error
-        raise ConfigurationError(
-            f"the cache {target.parent} cannot be written: {problem}.", hint="give another folder as `cache`, or none."
-        ) from error
 
 
 @contextmanager

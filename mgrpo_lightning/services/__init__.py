@@ -1,1 +1,1 @@
-"""HTTP client for judges, model endpoints and search services: limits, retries, and error messages."""
+"""Models and searches behind HTTP: one client with limits, retries and kept connections, and one disk cache."""

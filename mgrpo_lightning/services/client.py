@@ -11,14 +11,24 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx2
 
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
-from mgrpo_lightning.services.reading import MAX_BYTES, UnusableAnswer, parse_json, read_body, retry_after, words_of
+from mgrpo_lightning.services.connections import PerLoop, certificates, kept_connections, send
+from mgrpo_lightning.services.reading import (
+    MAX_BYTES,
+    UNREADABLE,
+    Answer,
+    UnusableAnswer,
+    read_body,
+    retry_after,
+    words_of,
+)
+from mgrpo_lightning.services.settings import require_http, shown_url
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,10 +50,6 @@ _VARYING = re.compile(r"[\w-]*\d[\w-]*")
 """Matches words with a digit (counts, times, ids), which differ between failures of one kind."""
 
 
-certificates = cache(httpx2.create_ssl_context)
-"""The machine's trusted certificates. Cached, because loading them takes longer than a request."""
-
-
 @dataclass(frozen=True)
 class Patience:
     """Timeouts, retries and limits of the requests to a service."""
@@ -58,23 +64,6 @@ class Patience:
     """Maximum requests in flight."""
     max_bytes: int = MAX_BYTES
     """Maximum bytes of an answer, both compressed and decompressed."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The body and media type of a successful response."""
-
-    body: bytes
-    kind: str
-    """Media type in lower case; "" if the response names none."""
-
-    def json(self) -> Any:
-        """The body, parsed as JSON.
-
-        Raises:
-            UnusableAnswer: The body is not JSON, or is nested too deeply.
-        """
-        return parse_json(self.body)
 
 
 class UnusableWords(UnusableAnswer):
@@ -97,7 +86,7 @@ class ServiceFailed(MgrpoError, OSError):
 
 
 class Service:
-    """The client of one service.
+    """The client of one service. Its connections are kept between requests.
 
     Args:
         name: Name of the service in messages, such as ``judge``.
@@ -120,9 +109,8 @@ class Service:
             if value < 1:
                 raise ConfigurationError(f"the {what} of the {name} at {url} are {value}.", hint="give at least 1.")
         self.name, self.patience = name, patience
-        address = httpx2.URL(url)
-        self.url = f"{address.scheme}://{address.netloc.decode()}{address.path}"
-        """The address for messages, without user name and query, which may be secret."""
+        self.url = shown_url(url)
+        """The address for messages."""
         self._refused = refused
         self._secret = secret
         self._reached = False
@@ -131,6 +119,7 @@ class Service:
         """Whether it has ever given a usable answer."""
         self._failed_in_a_row = 0
         self._told: set[str] = set()
+        self._clients = PerLoop(self._client)
         # One semaphore for each event loop: it works in one loop only, and every play and every scoring has its own.
         self._limits: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
@@ -149,8 +138,8 @@ class Service:
         Args:
             method: HTTP method.
             url: Full URL of the request.
-            read: Converts an answer. If it raises a ValueError, LookupError, TypeError or AttributeError, the answer
-                is unusable, and the request is retried.
+            read: Converts an answer. If it raises one of ``UNREADABLE``, the answer is unusable, and the request is
+                retried.
             headers: HTTP headers of the request.
             params: Query parameters.
             body: Request body, sent as JSON; None sends none.
@@ -163,11 +152,9 @@ class Service:
         patience = self.patience
         limit = self._limits.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(patience.concurrency))
         failure = _Failure("")
-        time = httpx2.Timeout(None, connect=TO_CONNECT * patience.timeout)
-        # Only gzip: `read_body` decompresses itself, with a limit.
-        accepts = {"Accept-Encoding": "gzip"}
+        client = await self._clients.get()
         # The permit is held during the pauses between tries too, so a failing service gets fewer requests.
-        async with limit, httpx2.AsyncClient(timeout=time, headers=accepts, verify=certificates()) as client:
+        async with limit:
             request = client.build_request(method, url, params=params, json=body, headers=headers)
             for attempt in range(patience.attempts):
                 if attempt:
@@ -182,13 +169,22 @@ class Service:
                     break
         raise self._given_up(failure)
 
+    def _client(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
+            timeout=httpx2.Timeout(None, connect=TO_CONNECT * self.patience.timeout),
+            headers={"Accept-Encoding": "gzip"},  # only gzip: `read_body` decompresses itself, with a limit
+            verify=certificates(),
+            limits=kept_connections(self.patience.concurrency),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # no request depends on an earlier one
+        )
+
     async def _try(
         self, client: httpx2.AsyncClient, request: httpx2.Request, read: Callable[[Answer], T]
     ) -> T | _Failure:
         try:
             # A limit on the whole try: httpx's own read timeout restarts with every byte.
             async with asyncio.timeout(self.patience.timeout):
-                response = await client.send(request, stream=True)
+                response = await send(client, request)
                 self._reached = True
                 try:
                     body = await read_body(response, self.patience.max_bytes)
@@ -207,7 +203,7 @@ class Service:
         except UnusableAnswer as error:
             words = "" if isinstance(error, UnusableWords) else self._shown(body)
             return _Failure(f"its answer cannot be read: {error}", words)
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except UNREADABLE:
             return _Failure("its answer cannot be read", self._shown(body))
 
     def _of_status(self, response: httpx2.Response, body: bytes) -> _Failure | None:
@@ -269,24 +265,3 @@ class _Failure:
 
     def __str__(self) -> str:
         return f"{self.problem} ({self.words!r})" if self.words else self.problem
-
-
-def require_http(url: str, what: str) -> None:
-    """Check that an address is an http(s) URL with a host.
-
-    Args:
-        url: The address to check.
-        what: Name of the service, for the error message.
-
-    Raises:
-        ConfigurationError: The address is not an http(s) URL with a host.
-    """
-    try:
-        parsed = httpx2.URL(url)
-        good = parsed.scheme in ("http", "https") and bool(parsed.host)
-    except (httpx2.InvalidURL, ValueError):
-        good = False
-    if not good:
-        raise ConfigurationError(
-            f"the url of the {what} is {url!r}.", hint="give a whole one, such as http://localhost:8000/v1."
-        )

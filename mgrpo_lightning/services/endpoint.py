@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from typing import Annotated, Any, TypeVar
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.ranges import Count, Range, Seconds, ranged
-from mgrpo_lightning.services.client import Answer, Patience, Service, UnusableWords, require_http
-from mgrpo_lightning.services.reading import parse_json
+from mgrpo_lightning.services.client import Patience, Service, UnusableWords
+from mgrpo_lightning.services.reading import Answer, parse_json
+from mgrpo_lightning.services.settings import api_key, require_http
 
 T = TypeVar("T")
 _MARKER = re.compile(r"<(?=[|\uff5c]|/?(?:s|bos|eos|start_of_turn|end_of_turn)>|<SYS>>)|\[(?=/?[A-Z_]+\])")
@@ -73,13 +73,10 @@ class ChatEndpoint:
     """
 
     def __init__(self, config: EndpointConfig, name: str = "endpoint") -> None:
-        key = None if config.key_variable is None else os.environ.get(config.key_variable)
-        if config.key_variable is not None and not key:
-            raise ConfigurationError(
-                f"the key of endpoint {config.url} is to be in the environment variable {config.key_variable!r}, which "
-                "is not set.",
-                hint="export it, or leave key_variable out for an endpoint without keys.",
-            )
+        key = None
+        if config.key_variable is not None:
+            hint = "export it, or leave key_variable out for an endpoint without keys."
+            key = api_key(config.key_variable, f"endpoint {config.url}", hint)
         self.config = config
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._service = Service(

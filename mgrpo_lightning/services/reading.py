@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,8 @@ LONGEST_PAUSE = 60.0
 """Maximum seconds that a ``Retry-After`` header can delay a retry."""
 LONGEST_WORDS = 300
 """Maximum characters shown of a server's error message."""
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
+"""Errors of a reader that gets JSON of another form than it expects."""
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,1000})", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
@@ -31,6 +34,23 @@ _TOLD = ("message", "msg", "detail", "error", "errors", "error_description", "ti
 
 class UnusableAnswer(ValueError):
     """A response that is too large, wrongly compressed, or of the wrong content; the message says which."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The body and media type of a successful response."""
+
+    body: bytes
+    kind: str
+    """Media type in lower case; "" if the response names none."""
+
+    def json(self) -> Any:
+        """The body, parsed as JSON.
+
+        Raises:
+            UnusableAnswer: The body is not JSON, or is nested too deeply.
+        """
+        return parse_json(self.body)
 
 
 async def read_body(response: httpx2.Response, max_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Count how often a judge and a rule agree about answers; where they disagree, one of the two may be wrong."""
+"""Agreement: counts of how often the rule and the judge agree about answers, and the metrics made of these counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judge: ask an LLM behind an OpenAI-compatible endpoint to score answers and reports that a rule cannot decide."""
+"""Judge: the client of a judge model. It asks the model about answers and reports, and caches the verdicts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import Annotated, Any
 
 from mgrpo_lightning.errors import ScoringError
-from mgrpo_lightning.persistence.atomic import cache_path
 from mgrpo_lightning.ranges import Count, Range, Seconds, Share, ranged
 from mgrpo_lightning.records.trajectory import Trajectory
+from mgrpo_lightning.services.cache import JsonCache, entry_name
 from mgrpo_lightning.services.client import ServiceFailed
 from mgrpo_lightning.services.endpoint import ChatEndpoint, EndpointConfig
 from mgrpo_lightning.tasks.agreement import Agreement
@@ -61,7 +60,7 @@ class Judge:
         config = EndpointConfig(url, model, key_variable, timeout, attempts, backoff, concurrency, parameters)
         self._endpoint = ChatEndpoint(config, "judge")
         self.model = model
-        self._cache = Path(cache).absolute() if cache is not None else None
+        self._cache = JsonCache(cache)
         self.agreement = Agreement(audit)
         """Counts of how often judge and rule agree about an answer."""
         self._audit = audit
@@ -134,8 +133,7 @@ class Judge:
     async def _decide(self, about: list[object], prompt: str, read: Callable[[str], float | None]) -> float:
         asked = [self._endpoint.config.parameters] if self._endpoint.config.parameters else []
         # The key holds everything that can change the verdict, so another model or prompt does not reuse old ones.
-        parts = json.dumps([PROMPT_VERSION, self.model, *about, *asked])
-        key = blake2b(parts.encode(), digest_size=16).hexdigest()
+        key = entry_name(json.dumps([PROMPT_VERSION, self.model, *about, *asked]))
         if (known := self._remembered(key)) is not None:
             return known
         if key not in self._asked:
@@ -155,20 +153,20 @@ class Judge:
             raise ScoringError(f"the judge gave no verdict: {error}{words}") from error
 
     def _remembered(self, key: str) -> float | None:
-        if key not in self._known and self._cache is not None:
-            try:
-                verdict = json.loads((self._cache / f"{key}.json").read_text())
-            except (OSError, ValueError):
-                return None
-            if isinstance(verdict, bool | float):  # a damaged cache file counts as not cached
-                self._known[key] = verdict
+        if key not in self._known and (verdict := self._cache.get(key, _verdict)) is not None:
+            self._known[key] = verdict
         return self._known.get(key)
 
     def _remember(self, key: str, verdict: float) -> None:
-        if self._cache is not None and key not in self._known:
-            with cache_path(self._cache / f"{key}.json") as temporary:
-                temporary.write_text(json.dumps(verdict))
+        if key not in self._known:
+            self._cache.put(key, verdict)
         self._known[key] = verdict
+
+
+def _verdict(found: Any) -> float:
+    if not isinstance(found, bool | float):
+        raise TypeError("no verdict")
+    return found
 
 
 async def judged_report(judge: Judge | None, trajectory: Trajectory) -> float:

@@ -1,4 +1,4 @@
-"""JudgedTask: base class of tasks that score answers by a rule, and by a judge if the rule finds no match."""
+"""JudgedTask: the base class of tasks that score an answer by a rule first, and by a judge if the rule has no match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare answers by rule: exact match, token F1 (HotpotQA's and SQuAD 2.0's) and GAIA's rule.
+"""The rules that score an answer without a judge: exact match, token F1 (HotpotQA, SQuAD 2.0) and GAIA's rule.
 
 Every rule first normalises both texts to Unicode's composed form (NFC) and removes invisible characters.
 """

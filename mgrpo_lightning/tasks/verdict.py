@@ -1,4 +1,4 @@
-"""Write the judge's prompts and parse its replies: yes, no, or None, which is an error and not a verdict."""
+"""The prompts that the judge sends, and the parsers of its replies: yes, no, or None if there is no clear verdict."""
 
 from __future__ import annotations
 

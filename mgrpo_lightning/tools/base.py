@@ -108,6 +108,12 @@ def function_tool(function: Callable[..., Any], *, apart: bool | None = None) ->
     return _FunctionTool(function, apart=not own if apart is None else apart)
 
 
+def imported(path: str) -> Any:
+    """The object at a dotted path, such as ``package.module.function``; an import may raise anything."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def load_tool(path: str) -> Tool:
     """Import the tool at a dotted path: a tool object, or a typed function, which ``function_tool`` converts.
 
@@ -120,9 +126,8 @@ def load_tool(path: str) -> Tool:
     Raises:
         ConfigurationError: The path cannot be imported, or is neither a function nor a tool object.
     """
-    module_name, _, attribute = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        found = imported(path)
     except Exception as error:  # importing a user's module runs any code
         raise ConfigurationError(
             f"there is no tool at {path!r}: {type(error).__name__}: {error}.",
@@ -135,7 +140,7 @@ def load_tool(path: str) -> Tool:
             f"{path!r} is a {_kind(found)}, not a function that returns text.",
             hint="name a typed function or a tool object.",
         )
-    return function_tool(found, apart=module_name.partition(".")[0] != __name__.partition(".")[0])
+    return function_tool(found, apart=path.partition(".")[0] != __name__.partition(".")[0])
 
 
 def wanted_tools(roles: Mapping[str, RoleConfig], offered: Mapping[str, Tool]) -> dict[str, Tool]:

@@ -13,16 +13,15 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
-from importlib import import_module
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from typing_extensions import override
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.ranges import Seconds, ranged
-from mgrpo_lightning.tools.base import Tool
+from mgrpo_lightning.services.settings import shown_url
+from mgrpo_lightning.tools.base import Tool, imported
 from mgrpo_lightning.tools.declared import declared
 from mgrpo_lightning.tools.sets import ToolSet
 from mgrpo_lightning.unicode import encodable
@@ -273,8 +272,7 @@ def shown(url: str | None, command: Sequence[str] | None, server: str | None) ->
     The parameters are those of ``McpTools``.
     """
     if url:
-        place = urlsplit(url)
-        return repr(f"{place.scheme}://{place.netloc.rpartition('@')[2]}{place.path}")
+        return repr(shown_url(url))
     return repr(command[0] if command else server)
 
 
@@ -286,7 +284,6 @@ def _target(url: str | None, command: Sequence[str] | None, server: str | None) 
 
         return StdioServerParameters(command=command[0], args=list(command[1:]))
     assert server is not None
-    module, _, name = server.rpartition(".")
-    found: Any = getattr(import_module(module), name)
+    found = imported(server)
     make: Callable[[], Any] | None = found if callable(found) and not hasattr(found, "call_tool") else None
     return make() if make else found

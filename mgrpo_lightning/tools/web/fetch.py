@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
-from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 import httpx2
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
-from mgrpo_lightning.persistence.atomic import cache_path
 from mgrpo_lightning.ranges import Count, Seconds, ranged
+from mgrpo_lightning.services.cache import JsonCache, entry_name
+from mgrpo_lightning.services.connections import PerLoop, send
 from mgrpo_lightning.services.reading import UnusableAnswer, read_body
 from mgrpo_lightning.tools.web.decoding import decoded
 from mgrpo_lightning.tools.web.guard import PublicTransport, check_url
@@ -73,7 +72,9 @@ class Fetcher:
 
     def __init__(self, config: FetchConfig = FetchConfig()) -> None:
         self.config = config
+        self._cache = JsonCache(config.cache)
         self._blocked = [_pattern(pattern) for pattern in config.blocked]
+        self._transports = PerLoop(lambda: PublicTransport(config.allowed))
         self._hosts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
 
     async def get(self, url: str) -> Page:
@@ -97,7 +98,7 @@ class Fetcher:
                 return page
             page = await self._fetch(address)
             self._refuse_blocked_page(page)
-            self._remember(str(address), page)
+            self._cache.put(entry_name(str(address)), asdict(page))
             return page
 
     def blocks(self, text: str) -> bool:
@@ -139,22 +140,33 @@ class Fetcher:
 
     async def _fetch(self, url: httpx2.URL) -> Page:
         try:
-            async with asyncio.timeout(self.config.timeout), self._client() as client:
-                request = client.build_request("GET", url)
-                return await self._page(await client.send(request, stream=True))
+            async with asyncio.timeout(self.config.timeout):
+                return await self._followed(url)
         except TimeoutError as error:
             raise ToolError(f"{url} took longer than {self.config.timeout:g} s.", hint="read another page.") from error
-        except httpx2.TooManyRedirects as error:
-            raise ToolError(f"{url} redirects more than {REDIRECTS} times.", hint="read another page.") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             raise ToolError(f"{url} cannot be read: {type(error).__name__}.", hint="read another page.") from error
 
-    def _client(self) -> httpx2.AsyncClient:
+    async def _followed(self, url: httpx2.URL) -> Page:
+        """The page behind at most ``REDIRECTS`` redirects."""
+        client = await self._client()
+        request = client.build_request("GET", url)
+        for _ in range(1 + REDIRECTS):
+            response = await send(client, request)
+            try:
+                if response.next_request is None:
+                    return await self._page(response)
+                # The body of a redirect is not read. The client would read it without a limit of its size.
+                request = response.next_request
+            finally:
+                await response.aclose()
+        raise ToolError(f"{url} redirects more than {REDIRECTS} times.", hint="read another page.")
+
+    async def _client(self) -> httpx2.AsyncClient:
+        # One client per page, so that cookies end with the page. The transport is shared and holds the connections.
         return httpx2.AsyncClient(
-            transport=PublicTransport(self.config.allowed),
+            transport=await self._transports.get(),
             trust_env=False,  # a proxy from the environment would bypass the transport's check of addresses
-            follow_redirects=True,
-            max_redirects=REDIRECTS,
             timeout=self.config.timeout,
             headers={"User-Agent": AGENT, "Accept": ", ".join(KINDS), "Accept-Encoding": "gzip"},
         )
@@ -175,20 +187,14 @@ class Fetcher:
         return Page(url, kind, decoded(body, response.charset_encoding, html="html" in kind or "xml" in kind))
 
     def _remembered(self, url: str) -> Page | None:
-        if self.config.cache is None:
-            return None
-        try:
-            found = json.loads(_place(self.config.cache, url).read_text("utf-8"))
-            page = Page(found["url"], found["kind"], found["text"])
-        except (OSError, ValueError, LookupError, TypeError):
-            return None
-        self._refuse_blocked_page(page)  # the run that cached it may have had other patterns
+        page = self._cache.get(entry_name(url), _page)
+        if page is not None:
+            self._refuse_blocked_page(page)  # the run that cached it may have had other patterns
         return page
 
-    def _remember(self, url: str, page: Page) -> None:
-        if self.config.cache is not None:
-            with cache_path(_place(self.config.cache, url)) as temporary:
-                temporary.write_text(json.dumps(asdict(page), ensure_ascii=False), "utf-8")
+
+def _page(found: Any) -> Page:
+    return Page(found["url"], found["kind"], found["text"])
 
 
 def _pattern(pattern: str) -> re.Pattern[str]:
@@ -207,8 +213,3 @@ def _parsed(url: str) -> httpx2.URL:
         raise ToolError(
             f"{url[:200]!r} is no URL.", hint="give a whole URL, such as https://example.org/page."
         ) from error
-
-
-def _place(cache: str, url: str) -> Path:
-    # A hash, because a URL contains slashes and may be longer than a file name.
-    return Path(cache) / f"{blake2b(url.encode(), digest_size=16).hexdigest()}.json"

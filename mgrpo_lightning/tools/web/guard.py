@@ -16,10 +16,12 @@ import httpx2
 from typing_extensions import override
 
 from mgrpo_lightning.errors import ToolError
-from mgrpo_lightning.services.client import certificates
+from mgrpo_lightning.services.connections import certificates, kept_connections
 
 PORTS = (80, 443, 8080, 8443)
 """Allowed ports. Other ports would let a tool contact mail servers and databases."""
+IDLE = 16
+"""Maximum idle connections that are kept."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NOT_PUBLIC = [
     ipaddress.ip_network(text)
@@ -49,8 +51,11 @@ class PublicTransport(httpx2.AsyncHTTPTransport):
     """
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
-        super().__init__(verify=certificates(), trust_env=False)
+        super().__init__(verify=certificates(), trust_env=False, limits=kept_connections(IDLE))
+        self._unkept = httpx2.AsyncHTTPTransport(verify=certificates(), trust_env=False, limits=kept_connections(0))
         self._allowed = frozenset(allowed)
+        self._hosts: dict[tuple[str, str, int], str] = {}
+        """By scheme, address and port: the host whose connections are kept."""
 
     @override
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -70,7 +75,17 @@ class PublicTransport(httpx2.AsyncHTTPTransport):
             stream=request.stream,
             extensions={**request.extensions, "sni_hostname": url.host},  # TLS verifies the host name, not the address
         )
+        # The transport tells connections apart by address. TLS has verified a connection for the name of one host, so
+        # another host at the same address (a content delivery network, for instance) gets connections of its own.
+        if self._hosts.setdefault((url.scheme, address, port), url.host) != url.host:
+            return await self._unkept.handle_async_request(checked)
         return await super().handle_async_request(checked)
+
+    @override
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._unkept.aclose()
+        await super().aclose()
 
 
 def check_url(url: httpx2.URL, allowed: frozenset[str] = frozenset()) -> None:

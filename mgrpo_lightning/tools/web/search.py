@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from mgrpo_lightning.errors import ConfigurationError, ToolError
-from mgrpo_lightning.persistence.atomic import cache_path
+from mgrpo_lightning.services.cache import JsonCache, entry_name
 from mgrpo_lightning.services.client import Patience, Service, ServiceFailed
+from mgrpo_lightning.services.settings import api_key
 from mgrpo_lightning.tools.base import Tool, function_tool
 from mgrpo_lightning.tools.web.engines import ENGINES, EngineName, Hit
 
@@ -58,24 +56,18 @@ class WebSearch:
         self._url = url or self._engine.url or ""
         if not self._url:
             raise ConfigurationError(f"search engine {engine!r} has no address.", hint="give the url of your server.")
-        if self._engine.key is not None and not os.environ.get(key_variable or ""):
-            raise ConfigurationError(
-                f"the key of search engine {engine!r} is to be in the environment variable {key_variable!r}, which is "
-                "not set.",
-                hint="set key_variable to its name and export it.",
-            )
-        if k < 1:
-            raise ConfigurationError(f"search shows k = {k} hits.", hint="give at least 1.")
         self._key_variable = key_variable
         secret, self._headers = None, {}
         if self._engine.key is not None:
-            secret = os.environ[str(key_variable)]
+            secret = api_key(key_variable, f"search engine {engine!r}", "set key_variable to its name and export it.")
             name, _, value = self._engine.key.partition(": ")
             self._headers = {name: value.format(secret)}
+        if k < 1:
+            raise ConfigurationError(f"search shows k = {k} hits.", hint="give at least 1.")
         patience = Patience(timeout, attempts, BACKOFF, AT_ONCE)
         self._service = Service(f"search engine {engine!r}", self._url, patience, refused=self._hint(), secret=secret)
         self._k = k
-        self._cache = None if cache is None else Path(cache)
+        self._cache = JsonCache(cache)
         self._blocks = blocks
 
     async def find(self, query: str) -> list[Hit]:
@@ -89,13 +81,13 @@ class WebSearch:
             ConfigurationError: Every search of the run would fail, see ``Service.ask``; or the cache cannot be
                 written.
         """
-        path = self._place(query)
-        hits = _remembered(path) if path else []
+        # Everything that changes the response is part of the name; the API key is not.
+        name = entry_name(json.dumps([self._name, self._url, self._k, query]))
+        hits = self._cache.get(name, _hits)
         if not hits:
             hits = await self._ask(query)
-            if path and hits:  # an empty result is not cached: it may be a temporary failure
-                with cache_path(path) as temporary:
-                    temporary.write_text(json.dumps([asdict(hit) for hit in hits], ensure_ascii=False), "utf-8")
+            if hits:  # an empty result is not cached: it may be a temporary failure
+                self._cache.put(name, [asdict(hit) for hit in hits])
         # Filter after the cache: runs that share it may block different pages.
         return [hit for hit in hits if not self._blocks(f"{hit.url}\n{hit.title}\n{hit.text}")][: self._k]
 
@@ -138,13 +130,6 @@ class WebSearch:
             return "list json under search.formats in its settings.yml, and let its limiter pass this machine."
         return "check its url, and that it lets this machine ask."
 
-    def _place(self, query: str) -> Path | None:
-        if self._cache is None:
-            return None
-        # Everything that changes the response is part of the name; the API key is not.
-        parts = json.dumps([self._name, self._url, self._k, query])
-        return self._cache / f"{blake2b(parts.encode(), digest_size=16).hexdigest()}.json"
-
 
 def shown(hit: Hit, *, whole: bool) -> str:
     """The text of a hit for the policy.
@@ -158,9 +143,5 @@ def shown(hit: Hit, *, whole: bool) -> str:
     return f"{head}\n{text if whole else text[:SNIPPET]}".strip()
 
 
-def _remembered(path: Path) -> list[Hit]:
-    try:
-        found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
-        return [Hit(**hit) for hit in found]
-    except (OSError, ValueError, TypeError):
-        return []
+def _hits(found: Any) -> list[Hit]:
+    return [Hit(**hit) for hit in found]

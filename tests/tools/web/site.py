@@ -12,14 +12,32 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Site:
-    """Answers by path; ``asked`` lists what was asked for."""
+    """Answers by path; ``asked`` lists what was asked for, ``opened`` and ``closed`` the ports of connections.
 
-    def __init__(self) -> None:
+    Args:
+        protocol: ``HTTP/1.1`` keeps connections open.
+    """
+
+    def __init__(self, protocol: str = "HTTP/1.0") -> None:
         self.pages: dict[str, Answer] = {}
         self.asked: list[str] = []
+        self.opened: list[int] = []
+        self.closed: set[int] = set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = protocol
+            disable_nagle_algorithm = True  # else each answer on a kept connection waits 40 ms
+
+            def setup(self) -> None:
+                super().setup()
+                outer.opened.append(self.client_address[1])
+
+            def finish(self) -> None:
+                with contextlib.suppress(OSError):
+                    super().finish()
+                outer.closed.add(self.client_address[1])
+
             def do_GET(self) -> None:
                 outer.asked.append(self.path)
                 with contextlib.suppress(OSError):  # the client has had enough
@@ -36,6 +54,14 @@ class Site:
         self._http = Http(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self._http.server_address[1]}"
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def all_closed(self) -> bool:
+        """Whether the clients have closed all connections; waits a while for it."""
+        for _ in range(1000):
+            if self.closed >= set(self.opened):
+                return True
+            time.sleep(0.01)
+        return False
 
     def close(self) -> None:
         self._http.shutdown()
@@ -57,9 +83,9 @@ def said(body: bytes, kind: str = "text/html; charset=utf-8", status: int = 200,
     return answer
 
 
-def moved(to: str) -> Answer:
+def moved(to: str, body: bytes = b"", **headers: str) -> Answer:
     """A redirect."""
-    return said(b"", status=302, Location=to)
+    return said(body, status=302, Location=to, **headers)
 
 
 def dripping(piece: bytes, pause: float) -> Answer:

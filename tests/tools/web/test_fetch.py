@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
+import tracemalloc
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -74,6 +75,41 @@ def test_a_redirect_within_the_site_is_followed(site: Site) -> None:
     site.pages |= {"/": moved("/there"), "/there": said(b"hello")}
     page = get(site)
     assert (page.url, page.kind, page.text) == (f"http://{site.host}/there", "text/html", "hello")
+
+
+def test_the_body_of_a_redirect_is_not_read(site: Site) -> None:
+    site.pages |= {"/": moved("/there", BOMB, Content_Encoding="gzip"), "/there": said(b"hello")}
+    tracemalloc.start()
+    try:
+        assert get(site).text == "hello"
+        assert tracemalloc.get_traced_memory()[1] < 100 * LIMIT
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_cookie_is_kept_on_the_way_to_a_page(site: Site) -> None:
+    cookies: list[str | None] = []
+
+    def there(handler: BaseHTTPRequestHandler) -> None:
+        cookies.append(handler.headers["Cookie"])
+        said(b"hello")(handler)
+
+    site.pages |= {"/": moved("/there", Set_Cookie="seen=1"), "/there": there}
+    fetcher = Fetcher(FetchConfig(allowed=(site.host,)))
+    for path in ("/", "/there"):
+        asyncio.run(fetcher.get(f"http://{site.host}{path}"))
+    assert cookies == ["seen=1", None]
+
+
+@pytest.mark.parametrize(("count", "read"), [(5, True), (6, False)])
+def test_redirects_are_counted(site: Site, count: int, read: bool) -> None:
+    site.pages |= {f"/{number}": moved(f"/{number - 1}") for number in range(1, 7)} | {"/0": said(b"hello")}
+    if read:
+        assert get(site, f"/{count}").text == "hello"
+    else:
+        with pytest.raises(ToolError, match=f"/{count} redirects more than 5 times"):
+            get(site, f"/{count}")
+    assert len(site.asked) == 6
 
 
 def test_a_page_is_remembered_and_an_error_is_not(site: Site, tmp_path: Path) -> None:

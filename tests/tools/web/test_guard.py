@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx2
@@ -163,6 +165,65 @@ def test_the_connection_goes_to_the_address_that_was_checked(monkeypatch: pytest
     assert sent[0].headers["Host"] == "rebinding.example"
     assert sent[0].extensions["sni_hostname"] == "rebinding.example"
     assert response.url == "https://rebinding.example/page", "relative redirects are the page's own"
+
+
+@pytest.fixture
+def keeping() -> Iterator[Site]:
+    """A site that keeps connections open."""
+    found = Site("HTTP/1.1")
+    found.pages["/"] = said(b"hello")
+    yield found
+    found.close()
+
+
+def _fetched(site: Site, *hosts: str) -> None:
+    """Read a page from each of the hosts, one after another; all of them may be at private addresses."""
+    port = site.host.partition(":")[2]
+    fetcher = Fetcher(FetchConfig(allowed=tuple(f"{host}:{port}" for host in hosts)))
+
+    async def fetch() -> None:
+        for host in hosts:
+            await fetcher.get(f"http://{host}:{port}/")
+
+    asyncio.run(fetch())
+
+
+def test_hosts_at_one_address_share_no_connection(keeping: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = ["a.example", "b.example", "a.example", "b.example", "a.example"]
+    _answers(monkeypatch, *[["127.0.0.1"]] * len(hosts))
+    ports: dict[str, list[int]] = {"a.example": [], "b.example": []}
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        ports[handler.headers["Host"].partition(":")[0]].append(handler.client_address[1])
+        said(b"hello")(handler)
+
+    keeping.pages["/"] = answer
+    _fetched(keeping, *hosts)
+    first, second = ports.values()
+    assert (len(first), len(second)) == (3, 2)
+    assert len(set(first)) == 1
+    assert not set(first) & set(second)
+    assert keeping.all_closed()
+
+
+def test_a_host_that_moves_to_a_private_address_is_refused_over_a_kept_connection_too(
+    keeping: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _answers(monkeypatch, ["127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"])
+    monkeypatch.setattr("mgrpo_lightning.tools.web.guard.is_public", lambda address: str(address) == "127.0.0.1")
+    monkeypatch.setattr("mgrpo_lightning.tools.web.guard.PORTS", (int(keeping.host.partition(":")[2]),))
+    fetcher = Fetcher()
+
+    async def fetch() -> None:
+        url = keeping.host.replace("127.0.0.1", "http://rebinding.example")
+        await fetcher.get(url)
+        await fetcher.get(url)
+        with pytest.raises(ToolError, match=r"'rebinding\.example' is not on the public web"):
+            await fetcher.get(url)
+
+    asyncio.run(fetch())
+    assert len(keeping.asked) == 2
+    assert len(keeping.opened) == 1
 
 
 def test_a_private_service_is_asked_only_where_it_is_allowed(site: Site) -> None:

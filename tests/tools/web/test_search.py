@@ -128,14 +128,15 @@ def test_answers_are_remembered(site: Site, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", [None, "[]"])
 def test_that_nothing_was_found_is_not_remembered(site: Site, tmp_path: Path, before: str | None) -> None:
-    site.pages["/search"] = said(b'{"results": []}')
     search = engine_at(site, cache=str(tmp_path))
-    assert asyncio.run(search.find("x")) == []
-    assert not list(tmp_path.iterdir())
     if before is not None:
-        place = search._place("x")
-        assert place is not None
+        site.pages["/search"] = said(json.dumps(FOUND["searxng"]).encode())
+        asyncio.run(search.find("x"))
+        (place,) = tmp_path.iterdir()
         place.write_text(before)
+    site.pages["/search"] = said(b'{"results": []}')
+    assert asyncio.run(search.find("x")) == []
+    assert [path.read_text() for path in tmp_path.iterdir()] == ([] if before is None else [before])
     site.pages["/search"] = said(json.dumps(FOUND["searxng"]).encode())
     assert [hit.title for hit in asyncio.run(search.find("x"))] == ["A"]
 
