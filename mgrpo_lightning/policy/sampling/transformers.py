@@ -46,9 +46,6 @@ class TransformersSampler:
         ConfigurationError: The limit is smaller than the cache of two full conversations.
     """
 
-    exact = True
-    stateful = True
-
     def __init__(self, policy: Policy, scheduler: Scheduler, *, cache_bytes: int | None = None) -> None:
         self.policy = policy
         self.name = policy.role
