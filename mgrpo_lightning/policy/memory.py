@@ -51,7 +51,7 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        """The sum. The KV cache stays allocated during an update, and freed memory is returned."""
+        """The sum. The KV cache stays allocated during an update, and freed memory counts as returned."""
         return sum(int(getattr(self, field.name)) for field in fields(self))
 
 
