@@ -72,8 +72,6 @@ class ForkingSampler:
     def __init__(self, sampler: Sampler, forks: Sequence[Fork]) -> None:
         self._sampler = sampler
         self._forks = forks
-        self.exact = sampler.exact
-        self.stateful = sampler.stateful
 
     def open(self, ids: Sequence[int], order: tuple[int, ...]) -> Conversation:
         """A conversation on a prompt: main's by its query, others by query, copy and invocation."""

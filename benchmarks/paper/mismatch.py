@@ -60,8 +60,8 @@ def measure(config: str, numerics: str, temperature: float) -> dict[str, tuple[f
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         trajectories = [t for rollout in rollouts for t in rollout.trajectories(role) if t.num_actions]
         policy = cli.model.policies[role]
-        for rows in split([Row.of(t, advantage=0, coefficient=0) for t in trajectories], TOKENS):
-            micro = collate(rows, policy.device)
+        for rows, forest in split([Row.of(t, advantage=0, coefficient=0) for t in trajectories], TOKENS):
+            micro = collate(rows, forest, policy.device)
             with torch.no_grad(), policy.reference():
                 logprobs = forest_logprobs(policy.base.model, micro.forest, micro.scored, temperature=temperature)
             gaps[role].append((logprobs[micro.places] - micro.behaviour).abs())

@@ -4,8 +4,8 @@
 
 A planner and a searcher on one NF4 base of random weights: every conversation of a step is open at its full context at
 once, then both roles are updated on rows of full context, twice. Each measurement is a fresh process; its peak is that
-of resident memory above what Python and the libraries had before the base was loaded. The allocator is set up as by the
-command ``mgrpo``.
+of resident memory above what Python and the libraries had before the base was loaded. Freed memory returns
+to the system (``MAPPED``).
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ float32 or, on CPUs that multiply it as fast (AVX512-BF16 or AMX), in bfloat16. 
 which warms up with one step; arms take turns. Peak memory is what the process rises above its memory before the first
 step, with the model, the adapter and all imports there.
 
-``ours`` is as the command ``mgrpo`` runs it, with a dense copy: it gives freed memory back to the system
-(``trl_mapped`` does so too, ``ours_heap`` does not). ``trl`` is TRL at its fastest setting on a CPU; its other arms are
+``ours`` has a dense copy, and gives freed memory back to the system (``MAPPED``; ``trl_mapped`` does so too,
+``ours_heap`` does not). ``trl`` is TRL at its fastest setting on a CPU; its other arms are
 what that was chosen from:
 
 - weights in the type of the comparison, without autocast (its default), which would turn them anew in every pass;

@@ -8,7 +8,6 @@ import signal
 import sys
 
 from mgrpo_lightning.errors import STOPPED, MgrpoError
-from mgrpo_lightning.process.allocator import give_back_large_blocks
 from mgrpo_lightning.process.guard import ASKED
 from mgrpo_lightning.process.stopping import Stopping, heard, unwrapped
 
@@ -63,8 +62,7 @@ def _command() -> None:
 
 
 def _command_on_models() -> None:
-    give_back_large_blocks()
-    from mgrpo_lightning.commands.command import main as command  # imports torch; the allocator must be set up first
+    from mgrpo_lightning.commands.command import main as command  # imports torch, which takes seconds
 
     command()
 

@@ -39,8 +39,10 @@ class MicroBatch:
     """Sampling temperature, the same for all rows."""
 
 
-def split(rows: Sequence[Row], token_budget: int) -> Iterator[list[Row]]:
+def split(rows: Sequence[Row], token_budget: int) -> Iterator[tuple[list[Row], Forest]]:
     """Group rows with equal temperature and similar prefixes into micro-batches; a row above the budget gets its own.
+
+    Yields the rows of each micro-batch with their prefix tree, whose size decides where the micro-batch ends.
 
     Args:
         rows: All rows of a step.
@@ -56,22 +58,22 @@ def split(rows: Sequence[Row], token_budget: int) -> Iterator[list[Row]]:
         # Attention reads the keys of every row, also shared ones, so the sum of the row lengths is bounded too.
         full = tokens > token_budget or size > LAID_OUT * token_budget
         if batch and (full or row.temperature != batch[0].temperature):
-            yield batch
+            yield batch, forest.build()
             batch, forest, size = [], ForestBuilder(), len(row.ids)
         batch.append(row)
         forest.add(row.ids)
     if batch:
-        yield batch
+        yield batch, forest.build()
 
 
-def collate(rows: Sequence[Row], device: torch.device) -> MicroBatch:
-    """Build the prefix tree of the rows, and find the positions of their sampled tokens.
+def collate(rows: Sequence[Row], forest: Forest, device: torch.device) -> MicroBatch:
+    """Find the positions of the rows' sampled tokens in their prefix tree, and move what the loss reads to the device.
 
     Args:
-        rows: Rows with one temperature, in the order of ``split``.
+        rows: Rows with one temperature.
+        forest: Their prefix tree, with one path a row in the same order.
         device: Device of the policy.
     """
-    forest = Forest.of(row.ids for row in rows)
     sampled = [path[row.mask] for path, row in zip(forest.paths, rows, strict=True)]
     # Two rows that sampled the same token after the same prefix share a position, and the logits there are computed
     # once.

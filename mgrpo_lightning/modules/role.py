@@ -45,9 +45,8 @@ class RoleModule(LightningModule):
         self.config = config
         self.token_budget = token_budget
         self.gradient_checkpointing = gradient_checkpointing
-        self._policy: list[
-            Policy
-        ] = []  # a list hides the base model from Lightning: it is not a submodule, so not moved, saved or wrapped
+        # A Policy is no nn.Module, so Lightning sees no submodule, and neither moves, wraps nor saves the base model.
+        self._policy: Policy | None = None
         self._begun: Update | None = None
         self._told_of_mismatch = False
         self.log_ratios: Mapping[Key, Tensor] = {}
@@ -56,12 +55,12 @@ class RoleModule(LightningModule):
     @property
     def policy(self) -> Policy:
         """The role's policy; available after ``attach``."""
-        assert self._policy, f"the policy of {self.name} is not loaded yet"
-        return self._policy[0]
+        assert self._policy is not None, f"the policy of {self.name} is not loaded yet"
+        return self._policy
 
     def attach(self, policy: Policy) -> None:
         """Set the role's policy (base model, adapter and chat)."""
-        self._policy = [policy]
+        self._policy = policy
 
     def begin(self, batch: AlignedBatch) -> None:
         """Start an update early, so that ``advance`` can compute it in pieces.

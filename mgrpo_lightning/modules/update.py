@@ -61,11 +61,11 @@ class Update:
 
     def advance(self) -> bool:
         """Compute one more micro-batch; return whether there was one."""
-        rows = next(self._micro_batches, None)
-        if rows is None:
+        if (part := next(self._micro_batches, None)) is None:
             return False
+        rows, forest = part
         model = self._policy.base.model
-        micro = collate(rows, self._policy.device)
+        micro = collate(rows, forest, self._policy.device)
         # Outside `updating`: the first call may create the reference adapter on the base model's layers.
         reference = self._reference_logprobs(micro)
         with self._policy.updating(), recomputed_layers(model) if self._gradient_checkpointing else nullcontext():

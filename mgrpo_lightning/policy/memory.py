@@ -19,7 +19,7 @@ from mgrpo_lightning.policy.cpu.onednn import multiplies
 from mgrpo_lightning.policy.forest import LAID_OUT
 from mgrpo_lightning.policy.loading import Quantization, clear_load_error, load_config
 from mgrpo_lightning.policy.logprobs import LOGITS
-from mgrpo_lightning.policy.sampling.transformers import PREFILL_TOKENS
+from mgrpo_lightning.policy.sampling.prefill import PREFILL_TOKENS
 from mgrpo_lightning.policy.supported import empty_model
 from mgrpo_lightning.policy.widths import Widths, widths
 from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
@@ -51,7 +51,7 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        """The sum. The KV cache stays allocated during an update, and freed memory is returned."""
+        """The sum. The KV cache stays allocated during an update, and freed memory counts as returned."""
         return sum(int(getattr(self, field.name)) for field in fields(self))
 
 

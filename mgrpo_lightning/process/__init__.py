@@ -1,1 +1,1 @@
-"""Settings of a whole process: how signals stop it, that it has one run, and how its memory is freed."""
+"""Settings of a whole process: how signals stop it, and that it has one run."""

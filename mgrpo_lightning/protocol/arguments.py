@@ -1,6 +1,7 @@
 """Check the arguments of a call against the tool's JSON schema before the tool runs.
 
-The check covers what function signatures need: argument names, required arguments, and JSON types at the top level.
+The check covers what function signatures need: argument names, required arguments, and JSON types at the top level. No
+tool repeats it. A function tool also fits each value to its annotation (``tools/parameters.py``), parts included.
 """
 
 from __future__ import annotations

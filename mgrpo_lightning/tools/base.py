@@ -32,6 +32,10 @@ class Tool(Protocol):
     async def __call__(self, **arguments: object) -> str:
         """Run the call and return the result text for the policy.
 
+        Args:
+            **arguments: They have the names and the types of ``parameters``; the caller checks it
+                (``protocol/arguments.py``).
+
         Raises:
             ToolError: The call failed; its message becomes the observation.
             ConfigurationError: Every call would fail until the user corrects something; it ends the run.
@@ -50,15 +54,14 @@ class _FunctionTool:
         self.description = inspect.getdoc(function) or ""
         self._hints = _parameters(function)
         signature = inspect.signature(function)
-        self._required = [n for n in self._hints if signature.parameters[n].default is inspect.Parameter.empty]
         self.parameters: dict[str, object] = {
             "type": "object",
             "properties": {name: _schema(function, name, hint) for name, hint in self._hints.items()},
-            "required": self._required,
+            "required": [n for n in self._hints if signature.parameters[n].default is inspect.Parameter.empty],
         }
 
     async def __call__(self, **arguments: object) -> str:
-        read = self._read(arguments)
+        read = {name: self._value(name, value) for name, value in arguments.items()}
         try:
             result = self._function(**read)
             return str(await result if inspect.isawaitable(result) else result)
@@ -72,20 +75,13 @@ class _FunctionTool:
             where = "".join(traceback.format_tb(error.__traceback__))
             raise ToolBroken(f"{self.name} failed: {type(error).__name__}: {_words(error)}", where=where) from error
 
-    def _read(self, arguments: Mapping[str, object]) -> dict[str, object]:
-        read: dict[str, object] = {}
-        for name, value in arguments.items():
-            if name not in self._hints:
-                raise ToolError(f"{self.name} has no argument {name!r}.", hint=f"it takes {list(self._hints)}.")
-            try:
-                read[name] = value_of(self._hints[name], value, name)
-            except Misfit as error:
-                problem = f"argument {error.place!r} of {self.name} is {error.value!r}."
-                raise ToolError(problem, hint=f"it must be {error.wanted}.") from error
-        for name in self._required:
-            if name not in arguments:
-                raise ToolError(f"{self.name} lacks the argument {name!r}.", hint=f"it takes {list(self._hints)}.")
-        return read
+    def _value(self, name: str, value: object) -> object:
+        """Fit a value to the annotation of its parameter. The parts of a list or an object are checked too."""
+        try:
+            return value_of(self._hints[name], value, name)
+        except Misfit as error:
+            problem = f"argument {error.place!r} of {self.name} is {error.value!r}."
+            raise ToolError(problem, hint=f"it must be {error.wanted}.") from error
 
 
 def function_tool(function: Callable[..., Any], *, apart: bool | None = None) -> Tool:
@@ -93,7 +89,7 @@ def function_tool(function: Callable[..., Any], *, apart: bool | None = None) ->
 
     The function's name and docstring become the name and the description of the tool, and its annotations the schema.
     Supported types: str, int, float, bool, ``Literal``, lists and dicts of these, ``TypedDict`` and unions. Arguments
-    with a default are optional. A call with a wrong, missing or unknown argument raises a ToolError that names the
+    with a default are optional. A call whose argument does not fit its annotation raises a ToolError that names the
     argument. An exception of the function becomes a ToolError, except a ConfigurationError, which ends the run.
 
     Args:

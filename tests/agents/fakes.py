@@ -106,9 +106,6 @@ class FakeConversation:
 class FakeSampler:
     """Says what ``speak`` says."""
 
-    exact = True
-    stateful = True
-
     def __init__(self, speak: Speak, *, version: int = 0, delay: Callable[[], float] | None = None) -> None:
         self.speak = speak
         self.version = version

@@ -25,9 +25,6 @@ Speak = Callable[[str, int], str]
 class FakeEngine:
     """A sampler whose turns are made in batches, in the thread that plays."""
 
-    exact = True
-    stateful = True
-
     def __init__(self, name: str, scheduler: Scheduler, speak: Speak | None = None) -> None:
         self.name = name
         self.speak = speak or SPEAKERS[name]

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgrpo_lightning.modules.microbatch import collate, split
-from mgrpo_lightning.policy.forest import LAID_OUT
+from mgrpo_lightning.modules.microbatch import MicroBatch, collate, split
+from mgrpo_lightning.policy.forest import LAID_OUT, Forest
 from mgrpo_lightning.records.batch import Row
 from mgrpo_lightning.records.trajectory import Key
 
@@ -26,14 +26,19 @@ def row(index: int, length: int, *, temperature: float = 1.0) -> Row:
     )
 
 
+def collated(rows: list[Row]) -> MicroBatch:
+    return collate(rows, Forest.of(row.ids for row in rows), torch.device("cpu"))
+
+
 @given(lengths=st.lists(st.integers(1, 50), max_size=30), shared=st.integers(0, 40), budget=st.integers(1, 200))
 def test_split_keeps_every_row_within_the_budget(lengths: list[int], shared: int, budget: int) -> None:
     rows = [row(i, length) for i, length in enumerate(lengths)]
     rows = [replace(r, ids=torch.where(torch.arange(len(r.ids)) < shared, 7, r.ids)) for r in rows]
     batches = list(split(rows, budget))
-    assert sorted(r.key.query for batch in batches for r in batch) == list(range(len(rows)))
-    for batch in batches:
-        tokens = len(collate(batch, torch.device("cpu")).forest.ids)
+    assert sorted(r.key.query for batch, _ in batches for r in batch) == list(range(len(rows)))
+    for batch, forest in batches:
+        assert [forest.ids[path].tolist() for path in forest.paths] == [r.ids.tolist() for r in batch]
+        tokens = len(forest.ids)
         assert len(batch) == 1 or (tokens <= budget and sum(len(r.ids) for r in batch) <= LAID_OUT * budget)
 
 
@@ -41,8 +46,8 @@ def test_the_same_words_are_computed_once_and_scored_for_each_row() -> None:
     one, other = row(1, 9), row(2, 6)
     again = replace(one, key=Key(0, 3, 0, 0), advantage=-2.0, behaviour=one.behaviour - 10)
     elsewhere = replace(other, key=Key(0, 4, 0, 0), mask=torch.arange(6) == 3, behaviour=torch.tensor([-7.0]))
-    (batch,) = split([one, other, again, elsewhere], 15)
-    micro = collate(batch, torch.device("cpu"))
+    ((batch, forest),) = split([one, other, again, elsewhere], 15)
+    micro = collate(batch, forest, torch.device("cpu"))
     assert len(micro.forest.ids) == 15
     assert micro.forest.ids[micro.scored].tolist() == [102, 105, 108, 202, 203, 205]
     assert micro.places.tolist() == [0, 1, 2, 0, 1, 2, 3, 5, 4]
@@ -56,7 +61,7 @@ def test_a_shared_prompt_is_computed_once_and_what_follows_it_is_each_rows_own()
     rows = [
         replace(row(i, 44), ids=torch.cat([prompt, torch.tensor([90, 91, 92 + i, 93])]), mask=mask) for i in range(3)
     ]
-    micro = collate(rows, torch.device("cpu"))
+    micro = collated(rows)
     assert len(micro.forest.ids) == 42 + 3 * 2
     assert micro.forest.ids[micro.scored[micro.places]].tolist() == [90, 91, 92, 93, 90, 91, 93, 93, 90, 91, 94, 93]
     assert len(micro.scored) == 2 + 3 * 2
@@ -69,7 +74,7 @@ def test_rows_that_only_look_alike_are_computed_apart() -> None:
         ids = one.ids.clone()
         ids[place] += 1
         other = replace(row(2, 30), ids=ids, mask=one.mask)
-        micro = collate([one, other], torch.device("cpu"))
+        micro = collated([one, other])
         assert micro.forest.ids[micro.scored[micro.places]].tolist() == [*one.ids[one.mask], *ids[one.mask]]
         for path, own in zip(micro.forest.paths, (one, other), strict=True):
             assert micro.forest.ids[path].tolist() == own.ids.tolist()
@@ -77,11 +82,11 @@ def test_rows_that_only_look_alike_are_computed_apart() -> None:
 
 def test_temperatures_are_never_mixed() -> None:
     rows = [row(i, 5, temperature=t) for i, t in enumerate((1.0, 0.6, 1.0, 0.6))]
-    assert [{r.temperature for r in batch} for batch in split(rows, 1000)] == [{0.6}, {1.0}]
+    assert [{r.temperature for r in batch} for batch, _ in split(rows, 1000)] == [{0.6}, {1.0}]
 
 
 def test_collate_puts_each_token_where_its_row_has_it() -> None:
-    micro = collate([row(1, 9), row(2, 6)], torch.device("cpu"))
+    micro = collated([row(1, 9), row(2, 6)])
     assert micro.forest.ids.tolist() == [*range(100, 109), *range(200, 206)]
     assert micro.forest.ids[micro.scored].tolist() == [102, 105, 108, 202, 205]
     assert micro.places.tolist() == [0, 1, 2, 3, 4]

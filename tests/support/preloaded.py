@@ -3,11 +3,7 @@
 It imports what ``python -m mgrpo_lightning`` does, in its order. No thread and no random number comes of it.
 """
 
-from mgrpo_lightning.process.allocator import give_back_large_blocks
-
-give_back_large_blocks()
-
-import mgrpo_lightning.commands.command  # noqa: E402, F401
-from mgrpo_lightning.tasks.factbook.world import load_world  # noqa: E402
+import mgrpo_lightning.commands.command  # noqa: F401
+from mgrpo_lightning.tasks.factbook.world import load_world
 
 load_world()

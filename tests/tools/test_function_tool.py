@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mgrpo_lightning.errors import ConfigurationError, ToolBroken, ToolError
+from mgrpo_lightning.protocol.arguments import check_arguments
 from mgrpo_lightning.tools.base import Tool, function_tool, load_tool
 
 
@@ -29,6 +30,7 @@ async def shout(text: str, twice: bool = False) -> str:
 
 
 def call(tool: Tool, **arguments: object) -> str:
+    check_arguments(tool.name, tool.parameters, arguments)  # as an agent does before each call
     return asyncio.run(tool(**arguments))
 
 
@@ -52,12 +54,12 @@ def test_sync_and_async_functions_return_text() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({}, "lacks the argument 'a'"),
-        ({"a": "1"}, "argument 'a'"),
-        ({"a": True}, "argument 'a'"),
-        ({"a": 1.5}, "argument 'a'"),
-        ({"a": None}, "argument 'a'"),
-        ({"a": 1, "b": "x"}, "argument 'b'"),
+        ({}, "needs the argument 'a'"),
+        ({"a": "1"}, "a must be of type integer"),
+        ({"a": True}, "a must be of type integer"),
+        ({"a": 1.5}, "a must be of type integer"),
+        ({"a": None}, "a must be of type integer"),
+        ({"a": 1, "b": "x"}, "b must be of type number"),
         ({"a": 1, "c": 2}, "no argument 'c'"),
     ],
 )

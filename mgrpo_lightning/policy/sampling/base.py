@@ -69,11 +69,6 @@ class Conversation(Protocol):
 class Sampler(Protocol):
     """The engine behind one role's policy."""
 
-    exact: bool
-    """Whether turns are bitwise reproducible and their log-probabilities are computed by the trainer's own code."""
-    stateful: bool
-    """Whether the sampler owns a KV cache."""
-
     def open(self, ids: Sequence[int], order: tuple[int, ...]) -> Conversation:
         """Open a conversation with prompt ids. ``order`` sorts it within a batch."""
         ...

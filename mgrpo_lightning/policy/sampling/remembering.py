@@ -25,8 +25,6 @@ class RememberingSampler:
     def __init__(self, sampler: Sampler, memory: OpenStep) -> None:
         self._sampler = sampler
         self._memory = memory
-        self.exact = sampler.exact
-        self.stateful = sampler.stateful
 
     def open(self, ids: Sequence[int], order: tuple[int, ...]) -> Conversation:
         """Open a conversation with prompt ids. Nothing is computed before the first turn that is not in the log."""

@@ -23,17 +23,14 @@ from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.admission import admitted, ancestors, room
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
 from mgrpo_lightning.policy.sampling.conversation import Request, SlotConversation, Tokens
+from mgrpo_lightning.policy.sampling.engine import Finished
+from mgrpo_lightning.policy.sampling.prefill import chunks, leaders, prefixes
 from mgrpo_lightning.policy.sampling.rows import Rows
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.slots import SlotCache, padded
 from mgrpo_lightning.policy.sampling.turns import Turns
 from mgrpo_lightning.policy.shared_prefix import SharedPrefix
 from mgrpo_lightning.policy.widths import bytes_per_token
-
-PREFILL_TOKENS = 4096
-"""Largest number of tokens in one prefill pass, padding included. It bounds the memory of the activations."""
-
-Finished = list[tuple[Request, SampledTurn]]
 
 
 class TransformersSampler:
@@ -48,9 +45,6 @@ class TransformersSampler:
     Raises:
         ConfigurationError: The limit is smaller than the cache of two full conversations.
     """
-
-    exact = True
-    stateful = True
 
     def __init__(self, policy: Policy, scheduler: Scheduler, *, cache_bytes: int | None = None) -> None:
         self.policy = policy
@@ -143,7 +137,7 @@ class TransformersSampler:
         self._make_room([*running, *joining])
         self._forget_old_versions(joining)
         # Prefixes first and outermost first: a sequence copies the cache of its parent when it gets its row.
-        for generation in _prefixes([request.tokens for request in joining]):
+        for generation in prefixes([request.tokens for request in joining]):
             self._prefill([tokens for tokens in generation if len(tokens.ids) > 1], keep_last=False)
         sequences = [request.tokens for request in joining]
         hidden = self._prefill(sequences, keep_last=True)
@@ -196,12 +190,12 @@ class TransformersSampler:
         self._rows.give(sequences)
         ends = [len(tokens.ids) - (0 if keep_last else 1) for tokens in sequences]
         todo = [i for i, tokens in enumerate(sequences) if tokens.cached < ends[i]]
-        todo, followers = _leaders(todo, sequences, ends)
+        todo, followers = leaders(todo, sequences, ends)
         # Similar lengths together keep padding small. New rows get their own passes: they need no mask and no gather.
         todo.sort(key=lambda i: (sequences[i].cached > 0, ends[i] - sequences[i].cached), reverse=True)
         hidden: list[Tensor] = [torch.empty(0)] * len(sequences)
         counts = [end - tokens.cached for end, tokens in zip(ends, sequences, strict=True)]
-        for chunk in _chunks(todo, counts, [tokens.cached for tokens in sequences], self._cache.capacity):
+        for chunk in chunks(todo, counts, [tokens.cached for tokens in sequences], self._cache.capacity):
             parts = [sequences[i].ids[sequences[i].cached : ends[i]] for i in chunk]
             width = max(map(len, parts))
             ids = torch.tensor([part + [0] * (width - len(part)) for part in parts], device=self.policy.device)
@@ -280,43 +274,3 @@ class TransformersSampler:
 def _settings(params: SamplingParams) -> SamplingParams:
     """The settings that all turns of one batch must share."""
     return replace(params, max_new_tokens=0)
-
-
-def _prefixes(sequences: Sequence[Tokens]) -> list[list[Tokens]]:
-    """The shared prefixes that the sequences must still copy from, outermost generation first."""
-    generations: list[list[Tokens]] = []
-    level = list(sequences)
-    while level := list(dict.fromkeys(tokens.parent for tokens in level if tokens.parent is not None)):
-        generations.insert(0, level)
-    return generations
-
-
-def _leaders(todo: Sequence[int], sequences: Sequence[Tokens], ends: Sequence[int]) -> tuple[list[int], dict[int, int]]:
-    """For sequences with the same ids choose a leader to compute, the one with the most cached tokens.
-
-    Returns the indices to compute, and for each other index its leader, to copy from.
-    """
-    leaders: dict[tuple[int, ...], int] = {}
-    followers: dict[int, int] = {}
-    for i in sorted(todo, key=lambda i: -sequences[i].cached):
-        leader = leaders.setdefault(tuple(sequences[i].ids[: ends[i]]), i)
-        if leader != i:
-            followers[i] = leader
-    return [i for i in todo if i not in followers], followers
-
-
-def _chunks(todo: Sequence[int], counts: Sequence[int], cached: Sequence[int], capacity: int) -> Iterator[list[int]]:
-    """Split into passes of at most PREFILL_TOKENS tokens, padding included. New rows and cached rows are never mixed.
-
-    Padding must stay inside the capacity too: an almost full row must not share a pass with a row of more new ids.
-    """
-    chunk: list[int] = []
-    for i in todo:
-        widest = counts[chunk[0]] if chunk else 0
-        mixed = chunk and (cached[chunk[0]] > 0) != (cached[i] > 0)
-        if chunk and (mixed or cached[i] + widest > capacity or widest * (len(chunk) + 1) > PREFILL_TOKENS):
-            yield chunk
-            chunk = []
-        chunk.append(i)
-    if chunk:
-        yield chunk

@@ -82,7 +82,7 @@ def test_prefill_is_cut_to_its_budget(
     policy = make_policy(dtype=torch.float64)
     whole = play(policy, fork=False)
     passes.clear()
-    monkeypatch.setattr("mgrpo_lightning.policy.sampling.transformers.PREFILL_TOKENS", 128)
+    monkeypatch.setattr("mgrpo_lightning.policy.sampling.prefill.PREFILL_TOKENS", 128)
     pieces = play(policy, fork=False)
     assert max(ids.numel() for ids in passes) <= 128
     assert [[ids for _, ids, _ in spans] for spans in pieces] == [[ids for _, ids, _ in spans] for spans in whole]
