@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 
 import mgrpo_lightning
-from mgrpo_lightning import callbacks, tasks
+from mgrpo_lightning import algorithm, callbacks, tasks
 from tests.support.started import Started
 
 COMMANDS = {"fit", "validate", "test", "predict", "replay", "doctor", "launch", "store", "view"}
@@ -47,6 +48,13 @@ def test_every_page_is_in_the_table_of_contents(root: Path, pages: dict[str, str
     )
     names = {name.removeprefix("docs/").removesuffix(".md") for name in pages if name.startswith("docs/")}
     assert listed == names - {"index"}
+
+
+def test_functions_on_the_page_of_the_algorithm_exist_and_none_is_left_out(pages: dict[str, str]) -> None:
+    named = set(re.findall(r"`(mgrpo_lightning(?:\.\w+)+)`", pages["docs/algorithm.md"]))
+    assert all(pkgutil.resolve_name(name) is not None for name in named)
+    modules = [f"{algorithm.__name__}.{module.name}" for module in pkgutil.iter_modules(algorithm.__path__)]
+    assert [module for module in modules if not any(name.startswith(f"{module}.") for name in named)] == []
 
 
 def test_messages_of_the_troubleshooting_page_are_in_the_code(root: Path, pages: dict[str, str]) -> None:
