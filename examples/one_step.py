@@ -177,7 +177,7 @@ def table(groups: Sequence[Group], roles: dict[str, RoleStep]) -> str:
     """The questions, and a line for each trajectory."""
     lines = [f"query {number}: {group.question.text}" for number, group in enumerate(groups)]
     for name, done in roles.items():
-        figures = f"loss {abs(done.loss):.5f}, after the step {done.loss_after:.5f}, gradient norm {done.norm:.4f}"
+        figures = f"loss {done.loss:.0e}, after the step {done.loss_after:.5f}, gradient norm {done.norm:.4f}"
         figures += f", adapter moved by {done.change:.4f}"
         lines += ["", f"{name}: {figures}", "query rollout call  tokens  reward  slots  advantage  coefficient"]
         for m in done.members:

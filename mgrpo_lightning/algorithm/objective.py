@@ -3,9 +3,9 @@
 Three policies are distinguished:
 
 * *behaviour*: it sampled the tokens; its log-probabilities are stored in the trajectory.
-* *proximal*: the ratio is clipped around it. It is the behaviour policy, unless the numerics of sampler and trainer
-  differ. Then it is the adapter before the step, recomputed by the trainer, and a truncated importance weight corrects
-  the difference from the behaviour policy.
+* *proximal*: the ratio is clipped around it. By default it is the behaviour policy, and the ratio is that of the paper.
+  Else it is the adapter before the step, recomputed by the trainer. A truncated importance weight may then correct the
+  difference from the behaviour policy, which an older adapter or other numerics cause.
 * *current*: it is trained; only its log-probabilities carry a gradient.
 
 With rho = current / proximal, w = min(proximal / behaviour, cap), and A the advantage and omega the weight of a token,

@@ -14,7 +14,8 @@
    ``Rollout.scores`` holds them by invocation.
 7. ``Row`` (``batch.py``): one trajectory as tensors, with its advantage and its coefficient. ``ids`` and ``mask`` have
    shape (T,), ``behaviour`` has shape (n,) for n sampled tokens. A trajectory that fills m slots is one row, not m.
-8. ``AlignedBatch`` (``batch.py``): all rows of one role in one optimizer step. The coefficients sum to 1 over all ranks.
+8. ``AlignedBatch`` (``batch.py``): all rows of one role in one optimizer step. Over all ranks, the
+   coefficients sum to 1.
 9. ``TeamBatch`` (``batch.py``): one optimizer step of the team: the played groups and an ``AlignedBatch`` per trained
    role.
 
