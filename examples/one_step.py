@@ -154,7 +154,7 @@ def update(policy: Policy, members: list[Member]) -> RoleStep:
     config, parameters = policy.config.optimizer, list(policy.named_parameters().values())
     before = policy.adapter_state()
     loss = loss_of(policy, members)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
     torch.optim.AdamW(parameters, config.lr, config.betas, weight_decay=config.weight_decay).step()
     with torch.no_grad():
