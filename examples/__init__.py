@@ -1,1 +1,1 @@
-"""Small examples: your own tool, task and reward, and queries to a run's journal."""
+"""Small examples: one training step, your own tool, task and reward, and queries to a run's journal."""

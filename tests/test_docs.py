@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import runpy
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 import mgrpo_lightning
-from mgrpo_lightning import callbacks, tasks
+from mgrpo_lightning import algorithm, callbacks, tasks
 from tests.support.started import Started
 
 COMMANDS = {"fit", "validate", "test", "predict", "replay", "doctor", "launch", "store", "view"}
@@ -64,6 +65,13 @@ def test_pages_and_pictures_are_all_there_is(root: Path) -> None:
     """Records of runs are in benchmarks/paper/records.jsonl.xz."""
     found = {path.suffix for path in (root / "docs").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert found == {".md", ".png", ".svg", ".py"}
+
+
+def test_functions_on_the_page_of_the_algorithm_exist_and_none_is_left_out(pages: dict[str, str]) -> None:
+    named = set(re.findall(r"`(mgrpo_lightning(?:\.\w+)+)`", pages["docs/algorithm.md"]))
+    assert all(pkgutil.resolve_name(name) is not None for name in named)
+    modules = [f"{algorithm.__name__}.{module.name}" for module in pkgutil.iter_modules(algorithm.__path__)]
+    assert [module for module in modules if not any(name.startswith(f"{module}.") for name in named)] == []
 
 
 def test_messages_of_the_troubleshooting_page_are_in_the_code(root: Path, pages: dict[str, str]) -> None:

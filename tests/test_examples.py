@@ -54,7 +54,7 @@ def test_the_command_in_an_example_makes_its_team(name: str, root: Path, monkeyp
 
 def test_every_example_is_tried(root: Path) -> None:
     names = {path.stem for path in (root / "examples").glob("*.py")}
-    assert names == {"__init__", "own_tool", "own_task", "own_reward", "trajectories"}
+    assert names == {"__init__", "own_tool", "own_task", "own_reward", "one_step", "trajectories"}
 
 
 def test_the_tool_converts_and_says_what_it_cannot() -> None:

@@ -2,10 +2,13 @@
 
 Reading order, which is the order of the flow for one role in one optimizer step:
 
-1. ``rewards``       eq. 4, 5     components of a trajectory -> its reward
-2. ``alignment``     section 4.1  calls per rollout -> K x d slots, as multiplicities of the real trajectories
-3. ``advantages``    eq. 9 to 13  rewards and multiplicities of one group -> advantages
-4. ``coefficients``  eq. 14, 17   multiplicities -> weight of each trajectory in the loss
-5. ``credit``                     2 to 4 together: rewards of a step -> one ``Row`` per trajectory to train on
-6. ``objective``     eq. 14 to 19 token log-probabilities, advantages, coefficients -> loss
+1. ``rewards``       eq. 4, 5      components of a trajectory -> its reward R
+2. ``alignment``     section 4.1   calls d_k of the K rollouts -> multiplicities m: the K x d slots of one query
+3. ``advantages``    eq. 9 to 13   R and m of the n trajectories of one query -> advantages A, shape (n,)
+4. ``coefficients``  eq. 14, 17    m of all queries -> coefficient c of each trajectory in the loss; they sum to 1
+5. ``credit``        2 to 4        R of all trajectories of a step -> one ``Row`` (m, A, c) per trajectory to train on
+6. ``objective``     eq. 14 to 19  log-probabilities of N tokens, A and c of their B trajectories -> loss, a scalar
+
+``config`` has the settings that 1 and 6 read. ``docs/algorithm.md`` has the equations beside the code, and
+``examples/one_step.py`` a whole training step.
 """

@@ -36,14 +36,14 @@ class Advantages:
 
 
 def group_advantages(rewards: Tensor, weights: Tensor, *, std_floor: float) -> Advantages:
-    """Normalise the rewards of one group.
+    """Normalise the rewards of one group: A = (R - mean R) / std R.
 
     Args:
         rewards: Reward of each trajectory, shape (n,). Where the weight is 0 the reward is not read and may be nan: so
             failed and dropped trajectories leave the group before mean and std.
         weights: Multiplicity of each trajectory, shape (n,), at least 0.
-        std_floor: Advantages are 0 if the std is below it. In float64 it only has to exceed the rounding errors of the
-            rewards.
+        std_floor: Advantages are 0 if the std is below it; above 0, in the unit of the rewards. In float64 it only has
+            to exceed the rounding errors of the rewards.
     """
     # In float32 the rounding of the mean can exceed the std of nearly equal rewards.
     rewards, weights = rewards.double(), weights.double()

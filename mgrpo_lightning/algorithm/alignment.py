@@ -56,7 +56,7 @@ class Alignment:
 
 
 def align(counts: Sequence[int], config: AlignmentConfig, seed: int) -> Alignment:
-    """Align the trajectories of one role for one query.
+    """Align the trajectories of one role for one query: K rollouts with d_k trajectories each, onto K x d slots.
 
     Args:
         counts: d_k of each of the K rollouts; only trajectories that could be scored count.

@@ -1,6 +1,7 @@
-"""Coefficient of each trajectory in the loss of one optimizer step (the sums of eq. 14 and 17).
+"""Coefficient c of each trajectory in the loss of one optimizer step (the sums of eq. 14 and 17).
 
-The denominators are fixed here, once, for the whole optimizer step. Q is the number of queries with at least one filled
+The paper divides by K for main and by K d for a sub-agent, and takes the mean over the queries. The denominators are
+fixed here, once, for the whole optimizer step. Q is the number of queries with at least one filled
 slot of the role. Other queries are skipped; a query whose advantages are all 0 still counts. K' is a query's number of
 rollouts with a filled slot: all K, unless some could not be scored or made no call. The multiplicities of a query then
 sum to K' for main (one slot per rollout) and to K' d for a sub-agent, and
@@ -19,11 +20,11 @@ def coefficients(multiplicities: Sequence[Sequence[float]]) -> list[list[float]]
     """Compute the coefficient c of each trajectory of a role.
 
     Args:
-        multiplicities: For each query, the multiplicities of its trajectories in any order. A query without a value
-            above 0 is skipped.
+        multiplicities: For each of the step's queries, the multiplicities of the role's n trajectories in any order;
+            n may differ from query to query. A query without a value above 0 is skipped.
 
     Returns:
-        Coefficients of the same shape, 0 in skipped queries.
+        Coefficients in the same nested lists, 0 in skipped queries.
     """
     totals = [sum(values) for values in multiplicities]
     queries = sum(total > 0 for total in totals)

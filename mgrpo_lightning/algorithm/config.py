@@ -1,4 +1,7 @@
-"""What a team file says about reward and objective (eq. 4, 5 and 14 to 19); no torch, as every command reads it."""
+"""Settings of a role's reward (eq. 4 and 5) and objective (eq. 14 to 19): blocks of the team file.
+
+This file does not import torch, because every command reads it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Combine alignment, advantages and coefficients: from the rewards of one role in one step to its rows.
+"""Alignment, advantages and coefficients together: from the rewards of one role in one step to its rows.
 
-Main is the case of one trajectory per rollout and one slot. Each role calls this with its own rewards only, so the
-statistics of roles cannot mix.
+It computes section 4.1, eq. 9 to 13 and the sums of eq. 14 and 17. Main is the case of one trajectory per rollout and
+one slot. Each role calls this with its own rewards only, so the statistics of roles cannot mix.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Row:
     query: int
     rollout: int
     index: int
-    """Position among the role's trajectories of that rollout."""
+    """Position among the role's d_k trajectories of that rollout."""
     multiplicity: float
-    """Number of slots that it fills, above 0."""
+    """Number of slots that it fills, above 0; a whole number under ``duplicate_drop``."""
     advantage: float
     """A of eq. 9 to 13, the same for all its tokens."""
     coefficient: float
@@ -70,11 +70,15 @@ def assign(
     """Compute the advantage and the coefficient of each trajectory of a role.
 
     Args:
-        rewards: Rewards by query, by rollout, by trajectory of the role in that rollout; None if it could not be
-            decided. Such a trajectory is removed before alignment, as if the call had not been made.
-        alignment: Mode and slots; ``slots=1`` for main.
-        seeds: Alignment seed of each query.
-        std_floor: See ``group_advantages``.
+        rewards: For each of the Q queries K lists, one per rollout, each with the rewards of the role's d_k
+            trajectories; None if a reward could not be decided. Such a trajectory is removed before alignment, as if
+            the call had not been made.
+        alignment: Mode and slots d; ``slots=1`` for main.
+        seeds: Alignment seeds of the Q queries.
+        std_floor: Advantages of a query are 0 if the std of its rewards is below it.
+
+    Returns:
+        The rows to train on, and the statistics of the Q groups.
     """
     multiplicity = [_multiplicity(query, alignment, seed) for query, seed in zip(rewards, seeds, strict=True)]
     groups = [

@@ -3,9 +3,9 @@
 Three policies are distinguished:
 
 * *behaviour*: it sampled the tokens; its log-probabilities are stored in the trajectory.
-* *proximal*: the ratio is clipped around it. It is the behaviour policy, unless the numerics of sampler and trainer
-  differ. Then it is the adapter before the step, recomputed by the trainer, and a truncated importance weight corrects
-  the difference from the behaviour policy.
+* *proximal*: the ratio is clipped around it. By default it is the behaviour policy, and the ratio is that of the paper.
+  Else it is the adapter before the step, recomputed by the trainer. A truncated importance weight may then correct the
+  difference from the behaviour policy, which an older adapter or other numerics cause.
 * *current*: it is trained; only its log-probabilities carry a gradient.
 
 With rho = current / proximal, w = min(proximal / behaviour, cap), and A the advantage and omega the weight of a token,
@@ -58,17 +58,17 @@ def surrogate_loss(
     reference: Tensor | None = None,
     correction_cap: float | None = None,
 ) -> LossOutput:
-    """Loss of one micro-batch with N sampled tokens in R trajectories: the negative of the paper's J.
+    """Loss of one micro-batch with N sampled tokens in B trajectories: the negative of the paper's J.
 
     Args:
         logprobs: Log-probability of each token under the current policy, with gradient, shape (N,).
         behaviour: The same under the behaviour policy, as its sampler stored them, shape (N,).
-        rows: Trajectory of each token, int64 in [0, R), shape (N,).
-        advantages: A of each trajectory, shape (R,); not read by the ``supervised`` kind.
-        coefficients: c of each trajectory, shape (R,); those of the whole optimizer step sum to 1.
+        rows: Trajectory of each token, int64 in [0, B), shape (N,).
+        advantages: A of each trajectory, shape (B,); not read by the ``supervised`` kind.
+        coefficients: c of each trajectory, shape (B,); those of the whole optimizer step sum to 1.
         config: Kind, ratio, reduction, clip range and KL weight.
         batch_tokens: Sum of c n over all trajectories of the optimizer step, on all ranks; read by ``token_mean``.
-        num_actions: n, number of sampled tokens of each whole trajectory, shape (R,). None: the micro-batch holds whole
+        num_actions: n, number of sampled tokens of each whole trajectory, shape (B,). None: the micro-batch holds whole
             trajectories, which a ratio over the sequence requires.
         proximal: Log-probabilities under the proximal policy, shape (N,); None: it is the behaviour policy.
         reference: Log-probabilities under the frozen start adapter, shape (N,); given if and only if kl > 0.

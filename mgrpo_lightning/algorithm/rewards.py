@@ -15,7 +15,7 @@ from mgrpo_lightning.algorithm.config import RewardConfig
 def reward(
     config: RewardConfig, *, valid: bool, correct: float = 0.0, correct_main: float = 0.0, expert: float = 0.0
 ) -> float:
-    """Return R of a trajectory of any role.
+    """Return R of a trajectory of any role: eq. 4 or eq. 5, by the weights.
 
     Args:
         config: Weights of the components.
@@ -24,6 +24,9 @@ def reward(
         correct_main: For a sub trajectory, the correctness of main in the same rollout, in [0, 1]. The paper leaves
             open its value if main's format is invalid: give 0 then, as in main's own reward.
         expert: How well the subtask was solved, in [0, 1].
+
+    Returns:
+        R, in [0, the sum of the weights]; the paper's weights sum to 1.
     """
     components = (correct, correct_main, expert)
     assert all(0 <= value <= 1 for value in components), f"reward components outside [0, 1]: {components}"
