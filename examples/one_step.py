@@ -5,6 +5,9 @@
 Read this file first, with docs/algorithm.md beside it. Each training step of ``mgrpo fit`` does the same. A planner
 (main) and a searcher answer each question K times. Then each role takes one AdamW step on its own trajectories. The
 model is the embedded one, the task the Factbook. A test compares the result with that of ``TeamModule``.
+
+What changes no result is left out: micro-batches, and prefixes that several trajectories share and ``fit`` computes
+once.
 """
 
 from __future__ import annotations
