@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
     from mgrpo_lightning.modules.team import TeamModule
 
-OUTCOMES = ("exact_match", "f1", "accuracy", "calls_per_rollout", "tokens_per_rollout")
+OUTCOMES = ("exact_match", "f1", "accuracy", "delegations_per_rollout", "calls_per_rollout", "tokens_per_rollout")
 """Metrics of the last validation that TensorBoard's hyperparameter table shows."""
 
 

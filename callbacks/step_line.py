@@ -15,7 +15,7 @@ COUNTS = {"tool_failures": "tool failures", "wrong_demonstrations": "wrong demon
 
 
 def step_line(step: int, total: int | None, metrics: Mapping[str, float], roles: Iterable[str]) -> str:
-    """Format one training step: rewards by role and component, format, zero-advantage groups, calls, tokens, seconds.
+    """Format one training step: rewards by role and component, format, flat groups, delegations, tokens, seconds.
 
     Args:
         step: Number of optimizer steps done so far.
@@ -27,7 +27,7 @@ def step_line(step: int, total: int | None, metrics: Mapping[str, float], roles:
     parts = [_role(role, metrics) for role in roles]
     parts.append(
         _join(
-            _value(metrics, "calls_per_rollout", "{:.2f} calls"),
+            _value(metrics, "delegations_per_rollout", "{:.2f} delegations"),
             _value(metrics, "tokens_per_rollout", "{:.0f} tokens/rollout"),
             *(_value(metrics, name, "{:.0f} " + shown) for name, shown in COUNTS.items() if metrics.get(name)),
         )
@@ -50,7 +50,7 @@ def validation_line(result: Mapping[str, Any]) -> str:
         f"held out at step {result['step']} | accuracy {accuracy} of {result['questions']} "
         f"| exact match {result['exact_match']:.1%} "
         f"| f1 {result['f1']:.3f} | gaia {result['gaia']:.1%} | format {formats} "
-        f"| {result['calls_per_rollout']:.2f} calls {result['tokens_per_rollout']:.0f} tokens/rollout"
+        f"| {result['delegations_per_rollout']:.2f} delegations {result['tokens_per_rollout']:.0f} tokens/rollout"
     )
 
 

@@ -86,6 +86,8 @@ def _figures(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for role, rate in run.get("failed_calls", {}).items():
         if rate is not None:
             yield f"calls that failed, {role}", f"{rate:.1%}"
+    if "delegations_per_rollout" in run:  # a resumed run may hold results of a version that did not count them
+        yield "delegations per rollout", f"{run['delegations_per_rollout']:.2f}"
     yield "calls per rollout", f"{run['calls_per_rollout']:.2f}"
     yield "tokens per rollout", f"{run['tokens_per_rollout']:.0f}"
     yield "seconds per question", f"{run['seconds_per_question']:.2f}"

@@ -128,6 +128,7 @@ class Evaluation(nn.Module):
             **self._scores(answers, ""),
             "format_rate": {role: play.get(f"{role}/format_rate") for role in self._roles},
             "failed_calls": {role: play.get(f"{role}/failed_calls") for role in self._roles},
+            "delegations_per_rollout": play["delegations_per_rollout"],
             "calls_per_rollout": play["calls_per_rollout"],
             "tokens_per_rollout": play["tokens_per_rollout"],
             "seconds_per_question": (earlier + time.monotonic() - self._started) / max(questions, 1),

@@ -70,7 +70,7 @@ class Rates(Metric):
 
 def play_rates(roles: Mapping[str, RoleConfig]) -> Rates:
     """Create the means that ``observe_play`` fills."""
-    names = ["calls_per_rollout", "tokens_per_rollout", "failed"]
+    names = ["delegations_per_rollout", "calls_per_rollout", "tokens_per_rollout", "failed"]
     for role in roles:
         names += [
             f"{role}/{name}" for name in ("reward", "format_rate", "turns", "tokens", "truncated", "failed_calls")
@@ -88,7 +88,9 @@ def observe_play(rates: Rates, groups: Sequence[Group], roles: Mapping[str, Role
         roles: The team.
     """
     for rollout in (rollout for group in groups for rollout in group.rollouts):
-        rates.add("calls_per_rollout", 1 + len(rollout.subs) - len(rollout.heads))
+        # Each sub trajectory was delegated; main and its equals were not.
+        rates.add("delegations_per_rollout", 1 + len(rollout.subs) - len(rollout.heads))
+        rates.add("calls_per_rollout", sum(len(t.calls) for t in rollout.trajectories()))
         rates.add("tokens_per_rollout", sum(t.num_tokens for t in rollout.trajectories()))
         for trajectory in rollout.trajectories():
             # The process of that role reports its metrics.

@@ -79,7 +79,7 @@ def test_who_breaks_a_rule_has_left_and_the_others_go_on() -> None:
     assert "invalid: no action" in render(rollout)
     rates = play_rates(TRIO)
     observe_play(rates, [group], TRIO)
-    assert rates.take()[0]["calls_per_rollout"] == 0, "equals are not called"
+    assert rates.take()[0]["delegations_per_rollout"] == 0, "equals are not called"
 
 
 def test_a_discussion_without_an_answer_ends_with_everybody_s_last_turn() -> None:

@@ -70,7 +70,8 @@ def make_record(step: int, exact_match: float) -> dict[str, Any]:
         "gaia": exact_match,
         "format_rate": {"main": 0.9, "searcher": None},
         "failed_calls": {"main": None, "searcher": 0.25},
-        "calls_per_rollout": 1.5,
+        "delegations_per_rollout": 1.5,
+        "calls_per_rollout": 4.25,
         "tokens_per_rollout": 412.4,
         "seconds_per_question": 2.345,
         "by_level": {
@@ -121,7 +122,7 @@ class FakeTeam(LightningModule):
             policy.version += 1
         figures = {"reward": 0.25 * batch.step, "format_rate": 0.5, "zero_advantage_groups": 0.125}
         metrics = {f"{role}/{name}": value for role in ROLES for name, value in figures.items()}
-        metrics |= {"calls_per_rollout": 1.5, "seconds/play": 2.0, "seconds/update": 1.0}
+        metrics |= {"delegations_per_rollout": 1.5, "seconds/play": 2.0, "seconds/update": 1.0}
         self.figures = metrics
         log_figures(self, metrics, step=batch.step)
 

@@ -15,14 +15,15 @@ def test_a_step_shows_every_figure_of_every_role_in_order() -> None:
         "main/reward_correct": 0.58,
         "main/format_rate": 0.98,
         "main/zero_advantage_groups": 0.25,
-        "calls_per_rollout": 1.834,
+        "delegations_per_rollout": 1.834,
         "tokens_per_rollout": 411.7,
         "seconds/play": 3.14,
         "seconds/update": 1.2,
     }
     assert step_line(7, 36, metrics, ["main", "searcher"]) == (
         "step  7/36 | main 0.62 (format 0.98 correct 0.58) valid 98% flat 25% "
-        "| searcher 0.71 (format 0.99 main 0.55 expert 0.80) | 1.83 calls 412 tokens/rollout | play 3.1 s update 1.2 s"
+        "| searcher 0.71 (format 0.99 main 0.55 expert 0.80) | 1.83 delegations 412 tokens/rollout "
+        "| play 3.1 s update 1.2 s"
     )
 
 
@@ -33,7 +34,7 @@ def test_a_supervised_step_shows_its_loss_and_nothing_it_lacks() -> None:
 def test_a_validation_run_leaves_out_roles_that_did_not_play() -> None:
     assert validation_line(make_record(12, 0.5)) == (
         "held out at step 12 | accuracy 25.0% of 300 | exact match 50.0% | f1 0.500 | gaia 50.0% | format main 90% "
-        "| 1.50 calls 412 tokens/rollout"
+        "| 1.50 delegations 412 tokens/rollout"
     )
 
 
@@ -44,7 +45,8 @@ def test_where_nothing_could_be_decided_the_task_s_score_is_a_dash() -> None:
 
 def test_tools_that_broke_down_are_counted_where_there_are_any() -> None:
     assert (
-        step_line(3, None, {"calls_per_rollout": 2, "tool_failures": 12}, []) == "step 3 | 2.00 calls 12 tool failures"
+        step_line(3, None, {"delegations_per_rollout": 2, "tool_failures": 12}, [])
+        == "step 3 | 2.00 delegations 12 tool failures"
     )
-    assert step_line(3, None, {"calls_per_rollout": 2, "tool_failures": 0}, []) == "step 3 | 2.00 calls"
+    assert step_line(3, None, {"delegations_per_rollout": 2, "tool_failures": 0}, []) == "step 3 | 2.00 delegations"
     assert step_line(3, None, {"wrong_demonstrations": 1}, []) == "step 3 | 1 wrong demonstrations"

@@ -75,7 +75,8 @@ def test_the_other_figures_name_every_role() -> None:
         ["format rate, main", "90.0%"],
         ["format rate, searcher", "-"],
         ["calls that failed, searcher", "25.0%"],
-        ["calls per rollout", "1.50"],
+        ["delegations per rollout", "1.50"],
+        ["calls per rollout", "4.25"],
         ["tokens per rollout", "412"],
         ["seconds per question", "2.35"],
     ]

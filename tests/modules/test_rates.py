@@ -11,7 +11,10 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
-from mgrpo_lightning.modules.rates import Rates
+from mgrpo_lightning.modules.rates import Rates, observe_play, play_rates
+from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.roles.config import RoleConfig, rewarded
 from tests.support.started import server
 
 NAMES = {
@@ -45,3 +48,21 @@ def test_every_rank_computes_the_same_means_under_the_same_names(tmp_path: Path)
         assert list(means) == sorted(means)
         assert counts == {"calls": 3, "failed": 0, "main/reward": 1, "searcher/reward": 1}
         assert afterwards == [{}, dict.fromkeys(counts, 0)]
+
+
+def test_delegations_are_calls_of_roles_and_calls_are_those_of_tools_too() -> None:
+    main = RoleConfig("pocket", calls=["searcher"])
+    roles = rewarded({"main": main, "searcher": RoleConfig("pocket", tools=["search"])})
+    delegation = Call(0, "searcher", {"task": "Where?"}, "there", invocation=1)
+    asked = Trajectory("main", Key(0, 0, 0, 0), "Where?", spans=[Span("observation", (1,))], calls=[delegation])
+    search = Call(0, "search", {"query": "where"}, "a page")
+    found = Trajectory("searcher", Key(0, 0, 0, 1), "Where?", spans=[Span("observation", (1,))], calls=[search] * 3)
+    found.parent = 0
+    alone = Trajectory("main", Key(0, 0, 1, 0), "Where?", spans=[Span("observation", (1,))])
+    scores = {0: Score(1.0), 1: Score(1.0)}
+    group = Group(Question("q", "Where?", ("there",)), [Rollout(asked, [found], scores), Rollout(alone, [], scores)])
+    rates = play_rates(roles)
+    observe_play(rates, [group], roles)
+    means, _ = rates.take()
+    assert means["delegations_per_rollout"] == 1 / 2
+    assert means["calls_per_rollout"] == (1 + 3) / 2
