@@ -15,7 +15,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 from team_file_reference import reference  # noqa: E402 - needs the path above
 
 project = "mgrpo_lightning"
-copyright = "the authors of mgrpo_lightning"
+copyright = "The mgrpo_lightning authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = project
