@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.runs import fit, side_by_side, tested
+from benchmarks import runs
+from benchmarks.runs import fit, side_by_side
 
 
 @pytest.mark.parametrize("cut_off", [False, True])
@@ -44,7 +45,7 @@ def test_a_test_of_a_fitted_run_is_done_once(tmp_path: Path, monkeypatch: pytest
         results.write_text(json.dumps({"after": {}, "test": {"exact_match": 0.5}}), encoding="utf-8")
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert [tested([], results.parent) for _ in range(2)] == [{"exact_match": 0.5}] * 2
+    assert [runs.tested([], results.parent) for _ in range(2)] == [{"exact_match": 0.5}] * 2
     assert asked == ["test"]
 
 
