@@ -50,6 +50,22 @@ def validate(options: Sequence[str], folder: Path) -> None:
             _mgrpo("validate", options, folder)
 
 
+def tested(options: Sequence[str], folder: Path) -> dict[str, Any]:
+    """What ``mgrpo test`` has found, which is run unless the folder has it.
+
+    Args:
+        options: Its config files and changes.
+        folder: The run folder, which may be that of a fit.
+    """
+    results = folder / "results.json"
+    with _locks[folder]:
+        if not (results.exists() and "test" in json.loads(results.read_text())):
+            _mgrpo("test", options, folder)
+    found = json.loads(results.read_text())["test"]
+    assert isinstance(found, dict)
+    return found
+
+
 def read_scalars(folder: Path) -> dict[str, list[float]]:
     """The figures of every training step, by name, those of validations left out.
 

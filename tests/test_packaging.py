@@ -10,15 +10,22 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 LINKS = ("callbacks", "configs")
+FILES = (
+    *("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "NOTICE"),
+    *("CITATION.cff", "CHANGELOG.md", "constraints.txt"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -53,13 +60,24 @@ def run_pip(*arguments: str) -> None:
 
 def build_wheel(root: Path, folder: Path, *, spoil: Callable[[Path], None] = lambda source: None) -> Path:
     """Build from a copy, so that neither an older build nor this one leaves anything behind."""
+    source = copy_source(root, folder)
+    spoil(source)
+    return built(source, folder)
+
+
+def copy_source(root: Path, folder: Path) -> Path:
+    """The files that a build reads."""
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in FILES:
         shutil.copy(root / name, source)
     for name in ("mgrpo_lightning", *LINKS):
         shutil.copytree(root / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    spoil(source)
+    return source
+
+
+def built(source: Path, folder: Path) -> Path:
+    """The wheel of a source, in a folder."""
     run_pip("wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", str(folder), str(source))
     (wheel,) = folder.glob("*.whl")
     return wheel
@@ -86,6 +104,12 @@ def tree(root: Path) -> list[Path]:
 def package_files(wheel: Path) -> list[Path]:
     with ZipFile(wheel) as archive:
         return sorted(Path(name) for name in archive.namelist() if name.startswith("mgrpo_lightning/"))
+
+
+def metadata(archive: ZipFile) -> Message:
+    """What a wheel says of itself; the README is the payload."""
+    (name,) = (name for name in archive.namelist() if name.endswith("dist-info/METADATA"))
+    return message_from_bytes(archive.read(name))
 
 
 def run_installed(site: Path, code: str, folder: Path) -> str:
@@ -121,6 +145,32 @@ def test_the_wheel_holds_every_file_of_the_package(root: Path, wheel: Path) -> N
     assert package_files(wheel) == tree(root)
 
 
+def test_the_wheel_says_whose_it_is_and_carries_every_licence(root: Path, wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        told = metadata(archive)
+        licences = {name.partition("/licenses/")[2] for name in archive.namelist() if "/licenses/" in name}
+    assert (told["Author"], told["License-Expression"]) == ("The mgrpo_lightning authors", "Apache-2.0 AND MIT")
+    beside = [path.relative_to(root) for path in (root / "mgrpo_lightning").rglob("*.LICENSE")]
+    assert licences == {"LICENSE", "NOTICE", *map(str, beside)}
+    notice = (root / "NOTICE").read_text(encoding="utf-8")
+    assert [path.name for path in beside if path.stem not in notice] == []
+
+
+def test_the_readme_of_the_wheel_leads_nowhere_that_a_package_index_lacks(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        text = str(metadata(archive).get_payload())
+    assert "docs/results.md" in text, "what was a link is still told"
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert targets
+    assert [target for target in targets if "://" not in target] == []
+
+
+def test_the_citation_names_this_version(root: Path, pyproject: dict[str, Any]) -> None:
+    cited = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == pyproject["project"]["version"]
+    assert [author["name"] for author in cited["authors"]] == [one["name"] for one in pyproject["project"]["authors"]]
+
+
 def test_callbacks_configs_and_data_are_among_them(wheel: Path) -> None:
     names = {str(path) for path in package_files(wheel)}
     assert {
@@ -135,6 +185,22 @@ def test_callbacks_configs_and_data_are_among_them(wheel: Path) -> None:
 
 def test_a_source_without_symlinks_makes_the_same_wheel(root: Path, wheel: Path, tmp_path: Path) -> None:
     assert package_files(build_wheel(root, tmp_path, spoil=lose_links)) == package_files(wheel)
+
+
+def test_the_sdist_makes_the_same_wheel_and_has_no_tests(root: Path, wheel: Path, tmp_path: Path) -> None:
+    source = copy_source(root, tmp_path)
+    for name in ("tests", "benchmarks", "docs", "examples"):
+        (source / name).mkdir()
+        (source / name / "test_something.py").touch()
+    code = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
+    (packed,) = tmp_path.glob("*.tar.gz")
+    shutil.unpack_archive(packed, tmp_path / "sdist", filter="data")
+    (unpacked,) = (tmp_path / "sdist").iterdir()
+    folders = {path.name for path in unpacked.iterdir() if path.is_dir()}
+    assert folders == {"mgrpo_lightning", "mgrpo_lightning.egg-info", *LINKS}
+    assert {*FILES} <= {path.name for path in unpacked.iterdir()}
+    assert package_files(built(unpacked, tmp_path)) == package_files(wheel)
 
 
 def test_the_installed_package_is_whole_away_from_its_source(site: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from pathlib import Path
 from benchmarks.faults.kill_points import EAGER_POINTS, POINTS
 from benchmarks.faults.kill_roles import RolesKiller
 from benchmarks.faults.kill_runs import BY_TIME, EXPECTED, STEPS, Kills, Turn, finished_turns, record, start
+from benchmarks.tables import markdown
 
 
 class Killer(Kills):
@@ -118,12 +119,11 @@ def main() -> None:
             killer = kind(Path(root), schedule, environment, random.Random(arguments.seed))
             killer.kill(arguments.kills)
         killers.append(killer)
-    print("\n| point | " + " | ".join(k.schedule for k in killers) + " |\n|---|" + "---|" * len(killers))
-    for name in dict.fromkeys(name for killer in killers for name in killer.hits):
-        print(f"| {name} | " + " | ".join(str(k.hits.get(name, "-")) for k in killers) + " |")
-    for title in ("runs", *killers[0].faults):
-        figures = [k.runs if title == "runs" else k.faults[title] for k in killers]
-        print(f"| {title} | " + " | ".join(map(str, figures)) + " |")
+    points = dict.fromkeys(name for killer in killers for name in killer.hits)
+    rows: list[tuple[object, ...]] = [(name, *(k.hits.get(name, "-") for k in killers)) for name in points]
+    rows.append(("runs", *(k.runs for k in killers)))
+    rows += [(fault, *(k.faults[fault] for k in killers)) for fault in killers[0].faults]
+    print("\n" + markdown(("point", *(k.schedule for k in killers)), rows))
     if arguments.json:
         result = {k.schedule: {"hits": dict(k.hits), "runs": k.runs, **k.faults} for k in killers}
         arguments.json.write_text(json.dumps(result, indent=2))

@@ -30,6 +30,7 @@ import psutil
 from typing_extensions import override
 
 from benchmarks.faults.kill_runs import FIT, STEPS, record, same
+from benchmarks.tables import markdown
 from mgrpo_lightning.errors import STOPPED
 from mgrpo_lightning.process.guard import KILL
 from mgrpo_lightning.tasks import Factbook
@@ -168,9 +169,8 @@ def main() -> None:
         stopper = Stopper(Path(root), random.Random(arguments.seed))
         stopper.stop(arguments.times)
     slowest = max(stopper.seconds)
-    print("\n| stopped by | times |\n|---|---|")
-    for name, count in {**stopper.hits, "runs": stopper.runs, **stopper.faults}.items():
-        print(f"| {name} | {count} |")
+    counts = {**stopper.hits, "runs": stopper.runs, **stopper.faults}
+    print("\n" + markdown(("stopped by", "times"), counts.items()))
     print(f"slowest end: {slowest:.1f} s; steps of a run: {STEPS}")
     if arguments.json:
         result = {"hits": stopper.hits, "runs": stopper.runs, "slowest": slowest, "seconds": stopper.seconds}

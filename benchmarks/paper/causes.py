@@ -20,6 +20,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.tables import markdown
 from mgrpo_lightning.records.journal import read_groups
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Rollout
@@ -69,9 +70,10 @@ def main() -> None:
             parser.error(f"{run} holds no validation before and after training")
         before += count(played[0])
         after += count(played[-1])
-    print(f"| {len(arguments.runs)} runs, {before.total()} answers | before | after |\n|---|---|---|")
-    for name in ("right", *CAUSES):
-        print(f"| {name} | {before[name] / before.total():.1%} | {after[name] / after.total():.1%} |")
+    rows = [
+        (name, *(f"{counts[name] / counts.total():.1%}" for counts in (before, after))) for name in ("right", *CAUSES)
+    ]
+    print(markdown((f"{len(arguments.runs)} runs, {before.total()} answers", "before", "after"), rows))
 
 
 if __name__ == "__main__":

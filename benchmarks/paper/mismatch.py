@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.tables import markdown
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.modules.microbatch import collate, split
 from mgrpo_lightning.policy.logprobs import forest_logprobs
@@ -82,9 +83,8 @@ def main() -> None:
                 figures.append(
                     {"numerics": numerics, "temperature": temperature, "role": role, "mean": mean, "max": largest}
                 )
-    print("| numerics | temperature | role | mean abs log rho | max |\n|---|---|---|---|---|")
-    for f in figures:
-        print(f"| {f['numerics']} | {f['temperature']} | {f['role']} | {f['mean']:.2e} | {f['max']:.2e} |")
+    columns = ("numerics", "temperature", "role", "mean abs log rho", "max")
+    print(markdown(columns, ((*list(f.values())[:3], f"{f['mean']:.2e}", f"{f['max']:.2e}") for f in figures)))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2))
 

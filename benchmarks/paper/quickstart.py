@@ -24,13 +24,13 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import runs
+from benchmarks.tables import header, row
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.commands.fit import make_cli
@@ -78,11 +78,7 @@ def fit(arm: str, seed: int, out: Path) -> dict[str, Any]:
         seed: Run seed.
         out: Folder of all runs.
     """
-    folder = out / f"{arm}-{seed}"
-    results = folder / "results.json"
-    if not results.exists() or "after" not in json.loads(results.read_text()):
-        _mgrpo("fit", folder, [*options(arm, out), f"--run.seed={seed}"])
-    return _read(results)
+    return runs.fit([*options(arm, out), f"--run.seed={seed}"], out / f"{arm}-{seed}")
 
 
 def tested(arm: str, seed: int, out: Path) -> dict[str, Any]:
@@ -95,10 +91,7 @@ def tested(arm: str, seed: int, out: Path) -> dict[str, Any]:
     """
     records = {}
     for moment, name, checkpoint in (("before", f"{arm}-start", []), ("after", f"{arm}-{seed}", ["--ckpt_path=last"])):
-        results = out / name / "results.json"
-        if not results.exists() or "test" not in _read(results):
-            _mgrpo("test", out / name, [*options(arm, out), f"--run.seed={seed}", *checkpoint])
-        records[moment] = _read(results)["test"]
+        records[moment] = runs.tested([*options(arm, out), f"--run.seed={seed}", *checkpoint], out / name)
     return records
 
 
@@ -124,20 +117,8 @@ def warm_start(name: str, out: Path) -> Path:
         out: Folder of all runs.
     """
     folder = out / f"warm_start-{name}"
-    if not (folder / "results.json").exists():
-        _mgrpo("fit", folder, WARM_STARTS[name])
+    runs.fit(WARM_STARTS[name], folder)
     return folder / "adapters"
-
-
-def _mgrpo(command: str, folder: Path, options: Sequence[str]) -> None:
-    where = [f"--run.root={folder.parent}", f"--run.name={folder.name}"]
-    subprocess.run([sys.executable, "-m", "mgrpo_lightning", command, *options, *where], check=True)
-
-
-def _read(results: Path) -> dict[str, Any]:
-    found = json.loads(results.read_text())
-    assert isinstance(found, dict)
-    return found
 
 
 def first_hit(split: Split) -> float:
@@ -159,12 +140,12 @@ def first_hit(split: Split) -> float:
     return statistics.mean(group.rollouts[0].scores[0].correct for group in groups)
 
 
-def line(arm: str, runs: Sequence[dict[str, Any]]) -> str:
+def line(arm: str, seeds: Sequence[dict[str, Any]]) -> str:
     """One line of the table.
 
     Args:
         arm: Its name.
-        runs: Results of its seeds.
+        seeds: Their results.
     """
 
     def spread(values: list[float]) -> str:
@@ -172,13 +153,13 @@ def line(arm: str, runs: Sequence[dict[str, Any]]) -> str:
 
     shown = []
     for moment in ("before", "after"):
-        shown.append(spread([run[moment]["exact_match"] for run in runs]))
+        shown.append(spread([one[moment]["exact_match"] for one in seeds]))
         low, high = wilson(
-            sum(run[moment]["exact_match"] * run[moment]["questions"] for run in runs),
-            sum(run[moment]["questions"] for run in runs),
+            sum(one[moment]["exact_match"] * one[moment]["questions"] for one in seeds),
+            sum(one[moment]["questions"] for one in seeds),
         )
         shown.append(f"{low:.3f} to {high:.3f}")
-    return f"| {arm} | {len(runs)} | {' | '.join(shown)} |"
+    return row((arm, len(seeds), *shown))
 
 
 def wilson(right: float, number: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -211,9 +192,9 @@ def main() -> None:
     if arguments.test:
         tables["test"] = {arm: [tested(arm, seed, arguments.out) for seed in arguments.seeds] for arm in arguments.arms}
     for split, found in tables.items():
-        print(f"\n{split} split\n\n| arm | seeds | before | 95% | after | 95% |\n|---|---|---|---|---|---|")
-        for arm, runs in found.items():
-            print(line(arm, runs))
+        print(f"\n{split} split\n\n{header(('arm', 'seeds', 'before', '95%', 'after', '95%'))}")
+        for arm, seeds in found.items():
+            print(line(arm, seeds))
         print(f"| first_hit (script) | - | - | - | {first_hit(split):.3f} | - |")
     if arguments.json:
         arguments.json.write_text(json.dumps(tables, indent=2))

@@ -55,7 +55,7 @@ def add(added: Mapping[str, Any]) -> None:
         added: By name; what JSON can hold.
     """
     with alone(FILE.with_suffix(".lock")):
-        found = load(FILE) | added
+        found = load(FILE) | dict(added)
         lines = [json.dumps({"name": name, "record": found[name]}, separators=(",", ":")) for name in sorted(found)]
         data = "".join(f"{line}\n" for line in lines).encode("utf-8")
         with atomic_path(FILE) as temporary:

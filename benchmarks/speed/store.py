@@ -22,6 +22,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import header, row
 from mgrpo_lightning.commands.store import examine
 from mgrpo_lightning.records.trajectory import Key
 from mgrpo_lightning.store.layout import writer_name
@@ -220,7 +221,7 @@ def main() -> None:
         "files per 1,000 records",
         "bytes a record",
     )
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    print(header(columns))
     for writers in arguments.writers:
         f = measure(writers, arguments.rate, arguments.seconds)
         figures["tailed"].append(f)
@@ -233,7 +234,7 @@ def main() -> None:
             f"{f['files_per_1000_records']:.1f}",
             f"{f['bytes_per_record']:.0f}",
         )
-        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+        print(row(cells), flush=True)
     figures["step"] = training_step()
     print(f"\na training step: {', '.join(f'{value:,} {name}' for name, value in figures['step'].items())}")
     figures["large"] = million(arguments.million)

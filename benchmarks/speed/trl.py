@@ -36,6 +36,7 @@ from typing import Any
 
 from benchmarks.speed.fresh import MAPPED, MIB, run
 from benchmarks.speed.setting import SHAPES, Step, write_model
+from benchmarks.tables import header, row
 
 QUERIES = {"2M": 2, "22M": 1, "135M": 1}
 ROLLOUTS = 8
@@ -109,10 +110,9 @@ def lines(work: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
         less = statistics.median(a["cpu"] / b["cpu"] for a, b in pairs)
         smaller = statistics.median(b["peak"] / a["peak"] for a, b in pairs)
         peak = statistics.median(run["peak"] for run in runs) / MIB
-        shown = " | ".join(f"{value:.2f}" for value in seconds)
-        table.append(
-            f"| {work} | {arm} | {shown} | {faster:.2f} | {cpu:.2f} | {less:.2f} | {peak:,.0f} | {smaller:.2f} |"
-        )
+        shown = (f"{value:.2f}" for value in seconds)
+        rest = (f"{faster:.2f}", f"{cpu:.2f}", f"{less:.2f}", f"{peak:,.0f}", f"{smaller:.2f}")
+        table.append(row((work, arm, *shown, *rest)))
     return table
 
 
@@ -132,7 +132,7 @@ def main() -> None:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     columns = ["model", "arm", *(f"{part}, s" for part in PARTS), "faster"]
     columns += ["step, CPU s", "less CPU", "peak, MiB", "memory"]
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    print(header(columns))
     figures = {}
     for work in itertools.product(arguments.sizes, arguments.lengths, arguments.dtypes):
         found = figures[" ".join(work)] = measure(*work, arguments.arms, arguments.repeats, arguments.steps)

@@ -1,26 +1,16 @@
-"""Runs are taken to their end and not done twice; the paired test is exact."""
+"""Runs are taken to their end and not done twice."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from benchmarks.paper.paired import sign_flip
+from benchmarks import runs
 from benchmarks.runs import fit, side_by_side
-
-
-@given(st.lists(st.integers(-3, 3), max_size=9))
-def test_the_paired_test_counts_all_assignments_of_signs(changes: list[int]) -> None:
-    sums = [sum(signs) for signs in itertools.product(*((change, -change) for change in changes))]
-    expected = sum(abs(total) >= abs(sum(changes)) for total in sums) / len(sums)
-    assert sign_flip(changes) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("cut_off", [False, True])
@@ -42,6 +32,21 @@ def test_what_was_cut_off_goes_on(cut_off: bool, tmp_path: Path, monkeypatch: py
         *("fit", "--x", *(["--ckpt_path=last"] if cut_off else [])),
         *(f"--run.root={run.parent}", "--run.name=run-0"),
     ]
+
+
+def test_a_test_of_a_fitted_run_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    results = tmp_path / "run" / "results.json"
+    results.parent.mkdir()
+    results.write_text(json.dumps({"after": {}}), encoding="utf-8")
+
+    def run(words: list[str], check: bool) -> None:
+        asked.append(words[3])
+        results.write_text(json.dumps({"after": {}, "test": {"exact_match": 0.5}}), encoding="utf-8")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert [runs.tested([], results.parent) for _ in range(2)] == [{"exact_match": 0.5}] * 2
+    assert asked == ["test"]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
