@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import yaml
 
 from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.config_files import compose, composed
+from mgrpo_lightning.commands.replay import cli_of
 from mgrpo_lightning.commands.yaml_text import parsed
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.team_file import flat, nested, roles_of
+from mgrpo_lightning.viewer.sources import Source
 from tests.support.team_file import write_team_file
 
 MOST_LINES = 25
@@ -61,6 +64,20 @@ def test_a_class_block_may_have_its_arguments_directly() -> None:
     shapes[1]["init_args"] = {"x": [{"class_path": "B", "init_args": {"y": 1}}]}
     assert flat({"data": {"task": shapes[1]}}) == {"data": {"task": shapes[0]}}
     assert nested({"data": {"task": shapes[0]}}) == {"data": {"task": shapes[1]}}
+
+
+@pytest.mark.parametrize("shape", [dict, old])
+def test_the_config_of_a_run_is_read_in_both_shapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["mgrpo"])
+    content = yaml.safe_load(write_team_file(tmp_path, tmp_path / "model").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**shape(content), "ckpt_path": "of the command"}))
+    (tmp_path / "journal").mkdir()
+    assert Source(tmp_path).roles == content["model"]["roles"]
+    model = cli_of(tmp_path, ["--model.roles.main.lag=2"]).model
+    assert [role.lag for role in model.roles.values()] == [2, 0]
+    assert model.roles["searcher"].tools == content["model"]["roles"]["searcher"]["tools"]
 
 
 DEFAULTS: dict[str, Any] = {

@@ -89,9 +89,7 @@ def _content(
         try:
             content = merged(content, escaped(flat(one)))
         except OmegaConfBaseException as error:
-            raise ConfigurationError(
-                f"config file {path!r}: {str(error).splitlines()[0]}.", hint="give a text, a number, a list or a block."
-            ) from error
+            raise _no_value(f"config file {path!r}", error) from error
     for word in moved:
         content = _with_word(content, word)
     return completed(content, [found[1] for word in words if (found := _ROLE.fullmatch(word.key))])
@@ -99,7 +97,16 @@ def _content(
 
 def _with_word(content: Mapping[str, Any], word: Word) -> dict[str, Any]:
     keys = flat_key(word.key).split(".")
-    return with_option(content, keys, escaped(word.value, keys[-1]))
+    try:
+        return with_option(content, keys, escaped(word.value, keys[-1]))
+    except OmegaConfBaseException as error:
+        raise _no_value(f"--{word.key}", error) from error
+
+
+def _no_value(place: str, error: OmegaConfBaseException) -> ConfigurationError:
+    """Make the error for a value or key of a type that a team file cannot have, such as a set."""
+    reason = str(error).splitlines()[0]
+    return ConfigurationError(f"{place}: {reason}.", hint="give a text, a number, a list or a block.")
 
 
 def _known(content: Mapping[str, Any], words: Sequence[Word]) -> dict[str, Any]:

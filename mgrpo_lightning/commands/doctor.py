@@ -20,9 +20,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.commands.dry_run import planned
 from mgrpo_lightning.commands.fit import make_cli
+from mgrpo_lightning.commands.options import split
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.modules.mismatch import LARGEST_MEAN
@@ -253,7 +253,7 @@ def main(args: Sequence[str]) -> None:
         SystemExit: With 1 if a check fails.
     """
     logging.getLogger("lightning").setLevel(logging.WARNING)  # at INFO it reports twice that there is no GPU
-    words = list(args) if composed(args) else ["--config", "pkg:quickstart.yaml", *args]
+    words = list(args) if split(args)[0] else ["--config", "pkg:quickstart.yaml", *args]
     cli = make_cli(words, run=False)
     console = Console()
     bad = 0

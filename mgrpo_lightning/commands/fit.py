@@ -187,8 +187,7 @@ class MgrpoCLI(LightningCLI):
     def before_validate(self) -> None:
         """Give the data module the task's settings, the key of the resume log, so that a killed command can resume."""
         refuse_nothing_asked(self.trainer, self.subcommand)
-        task = self._get(self.config, "data.task")
-        self.datamodule.settings = None if task is None else key_of(played_settings(task.as_dict()))
+        self.datamodule.settings = key_of(played_settings(self._get(self.config, "data.task").as_dict()))
 
     def after_validate(self) -> None:
         """Remove the resume log, unless some answers are undecided: then a repeated command asks only for those."""

@@ -101,7 +101,7 @@ def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
     roles = [name for name, block in blocks.items() if not (block or {}).get("endpoint")]
     if not roles:
         raise ConfigurationError("no config file has roles.", hint="give a team file: mgrpo launch --config TEAM.")
-    run = settings.get("run", {})
+    run = settings.get("run") or {}
     for word, following in zip(args, [*args[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         if name in ("--run.root", "--run.name"):

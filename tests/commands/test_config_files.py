@@ -134,6 +134,7 @@ def test_a_packaged_config_is_found_by_name() -> None:
     [
         ("roles:\n  main: {}\n  main: {}\n", r"'main' stands twice.*line 3"),
         ("roles: [", "no valid YAML"),
+        ("roles: !!set {a, b}\n", "'set' is not a supported.*HINT: give a text"),
         ("- a\n- b\n", "holds no mapping"),
     ],
 )
@@ -141,6 +142,11 @@ def test_a_bad_file_is_named_with_its_place(tmp_path: Path, text: str, message: 
     with pytest.raises(ConfigurationError, match=f"(?s){message}") as raised:
         compose(["fit", "--config", write(tmp_path, "team.yaml", text)])
     assert "team.yaml" in str(raised.value)
+
+
+def test_a_value_of_another_type_in_an_option_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"^--model.defaults.tools: .*HINT: give a text"):
+        compose(["fit", "--model.defaults.tools=!!set {a, b}"])
 
 
 def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:

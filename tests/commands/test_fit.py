@@ -20,11 +20,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from mgrpo_lightning.algorithm.config import SUB_REWARD
 from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.fit import make_cli
-from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.resuming import open_held_out
 from mgrpo_lightning.modules.role import RoleModule
-from mgrpo_lightning.modules.validation import ValidationConfig
 from mgrpo_lightning.persistence.run_lock import RunLock
 from mgrpo_lightning.records.journal import read_groups
 from mgrpo_lightning.roles.config import RoleConfig
@@ -116,21 +114,6 @@ def test_a_validation_is_known_by_its_task(team: Path) -> None:
     factbook = "--data.task=mgrpo_lightning.tasks.Factbook"
     assert settings() == settings("--data.validation.per_batch=2", "--trainer.max_steps=5")
     assert len({settings(), settings(factbook), settings(factbook, "--data.task.hops=[1]")}) == 3
-
-
-class OwnData(AlignedTrajectoryDataModule):
-    """A data module that makes its task itself."""
-
-    def __init__(self, seed: int = 0, store: str | None = None, journal: str | None = None) -> None:
-        super().__init__(ToyTask(), seed=seed, store=store, journal=journal, validation=ValidationConfig(questions=2))
-
-
-def test_an_own_data_module_is_validated_too(team: Path, tmp_path: Path) -> None:
-    content = yaml.safe_load(team.read_text())
-    content["data"] = {"class_path": "tests.commands.test_fit.OwnData"}
-    team.write_text(yaml.safe_dump(content))
-    main(["validate", "--config", str(team)])
-    assert (tmp_path / "runs" / "toy" / "results.json").exists()
 
 
 def test_a_second_fit_in_a_folder_is_refused_before_it_writes(
