@@ -42,7 +42,8 @@ class Distributions(Callback):
         for logger in _loggers(trainer):
             for role, aligned in batch.played.items():
                 if aligned.rows:
-                    values = torch.tensor([row.advantage for row in aligned.rows])
+                    # By key: the segments of a trajectory are rows with one advantage.
+                    values = torch.tensor(list({row.key: row.advantage for row in aligned.rows}.values()))
                     logger.experiment.add_histogram(f"{role}/advantages", values, batch.step)
                 if ratios := list(module.role_module(role).log_ratios.values()):
                     logger.experiment.add_histogram(f"{role}/log_ratios", torch.cat(ratios), batch.step)

@@ -24,7 +24,7 @@ from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.protocol.prompts import error_text
-from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import LimitsConfig, RoleConfig
 from mgrpo_lightning.tasks import Question, Task
 from mgrpo_lightning.tasks.scoring import fold
@@ -145,7 +145,7 @@ def test_reports_that_nobody_should_be_paid_for_earn_the_format_alone(kind: type
         for report in (report for report in worthless if fold(report) not in gold):
             main = Trajectory("main", Key(0, 0, 0, 0), question.text, answer=report)
             sub = Trajectory("searcher", Key(0, 0, 0, 1), "?", calls=calls, answer=report, parent=0)
-            main.spans = sub.spans = [Span("observation", (1,)), Span("action", (2,), (-0.5,))]
+            main.segments = sub.segments = [Segment([Span("observation", (1,)), Span("action", (2,), (-0.5,))])]
             rollout = Rollout(main, [sub])
             score_groups([Group(question, [rollout])], task, roles)
             assert [score.total for score in rollout.scores.values()] == [0.1, 0.1], report

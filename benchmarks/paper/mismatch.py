@@ -59,9 +59,10 @@ def measure(config: str, numerics: str, temperature: float) -> dict[str, tuple[f
     gaps: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
     for role in roles:
         rollouts = [rollout for group in groups for rollout in group.rollouts]
-        trajectories = [t for rollout in rollouts for t in rollout.trajectories(role) if t.num_actions]
+        trajectories = [t for rollout in rollouts for t in rollout.trajectories(role)]
         policy = cli.model.policies[role]
-        for rows, forest in split([Row.of(t, advantage=0, coefficient=0) for t in trajectories], TOKENS):
+        played = [row for t in trajectories for row in Row.of(t, advantage=0, coefficient=0)]
+        for rows, forest in split(played, TOKENS):
             micro = collate(rows, forest, policy.device)
             with torch.no_grad(), policy.reference():
                 logprobs = forest_logprobs(policy.base.model, micro.forest, micro.scored, temperature=temperature)

@@ -33,7 +33,7 @@ from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig
 
 ROLE_PROMPT, TASK, TURN, OBSERVATION = 96, 32, 32, 96
@@ -118,16 +118,17 @@ class Step:
         # main's task is the query's; every invocation has one of its own
         prompt = _ids(ROLE_PROMPT, role) + _ids(TASK, *(key if key.invocation else key[:2]))
         caller = 0 if key.invocation else None
-        trajectory = Trajectory(role, key, "", spans=[Span("observation", tuple(prompt))], parent=caller)
+        spans = [Span("observation", tuple(prompt))]
+        trajectory = Trajectory(role, key, "", segments=[Segment(spans)], parent=caller)
         conversation = self._samplers[role].open(prompt, key)
         for number in range(self._work.turns):
             await asyncio.sleep(0)
             turn = await conversation.sample(SamplingParams(TURN, stop_ids=()), stream_of(*key, number))
-            trajectory.spans.append(Span("action", turn.ids, turn.logprobs, turn.version))
+            spans.append(Span("action", turn.ids, turn.logprobs, turn.version))
             if number + 1 < self._work.turns:
                 observation = _ids(OBSERVATION, *key, number)
                 conversation.extend(observation)
-                trajectory.spans.append(Span("observation", tuple(observation)))
+                spans.append(Span("observation", tuple(observation)))
         conversation.close()
         return trajectory
 

@@ -24,7 +24,7 @@ from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import LimitsConfig, OptimizerConfig, RoleConfig
 
 
@@ -117,7 +117,7 @@ class Trainer:
         turn = await conversation.sample(params, stream_of(*key))
         conversation.close()
         spans = [Span("observation", tuple(prompt)), Span("action", turn.ids, turn.logprobs, turn.version)]
-        return Rollout(Trajectory("main", key, "", spans=spans))
+        return Rollout(Trajectory("main", key, "", segments=[Segment(spans)]))
 
 
 def main() -> None:

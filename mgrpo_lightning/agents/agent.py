@@ -36,6 +36,7 @@ class Agent:
         stream: Callable[[int], int],
     ) -> None:
         assert [span.kind for span in trajectory.spans] == ["observation"], "a trajectory starts with its prompt"
+        self._spans = trajectory.segments[-1].spans
         self.seat = seat
         self.trajectory = trajectory
         self._conversation = conversation
@@ -96,7 +97,7 @@ class Agent:
     def _read(self, turn: SampledTurn) -> Action:
         """Record a turn and parse it. A turn without a stop token is a violation, whatever its text."""
         record, chat = self.trajectory, self.seat.chat
-        record.spans.append(Span("action", turn.ids, turn.logprobs, turn.version, truncated=not turn.stopped))
+        self._spans.append(Span("action", turn.ids, turn.logprobs, turn.version, truncated=not turn.stopped))
         text = chat.decode_action(turn.ids)
         record.messages.append(Message("assistant", text))
         if not turn.stopped:
@@ -117,7 +118,7 @@ class Agent:
         chat, limits, length = self.seat.chat, self.seat.config.limits, self._conversation.length
         contents = self.seat.cut(results)
         # A turn may end with a stop token other than the template's; the observation then begins with the template's.
-        unended = self.trajectory.spans[-1].ids[-1] != chat.end_id
+        unended = self._spans[-1].ids[-1] != chat.end_id
         self._last = self._is_last(length + len(chat.observe(contents, after_cut=unended)))
         if self._last:
             # Reserve a whole turn for the answer.
@@ -125,7 +126,7 @@ class Agent:
             contents = self.seat.cut_with_notice(results, room=room, after_cut=unended)
         ids = chat.observe(contents, after_cut=unended)
         self._conversation.extend(ids)
-        self.trajectory.spans.append(Span("observation", tuple(ids)))
+        self._spans.append(Span("observation", tuple(ids)))
         self.trajectory.messages += [Message("tool", content) for content in contents]
 
     def _is_last(self, length: int) -> bool:

@@ -280,4 +280,4 @@ class RemoteCalls:
 
 def digest(trajectory: Trajectory) -> str:
     """A hash of a trajectory's training data: role, key, and the ids and log-probabilities of all spans."""
-    return key_of(trajectory.role, trajectory.key, trajectory.spans)
+    return key_of(trajectory.role, trajectory.key, *(segment.spans for segment in trajectory.segments))

@@ -19,7 +19,7 @@ from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.protocol.actions import ToolCall
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Key, Message, Rollout, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Key, Message, Rollout, Segment, Span, Trajectory
 from mgrpo_lightning.services.client import ServiceFailed
 from mgrpo_lightning.services.endpoint import ChatEndpoint
 from mgrpo_lightning.tasks.base import HEAD, Script
@@ -109,7 +109,7 @@ class RolloutPlay:
         await discuss([join(name) for name in (role, *equals)])
 
     def rollout(self) -> Rollout:
-        """The trajectories played so far. Those that other processes play have no spans."""
+        """The trajectories played so far. Those that other processes play have no segments."""
         # Sorted, as invocations of other processes are not added in the order of their numbers.
         main, *subs = (self._trajectories[number] for number in sorted(self._trajectories))
         return Rollout(main, subs)
@@ -127,16 +127,16 @@ class RolloutPlay:
             heard: Texts of the calls that its equals made before it joined the discussion.
         """
         key = Key(self.play.step, *self.place, len(self._trajectories) if number is None else number)
-        spans: list[Span] = []
+        segments: list[Segment] = []
         messages: list[Message] = []
         temperature = self.play.temperature
         if role in self.play.seats:
             seat = self.play.seats[role]
             ids, messages = seat.prompt("\n\n".join([task, *seat.cut(heard)]))
-            spans = [Span("observation", tuple(ids))]
+            segments = [Segment([Span("observation", tuple(ids))])]
             temperature = seat.config.sampling.temperature if temperature is None else temperature
         # The temperature of a role that is played elsewhere is not known here.
-        trajectory = Trajectory(role, key, task, temperature or 0.0, spans, messages, parent=parent)
+        trajectory = Trajectory(role, key, task, temperature or 0.0, segments, messages, parent=parent)
         self._trajectories[key.invocation] = trajectory
         return trajectory
 
@@ -168,7 +168,7 @@ class RolloutPlay:
         """Wait for the report of a trajectory that another process plays; set it as the trajectory's answer.
 
         Args:
-            trajectory: A trajectory that ``open`` created; it has no spans here.
+            trajectory: A trajectory that ``open`` created; it has no segments here.
             report: Awaitable of the report, from ``RemoteCalls.delegate``.
         """
         trajectory.answer = await report
@@ -190,7 +190,7 @@ class RolloutPlay:
         if self.play.scripts is None and (endpoint := self.play.endpoints.get(role)) is not None:
             return EndpointConversation(endpoint, seat.chat, messages, length=length, key=key, memory=memory)
         if self.play.scripts is None:
-            return self.play.samplers[role].open(trajectory.ids, (key.query, key.rollout, key.invocation))
+            return self.play.samplers[role].open(trajectory.segments[-1].ids, (key.query, key.rollout, key.invocation))
         if trajectory.parent is None:  # main and its equals share one script: each does what main alone would do next
             role, key = HEAD, key._replace(invocation=0)
         seed = self._stream("script", key, 0)

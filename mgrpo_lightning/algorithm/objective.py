@@ -8,15 +8,18 @@ Three policies are distinguished:
   difference from the behaviour policy, which an older adapter or other numerics cause.
 * *current*: it is trained; only its log-probabilities carry a gradient.
 
-With rho = current / proximal, w = min(proximal / behaviour, cap), and A the advantage and omega the weight of a token,
-both the same for all tokens of a trajectory, the loss is
+A row is one token sequence: a trajectory, or one of its segments if its agent started anew with another context. All
+segments of a trajectory have its A and its c. With rho = current / proximal, w = min(proximal / behaviour, cap), and A
+the advantage and omega the weight of a token, both the same for all tokens of a trajectory, the loss is
 
     sum over tokens of  omega ( -w min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) + kl k3 )
 
-omega = c / n for ``trajectory_mean`` (c: coefficient of the trajectory, n: its number of sampled tokens), and c / (sum
-of c n over all trajectories of the optimizer step) for ``token_mean``. The loss is a plain sum, because omega contains
-the division. In both cases the omegas of all sampled tokens of a step sum to 1. So any split into micro-batches or
-ranks gives the same gradient.
+omega = c / n for ``trajectory_mean`` (c: coefficient of the trajectory, n: number of sampled tokens of all its
+segments), and c / (sum of c n over all trajectories of the optimizer step) for ``token_mean``. So a trajectory has the
+same weight, however many segments its tokens are in. The loss is a plain sum, because omega contains the division. In
+both cases the omegas of all sampled tokens of a step sum to 1. So any split into micro-batches or ranks gives the same
+gradient. The paper says nothing of segments. A ratio over the sequence is that of a row, as each row was sampled with a
+context of its own.
 """
 
 from __future__ import annotations
@@ -58,18 +61,17 @@ def surrogate_loss(
     reference: Tensor | None = None,
     correction_cap: float | None = None,
 ) -> LossOutput:
-    """Loss of one micro-batch with N sampled tokens in B trajectories: the negative of the paper's J.
+    """Loss of one micro-batch with N sampled tokens in B rows: the negative of the paper's J.
 
     Args:
         logprobs: Log-probability of each token under the current policy, with gradient, shape (N,).
         behaviour: The same under the behaviour policy, as its sampler stored them, shape (N,).
-        rows: Trajectory of each token, int64 in [0, B), shape (N,).
-        advantages: A of each trajectory, shape (B,); not read by the ``supervised`` kind.
-        coefficients: c of each trajectory, shape (B,); those of the whole optimizer step sum to 1.
+        rows: Row of each token, int64 in [0, B), shape (N,). A ratio over the sequence requires whole rows.
+        advantages: A of each row's trajectory, shape (B,); not read by the ``supervised`` kind.
+        coefficients: c of each row's trajectory, shape (B,); over all trajectories of the optimizer step they sum to 1.
         config: Kind, ratio, reduction, clip range and KL weight.
         batch_tokens: Sum of c n over all trajectories of the optimizer step, on all ranks; read by ``token_mean``.
-        num_actions: n, number of sampled tokens of each whole trajectory, shape (B,). None: the micro-batch holds whole
-            trajectories, which a ratio over the sequence requires.
+        num_actions: n of each row's trajectory, shape (B,). None: each row is a whole trajectory.
         proximal: Log-probabilities under the proximal policy, shape (N,); None: it is the behaviour policy.
         reference: Log-probabilities under the frozen start adapter, shape (N,); given if and only if kl > 0.
         correction_cap: Upper bound of the importance weight proximal / behaviour; None: no weight. Needs ``proximal``.
@@ -78,8 +80,9 @@ def surrogate_loss(
     assert advantages.shape == coefficients.shape, "one advantage and one coefficient for each trajectory"
     assert (config.kl > 0) == (reference is not None), "reference log-probabilities come with kl > 0"
     assert correction_cap is None or proximal is not None, "a correction needs the proximal policy"
+    lengths = rows.bincount(minlength=len(coefficients))
     if num_actions is None:
-        num_actions = rows.bincount(minlength=len(coefficients))
+        num_actions = lengths
     divisor = num_actions if config.reduction == "trajectory_mean" else batch_tokens
     # Divided in the coefficients' own type (float64), then cast.
     weights = (coefficients / divisor).to(logprobs.dtype)[rows]
@@ -87,7 +90,7 @@ def surrogate_loss(
         return LossOutput(-(weights * logprobs).sum(), {"tokens": float(len(rows))})
 
     anchor = behaviour if proximal is None else proximal.detach()
-    ratio = _log_ratio(logprobs - anchor, rows, num_actions, config).exp()
+    ratio = _log_ratio(logprobs - anchor, rows, lengths, config).exp()
     advantage = advantages.to(logprobs.dtype)[rows]
     # Of both terms the smaller one counts, so clipping can only remove an incentive to move, never add one.
     bounded = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
@@ -111,13 +114,13 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     return difference.exp() - difference - 1
 
 
-def _log_ratio(token: Tensor, rows: Tensor, num_actions: Tensor, config: ObjectiveConfig) -> Tensor:
-    """Log rho at each token, shape (N,): of the token or of its trajectory, within ``LARGEST_LOG_RATIO``."""
+def _log_ratio(token: Tensor, rows: Tensor, lengths: Tensor, config: ObjectiveConfig) -> Tensor:
+    """Log rho at each token, shape (N,): of the token or of its row, within ``LARGEST_LOG_RATIO``."""
     if config.ratio == "token":
         return token.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
-    total = token.new_zeros(len(num_actions)).index_add(0, rows, token)
+    total = token.new_zeros(len(lengths)).index_add(0, rows, token)
     if config.ratio == "sequence":
-        total = total / num_actions
+        total = total / lengths
     return total.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)[rows]
 
 

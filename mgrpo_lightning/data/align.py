@@ -52,10 +52,12 @@ def align_role(
     return AlignedBatch(
         role,
         [
-            Row.of(trajectory, advantage=row.advantage, coefficient=row.coefficient)
-            for row in credit.rows
-            # A trajectory without a sampled token has a reward and counts in mean and std, but has no gradient.
-            if (trajectory := members[row.query][row.rollout][row.index]).num_actions
+            row
+            for one in credit.rows
+            # A trajectory without a sampled token has a reward and counts in mean and std, but has no rows.
+            for row in Row.of(
+                members[one.query][one.rollout][one.index], advantage=one.advantage, coefficient=one.coefficient
+            )
         ],
         num_groups=len(groups) - credit.num_skipped,
         num_degenerate=credit.num_degenerate,
@@ -71,7 +73,8 @@ def of_all_ranks(batch: AlignedBatch, device: torch.device) -> AlignedBatch:
         device: Device of the process group.
 
     Returns:
-        The same rows. The coefficients of all ranks together sum to 1, and the counts are those of the whole step.
+        The same rows. The coefficients of all ranks together sum to 1 over the trajectories, and the counts are those
+        of the whole step.
     """
     counts = [batch.num_groups, batch.num_degenerate, batch.num_failed]
     groups, degenerate, failed = map(int, over_ranks(counts, device))

@@ -43,14 +43,18 @@ def worst_place(rows: Sequence[Row], log_ratios: Mapping[Key, Tensor]) -> Place 
     """Return the position with the largest abs log rho; None if this rank computed no row.
 
     Args:
-        rows: Rows of a batch.
+        rows: Rows of a batch; the segments of a trajectory in their order.
         log_ratios: Log rho of the computed trajectories; see ``Update.log_ratios``.
     """
-    computed = [row for row in rows if row.key in log_ratios]
-    if not computed:
+    masks: dict[Key, list[Tensor]] = {}
+    for row in rows:
+        if row.key in log_ratios:
+            masks.setdefault(row.key, []).append(row.mask)
+    if not masks:
         return None
-    row = max(computed, key=lambda row: float(log_ratios[row.key].abs().max()))
-    token = int(row.mask.nonzero().flatten()[log_ratios[row.key].abs().argmax()])
+    key = max(masks, key=lambda key: float(log_ratios[key].abs().max()))
+    mask = torch.cat(masks[key])
+    token = int(mask.nonzero().flatten()[log_ratios[key].abs().argmax()])
     # A turn starts where the mask goes from observation to action. Counting starts up to the token gives its turn.
-    starts = row.mask & ~torch.cat([row.mask.new_zeros(1), row.mask[:-1]])
-    return Place(row.key, int(starts[: token + 1].sum()) - 1, token, len(row.ids))
+    starts = mask & ~torch.cat([mask.new_zeros(1), mask[:-1]])
+    return Place(key, int(starts[: token + 1].sum()) - 1, token, len(mask))

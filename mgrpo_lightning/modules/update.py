@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -47,17 +47,31 @@ class Update:
         gradient_checkpointing: bool,
     ) -> None:
         self.batch = batch
-        self.log_ratios: dict[Key, Tensor] = {}
-        """Log rho of each sampled token, by trajectory that this rank computed: log-probability under the adapter
-        before the step minus behaviour log-probability; float32 on the CPU, shape (n,). Empty in a warm start."""
         self._policy = policy
         self._objective = objective
         self._gradient_checkpointing = gradient_checkpointing
+        self._log_ratios: dict[tuple[Key, int], Tensor] = {}
+        # n of each trajectory: its segments are rows of their own, and may be in different micro-batches.
+        self._num_actions: Counter[Key] = Counter()
+        for row in batch.rows:
+            self._num_actions[row.key] += len(row.behaviour)
         # Counted before `_trainable` drops rows: a row without a gradient still counts in the token mean.
         own_tokens = sum(row.coefficient * len(row.behaviour) for row in batch.rows)
         (self._batch_tokens,) = over_ranks([own_tokens], policy.device)
         self._micro_batches = split(self._trainable(batch.rows), token_budget)
         self._sums: defaultdict[str, float] = defaultdict(float)
+
+    @property
+    def log_ratios(self) -> dict[Key, Tensor]:
+        """Log rho of each sampled token, by trajectory that this rank computed, segment after segment.
+
+        It is the log-probability under the adapter before the step minus the behaviour log-probability; float32 on the
+        CPU, shape (n,). Empty in a warm start.
+        """
+        found: defaultdict[Key, list[Tensor]] = defaultdict(list)
+        for key, segment in sorted(self._log_ratios):
+            found[key].append(self._log_ratios[key, segment])
+        return {key: torch.cat(parts) for key, parts in found.items()}
 
     def advance(self) -> bool:
         """Compute one more micro-batch; return whether there was one."""
@@ -109,7 +123,7 @@ class Update:
         logprobs = self._logprobs(micro)
         if self._objective.kind == "mgrpo":
             ratios = (logprobs.detach() - micro.behaviour).float().cpu().split([len(row.behaviour) for row in rows])
-            self.log_ratios |= {row.key: ratio for row, ratio in zip(rows, ratios, strict=True)}
+            self._log_ratios |= {(row.key, row.segment): ratio for row, ratio in zip(rows, ratios, strict=True)}
         correction = self._objective.correction
         return surrogate_loss(
             logprobs,
@@ -119,6 +133,7 @@ class Update:
             micro.coefficients,
             config=self._objective,
             batch_tokens=self._batch_tokens,
+            num_actions=torch.tensor([self._num_actions[row.key] for row in rows], device=logprobs.device),
             # The adapter before the step is the current one, because each batch is used for one update only.
             proximal=None if correction == "ratio" else logprobs.detach(),
             reference=reference,

@@ -13,14 +13,15 @@ from mgrpo_lightning.records.trajectory import Group, Key, Trajectory
 
 @dataclass(frozen=True)
 class Row:
-    """One trajectory with everything its update needs.
+    """One segment of a trajectory with everything its update needs.
 
-    A trajectory that fills m slots is still one row: its coefficient includes m.
+    A trajectory with one segment is one row. One with several has a row for each, which all have its advantage and its
+    coefficient. If it fills m slots, it has no more rows: its coefficient includes m.
     """
 
     key: Key
     ids: Tensor
-    """Token ids of the whole trajectory, int64, shape (T,)."""
+    """Token ids of the whole segment, int64, shape (T,)."""
     mask: Tensor
     """True on sampled tokens (the action mask), bool, shape (T,)."""
     behaviour: Tensor
@@ -28,32 +29,38 @@ class Row:
     advantage: float
     """Group-relative advantage (eq. 9 to 13), the same for every sampled token."""
     coefficient: float
-    """Its share of the loss; the coefficients of a batch sum to 1."""
+    """Share of the trajectory in the loss; over the trajectories of a batch, the coefficients sum to 1."""
     temperature: float
     """Sampling temperature of the behaviour policy."""
     versions: tuple[int, ...]
     """Policy version of each turn."""
+    segment: int = 0
+    """Index of the segment in its trajectory."""
 
     @classmethod
-    def of(cls, trajectory: Trajectory, *, advantage: float, coefficient: float) -> Row:
-        """Create the row of one trajectory.
+    def of(cls, trajectory: Trajectory, *, advantage: float, coefficient: float) -> list[Row]:
+        """Create the rows of one trajectory: one for each segment with a sampled token, in their order.
 
         Args:
             trajectory: The token-exact trajectory.
             advantage: Its advantage in its group.
             coefficient: Its share of the loss of the step.
         """
-        mask = torch.tensor(trajectory.action_mask, dtype=torch.bool)
-        return cls(
-            key=trajectory.key,
-            ids=torch.tensor(trajectory.ids, dtype=torch.int64),
-            mask=mask,
-            behaviour=torch.tensor(trajectory.logprobs, dtype=torch.float32)[mask],
-            advantage=advantage,
-            coefficient=coefficient,
-            temperature=trajectory.temperature,
-            versions=tuple(span.version for span in trajectory.spans if span.kind == "action"),
-        )
+        return [
+            cls(
+                key=trajectory.key,
+                ids=torch.tensor(segment.ids, dtype=torch.int64),
+                mask=(mask := torch.tensor(segment.action_mask, dtype=torch.bool)),
+                behaviour=torch.tensor(segment.logprobs, dtype=torch.float32)[mask],
+                advantage=advantage,
+                coefficient=coefficient,
+                temperature=trajectory.temperature,
+                versions=tuple(span.version for span in segment.spans if span.kind == "action"),
+                segment=index,
+            )
+            for index, segment in enumerate(trajectory.segments)
+            if any(span.logprobs for span in segment.spans)
+        ]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,71 +22,15 @@ import pyarrow.parquet as pq
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.persistence.atomic import atomic_path
 from mgrpo_lightning.persistence.tables import read_metadata, read_table
+from mgrpo_lightning.records.journal_schema import OPTIONAL, SCHEMA, SCORED, SCORES, SEGMENTED, SEGMENTS, VERSION
 from mgrpo_lightning.records.question import Evidence, Question
-from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
-
-VERSION = "1"
-"""Version of the schema, in each file's metadata as ``mgrpo_journal``."""
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Segment, Span, Trajectory
 
 PREFIXES = {"train": "step", "validate": "validation", "predict": "prediction"}
 """First part of the file names, by stage."""
 
 _PART = re.compile(r"[a-z]+-\d{6}-(\d{6})")
 _STEP = re.compile(r"step-(\d{6})(?:-\d{6})?")
-
-_EVIDENCE = pa.struct([(name, pa.string()) for name in ("url", "section", "value", "subject", "relation")])
-_SPAN = pa.struct(
-    [
-        ("kind", pa.string()),
-        ("ids", pa.list_(pa.int32())),
-        ("logprobs", pa.list_(pa.float32())),
-        ("version", pa.int32()),
-        ("truncated", pa.bool_()),
-    ]
-)
-_CALL = pa.struct(
-    [
-        ("turn", pa.int32()),
-        ("name", pa.string()),
-        ("arguments", pa.string()),
-        ("result", pa.string()),
-        ("failed", pa.bool_()),
-        ("invocation", pa.int32()),
-        ("seconds", pa.float64()),
-    ]
-)
-_COLUMNS: list[tuple[str, pa.DataType]] = [
-    *((name, pa.int64()) for name in Key._fields),
-    ("parent", pa.int64()),
-    ("role", pa.string()),
-    ("question_id", pa.string()),
-    ("question", pa.string()),
-    ("level", pa.string()),
-    ("answers", pa.list_(pa.string())),
-    ("evidence", pa.list_(_EVIDENCE)),
-    ("metadata", pa.map_(pa.string(), pa.string())),
-    ("task", pa.string()),
-    ("answer", pa.string()),
-    ("valid", pa.bool_()),
-    ("violations", pa.list_(pa.string())),
-    *((f"score_{name}", pa.float64()) for name in ("format", "correct", "correct_main", "expert", "total")),
-    ("score_failed", pa.bool_()),
-    ("advantage", pa.float64()),
-    ("coefficient", pa.float64()),
-    ("temperature", pa.float64()),
-    ("num_tokens", pa.int64()),
-    ("num_actions", pa.int64()),
-    ("spans", pa.list_(_SPAN)),
-    ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-    ("calls", pa.list_(_CALL)),
-]
-SCHEMA = pa.schema(_COLUMNS)
-"""One row per trajectory. Score, advantage and coefficient are null if missing. Call arguments are JSON."""
-
-SCORED = "score_total"
-SCORES = tuple(name for name in SCHEMA.names if name.startswith("score_"))
-OPTIONAL = ("parent", "answer", SCORED, "advantage", "coefficient")
-"""Columns that may be null; the other score columns are null exactly where the total is."""
 
 
 class Extra(NamedTuple):
@@ -133,10 +78,11 @@ def write_groups(
         for rollout in group.rollouts
         for trajectory in rollout.trajectories()
     ]
-    about = {"mgrpo_journal": VERSION, "stage": stage}
+    segmented = any(len(row[SEGMENTS.name]) > 1 for row in rows)
+    about = {"mgrpo_journal": SEGMENTED if segmented else VERSION, "stage": stage}
     if identity is not None:
         about["identity"] = json.dumps(identity, ensure_ascii=False)
-    schema = SCHEMA.with_metadata(about)
+    schema = (SCHEMA.append(SEGMENTS) if segmented else SCHEMA).with_metadata(about)
     first, end = (group.rollouts[0].main.key.query for group in (groups[0], groups[-1]))
     name = f"{PREFIXES[stage]}-{step:06d}"
     path = Path(folder) / (f"{name}-{first:06d}.parquet" if first else f"{name}.parquet")
@@ -203,7 +149,7 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
     Args:
         path: A file of the journal.
-        columns: Names of the columns; None: all.
+        columns: Names of the columns of ``SCHEMA``; None: all, and ``SEGMENTS`` if the file has it.
 
     Raises:
         DataError: The file is missing, damaged or of another version, or a column is missing or has nulls.
@@ -211,13 +157,14 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
     def check(metadata: Mapping[bytes, bytes]) -> None:
         version = metadata.get(b"mgrpo_journal", b"none").decode(errors="replace")
-        if version != VERSION:
+        if version not in (VERSION, SEGMENTED):
             raise DataError(
-                f"{path} has journal version {version}; this package reads version {VERSION}.",
+                f"{path} has journal version {version}; this package reads versions {VERSION} and {SEGMENTED}.",
                 hint="read it with the package that wrote it.",
             )
 
-    table = read_table(path, SCHEMA, columns, check=check)
+    segmented = columns is None and read_metadata(path).get(b"mgrpo_journal") == SEGMENTED.encode()
+    table = read_table(path, SCHEMA.append(SEGMENTS) if segmented else SCHEMA, columns, check=check)
     # A row has all scores or none, so each score column has as many nulls as the total.
     allowed = {name: table[SCORED].null_count for name in SCORES if SCORED in table.column_names}
     for name in table.column_names:
@@ -264,6 +211,7 @@ def _row(question: Question, rollout: Rollout, t: Trajectory, extras: Mapping[Ke
         "num_tokens": t.num_tokens,
         "num_actions": t.num_actions,
         "spans": [_fields(span) for span in t.spans],
+        SEGMENTS.name: [len(segment.spans) for segment in t.segments],
         "messages": [_fields(message) for message in t.messages],
         "calls": [_fields(call) | {"arguments": json.dumps(call.arguments, ensure_ascii=False)} for call in t.calls],
     }
@@ -287,10 +235,17 @@ def _trajectory(row: Mapping[str, Any]) -> Trajectory:
         Key(*(row[name] for name in Key._fields)),
         row["task"],
         row["temperature"],
-        [Span(**span | {"ids": tuple(span["ids"]), "logprobs": tuple(span["logprobs"])}) for span in row["spans"]],
+        _segments(row),
         [Message(**message) for message in row["messages"]],
         [Call(**call | {"arguments": json.loads(call["arguments"])}) for call in row["calls"]],
         row["answer"],
         row["violations"],
         row["parent"],
     )
+
+
+def _segments(row: Mapping[str, Any]) -> list[Segment]:
+    spans = [Span(**span | {"ids": tuple(span["ids"]), "logprobs": tuple(span["logprobs"])}) for span in row["spans"]]
+    lengths = row.get(SEGMENTS.name, [len(spans)] if spans else [])
+    left = iter(spans)
+    return [Segment(list(islice(left, length))) for length in lengths]

@@ -1,8 +1,8 @@
-"""Span, Trajectory, Rollout, Group: the token-exact record of play on which all training is based.
+"""Span, Segment, Trajectory, Rollout, Group: the token-exact record of play on which all training is based.
 
-A trajectory consists of the token ids that the sampler read and wrote, never of re-encoded text. Its spans,
-concatenated, are the policy's token sequence. A token is trained if and only if its behaviour log-probability is
-stored.
+A trajectory consists of the token ids that the sampler read and wrote, never of re-encoded text. The spans of a
+segment, concatenated, are one token sequence of the policy. A token is trained if and only if its behaviour
+log-probability is stored.
 """
 
 from __future__ import annotations
@@ -77,33 +77,15 @@ class Call:
 
 
 @dataclass(slots=True)
-class Trajectory:
-    """One agent's whole token sequence for one question (main) or subtask (sub-agent)."""
+class Segment:
+    """A token sequence that was sampled with one growing context, from its prompt on; one row of training.
 
-    role: str
-    key: Key
-    task: str
-    """Text of the question or subtask."""
-    temperature: float = 1.0
-    spans: list[Span] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    answer: str | None = None
-    """Text of the last ``<answer>``; None without an answer. In a discussion: the team's answer."""
-    violations: list[str] = field(default_factory=list)
-    """Names of the violated format rules; empty for a valid format."""
-    parent: int | None = None
-    """Invocation index of the caller, None for main and its equals."""
+    The package's agents never drop a part of their context, so each of their trajectories has one segment. An agent
+    that folds its context, or a template that drops earlier thoughts, starts another segment with a prompt of its own.
+    """
 
-    @property
-    def elsewhere(self) -> bool:
-        """Whether another process played it. Then this process has no tokens of it, not even the prompt."""
-        return not self.spans
-
-    @property
-    def valid(self) -> bool:
-        """Whether the format is valid, so the format reward is given."""
-        return not self.violations
+    spans: list[Span]
+    """The prompt, an observation, then actions and observations as they came."""
 
     @property
     def ids(self) -> list[int]:
@@ -120,9 +102,48 @@ class Trajectory:
         """Behaviour log-probabilities, 0 on observation tokens, shape (T,)."""
         return [value for span in self.spans for value in (span.logprobs or (0.0,) * len(span.ids))]
 
+
+@dataclass(slots=True)
+class Trajectory:
+    """What one agent read and said for one question (main) or subtask (sub-agent).
+
+    Its reward, advantage and slots are those of all its segments.
+    """
+
+    role: str
+    key: Key
+    task: str
+    """Text of the question or subtask."""
+    temperature: float = 1.0
+    segments: list[Segment] = field(default_factory=list)
+    """In the order in which they were sampled; empty if another process played it."""
+    messages: list[Message] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    answer: str | None = None
+    """Text of the last ``<answer>``; None without an answer. In a discussion: the team's answer."""
+    violations: list[str] = field(default_factory=list)
+    """Names of the violated format rules; empty for a valid format."""
+    parent: int | None = None
+    """Invocation index of the caller, None for main and its equals."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another process played it. Then this process has no tokens of it, not even the prompt."""
+        return not self.segments
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The spans of all segments, in their order."""
+        return tuple(span for segment in self.segments for span in segment.spans)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the format is valid, so the format reward is given."""
+        return not self.violations
+
     @property
     def num_tokens(self) -> int:
-        """T, the number of tokens."""
+        """Number of tokens of all segments."""
         return sum(len(span.ids) for span in self.spans)
 
     @property

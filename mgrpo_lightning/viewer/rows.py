@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo_lightning.errors import DataError
-from mgrpo_lightning.records.journal import SCHEMA, read_columns
+from mgrpo_lightning.records.journal import read_columns
+from mgrpo_lightning.records.journal_schema import SCHEMA
 from mgrpo_lightning.records.trajectory import Key
 
 TEXTS = ("evidence", "metadata", "task", "spans", "messages", "calls")

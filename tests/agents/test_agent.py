@@ -67,7 +67,8 @@ budgets = st.builds(
 def test_whole_plays_keep_the_record_exact_and_inside_the_limits(turns: list[str], budget: LimitsConfig) -> None:
     played, conversation = play(turns, budget=budget)
     # The spans, joined, are the ids that the policy saw and made; a log-probability is stored for what it made only.
-    assert played.ids == conversation.ids
+    (segment,) = played.segments
+    assert segment.ids == conversation.ids
     assert played.num_turns == conversation.turns
     kinds = [span.kind for span in played.spans]
     assert kinds == (["observation", "action"] * played.num_turns or ["observation"])
@@ -75,8 +76,8 @@ def test_whole_plays_keep_the_record_exact_and_inside_the_limits(turns: list[str
         expected = [-0.5 - position / 16 for position in range(len(span.ids))] if span.kind == "action" else []
         assert list(span.logprobs) == expected
     mask = [stored for span in played.spans for stored in [bool(span.logprobs)] * len(span.ids)]
-    assert played.action_mask == mask
-    assert all((played.ids[i] == END or span.truncated) for i, span in _ends(played))
+    assert segment.action_mask == mask
+    assert all((segment.ids[i] == END or span.truncated) for i, span in _ends(played))
     # Budgets.
     assert played.num_turns <= budget.turns
     assert played.num_tokens <= max(budget.context, len(played.spans[0].ids))
@@ -100,7 +101,8 @@ def _ends(played: Trajectory) -> list[tuple[int, Span]]:
 
 def test_headers_and_results_have_no_log_probability() -> None:
     played, _ = play([SEARCH])
-    untrained = [token for token, trained in zip(played.ids, played.action_mask, strict=True) if not trained]
+    (segment,) = played.segments
+    untrained = [token for token, trained in zip(segment.ids, segment.action_mask, strict=True) if not trained]
     chat = FakeChat()
     assert untrained == [*chat.open("find", "Which?"), *chat.observe(["page of x"], after_cut=False)]
 

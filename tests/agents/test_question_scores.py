@@ -13,7 +13,7 @@ from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation
 from mgrpo_lightning.modules.validation import ValidationConfig
 from mgrpo_lightning.records.question import UNKNOWN, Question
-from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Score, Segment, Span, Trajectory
 from tests.callbacks.fakes import ROLES
 
 QUESTION = Question("q", "Which?", ("right",), level="easy")
@@ -72,7 +72,7 @@ def test_an_evaluation_says_how_many_calls_failed_and_of_unknown_answers_nothing
     played = [group("right", "wrong"), group("?", question=unknown)]
     calls = [Call(0, "search", {}, "error: ConnectError", failed) for failed in (True, True, False)]
     played[0].rollouts[0].main.calls += calls
-    played[0].rollouts[0].main.spans.append(Span("observation", (1,)))
+    played[0].rollouts[0].main.segments.append(Segment([Span("observation", (1,))]))
     evaluation = Evaluation(ROLES, [QUESTION, unknown])
     evaluation.observe(played)
     _, record = evaluation.finish(3, torch.device("cpu"), earlier=1000.0)

@@ -42,13 +42,14 @@ def test_scripts_are_encoded_as_the_template_says(task: str) -> None:
     assert all(trajectory.valid for trajectory in rollout.trajectories())
     assert rollout.subs[0].task == task
     tokenizer = make_tiny_tokenizer()
-    text = tokenizer.decode(rollout.main.ids, skip_special_tokens=False)
+    text = tokenizer.decode(rollout.main.segments[0].ids, skip_special_tokens=False)
     assert text == (
         "<|im_start|>system\nplan<|im_end|>\n<|im_start|>user\nOù? <|im_end|><|im_end|>\n<|im_start|>assistant\n"
         f"{said[0]}<|im_end|>\n<|im_start|>user\n<tool_response>\nreport\n</tool_response><|im_end|>\n"
         f"<|im_start|>assistant\n{said[1]}<|im_end|>"
     )
-    actions = [token for token, trained in zip(rollout.main.ids, rollout.main.action_mask, strict=True) if trained]
+    (segment,) = rollout.main.segments
+    actions = [token for token, trained in zip(segment.ids, segment.action_mask, strict=True) if trained]
     assert tokenizer.decode(actions, skip_special_tokens=False) == f"{said[0]}<|im_end|>{said[1]}<|im_end|>"
     tags = [tokenizer.convert_tokens_to_ids(tag) for tag in ("<tool_call>", "</tool_call>", "<answer>", "</answer>")]
     assert [token for token in actions if token in tags] == tags, "tags of actions are tokens"
@@ -89,7 +90,7 @@ def test_a_sampled_play_records_what_the_sampler_made(tmp_path: Path) -> None:
     )
     (group,) = team.play([question()], step=0, rollouts=4)
     mains = [rollout.main for rollout in group.rollouts]
-    assert len({tuple(main.ids) for main in mains}) == 4, "every rollout has random numbers of its own"
+    assert len({tuple(main.segments[0].ids) for main in mains}) == 4, "every rollout has random numbers of its own"
     for main in mains:
         assert main.num_actions == sum(len(span.logprobs) for span in main.spans) > 0
         assert all(value < 0 for span in main.spans for value in span.logprobs)

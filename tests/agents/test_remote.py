@@ -104,7 +104,15 @@ def play(
 
 def played(groups: Sequence[Group], roles: Sequence[str]) -> dict[Key, tuple[Any, ...]]:
     return {
-        t.key: (t.role, t.task, t.parent, t.ids, t.answer, t.violations, rollout.scores[t.key.invocation])
+        t.key: (
+            t.role,
+            t.task,
+            t.parent,
+            [span.ids for span in t.spans],
+            t.answer,
+            t.violations,
+            rollout.scores[t.key.invocation],
+        )
         for group in groups
         for rollout in group.rollouts
         for t in rollout.trajectories()

@@ -14,7 +14,7 @@ from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn
 from mgrpo_lightning.policy.sampling.conversation import Request, SlotConversation, Tokens
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall
-from mgrpo_lightning.records.trajectory import Rollout
+from mgrpo_lightning.records.trajectory import Rollout, Trajectory
 from mgrpo_lightning.tools.base import Tool
 from tests.agents.fakes import END, START, FakeChat, FakeTool, answer, call, duo, question
 
@@ -103,7 +103,10 @@ def play(seed: int, schedule: Any = "rounds") -> tuple[list[Rollout], list[list[
 
 
 def view(rollouts: list[Rollout]) -> list[list[tuple[Any, ...]]]:
-    return [[(t.key, t.role, t.task, t.parent, t.ids) for t in rollout.trajectories()] for rollout in rollouts]
+    def facts(t: Trajectory) -> tuple[Any, ...]:
+        return t.key, t.role, t.task, t.parent, [segment.ids for segment in t.segments]
+
+    return [[facts(t) for t in rollout.trajectories()] for rollout in rollouts]
 
 
 @pytest.mark.parametrize("seed", range(1, 6))

@@ -15,7 +15,7 @@ from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.errors import DataError, ScoringError
 from mgrpo_lightning.protocol.actions import Violation
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig
 from tests.agents.fakes import FakeTask, duo, question
 
@@ -25,7 +25,7 @@ def trajectory(invocation: int, *, answer: str | None = "yes", violation: str = 
     violations = [violation] if violation else []
     played = Trajectory(role, Key(0, 0, 0, invocation), "task", answer=answer, violations=violations)
     played.parent = 0 if invocation else None
-    played.spans = [Span("observation", (1,)), *([Span("action", (2,), (-0.5,))] * actions)]
+    played.segments = [Segment([Span("observation", (1,)), *([Span("action", (2,), (-0.5,))] * actions)])]
     return played
 
 

@@ -249,10 +249,11 @@ def test_a_scripted_play_is_a_sampled_one_with_log_probabilities_zero(speakers: 
     scripted = team.play([question()], step=0, rollouts=1, script=scripts(speakers))[0].rollouts[0]
     assert not any(sampler.opened for sampler in samplers.values())
     for one, other in zip(scripted.trajectories(), sampled.trajectories(), strict=True):
-        assert (one.ids, one.action_mask, one.messages) == (other.ids, other.action_mask, other.messages)
+        (said,), (heard,) = one.segments, other.segments
+        assert (said.ids, said.action_mask, one.messages) == (heard.ids, heard.action_mask, other.messages)
         assert (one.violations, one.answer, one.truncated) == (other.violations, other.answer, other.truncated)
-        assert not any(one.logprobs)
-        assert any(other.logprobs)
+        assert not any(said.logprobs)
+        assert any(heard.logprobs)
 
 
 def test_scripts_get_a_seed_of_their_own_for_every_trajectory() -> None:

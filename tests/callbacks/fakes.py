@@ -16,7 +16,7 @@ from mgrpo_lightning.modules.figures import log_figures
 from mgrpo_lightning.policy.identity import Identity
 from mgrpo_lightning.records.batch import AlignedBatch, Row, TeamBatch
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig
 
 ROLES = {
@@ -50,7 +50,7 @@ def make_groups(
 
 def make_batch(step: int, groups: list[Group]) -> TeamBatch:
     """What the root module gets; the rows of main only, all with advantage 0.5."""
-    rows = [Row.of(r.main, advantage=0.5, coefficient=0.25) for group in groups for r in group.rollouts]
+    rows = [row for group in groups for r in group.rollouts for row in Row.of(r.main, advantage=0.5, coefficient=0.25)]
     roles = {"main": AlignedBatch("main", rows)}
     return TeamBatch(step, groups, roles, roles, {"play": 0.0})
 
@@ -234,5 +234,5 @@ def _trajectory(role: str, key: Key, *, valid: bool) -> Trajectory:
     messages = [Message("user", "question"), Message("assistant", "<answer>Mont Blanc</answer>")]
     violations = [] if valid else ["no_answer"]
     return Trajectory(
-        role, key, "task", 1.0, spans, messages, [], "Mont Blanc", violations, 0 if key.invocation else None
+        role, key, "task", 1.0, [Segment(spans)], messages, [], "Mont Blanc", violations, 0 if key.invocation else None
     )

@@ -11,12 +11,12 @@ from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.data.align import align_role
 from mgrpo_lightning.records.batch import AlignedBatch
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Segment, Span, Trajectory
 
 
 def trajectory(role: str, key: Key, *, actions: int = 2) -> Trajectory:
     spans = [Span("observation", (1, 2)), Span("action", (3,) * actions, (-0.5,) * actions)]
-    return Trajectory(role, key, "task", spans=spans, parent=0 if key.invocation else None)
+    return Trajectory(role, key, "task", segments=[Segment(spans)], parent=0 if key.invocation else None)
 
 
 def group(query: int, calls: list[list[float]], main: list[float]) -> Group:
@@ -61,6 +61,21 @@ def test_another_role_s_scores_never_change_a_batch(groups: list[Group], role: s
             rollout.scores[t.key.invocation] = Score(1.0, total=t.key.rollout * 7.0 + t.key.query)
     after = aligned(changed, role)
     assert [(r.advantage, r.coefficient) for r in after.rows] == [(r.advantage, r.coefficient) for r in before.rows]
+
+
+@pytest.mark.parametrize("mode", ["weights", "duplicate_drop"])
+def test_segments_are_rows_and_slots_are_filled_with_trajectories(groups: list[Group], mode: str) -> None:
+    before = aligned(groups, "searcher", mode=mode, slots=2)
+    folded = groups[0].rollouts[0].subs[1]
+    said = Segment([Span("observation", (9,)), Span("action", (4, 5, 6), (-1.0,) * 3)])
+    folded.segments += [said, Segment([Span("observation", (8, 8))])]
+    after = aligned(groups, "searcher", mode=mode, slots=2)
+    assert [row.key for row in after.rows].count(folded.key) == 2, "a segment without a sampled token is no row"
+    first, second = (row for row in after.rows if row.key == folded.key)
+    assert (second.ids.tolist(), second.behaviour.tolist(), second.segment) == ([9, 4, 5, 6], [-1.0] * 3, 1)
+    assert (first.advantage, first.coefficient) == (second.advantage, second.coefficient)
+    values = [{row.key: (row.advantage, row.coefficient) for row in batch.rows} for batch in (before, after)]
+    assert values[0] == values[1], "its slots, advantage and coefficient are those of one trajectory"
 
 
 @pytest.mark.parametrize("mode", ["weights", "duplicate_drop"])

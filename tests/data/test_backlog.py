@@ -10,7 +10,7 @@ from mgrpo_lightning.data.backlog import LONGEST, Backlog
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.records.batch import AlignedBatch, Row
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig
 
 CALLS = (3, 0, 5, 2, 4, 1, 6, 3)
@@ -18,7 +18,8 @@ CALLS = (3, 0, 5, 2, 4, 1, 6, 3)
 
 
 def trajectory(role: str, key: Key) -> Trajectory:
-    return Trajectory(role, key, "", spans=[Span("action", (1,), (0.0,))], parent=0 if key.invocation else None)
+    said = Segment([Span("action", (1,), (0.0,))])
+    return Trajectory(role, key, "", segments=[said], parent=0 if key.invocation else None)
 
 
 def play(step: int) -> list[Group]:
@@ -35,7 +36,9 @@ def play(step: int) -> list[Group]:
 
 def align(groups: Sequence[Group], role: str, step: int) -> AlignedBatch:
     members = [t for group in groups for rollout in group.rollouts for t in rollout.trajectories(role)]
-    return AlignedBatch(role, [Row.of(t, advantage=1.0, coefficient=1.0) for t in members], num_groups=len(groups))
+    return AlignedBatch(
+        role, [row for t in members for row in Row.of(t, advantage=1.0, coefficient=1.0)], num_groups=len(groups)
+    )
 
 
 def refuse(step: int) -> list[Group]:

@@ -106,6 +106,9 @@ def test_the_worst_place_counts_turns_and_tokens() -> None:
     found = worst_place([row], {row.key: torch.tensor([0.1, -0.2, 0.1, -0.3])})
     assert found == Place(row.key, turn=1, token=5, length=6)
     assert worst_place([row], {}) is None
+    again = replace(row, segment=1)
+    found = worst_place([row, again], {row.key: torch.tensor([0.1, -0.2, 0.1, -0.3, 0.1, 0.4, 0.1, 0.1])})
+    assert found == Place(row.key, turn=2, token=8, length=12), "counted over all segments"
 
 
 @pytest.mark.parametrize("role", ["main", "searcher"])

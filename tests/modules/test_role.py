@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.policy.logprobs import action_logprobs
+from mgrpo_lightning.records.batch import AlignedBatch, Row
 from tests.modules.conftest import MakeRoles, gradients, random_batch, scaled
 
 
@@ -44,6 +47,44 @@ def test_gradient_equals_a_loop_over_rows_and_tokens(make_roles: MakeRoles) -> N
         (-row.coefficient * torch.stack(terms).mean()).backward()
     for name, expected in gradients(oracle).items():
         torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("budget", [1, 10_000])
+@pytest.mark.parametrize("reduction", ["trajectory_mean", "token_mean"])
+def test_a_trajectory_of_two_segments_is_one_mean_over_all_its_tokens(
+    make_roles: MakeRoles, budget: int, reduction: str
+) -> None:
+    """With budget 1 the segments are in two micro-batches."""
+    one, other, alone = random_batch("main", rows=3).rows
+    one = replace(one, coefficient=0.75)
+    other = replace(other, key=one.key, segment=1, advantage=one.advantage, coefficient=0.75)
+    alone = replace(alone, coefficient=0.25)
+    main, oracle = (make_roles(budget, reduction=reduction)["main"] for _ in range(2))
+    main.update(AlignedBatch("main", [one, other, alone]))
+    for name, expected in _two_trajectories(oracle, [one, other], alone, reduction).items():
+        torch.testing.assert_close(gradients(main)[name], expected, rtol=1e-9, atol=1e-12)
+    assert {key: len(ratios) for key, ratios in main.log_ratios.items()} == {
+        one.key: len(one.behaviour) + len(other.behaviour),
+        alone.key: len(alone.behaviour),
+    }
+
+
+def _two_trajectories(module: RoleModule, folded: list[Row], alone: Row, reduction: str) -> dict[str, Any]:
+    """Gradients of the loss, written out for one trajectory of some segments and one of a single segment."""
+
+    def terms(row: Row) -> torch.Tensor:
+        length = torch.tensor([len(row.ids)])
+        logprobs = action_logprobs(module.policy, row.ids[None], length, row.mask[None], temperature=1.0)
+        ratio = (logprobs - row.behaviour).exp()
+        return -torch.minimum(ratio * row.advantage, ratio.clamp(1 - 0.2, 1 + 0.28) * row.advantage)
+
+    tokens, others = torch.cat([terms(row) for row in folded]), terms(alone)
+    if reduction == "trajectory_mean":
+        loss = 0.75 * tokens.mean() + 0.25 * others.mean()
+    else:
+        loss = (0.75 * tokens.sum() + 0.25 * others.sum()) / (0.75 * len(tokens) + 0.25 * len(others))
+    loss.backward()
+    return gradients(module)
 
 
 @pytest.mark.parametrize("correction", ["none", "truncated"])

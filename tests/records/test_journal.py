@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgrpo_lightning.errors import DataError, MgrpoError
-from mgrpo_lightning.records.journal import SCHEMA, Extra, read_groups, training_files, write_groups
+from mgrpo_lightning.records.journal import Extra, read_columns, read_groups, training_files, write_groups
+from mgrpo_lightning.records.journal_schema import SCHEMA
 from mgrpo_lightning.records.question import Evidence, Question
-from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Segment, Span, Trajectory
 
 STEP = 12
 texts = st.text(max_size=6)
@@ -62,7 +63,7 @@ def trajectories(draw: st.DrawFn, key: Key) -> Trajectory:
         key,
         draw(texts),
         draw(floats),
-        draw(st.lists(spans(), max_size=3)),
+        [Segment(one) for one in draw(st.lists(st.lists(spans(), min_size=1, max_size=3), max_size=3))],
         draw(st.lists(messages, max_size=3)),
         draw(st.lists(calls, max_size=2)),
         draw(st.none() | texts),
@@ -93,7 +94,7 @@ def test_groups_come_back_exactly(tmp_path_factory: pytest.TempPathFactory, grou
 
 def a_group(**changes: Any) -> Group:
     spans = [Span("observation", (1, 2)), Span("action", (3, 4), (-0.5, -1.25), version=7)]
-    main = Trajectory("main", Key(STEP, changes.pop("query", 0), 0, 0), "Who?", spans=spans, **changes)
+    main = Trajectory("main", Key(STEP, changes.pop("query", 0), 0, 0), "Who?", segments=[Segment(spans)], **changes)
     return Group(Question("q1", "Who?", ("me",)), [Rollout(main, scores={0: Score(1.0, total=0.1)})])
 
 
@@ -123,6 +124,17 @@ def test_a_notebook_reads_columns_without_this_package(tmp_path: Path) -> None:
     assert json.loads(row["calls"][0]["arguments"]) == {"query": "é"}
 
 
+def test_several_segments_are_kept_in_a_column_of_their_own(tmp_path: Path) -> None:
+    group, plain = a_group(), a_group(query=1)
+    group.rollouts[0].main.segments.append(Segment([Span("observation", (9,)), Span("action", (3,), (-2.0,))]))
+    path = write_groups(tmp_path, STEP, [group, plain])
+    assert [row["segments"] for row in pq.read_table(path).to_pylist()] == [[2, 2], [2]]
+    assert read_groups(path) == [group, plain]
+    metadata = pq.read_schema(path).metadata
+    assert metadata[b"mgrpo_journal"] == b"2", "a package that knows no segments would join them"
+    assert read_columns(path, SCHEMA.names).num_rows == 2
+
+
 def test_what_nobody_gave_is_null(tmp_path: Path) -> None:
     group = a_group()
     group.rollouts[0].scores.clear()
@@ -134,7 +146,7 @@ def test_log_probabilities_keep_every_float32_bit(tmp_path: Path) -> None:
     values = np.array([-1e-45, -0.0, -3.4e38, -1 / 3, -math.pi], dtype=np.float32)
     span = Span("action", tuple(range(5)), tuple(float(value) for value in values))
     group = a_group()
-    group.rollouts[0].main.spans = [span]
+    group.rollouts[0].main.segments = [Segment([span])]
     read = read_groups(write_groups(tmp_path, STEP, [group]))[0].rollouts[0].main.spans[0]
     assert np.array(read.logprobs, dtype=np.float32).tobytes() == values.tobytes()
 

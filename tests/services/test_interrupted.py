@@ -15,7 +15,7 @@ from mgrpo_lightning.errors import Interrupted
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.process.stopping import Stopping, heard
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Segment, Span, Trajectory
 from mgrpo_lightning.tasks.judge import Judge
 from tests.agents.fakes import FakeTask, duo, question
 from tests.services.test_hostile import ASKERS, Ask, asker
@@ -66,7 +66,8 @@ def site(monkeypatch: pytest.MonkeyPatch, silent: Silent) -> Iterator[Site]:
 
 
 def scored(site: Site) -> None:
-    main = Trajectory("main", Key(0, 0, 0, 0), "task", answer="Rhine", spans=[Span("action", (2,), (-0.5,))])
+    said = Segment([Span("action", (2,), (-0.5,))])
+    main = Trajectory("main", Key(0, 0, 0, 0), "task", answer="Rhine", segments=[said])
     score_groups(
         [Group(question("Which river?", "Danube"), [Rollout(main)])], JudgedTask(f"http://{site.host}/v1"), duo()
     )

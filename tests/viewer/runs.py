@@ -9,7 +9,7 @@ from typing import Any
 
 from mgrpo_lightning.records.journal import Extra, write_groups
 from mgrpo_lightning.records.question import Evidence, Question
-from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Segment, Span, Trajectory
 
 TEXT = "Which peak?"
 HOP = Evidence("factbook/france", "Geography: Elevation", "Mont Blanc", "France", "highest_point")
@@ -43,7 +43,7 @@ def make_group(
             if name in played:
                 turn = Span("action", (5, 6), (-0.5, -2.0), version=step)
                 last = Span("action", (7,), (-0.1,), version=step, truncated=value == 0)
-                trajectory.spans = [Span("observation", (1, 2, 3)), turn, Span("observation", (4,)), last]
+                trajectory.segments = [Segment([Span("observation", (1, 2, 3)), turn, Span("observation", (4,)), last])]
         if value == 0:
             main.violations = ["truncated"]
         scores = {

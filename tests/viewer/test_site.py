@@ -15,7 +15,7 @@ from mgrpo_lightning.commands.view import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.records.journal import write_groups
 from mgrpo_lightning.records.ratios import write_ratios
-from mgrpo_lightning.records.trajectory import Key, Score
+from mgrpo_lightning.records.trajectory import Key, Score, Segment
 from mgrpo_lightning.viewer.detail import read_play, reasons
 from mgrpo_lightning.viewer.index import FAILED, INVALID, TRUNCATED
 from mgrpo_lightning.viewer.rows import Damaged, Row, read_rows
@@ -202,7 +202,7 @@ def test_reasons_never_contradict_the_reward() -> None:
 def test_turns_of_an_older_adapter_are_marked(tmp_path: Path) -> None:
     group = make_group(3, 0, (1.0,))
     sub = group.rollouts[0].subs[0]
-    sub.spans = [replace(span, version=1) if span.kind == "action" else span for span in sub.spans]
+    sub.segments = [Segment([replace(span, version=1) if span.kind == "action" else span for span in sub.spans])]
     write_groups(tmp_path / "journal", 3, [group], "train")
     rollout = received(Site([Source(tmp_path)], live=False).group(0, "step-000003", 0))["rollouts"][0]
     assert [t["versions"] for t in rollout] == [[], [1]]

@@ -47,7 +47,8 @@ def test_a_team_plays_with_the_adapters_of_any_kept_step(tmp_path: Path) -> None
         for name, value in policy.adapter_state().items():
             assert torch.equal(value, mixed[role][name])
     (first, second) = (team.play(team.task.questions("validation")[:2], temperature=0) for _ in range(2))
-    ids = [[t.ids for group in groups for t in group.rollouts[0].trajectories()] for groups in (first, second)]
+    segments = [[t.segments for g in groups for t in g.rollouts[0].trajectories()] for groups in (first, second)]
+    ids = [[[segment.ids for segment in each] for each in played] for played in segments]
     assert ids[0] == ids[1], "greedy"
     found = grid(team, moments, moments, team.task.questions("validation")[:2])
     assert [len(row) for row in found] == [2, 2]

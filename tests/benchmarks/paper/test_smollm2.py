@@ -16,7 +16,7 @@ from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.records.journal import Extra, write_groups
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Segment, Span, Trajectory
 from mgrpo_lightning.tasks.factbook.world import load_world
 from mgrpo_lightning.tools.visit import Document
 from mgrpo_lightning.unicode import CUT_MARK
@@ -96,8 +96,8 @@ def test_pages_are_cut_to_at_most_256_tokens_at_the_border_of_a_sentence(team: M
 
 def played(step: int, query: int, *, correct: float) -> Group:
     """A group of one: five tokens, two of them sampled."""
-    main = Trajectory("main", Key(step, query, 0, 0), "?", spans=[Span("observation", (1, 2, 3))])
-    main.spans.append(Span("action", (4, 5), (-1.0, -1.0)))
+    main = Trajectory("main", Key(step, query, 0, 0), "?", segments=[Segment([Span("observation", (1, 2, 3))])])
+    main.segments[0].spans.append(Span("action", (4, 5), (-1.0, -1.0)))
     return Group(Question(f"q{query}", "?", ("a",)), [Rollout(main, scores={0: Score(1.0, correct=correct)})])
 
 
