@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
 from mgrpo_lightning.commands.run_links import OF_A_COMMAND
+from mgrpo_lightning.data.command import CommandContext
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.persistence.checkpoints import checkpoints
 from mgrpo_lightning.policy.identity import PARTS, refuse_other
@@ -90,7 +91,8 @@ def replay(
     """
     config = _config(run)
     cli = cli_of(run, settings)
-    cli.datamodule.recorded = journal = _journal(run, config)
+    journal = _journal(run, config)
+    cli.datamodule.command = CommandContext(replayed=journal)
     if settings:  # a changed setting may change the model's identity; here the user wants that
         cli.model.accept_changes = PARTS
     trainer = Trainer(
