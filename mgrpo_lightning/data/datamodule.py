@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from typing_extensions import override
 
 from mgrpo_lightning.agents.play import PlayRequest, PlayResult
@@ -20,7 +20,7 @@ from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.questions import QuestionStream
 from mgrpo_lightning.data.recorded import played_before
 from mgrpo_lightning.data.resuming import ResumeLogs
-from mgrpo_lightning.data.selection import SelectionConfig, selected
+from mgrpo_lightning.data.selection import SelectionConfig, training_questions
 from mgrpo_lightning.data.sources import GroupSource, PlayedGroups, RecordedGroups
 from mgrpo_lightning.data.steps import StepBatches
 from mgrpo_lightning.data.streams import HeldOutStream, TrainStream, part_of
@@ -117,26 +117,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     @override
     def train_dataloader(self) -> TrainStream:
         assert self.trainer is not None
-        if self.trainer.max_steps < 1:
-            raise ConfigurationError(
-                f"trainer.max_steps is {self.trainer.max_steps}, so the run has no length.",
-                hint="set trainer.max_steps to the number of optimizer steps.",
-            )
-        questions = self.task.questions("train")
-        if not questions:
-            raise DataError("the task has no training questions.", hint="check its path and filters.")
-        if self.selection is not None:
-            questions = selected(questions, self.selection)
-        if self.source == "policy" and self.rollouts_per_query < 2:
-            raise ConfigurationError(
-                f"rollouts_per_query is {self.rollouts_per_query}: a group of one has no relative advantage.",
-                hint="give at least 2 (the paper uses 8).",
-            )
-        if self.queries_per_step < self.trainer.world_size:
-            raise ConfigurationError(
-                f"queries_per_step is {self.queries_per_step} for {self.trainer.world_size} ranks.",
-                hint="give each rank at least one query a step.",
-            )
+        self._refuse_empty_steps(self.trainer)
+        questions = training_questions(self.task, self.selection)
         part, journal = self._part(self.queries_per_step), self.command.replayed or self.journal
         batches = StepBatches(
             self.module,
@@ -191,6 +173,23 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                     hint=f"resume with --{option}={state_dict[name]}, or start a new run (run.name).",
                 )
         self._first_step = state_dict["step"]
+
+    def _refuse_empty_steps(self, trainer: Trainer) -> None:
+        if trainer.max_steps < 1:
+            raise ConfigurationError(
+                f"trainer.max_steps is {trainer.max_steps}, so the run has no length.",
+                hint="set trainer.max_steps to the number of optimizer steps.",
+            )
+        if self.source == "policy" and self.rollouts_per_query < 2:
+            raise ConfigurationError(
+                f"rollouts_per_query is {self.rollouts_per_query}: a group of one has no relative advantage.",
+                hint="give at least 2 (the paper uses 8).",
+            )
+        if self.queries_per_step < trainer.world_size:
+            raise ConfigurationError(
+                f"queries_per_step is {self.queries_per_step} for {trainer.world_size} ranks.",
+                hint="give each rank at least one query a step.",
+            )
 
     def _source(self, questions: Sequence[Question], part: range) -> GroupSource:
         """Where the groups of a rank's part of each step come from."""

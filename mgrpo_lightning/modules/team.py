@@ -210,15 +210,19 @@ class TeamModule(LightningModule):
         for name in updated:
             self.policies[name].version += 1
         self.num_steps += 1
-        observe_play(self._play_rates, batch.groups, self.roles)
-        metrics |= self._play_rates.take()[0]
-        metrics |= {f"judge/{name}": value for name, value in judge_figures(batch.agreement, self.device).items()}
-        counts = over_ranks(list(batch.counts.values()), self.device) if batch.counts else []
-        metrics |= dict(zip(batch.counts, counts, strict=True))
-        metrics |= {f"seconds/{phase}": value for phase, value in batch.seconds.items()}
+        metrics |= self._play_figures(batch)
         metrics["seconds/update"] = time.perf_counter() - started
         self.figures = metrics
         log_figures(self, metrics, step=batch.step)
+
+    def _play_figures(self, batch: TeamBatch) -> dict[str, float]:
+        """The metrics of a step's play, over all ranks."""
+        observe_play(self._play_rates, batch.groups, self.roles)
+        metrics = self._play_rates.take()[0]
+        metrics |= {f"judge/{name}": value for name, value in judge_figures(batch.agreement, self.device).items()}
+        counts = over_ranks(list(batch.counts.values()), self.device) if batch.counts else []
+        metrics |= dict(zip(batch.counts, counts, strict=True))
+        return metrics | {f"seconds/{phase}": value for phase, value in batch.seconds.items()}
 
     @override
     def on_validation_epoch_start(self) -> None:
