@@ -35,7 +35,7 @@ class HeldOut(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._groups.extend(batch)
+        self._groups.extend(batch.groups)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -19,6 +19,7 @@ import examples
 from examples import trajectories
 from examples.own_reward import BriefReports
 from examples.own_task import BOOK, TelephoneBook
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.commands.fit import make_cli
@@ -73,7 +74,7 @@ def test_the_task_can_be_demonstrated_and_is_scored() -> None:
     }
     team, _ = make_team(roles, {}, tools=task.tools())
     questions = [*task.questions("train"), *task.questions("validation")]
-    groups = team.play(questions, step=0, rollouts=1, script=task.script)
+    groups = team.play(PlayRequest(questions, step=0, rollouts=1, script=task.script)).groups
     score_groups(groups, task, roles)
     assert len(questions) == len(BOOK)
     assert all(score.total == 1.0 for group in groups for score in group.rollouts[0].scores.values())

@@ -31,6 +31,7 @@ from typing import Any
 
 from benchmarks import runs
 from benchmarks.tables import header, row
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.commands.fit import make_cli
@@ -135,7 +136,7 @@ def first_hit(split: Split) -> float:
     task = Factbook(hops=[1, 2], mistakes={"first_hit": 1.0})
     questions = task.questions(split)[: data.validation.questions]
     team = Team(roles, chats, {}, task.tools(), scheduler=Scheduler("rounds"), seed=0)
-    groups = team.play(questions, step=0, rollouts=1, script=task.script)
+    groups = team.play(PlayRequest(questions, step=0, rollouts=1, script=task.script)).groups
     score_groups(groups, task, roles)
     return statistics.mean(group.rollouts[0].scores[0].correct for group in groups)
 

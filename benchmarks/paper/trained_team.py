@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.commands.replay import cli_of, kept
@@ -77,6 +78,6 @@ class TrainedTeam:
         roles, tools = self.module.roles, wanted_tools(self.module.roles, self.task.tools())
         own = samplers or self.samplers
         team = Team(roles, self.module.chats, own, tools, scheduler=self.scheduler, seed=seed)
-        groups = team.play(questions, step=0, rollouts=rollouts, temperature=temperature)
+        groups = team.play(PlayRequest(questions, step=0, rollouts=rollouts, temperature=temperature)).groups
         score_groups(groups, self.task, roles)
         return groups

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from jsonargparse import ArgumentParser
 
 from benchmarks.pocket.pretraining import Document
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.policy.chat import Chat
@@ -73,7 +74,7 @@ def play(
     """
     team = Team(roles, dict.fromkeys(roles, chat), {}, task.tools(), scheduler=Scheduler("rounds"), seed=seed)
     found: dict[Transcript, None] = {}
-    for group in team.play(questions, step=0, rollouts=rollouts, script=task.script):
+    for group in team.play(PlayRequest(questions, step=0, rollouts=rollouts, script=task.script)).groups:
         hops = group.question.evidence
         names = tuple(dict.fromkeys(name for hop in hops for name in (hop.subject, hop.value)))
         for rollout in group.rollouts:

@@ -15,12 +15,15 @@ LONGEST = 500
 
 
 class Breakdowns:
-    """Tool failures of a team. Two failures are of one kind if tool, exception type and traceback are the same."""
+    """Tool failures of one play. Two failures are of one kind if tool, exception type and traceback are the same.
 
-    def __init__(self) -> None:
+    Args:
+        told: Kinds that are logged already; shared by all plays of a team.
+    """
+
+    def __init__(self, told: set[tuple[str, str, str]]) -> None:
         self.count = 0
-        """Failures of the current or last play."""
-        self._told: set[tuple[str, str, str]] = set()
+        self._told = told
 
     def add(self, call: ToolCall, error: ToolBroken, *, sealed: bool) -> None:
         """Count a failure, and log it if it is the first of its kind.

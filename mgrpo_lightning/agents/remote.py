@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.errors import DataError, ToolError
-from mgrpo_lightning.persistence.resume_log import OpenStep, key_of
+from mgrpo_lightning.persistence.resume_log import key_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.protocol.prompts import error_text
 from mgrpo_lightning.records.trajectory import Key, Trajectory
@@ -37,11 +38,9 @@ class RemoteCalls:
         scheduler: Runs the agents of this process.
         roles: Configuration of every role of the team, by name.
         local: Roles that this process plays.
-        stage: Purpose of the play, such as ``train``.
-        step: Step number, part of every key.
-        queries: Indices of the queries of this play within the step.
-        memory: Resume log of the step. It is flushed to disk before records are published, so that a resumed process
-            says the same again.
+        request: What is played. Its resume log is flushed to disk before records are published, so that a resumed
+            process says the same again.
+        answer: Plays a delegation from another process and returns its trajectory.
     """
 
     def __init__(
@@ -50,18 +49,16 @@ class RemoteCalls:
         scheduler: Scheduler,
         roles: Mapping[str, RoleConfig],
         local: set[str],
-        *,
-        stage: str,
-        step: int,
-        queries: range,
-        memory: OpenStep | None = None,
+        request: PlayRequest,
+        answer: Callable[[Record], Awaitable[Trajectory]],
     ) -> None:
         self.exchange = exchange
         self.local = local
         self._scheduler = scheduler
-        self._place = (stage, step)
-        self._queries = queries
-        self._memory = memory
+        self._place = (request.stage, request.step)
+        self._queries = request.queries
+        self._resume_log = request.resume_log
+        self._answer = answer
         # Peers: the roles elsewhere that call a local role or are called by one.
         self._peers = sorted(
             name
@@ -77,12 +74,8 @@ class RemoteCalls:
         self._taken: set[str] = set()
         self._answered: set[str] = set()
         self._over: asyncio.Future[None] | None = None
-        self.answer: Callable[[Record], Coroutine[Any, Any, Trajectory]] | None = None
-        """Plays a delegation from another process and returns its trajectory; set by ``Team.play``."""
-        self.served: dict[Key, str] = {}
-        """Hashes of the delegations that were played here for other processes, by key."""
-        self.sent: dict[Key, str] = {}
-        """Hashes of the delegations that this process made, by key."""
+        self.delegations: dict[Key, str] = {}
+        """Hashes of the delegations that this process made or played for others, by key."""
 
     def delegate(self, key: Key, role: str, task: str, parent: int) -> Awaitable[str]:
         """Call a role of another process; returns an awaitable of its report, which may raise ToolError.
@@ -96,7 +89,7 @@ class RemoteCalls:
         stage, _ = self._place
         call = Record("delegations", stage, key, role, text=encodable(task), parent=parent, round=self._number)
         self._note(call)
-        self.sent[key] = call.hash
+        self.delegations[key] = call.hash
         answered: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         self._pending[call.hash] = call, answered
         return self._report(answered)
@@ -203,12 +196,11 @@ class RemoteCalls:
             self._over.set_result(None)
 
     async def _serve(self, call: Record) -> None:
-        assert self.answer is not None
         trajectory: Trajectory | None = None
         # A resumed caller may reword a call under the same key: the later one replaces both hash and trajectory.
-        self.served[call.key] = call.hash
+        self.delegations[call.key] = call.hash
         try:
-            trajectory = await self.answer(call)
+            trajectory = await self._answer(call)
             text, failed = trajectory.answer, False
             if text is None:
                 raise ToolError(f"{call.role} gave no answer.")
@@ -241,8 +233,8 @@ class RemoteCalls:
 
     def _say(self, records: Sequence[Record]) -> None:
         # fsync first: a record that others have read must survive a crash of this machine.
-        if self._memory is not None:
-            self._memory.sync()
+        if self._resume_log is not None:
+            self._resume_log.sync()
         self.exchange.say(records)
 
     async def _refuse_lost_calls(self) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 from mgrpo_lightning.agents.agent import Agent
 from mgrpo_lightning.agents.breakdowns import Breakdowns
 from mgrpo_lightning.agents.calls import Outcome
 from mgrpo_lightning.agents.discussion import discuss
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.agents.texts import EndpointConversation, ScriptedConversation
 from mgrpo_lightning.errors import ConfigurationError, ToolBroken, ToolError
-from mgrpo_lightning.persistence.resume_log import OpenStep, key_of
+from mgrpo_lightning.persistence.resume_log import key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.protocol.actions import ToolCall
@@ -22,45 +23,26 @@ from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Key, Message, Rollout, Segment, Span, Trajectory
 from mgrpo_lightning.services.client import ServiceFailed
 from mgrpo_lightning.services.endpoint import ChatEndpoint
-from mgrpo_lightning.tasks.base import HEAD, Script
+from mgrpo_lightning.tasks.base import HEAD
 
 if TYPE_CHECKING:
     from mgrpo_lightning.agents.remote import RemoteCalls
     from mgrpo_lightning.policy.sampling.scheduler import Scheduler
     from mgrpo_lightning.store.record import Record
 
-Stage = Literal["train", "validate", "predict"]
-"""Purpose of a play. Part of every random stream, because training and validation use the same step numbers."""
-
-
-class Scripts(Protocol):
-    """A demonstrator's behaviour for one trajectory; see ``Task.script``."""
-
-    def __call__(
-        self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]
-    ) -> Script | None:
-        """The script of the role for this subtask; None if the task cannot demonstrate it."""
-        ...
-
 
 @dataclass(frozen=True)
 class Play:
-    """The settings and services that all rollouts of one ``Team.play`` share."""
+    """A request, and the services with which all its rollouts are played."""
 
+    request: PlayRequest
     seats: Mapping[str, Seat]
     samplers: Mapping[str, Sampler]
     endpoints: Mapping[str, ChatEndpoint]
     """Endpoints of the roles that have no sampler, by role."""
     scheduler: Scheduler
     seed: int
-    step: int
-    stage: Stage
-    temperature: float | None
-    """Sampling temperature for all roles; None: each role uses its own."""
-    scripts: Scripts | None
     breakdowns: Breakdowns
-    memory: OpenStep | None = None
-    """Resume log: turns and calls that an earlier, killed process finished in this step. None: no log is kept."""
     remote: RemoteCalls | None = None
     """Calls to and from roles that other processes play (decoupled runs). None: all roles are played here."""
 
@@ -69,7 +51,7 @@ class RolloutPlay:
     """One rollout in play. Invocations are numbered in the order of the calls.
 
     Args:
-        play: Settings and services that it shares with the other rollouts.
+        play: Request and services that it shares with the other rollouts.
         question: The question that main answers.
         query: Index of the question within the step.
         rollout: Index k of the rollout within its group.
@@ -126,10 +108,10 @@ class RolloutPlay:
             number: Invocation index, if another process chose it; None: the next free number.
             heard: Texts of the calls that its equals made before it joined the discussion.
         """
-        key = Key(self.play.step, *self.place, len(self._trajectories) if number is None else number)
+        key = Key(self.play.request.step, *self.place, len(self._trajectories) if number is None else number)
         segments: list[Segment] = []
         messages: list[Message] = []
-        temperature = self.play.temperature
+        temperature = self.play.request.temperature
         if role in self.play.seats:
             seat = self.play.seats[role]
             ids, messages = seat.prompt("\n\n".join([task, *seat.cut(heard)]))
@@ -186,15 +168,16 @@ class RolloutPlay:
     def _converse(self, trajectory: Trajectory) -> Conversation:
         role, key = trajectory.role, trajectory.key
         seat, messages = self.play.seats[role], trajectory.messages
-        length, memory = trajectory.num_tokens, self.play.memory
-        if self.play.scripts is None and (endpoint := self.play.endpoints.get(role)) is not None:
-            return EndpointConversation(endpoint, seat.chat, messages, length=length, key=key, memory=memory)
-        if self.play.scripts is None:
+        length, request = trajectory.num_tokens, self.play.request
+        if request.script is None and (endpoint := self.play.endpoints.get(role)) is not None:
+            log = request.resume_log
+            return EndpointConversation(endpoint, seat.chat, messages, length=length, key=key, memory=log)
+        if request.script is None:
             return self.play.samplers[role].open(trajectory.segments[-1].ids, (key.query, key.rollout, key.invocation))
         if trajectory.parent is None:  # main and its equals share one script: each does what main alone would do next
             role, key = HEAD, key._replace(invocation=0)
         seed = self._stream("script", key, 0)
-        script = self.play.scripts(self.question, role, trajectory.task, seed, callees=seat.config.calls)
+        script = request.script(self.question, role, trajectory.task, seed, callees=seat.config.calls)
         if script is None:
             raise ConfigurationError(
                 f"the task has no demonstration for role {role!r} on question {self.question.id!r}.",
@@ -203,7 +186,7 @@ class RolloutPlay:
         return ScriptedConversation(script, seat.chat, messages, length=length)
 
     def _stream(self, purpose: str, key: Key, turn: int) -> int:
-        return stream_of(self.play.seed, purpose, self.play.stage, *key, turn)
+        return stream_of(self.play.seed, purpose, self.play.request.stage, *key, turn)
 
 
 @dataclass(frozen=True)
@@ -231,13 +214,13 @@ class _Delegate:
         self.rollout.play.breakdowns.add(call, error, sealed=self.rollout.question.sealed)
 
     async def once(self, place: tuple[int, int], call: ToolCall, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        memory = self.rollout.play.memory
-        if memory is None:
+        resume_log = self.rollout.play.request.resume_log
+        if resume_log is None:
             return await run()
         # The key holds the arguments too: after a resume, the same place may hold another call.
         key = key_of("call", self.rollout.question.text, self.trajectory, place, call.name, call.arguments)
-        if (known := memory.get(key)) is not None:
+        if (known := resume_log.get(key)) is not None:
             return Outcome(**known)
         outcome = await run()
-        memory.put(key, asdict(outcome))
+        resume_log.put(key, asdict(outcome))
         return outcome

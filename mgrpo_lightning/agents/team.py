@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mgrpo_lightning.agents.breakdowns import Breakdowns
+from mgrpo_lightning.agents.play import PlayRequest, PlayResult
 from mgrpo_lightning.agents.remote import RemoteCalls
-from mgrpo_lightning.agents.rollout import Play, RolloutPlay, Scripts, Stage
+from mgrpo_lightning.agents.rollout import Play, RolloutPlay
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.names import check_tools
-from mgrpo_lightning.persistence.resume_log import OpenStep
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
 from mgrpo_lightning.policy.sampling.remembering import RememberingSampler
 from mgrpo_lightning.protocol.actions import Dialect, HermesDialect
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group
+from mgrpo_lightning.records.trajectory import Group, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig, main_role
 from mgrpo_lightning.services.endpoint import ChatEndpoint
 from mgrpo_lightning.tools.base import Tool
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mgrpo_lightning.policy.chat import Chat
     from mgrpo_lightning.policy.sampling.scheduler import Scheduler
     from mgrpo_lightning.store.exchange import Exchange
+    from mgrpo_lightning.store.record import Record
 
 
 class Team:
@@ -59,127 +60,91 @@ class Team:
     ) -> None:
         self.main = main_role(roles)
         self.seats = make_seats(roles, chats, tools, dialect or HermesDialect())
-        self.remote: RemoteCalls | None = None
-        """Calls to and from other processes in the current or last play."""
         self._roles = roles
         self._exchange = exchange
         self._samplers = samplers
         self._endpoints = {name: ChatEndpoint(role.endpoint) for name, role in roles.items() if role.endpoint}
         self._scheduler = scheduler
         self._seed = seed
-        self._breakdowns = Breakdowns()
+        self._told: set[tuple[str, str, str]] = set()
+        """Kinds of tool failures that are logged already."""
 
-    def play(
-        self,
-        questions: Sequence[Question],
-        *,
-        step: int,
-        rollouts: int,
-        stage: Stage = "train",
-        first_query: int = 0,
-        temperature: float | None = None,
-        script: Scripts | None = None,
-        memory: OpenStep | None = None,
-        on_done: Callable[[], None] | None = None,
-        meanwhile: Callable[[], bool] | None = None,
-    ) -> list[Group]:
-        """Play every question ``rollouts`` times.
+    def play(self, request: PlayRequest, on_done: Callable[[], None] | None = None) -> PlayResult:
+        """Play every question of a request K times.
 
         Args:
-            questions: The questions that main answers.
-            step: Step number, part of every key and random stream.
-            rollouts: K, the number of rollouts of each question.
-            stage: Purpose of the play, part of every random stream.
-            first_query: Index of the first question within the step.
-            temperature: Sampling temperature of all roles, 0 for greedy; None: each role uses its own.
-            script: Demonstrators that play instead of the policies; no sampler is used then.
-            memory: Resume log of this step; turns and calls recorded in it are not played again.
+            request: The questions, and how they are played.
             on_done: Called after each finished rollout.
-            meanwhile: Background work, called for one piece at a time while there is nothing to compute; see
-                ``Scheduler.play``.
 
         Returns:
-            One group of K rollouts for each question, in order; not scored yet.
+            The groups, not scored yet; the idle time; the counts; and the delegations between processes.
         """
-        samplers = self._samplers
-        if memory is not None:
-            samplers = {name: RememberingSampler(sampler, memory) for name, sampler in samplers.items()}
-        remote = self.remote = self._remote(stage, step, range(first_query, first_query + len(questions)), memory)
-        # Only the count starts again: a kind of failure is logged once for the team, not once for each play.
-        self._breakdowns.count = 0
-        play = Play(
+        rollouts: dict[tuple[int, int], RolloutPlay] = {}
+
+        async def answer(call: Record) -> Trajectory:
+            return await rollouts[call.key.query, call.key.rollout].serve(call)
+
+        remote = self._remote(request, answer)
+        play = self._play(request, remote)
+        for query, question in zip(request.queries, request.questions, strict=True):
+            for k in range(request.rollouts):
+                rollouts[query, k] = RolloutPlay(play, question, query=query, rollout=k)
+        self._scheduler.play(self._agents(play, [*rollouts.values()]), on_done, remote, request.background)
+        if remote is not None:
+            remote.finish()
+        return PlayResult(
+            [
+                Group(question, [rollouts[query, k].rollout() for k in range(request.rollouts)])
+                for query, question in zip(request.queries, request.questions, strict=True)
+            ],
+            idle=self._scheduler.idle,
+            counts={"tool_failures": play.breakdowns.count},
+            delegations={} if remote is None else remote.delegations,
+        )
+
+    def _play(self, request: PlayRequest, remote: RemoteCalls | None) -> Play:
+        samplers, resume_log = self._samplers, request.resume_log
+        if resume_log is not None:
+            samplers = {name: RememberingSampler(sampler, resume_log) for name, sampler in samplers.items()}
+        return Play(
+            request,
             seats=self.seats,
             samplers=samplers,
             endpoints=self._endpoints,
             scheduler=self._scheduler,
             seed=self._seed,
-            step=step,
-            stage=stage,
-            temperature=temperature,
-            scripts=script,
-            breakdowns=self._breakdowns,
-            memory=memory,
+            # A kind of failure is logged once for the team, and counted in each play.
+            breakdowns=Breakdowns(self._told),
             remote=remote,
         )
-        plays = [
-            RolloutPlay(play, question, query=query, rollout=k)
-            for query, question in enumerate(questions, first_query)
-            for k in range(rollouts)
-        ]
-        if self.main in self.seats:
-            conversations: list[Conversation | None] = [None] * len(plays)
-            # Only main's prompts are known now; agents of other roles open their conversations when they are called.
-            if script is None and self.main not in self._endpoints:
-                conversations = [
-                    conversation
-                    for query, question in enumerate(questions, first_query)
-                    for conversation in self._openings(play, question, query, rollouts)
-                ]
-            agents: list[Coroutine[Any, Any, object]] = [
-                one.main(self.main, conversation) for one, conversation in zip(plays, conversations, strict=True)
-            ]
-        else:
-            assert remote is not None, "somebody plays main"
-            # Another process plays main. Its trajectory must exist here without spans, as invocation 0 of the rollout.
-            for one in plays:
+
+    def _agents(self, play: Play, rollouts: Sequence[RolloutPlay]) -> list[Coroutine[Any, Any, object]]:
+        """Main's agent of each rollout; or the one agent that serves the calls, if another process plays main."""
+        if self.main not in self.seats:
+            assert play.remote is not None, "somebody plays main"
+            # Main's trajectory must exist here without spans, as invocation 0 of the rollout.
+            for one in rollouts:
                 one.open(self.main, one.question.text, parent=None)
-            places = {one.place: one for one in plays}
-            remote.answer = lambda call: places[call.key.query, call.key.rollout].serve(call)
-            agents = [remote.serve()]
-        self._scheduler.play(agents, on_done, remote, meanwhile)
-        if remote is not None:
-            remote.finish()
-        played = [one.rollout() for one in plays]
-        return [Group(question, played[i * rollouts : (i + 1) * rollouts]) for i, question in enumerate(questions)]
+            return [play.remote.serve()]
+        conversations: list[Conversation | None] = [None] * len(rollouts)
+        # Only main's prompts are known now; agents of other roles open their conversations when they are called.
+        if play.request.script is None and self.main not in self._endpoints:
+            conversations = [
+                conversation
+                for query, question in zip(play.request.queries, play.request.questions, strict=True)
+                for conversation in self._openings(play, question, query)
+            ]
+        return [one.main(self.main, conversation) for one, conversation in zip(rollouts, conversations, strict=True)]
 
-    @property
-    def idle(self) -> float:
-        """Seconds of the last play in which the process computed nothing."""
-        return self._scheduler.idle
-
-    @property
-    def tool_failures(self) -> int:
-        """Number of calls in the last play that ended in a tool breakdown."""
-        return self._breakdowns.count
-
-    def _remote(self, stage: Stage, step: int, queries: range, memory: OpenStep | None) -> RemoteCalls | None:
+    def _remote(self, request: PlayRequest, answer: Callable[[Record], Awaitable[Trajectory]]) -> RemoteCalls | None:
         if self._exchange is None:
             return None
-        return RemoteCalls(
-            self._exchange,
-            self._scheduler,
-            self._roles,
-            set(self.seats),
-            stage=stage,
-            step=step,
-            queries=queries,
-            memory=memory,
-        )
+        return RemoteCalls(self._exchange, self._scheduler, self._roles, set(self.seats), request, answer)
 
-    def _openings(self, play: Play, question: Question, query: int, rollouts: int) -> Sequence[Conversation | None]:
+    def _openings(self, play: Play, question: Question, query: int) -> Sequence[Conversation | None]:
         """The K conversations of a group. They share one prompt, which is prefilled once."""
         ids, _ = self.seats[self.main].prompt(question.text)
-        return play.samplers[self.main].open(ids, (query,)).fork(rollouts)
+        return play.samplers[self.main].open(ids, (query,)).fork(play.request.rollouts)
 
 
 def make_seats(

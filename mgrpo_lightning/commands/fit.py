@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ from mgrpo_lightning.commands.dry_run import dry_run
 from mgrpo_lightning.commands.quiet import quiet
 from mgrpo_lightning.commands.run_config import RunConfig
 from mgrpo_lightning.commands.run_links import RunConfigCallback, link_run
+from mgrpo_lightning.data.command import CommandContext
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
-from mgrpo_lightning.data.resuming import played_settings, remove_finished
+from mgrpo_lightning.data.resuming import played_settings
 from mgrpo_lightning.distributed import strategy
 from mgrpo_lightning.distributed.slurm import StepEnvironment
 from mgrpo_lightning.modules.team import TeamModule
@@ -151,7 +153,7 @@ class MgrpoCLI(LightningCLI):
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
-        self.datamodule.shared = shared_settings(self.config[subcommand].as_dict())
+        self.datamodule.command = CommandContext(shared=shared_settings(self.config[subcommand].as_dict()))
         try:
             super()._run_subcommand(subcommand)
         finally:
@@ -187,15 +189,17 @@ class MgrpoCLI(LightningCLI):
     def before_validate(self) -> None:
         """Give the data module the task's settings, the key of the resume log, so that a killed command can resume."""
         refuse_nothing_asked(self.trainer, self.subcommand)
-        self.datamodule.settings = key_of(played_settings(self._get(self.config, "data.task").as_dict()))
+        task = self._get(self.config, "data.task")
+        settings = None if task is None else key_of(played_settings(task.as_dict()))
+        self.datamodule.command = replace(self.datamodule.command, settings=settings)
 
     def after_validate(self) -> None:
         """Remove the resume log, unless some answers are undecided: then a repeated command asks only for those."""
         undecided = self.model.validation_results[-1]["undecided"]
         if not undecided:
-            remove_finished(self.datamodule)
+            self.datamodule.resume_logs.remove_finished()
         else:
-            kept = self.datamodule.settings is not None and self.datamodule.schedule == "eager"
+            kept = self.datamodule.command.settings is not None and self.datamodule.schedule == "eager"
             rank_zero_warn(
                 f"{undecided} answers could not be decided and count for nothing. Give the command again when whoever "
                 f"could not be asked can be{': what was played is kept, and only they are asked' if kept else ''}."
@@ -206,7 +210,8 @@ class MgrpoCLI(LightningCLI):
     def before_predict(self) -> None:
         """Pass the command line's ``--question`` to the data module."""
         text = self._get(self.config_init, "question")
-        self.datamodule.asked = [Question(id="asked", text=text, answers=())]
+        questions = [Question(id="asked", text=text, answers=())]
+        self.datamodule.command = replace(self.datamodule.command, questions=questions)
 
     def predict(self, **kwargs: Any) -> None:
         """Print the team's tree of turns, calls and pages, and its answer.

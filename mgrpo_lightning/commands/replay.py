@@ -26,6 +26,7 @@ from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
 from mgrpo_lightning.commands.run_links import OF_A_COMMAND
 from mgrpo_lightning.commands.yaml_text import dumped
+from mgrpo_lightning.data.command import CommandContext
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.persistence.checkpoints import checkpoints
 from mgrpo_lightning.policy.identity import PARTS, refuse_other
@@ -91,7 +92,8 @@ def replay(
     """
     config = _config(run)
     cli = cli_of(run, settings)
-    cli.datamodule.recorded = journal = _journal(run, config)
+    journal = _journal(run, config)
+    cli.datamodule.command = CommandContext(replayed=journal)
     if settings:  # a changed setting may change the model's identity; here the user wants that
         cli.model.accept_changes = PARTS
     trainer = Trainer(

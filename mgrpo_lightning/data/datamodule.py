@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from typing_extensions import override
 
+from mgrpo_lightning.agents.play import PlayRequest, PlayResult
 from mgrpo_lightning.agents.team_checks import check_team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
-from mgrpo_lightning.data.align import align_role, of_all_ranks
-from mgrpo_lightning.data.backlog import Backlog
+from mgrpo_lightning.data.command import CommandContext
 from mgrpo_lightning.data.peers import PeersConfig
 from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.questions import QuestionStream
-from mgrpo_lightning.data.recorded import recorded_groups
-from mgrpo_lightning.data.resuming import open_step, played_before, remove_closed_steps, saved_steps
-from mgrpo_lightning.data.selection import SelectionConfig, selected
-from mgrpo_lightning.data.streams import PlayedStream, TrainStream, part_of
+from mgrpo_lightning.data.recorded import played_before
+from mgrpo_lightning.data.resuming import ResumeLogs
+from mgrpo_lightning.data.selection import SelectionConfig, training_questions
+from mgrpo_lightning.data.sources import GroupSource, PlayedGroups, RecordedGroups
+from mgrpo_lightning.data.steps import StepBatches
+from mgrpo_lightning.data.streams import HeldOutStream, TrainStream, part_of
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.modules.validation import ValidationConfig
 from mgrpo_lightning.persistence.resume_log import OpenStep
 from mgrpo_lightning.ranges import Count, Range, Seed, ranged
-from mgrpo_lightning.records.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group
 from mgrpo_lightning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -94,18 +91,10 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.peers = peers
         self.journal = None if journal is None else Path(journal)
         self.seed = seed
-        self.rollouts: list[Group] | None = None
-        """The groups of the current step, for callbacks."""
-        self.asked: list[Question] = []
-        """Questions from the command line, for ``mgrpo predict``."""
-        self.recorded: Path | None = None
-        """Folder of a journal whose groups replace playing, for ``mgrpo replay``."""
+        self.command = CommandContext()
+        """Set by a command before the trainer runs."""
         self._playing: Playing | None = None
-        self.first_step = 0  # steps done: a resumed run starts there
-        self.settings: str | None = None
-        """What ``mgrpo validate`` and ``test`` play, besides seed and roles: names their resume log; None: no log."""
-        self.shared: dict[str, Any] | None = None  # settings that all roles must have alike
-        self.earlier_seconds = 0.0  # seconds that killed runs spent on restored held-out turns
+        self._first_step = 0  # steps done: a resumed run starts there
 
     @property
     def module(self) -> TeamModule:
@@ -114,26 +103,10 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return self.trainer.lightning_module  # type: ignore[return-value]
 
     @property
-    def playing(self) -> Playing:
-        """The players, built on first use because they need the loaded policies."""
-        if self._playing is None:
-            assert self.trainer is not None
-            self._playing = Playing(
-                self.trainer,
-                self.task,
-                schedule=self.schedule,
-                cache_bytes=self.cache_bytes,
-                store=self.store,
-                peers=self.peers,
-                seed=self.seed,
-                shared=self.shared,
-            )
-        return self._playing
-
-    @cached_property
-    def _backlog(self) -> Backlog:
-        trained = {name: self.module.roles[name] for name in self.module.trained_roles}
-        return Backlog(trained, self._align, self._played_before)
+    def resume_logs(self) -> ResumeLogs:
+        """The resume logs of the attached trainer's command."""
+        assert self.trainer is not None
+        return ResumeLogs(self.trainer, self.schedule, self.seed, self.module.policies, self.command.settings)
 
     @override
     def setup(self, stage: str) -> None:
@@ -144,41 +117,30 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     @override
     def train_dataloader(self) -> TrainStream:
         assert self.trainer is not None
-        if self.trainer.max_steps < 1:
-            raise ConfigurationError(
-                f"trainer.max_steps is {self.trainer.max_steps}, so the run has no length.",
-                hint="set trainer.max_steps to the number of optimizer steps.",
-            )
-        questions = self.task.questions("train")
-        if not questions:
-            raise DataError("the task has no training questions.", hint="check its path and filters.")
-        if self.selection is not None:
-            questions = selected(questions, self.selection)
-        if self.source == "policy" and self.rollouts_per_query < 2:
-            raise ConfigurationError(
-                f"rollouts_per_query is {self.rollouts_per_query}: a group of one has no relative advantage.",
-                hint="give at least 2 (the paper uses 8).",
-            )
-        if self.queries_per_step < self.trainer.world_size:
-            raise ConfigurationError(
-                f"queries_per_step is {self.queries_per_step} for {self.trainer.world_size} ranks.",
-                hint="give each rank at least one query a step.",
-            )
-        stream = QuestionStream(questions, per_step=self.queries_per_step, seed=self.seed)
-        return TrainStream(self, stream, self.trainer.max_steps)
+        self._refuse_empty_steps(self.trainer)
+        questions = training_questions(self.task, self.selection)
+        part, journal = self._part(self.queries_per_step), self.command.replayed or self.journal
+        batches = StepBatches(
+            self.module,
+            self._source(questions, part),
+            lambda step: played_before(journal, step, self.module.roles, part),
+            alignment=self.alignment,
+            agreement=self.task.agreement,
+            seed=self.seed,
+        )
+        return TrainStream(batches.batch, self._first_step, self.trainer.max_steps)
 
     @override
-    def val_dataloader(self) -> PlayedStream:
-        split = self.validation.split
-        return self._played(self.task.questions(split)[: self.validation.questions], f"split {split} has no questions.")
+    def val_dataloader(self) -> HeldOutStream:
+        return self._held_out(self.validation)
 
     @override
-    def test_dataloader(self) -> PlayedStream:
-        return self._played(self.task.questions("test")[: self.validation.questions], "split test has no questions.")
+    def test_dataloader(self) -> HeldOutStream:
+        return self._held_out(replace(self.validation, split="test"))
 
     @override
-    def predict_dataloader(self) -> PlayedStream:
-        return self._played(self.asked, "there is no question to answer.")
+    def predict_dataloader(self) -> HeldOutStream:
+        return self._stream(self.command.questions, self.validation, "there is no question to answer.")
 
     @override
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -188,11 +150,10 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     def teardown(self, stage: str) -> None:
         if stage == "fit":
             assert self.trainer is not None
-            remove_closed_steps(self.trainer, self.schedule)
+            self.resume_logs.remove_closed()
         if self._playing is not None:
             self._playing.close()
-        self._playing, self.first_step = None, 0  # a notebook's next command has another trainer
-        self.__dict__.pop("_backlog", None)
+        self._playing, self._first_step = None, 0  # a notebook's next command has another trainer
 
     @override
     def on_exception(self, exception: BaseException) -> None:
@@ -211,83 +172,73 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                     f"the checkpoint's stream has {name} {state_dict[name]}, this run {getattr(self, name)}.",
                     hint=f"resume with --{option}={state_dict[name]}, or start a new run (run.name).",
                 )
-        self.first_step = state_dict["step"]
+        self._first_step = state_dict["step"]
 
-    def train_batch(self, step: int, questions: Sequence[Question]) -> TeamBatch:
-        """Play, score and align one step.
-
-        Args:
-            step: Training step.
-            questions: The queries of the step, on all ranks.
-        """
-        started, idle, counts = time.perf_counter(), 0.0, dict[str, int]()
-        module = self.module
-        due = self._backlog.due(step)
-        # Delayed batches are known already, so their update can run while the players wait for tools.
-        module.begin(due)
-        if self.recorded is not None:
-            groups = recorded_groups(self.recorded, step, module.roles)
-        else:
-            groups = self._play(step, questions, meanwhile=module.advance if due else None)
-            idle, counts = self.playing.idle, self.playing.counts
-        played = {role: self._align(groups, role, step) for role in module.trained_roles}
-        # After `due`: a step's own trajectories must not enter the queue before its batch is taken.
-        self._backlog.add(step, groups)
-        self.rollouts = groups
-        seconds = {"play": time.perf_counter() - started, "idle": idle}
-        return TeamBatch(step, groups, played | due, played, seconds, counts)
-
-    def _play(self, step: int, questions: Sequence[Question], meanwhile: Callable[[], bool] | None) -> list[Group]:
-        """Play this rank's part of a step; turns that finished before a restart come from the resume log."""
-        assert self.trainer is not None
-        part = self._part(len(questions))
-        scripted = self.source == "demonstrations"
-        with nullcontext() if scripted else open_step(self, step) as memory:
-            groups = self.playing.play(
-                questions[part.start : part.stop],
-                step=step,
-                rollouts=self.rollouts_per_query,
-                stage="train",
-                first=part.start,
-                scripted=scripted,
-                memory=memory,
-                meanwhile=meanwhile,
+    def _refuse_empty_steps(self, trainer: Trainer) -> None:
+        if trainer.max_steps < 1:
+            raise ConfigurationError(
+                f"trainer.max_steps is {trainer.max_steps}, so the run has no length.",
+                hint="set trainer.max_steps to the number of optimizer steps.",
             )
-        if self.playing.exchange is not None:
-            self.playing.exchange.close_step(step, saved=saved_steps(self.trainer))
-        return groups
+        if self.source == "policy" and self.rollouts_per_query < 2:
+            raise ConfigurationError(
+                f"rollouts_per_query is {self.rollouts_per_query}: a group of one has no relative advantage.",
+                hint="give at least 2 (the paper uses 8).",
+            )
+        if self.queries_per_step < trainer.world_size:
+            raise ConfigurationError(
+                f"queries_per_step is {self.queries_per_step} for {trainer.world_size} ranks.",
+                hint="give each rank at least one query a step.",
+            )
 
-    def _align(self, groups: Sequence[Group], role: str, step: int) -> AlignedBatch:
-        config = self.module.roles[role]
-        alignment = replace(self.alignment, slots=config.slots or self.alignment.slots)
-        aligned = align_role(groups, role, config.objective, alignment, seed=self.seed, step=step)
-        return of_all_ranks(aligned, self.module.device)
+    def _source(self, questions: Sequence[Question], part: range) -> GroupSource:
+        """Where the groups of a rank's part of each step come from."""
+        if self.command.replayed is not None:
+            return RecordedGroups(self.command.replayed, self.module.roles)
+        return PlayedGroups(
+            self._play,
+            QuestionStream(questions, per_step=self.queries_per_step, seed=self.seed),
+            part,
+            rollouts=self.rollouts_per_query,
+            script=self.task.script if self.source == "demonstrations" else None,
+            resume_logs=self.resume_logs,
+        )
 
-    def _played_before(self, step: int) -> list[Group]:
-        """Read this rank's part of an earlier step from the journal."""
-        part = self._part(self.queries_per_step)
-        return played_before(self.recorded or self.journal, step, self.module.roles, part)
+    def _play(self, request: PlayRequest) -> PlayResult:
+        """Play and score. The players are built on first use, because they need the loaded policies."""
+        if self._playing is None:
+            assert self.trainer is not None
+            self._playing = Playing(
+                self.trainer,
+                self.task,
+                schedule=self.schedule,
+                cache_bytes=self.cache_bytes,
+                store=self.store,
+                peers=self.peers,
+                seed=self.seed,
+                shared=self.command.shared,
+            )
+        return self._playing.play(request)
 
-    def played_batch(self, questions: Sequence[Question], *, first: int, memory: OpenStep | None = None) -> list[Group]:
-        """Play held-out questions at the validation temperature.
-
-        Args:
-            questions: The questions of this batch.
-            first: Index of the first question in the split, so that random numbers do not depend on the batching.
-            memory: Resume log with finished turns of these questions.
-        """
+    def _play_held_out(self, questions: Sequence[Question], first: int, resume_log: OpenStep | None) -> PlayResult:
+        """Play held-out questions at the validation temperature."""
         assert self.trainer is not None
-        return self.playing.play(
+        request = PlayRequest(
             questions,
             step=self.module.num_steps,
             rollouts=1 if self.trainer.predicting else self.validation.repeats,
             stage="predict" if self.trainer.predicting else "validate",
-            first=first,
+            first_query=first,
             temperature=self.validation.temperature,
-            memory=memory,
+            resume_log=resume_log,
         )
+        return self._play(request)
 
-    def _played(self, questions: Sequence[Question], problem: str) -> PlayedStream:
+    def _held_out(self, validation: ValidationConfig) -> HeldOutStream:
+        questions = self.task.questions(validation.split)[: validation.questions]
+        return self._stream(questions, validation, f"split {validation.split} has no questions.")
+
+    def _stream(self, questions: Sequence[Question], validation: ValidationConfig, problem: str) -> HeldOutStream:
         if not questions:
             raise DataError(
                 problem,
@@ -298,11 +249,16 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 f"{len(questions)} held-out questions are asked by {ranks} ranks.",
                 hint="give each rank at least one (validation.questions), or take fewer.",
             )
-        return PlayedStream(self, questions, self.validation.per_batch, self._part(len(questions)))
+        return HeldOutStream(
+            self._play_held_out,
+            lambda: self.resume_logs.open_held_out(self.module.num_steps),
+            questions,
+            self._part(len(questions)),
+            self.task,
+            validation,
+        )
 
     def _part(self, count: int) -> range:
-        """Indices of the queries that this rank plays; a replay reads the whole journal on one rank."""
+        """Indices of the queries that this rank plays."""
         trainer = self.trainer
-        if trainer is None or self.recorded is not None:
-            return range(count)
-        return part_of(count, trainer.global_rank, trainer.world_size)
+        return range(count) if trainer is None else part_of(count, trainer.global_rank, trainer.world_size)

@@ -16,18 +16,18 @@ from mgrpo_lightning.store.exchange import Exchange
 from mgrpo_lightning.store.record import Closed, Record
 
 
-def tell_outcomes(exchange: Exchange, groups: Sequence[Group], sent: Mapping[Key, str], *, stage: str) -> None:
+def tell_outcomes(exchange: Exchange, groups: Sequence[Group], delegations: Mapping[Key, str], *, stage: str) -> None:
     """Publish the score of every rollout, then the frontier that closes the step.
 
     Args:
         exchange: Main's end of the store.
         groups: The scored groups.
-        sent: Hash of each delegation that main sent.
+        delegations: Hash of each delegation that main sent, by key.
         stage: train, validate or predict.
     """
     first = groups[0].rollouts[0].main.key
     records = [_outcome(exchange.role, stage, rollout) for group in groups for rollout in group.rollouts]
-    calls = tuple(Closed(key.query, key.rollout, key.invocation, found) for key, found in sorted(sent.items()))
+    calls = tuple(Closed(key.query, key.rollout, key.invocation, found) for key, found in sorted(delegations.items()))
     records.append(
         Record("frontiers", stage, Key(first.step, first.query, -1, -1), exchange.role, event="step", calls=calls)
     )
@@ -35,14 +35,14 @@ def tell_outcomes(exchange: Exchange, groups: Sequence[Group], sent: Mapping[Key
 
 
 def take_outcomes(
-    exchange: Exchange, groups: Sequence[Group], served: Mapping[Key, str], *, main: str, stage: str
+    exchange: Exchange, groups: Sequence[Group], delegations: Mapping[Key, str], *, main: str, stage: str
 ) -> None:
     """Wait for main's frontier, fill in main's scores, and drop trajectories that do not count.
 
     Args:
         exchange: A sub-agent's end of the store.
         groups: Groups with the trajectories that this process played; updated in place.
-        served: Hash of the delegation behind each of these trajectories.
+        delegations: Hash of the delegation behind each of these trajectories, by key.
         main: Name of main.
         stage: train, validate or predict.
     """
@@ -67,7 +67,7 @@ def take_outcomes(
             if outcome.correct is None and not outcome.valid:  # undecided without a judge: main was interrupted
                 rollout.main.violations = [Violation.INTERRUPTED.value]
             # Equal hashes: main used the report of exactly this delegation, not of an earlier wording before a restart.
-            rollout.subs = [sub for sub in rollout.subs if counting.get(sub.key[1:]) == served.get(sub.key)]
+            rollout.subs = [sub for sub in rollout.subs if counting.get(sub.key[1:]) == delegations.get(sub.key)]
 
 
 def _outcome(role: str, stage: str, rollout: Rollout) -> Record:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import Trainer
 
-from mgrpo_lightning.agents.rollout import Stage
+from mgrpo_lightning.agents.play import PlayRequest, PlayResult, Stage
 from mgrpo_lightning.agents.scoring import score_groups, undecided
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.data.peers import PeersConfig, open_exchange
+from mgrpo_lightning.data.resuming import saved_steps
 from mgrpo_lightning.errors import ScoringError
-from mgrpo_lightning.persistence.resume_log import OpenStep
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Group
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tools.base import wanted_tools
@@ -71,8 +71,6 @@ class Playing:
         self._task = task
         self.exchange = None if store is None else open_exchange(store, trainer, peers, shared)
         """This process's end of the store; None if all roles are local."""
-        self.counts: dict[str, int] = {}
-        """Counts of the last batch: ``tool_failures``, and with demonstrations ``wrong_demonstrations``."""
         self._told_wrong = False
         scheduler = Scheduler(schedule)
         samplers = {
@@ -84,60 +82,29 @@ class Playing:
             module.roles, module.chats, samplers, tools, scheduler=scheduler, seed=seed, exchange=self.exchange
         )
 
-    @property
-    def idle(self) -> float:
-        """Seconds of the last batch in which nothing was computed."""
-        return self._team.idle
-
-    def play(
-        self,
-        questions: Sequence[Question],
-        *,
-        step: int,
-        rollouts: int,
-        stage: Stage,
-        first: int,
-        temperature: float | None = None,
-        scripted: bool = False,
-        memory: OpenStep | None = None,
-        meanwhile: Callable[[], bool] | None = None,
-    ) -> list[Group]:
+    def play(self, request: PlayRequest) -> PlayResult:
         """Play questions and score their rollouts; predictions are not scored.
 
+        A training step is closed in the store when it is scored.
+
         Args:
-            questions: The questions for main.
-            step: Training step.
-            rollouts: Rollouts per question.
-            stage: train, validate or predict.
-            first: Index of the first question, so that random numbers do not depend on batching or ranks.
-            temperature: Replaces the roles' own sampling temperature; 0 is greedy.
-            scripted: Play the task's demonstrations instead of sampling.
-            memory: Resume log with finished turns of this step.
-            meanwhile: Does a piece of other work when there is nothing to compute; returns whether there was any.
+            request: The questions, and how they are played.
 
         Raises:
             ScoringError: The last ``NOTHING_DECIDED`` answers could not be decided.
         """
-        self._notify("on_play_start", total=len(questions) * rollouts, stage=stage)
-        groups = self._team.play(
-            questions,
-            step=step,
-            rollouts=rollouts,
-            stage=stage,
-            first_query=first,
-            temperature=temperature,
-            script=self._task.script if scripted else None,
-            memory=memory,
-            on_done=lambda: self._notify("on_play_advance"),
-            meanwhile=meanwhile,
-        )
+        stage, step = request.stage, request.step
+        self._notify("on_play_start", total=len(request.questions) * request.rollouts, stage=stage)
+        result = self._team.play(request, on_done=lambda: self._notify("on_play_advance"))
         if stage != "predict":
-            self._score(groups, stage)
-        self.counts = {"tool_failures": self._team.tool_failures}
-        if scripted and self._module.main in self._module.local_roles:
-            self.counts["wrong_demonstrations"] = self._wrong_demonstrations(groups)
-        self._notify("on_play_end", groups=groups, stage=stage, step=step)
-        return groups
+            self._score(result, stage)
+        if request.script is not None and self._module.main in self._module.local_roles:
+            wrong = self._wrong_demonstrations(result.groups)
+            result = replace(result, counts={**result.counts, "wrong_demonstrations": wrong})
+        self._notify("on_play_end", groups=result.groups, stage=stage, step=step)
+        if self.exchange is not None and stage == "train":
+            self.exchange.close_step(step, saved=saved_steps(self._trainer))
+        return result
 
     def close(self, error: BaseException | None = None) -> None:
         """Tell the other roles that this process ends.
@@ -148,18 +115,18 @@ class Playing:
         if self.exchange is not None:
             self.exchange.close(error)
 
-    def _score(self, groups: Sequence[Group], stage: Stage) -> None:
-        module, exchange, remote = self._module, self.exchange, self._team.remote
-        if exchange is None or remote is None:
+    def _score(self, result: PlayResult, stage: Stage) -> None:
+        module, exchange, groups = self._module, self.exchange, result.groups
+        if exchange is None:
             self._refuse_nothing_decided(groups, score_groups(groups, self._task, module.roles))
         elif module.main in module.local_roles:
             why = score_groups(groups, self._task, module.roles)
             # Before the outcomes are published: if scoring is broken, no other role may train on them.
             self._refuse_nothing_decided(groups, why)
-            tell_outcomes(exchange, groups, remote.sent, stage=stage)
+            tell_outcomes(exchange, groups, result.delegations, stage=stage)
         else:
             # Main's correctness is a component of a sub-agent's reward, so it is needed before scoring.
-            take_outcomes(exchange, groups, remote.served, main=module.main, stage=stage)
+            take_outcomes(exchange, groups, result.delegations, main=module.main, stage=stage)
             score_groups(groups, self._task, module.roles)
 
     def _refuse_nothing_decided(self, groups: Sequence[Group], why: str) -> None:

@@ -1,4 +1,4 @@
-"""Read the groups of a step from the journal instead of playing them, to compute an update again."""
+"""Read the groups of a step from the journal: to compute its update again, or to train on them later."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.algorithm.rewards import reward
-from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.records.journal import read_groups, training_files
 from mgrpo_lightning.records.trajectory import Group, Score
 from mgrpo_lightning.roles.config import RoleConfig
@@ -42,6 +42,27 @@ def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) ->
                     continue
                 rollout.scores[index] = _weighted(rollout.scores[index], roles[trajectory.role].weights)
     return groups
+
+
+def played_before(folder: Path | None, step: int, roles: Mapping[str, RoleConfig], part: range) -> list[Group]:
+    """Read a rank's part of an earlier step, for a role that trains on it later (``lag``, ``queue``).
+
+    Args:
+        folder: Folder of the journal, or None.
+        step: Training step.
+        roles: The team.
+        part: Indices of the rank's queries.
+
+    Raises:
+        ConfigurationError: No journal is configured.
+        DataError: The journal has no such step.
+    """
+    if folder is None:
+        raise ConfigurationError(
+            "a role with a lag or a queue goes on from the journal, and the data module knows none.",
+            hint="give its folder as `journal`, or leave lag and queue out.",
+        )
+    return [group for group in recorded_groups(folder, step, roles) if group.rollouts[0].main.key.query in part]
 
 
 def _weighted(score: Score, weights: RewardConfig) -> Score:

@@ -1,20 +1,19 @@
-"""Resume a killed run: open the resume log of the current step, and read earlier steps from the journal."""
+"""Resume a killed command: open the resume log of a step or a validation, and remove it when it is done with."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
-from mgrpo_lightning.data.recorded import recorded_groups
-from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.persistence.checkpoints import checkpoints
 from mgrpo_lightning.persistence.resume_log import (
     FOLDER,
@@ -25,60 +24,97 @@ from mgrpo_lightning.persistence.resume_log import (
     remove_closed,
     remove_if_empty,
 )
-from mgrpo_lightning.records.trajectory import Group
-from mgrpo_lightning.roles.config import RoleConfig
 
 if TYPE_CHECKING:
-    from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+    from mgrpo_lightning.policy.policy import Policy
 
 NOT_PLAYED = ("judge", "expert", "key_variable", "timeout", "attempts", "backoff", "concurrency", "cache")
 """Settings of a task that do not change what is played, so a run may resume after they changed."""
 
 
-@contextmanager
-def open_step(data: AlignedTrajectoryDataModule, step: int) -> Iterator[OpenStep | None]:
-    """Open the resume log of a training step; yield None if the run keeps none.
+@dataclass(frozen=True)
+class ResumeLogs:
+    """The resume logs of one command. A killed command that is repeated takes up the finished turns of its logs.
 
-    A killed run that resumes repeats the finished turns of its log. The ``rounds`` schedule keeps no log, because it
-    plays the same turns again. A run without checkpoints keeps none, because it cannot be resumed.
-
-    Args:
-        data: The data module that plays the step.
-        step: Training step.
+    The ``rounds`` schedule keeps no logs, because it plays the same turns again. A run without checkpoints keeps none,
+    because it cannot be resumed.
     """
-    trainer = _trainer(data)
-    if (folder := _open_steps(trainer, data.schedule)) is None:
-        yield None
-        return
-    remove_closed_steps(trainer, data.schedule)
-    with _told(OpenStep(open_path(folder, step, rank=trainer.global_rank), _identity(data)), f"step {step}") as memory:
-        yield memory
 
+    trainer: Trainer
+    schedule: Literal["rounds", "eager"]
+    seed: int
+    policies: Mapping[str, Policy]
+    """The policies of this process, by role. Finished turns count only for the adapters that sampled them."""
+    settings: str | None = None
+    """Hash of what ``mgrpo validate`` and ``mgrpo test`` play. None: these commands keep no log."""
 
-@contextmanager
-def open_held_out(data: AlignedTrajectoryDataModule) -> Iterator[OpenStep | None]:
-    """Open the resume log of the held-out questions: of a validation in a fit, or of ``validate`` and ``test``.
+    @contextmanager
+    def open_step(self, step: int) -> Iterator[OpenStep | None]:
+        """Open the resume log of a training step; yield None if the run keeps none.
 
-    A command has its own folder, named by a hash of seed, adapters and settings. So a command with other adapters or
-    another task neither uses nor removes this log.
+        Args:
+            step: Training step.
+        """
+        if self._folder is None:
+            yield None
+            return
+        self.remove_closed()
+        path = open_path(self._folder, step, rank=self.trainer.global_rank)
+        with _told(OpenStep(path, self._identity), f"step {step}") as resume_log:
+            yield resume_log
 
-    Args:
-        data: The data module that plays the questions. A command keeps a log only if ``data.settings`` is set.
-    """
-    trainer = _trainer(data)
-    folder, step = _open_steps(trainer, data.schedule), data.module.num_steps
-    what = f"validation at step {step}"
-    if folder is not None and trainer.state.fn != TrainerFn.FITTING:
-        folder = _command_folder(data) if data.settings is not None else None
-        what = f"what is kept in {folder}"
-    if folder is None:
-        yield None
-        return
-    path = held_out_path(folder, step, rank=trainer.global_rank)
-    # A restart may have another number of ranks, so the finished turns of all ranks' files are used.
-    others = [other for other in folder.glob(f"held-out-{step:06d}*.jsonl") if other != path]
-    with _told(OpenStep(path, _identity(data), others=others), what) as memory:
-        yield memory
+    @contextmanager
+    def open_held_out(self, step: int) -> Iterator[OpenStep | None]:
+        """Open the resume log of the held-out questions: of a validation in a fit, or of ``validate`` and ``test``.
+
+        A command has its own folder, named by a hash of seed, adapters and settings. So a command with other adapters
+        or another task neither uses nor removes this log.
+
+        Args:
+            step: Optimizer steps before the validation.
+        """
+        folder, what = self._folder, f"validation at step {step}"
+        if folder is not None and self.trainer.state.fn != TrainerFn.FITTING:
+            folder = None if self.settings is None else self._command_folder
+            what = f"what is kept in {folder}"
+        if folder is None:
+            yield None
+            return
+        path = held_out_path(folder, step, rank=self.trainer.global_rank)
+        # A restart may have another number of ranks, so the finished turns of all ranks' files are used.
+        others = [other for other in folder.glob(f"held-out-{step:06d}*.jsonl") if other != path]
+        with _told(OpenStep(path, self._identity, others=others), what) as resume_log:
+            yield resume_log
+
+    def remove_closed(self) -> None:
+        """Remove the resume logs of steps whose update is in a checkpoint."""
+        if self._folder is not None:
+            remove_closed(self._folder, saved_steps(self.trainer))
+
+    def remove_finished(self) -> None:
+        """Remove the resume log of ``mgrpo validate`` or ``mgrpo test`` when its results are on disk."""
+        # All ranks share the folder, so only one removes it.
+        if self.settings is not None and self.trainer.is_global_zero:
+            folder = self._command_folder
+            shutil.rmtree(folder, ignore_errors=True)
+            for parent in (folder.parent, folder.parent.parent):
+                remove_if_empty(parent)
+
+    @property
+    def _folder(self) -> Path | None:
+        """Folder of the resume logs; None if the run keeps none."""
+        kept = self.schedule == "eager" and isinstance(self.trainer.checkpoint_callback, ModelCheckpoint)
+        return Path(self.trainer.default_root_dir) / FOLDER if kept else None
+
+    @property
+    def _command_folder(self) -> Path:
+        assert self.trainer.state.fn is not None
+        return Path(self.trainer.default_root_dir) / FOLDER / self.trainer.state.fn.value / self._identity
+
+    @property
+    def _identity(self) -> str:
+        fingerprints = {name: policy.fingerprint() for name, policy in self.policies.items()}
+        return key_of(self.seed, fingerprints, self.settings)
 
 
 def played_settings(settings: Any) -> Any:
@@ -94,41 +130,6 @@ def played_settings(settings: Any) -> Any:
     return [played_settings(value) for value in settings] if isinstance(settings, list) else settings
 
 
-def remove_finished(data: AlignedTrajectoryDataModule) -> None:
-    """Remove the resume log of a command whose results are on disk.
-
-    Args:
-        data: The data module of ``mgrpo validate`` or ``mgrpo test``.
-    """
-    # All ranks share the folder, so only one removes it.
-    if data.settings is not None and _trainer(data).is_global_zero:
-        folder = _command_folder(data)
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in (folder.parent, folder.parent.parent):
-            remove_if_empty(parent)
-
-
-@contextmanager
-def _told(memory: OpenStep, what: str) -> Iterator[OpenStep]:
-    """Yield the resume log, and print how many finished turns and calls it restored."""
-    with closing(memory):
-        if memory.found:
-            rank_zero_info(f"{what} goes on: {memory.found} finished turns and calls are taken up.")
-        yield memory
-
-
-def _identity(data: AlignedTrajectoryDataModule) -> str:
-    # Finished turns are only valid for exactly the adapters that sampled them.
-    policies = {name: policy.fingerprint() for name, policy in data.module.policies.items()}
-    return key_of(data.seed, policies, data.settings)
-
-
-def _command_folder(data: AlignedTrajectoryDataModule) -> Path:
-    trainer = _trainer(data)
-    assert trainer.state.fn is not None
-    return Path(trainer.default_root_dir) / FOLDER / trainer.state.fn.value / _identity(data)
-
-
 def saved_steps(trainer: Trainer) -> int:
     """Return the number of steps in the run's last checkpoint; 0 without a checkpoint."""
     saver = trainer.checkpoint_callback
@@ -137,44 +138,10 @@ def saved_steps(trainer: Trainer) -> int:
     return max(checkpoints(Path(saver.dirpath)), default=0)
 
 
-def remove_closed_steps(trainer: Trainer, schedule: str) -> None:
-    """Remove the resume logs of steps whose update is in a checkpoint.
-
-    Args:
-        trainer: The run's trainer.
-        schedule: Schedule of the data module, ``rounds`` or ``eager``.
-    """
-    if (folder := _open_steps(trainer, schedule)) is not None:
-        remove_closed(folder, saved_steps(trainer))
-
-
-def played_before(folder: Path | None, step: int, roles: Mapping[str, RoleConfig], part: range) -> list[Group]:
-    """Read a rank's part of an earlier step, for a role that trains on it later (``lag``, ``queue``).
-
-    Args:
-        folder: Folder of the journal, or None.
-        step: Training step.
-        roles: The team.
-        part: Indices of the rank's queries.
-
-    Raises:
-        ConfigurationError: No journal is configured.
-        DataError: The journal has no such step.
-    """
-    if folder is None:
-        raise ConfigurationError(
-            "a role with a lag or a queue goes on from the journal, and the data module knows none.",
-            hint="give its folder as `journal`, or leave lag and queue out.",
-        )
-    return [group for group in recorded_groups(folder, step, roles) if group.rollouts[0].main.key.query in part]
-
-
-def _trainer(data: AlignedTrajectoryDataModule) -> Trainer:
-    assert data.trainer is not None
-    return data.trainer
-
-
-def _open_steps(trainer: Trainer, schedule: str) -> Path | None:
-    """Folder of the resume logs; None if the run keeps none."""
-    kept = schedule == "eager" and isinstance(trainer.checkpoint_callback, ModelCheckpoint)
-    return Path(trainer.default_root_dir) / FOLDER if kept else None
+@contextmanager
+def _told(resume_log: OpenStep, what: str) -> Iterator[OpenStep]:
+    """Yield the resume log, and print how many finished turns and calls it restored."""
+    with closing(resume_log):
+        if resume_log.found:
+            rank_zero_info(f"{what} goes on: {resume_log.found} finished turns and calls are taken up.")
+        yield resume_log

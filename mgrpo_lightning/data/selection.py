@@ -15,6 +15,7 @@ from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.ranges import Share, ranged
 from mgrpo_lightning.records.journal import PREFIXES, read_groups
 from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.tasks.base import Task
 
 
 @ranged("selection")
@@ -35,6 +36,22 @@ class SelectionConfig:
             raise ConfigurationError(
                 f"selection is from {self.at_least} to {self.at_most}.", hint="give at_least <= at_most."
             )
+
+
+def training_questions(task: Task, config: SelectionConfig | None) -> Sequence[Question]:
+    """Return the training questions of a task, in their original order.
+
+    Args:
+        task: The task.
+        config: Selects some of them; None: all.
+
+    Raises:
+        DataError: The task has no training questions, or ``config`` selects none.
+    """
+    questions = task.questions("train")
+    if not questions:
+        raise DataError("the task has no training questions.", hint="check its path and filters.")
+    return questions if config is None else selected(questions, config)
 
 
 def selected(questions: Sequence[Question], config: SelectionConfig) -> list[Question]:

@@ -2,60 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from mgrpo_lightning.data.questions import QuestionStream
-from mgrpo_lightning.data.resuming import open_held_out
+from mgrpo_lightning.agents.play import PlayResult
+from mgrpo_lightning.modules.validation import HeldOutBatch, ValidationConfig
+from mgrpo_lightning.persistence.resume_log import OpenStep
 from mgrpo_lightning.records.batch import TeamBatch
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group
-
-if TYPE_CHECKING:
-    from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+from mgrpo_lightning.tasks.base import Task
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainStream:
     """Training batches. It has a length, because Lightning prefetches one batch of an unsized iterable.
 
     A prefetch would play step t + 1 with the adapters of step t (correctness.md 32).
     """
 
-    data: AlignedTrajectoryDataModule
-    questions: QuestionStream
+    batch: Callable[[int], TeamBatch]
+    """Makes the batch of a step."""
+    first: int
+    """First step; steps before it are done already."""
     num_steps: int
 
     def __len__(self) -> int:
         return self.num_steps
 
     def __iter__(self) -> Iterator[TeamBatch]:
-        for step in range(self.data.first_step, self.num_steps):
-            yield self.data.train_batch(step, self.questions[step])
+        for step in range(self.first, self.num_steps):
+            yield self.batch(step)
 
 
-@dataclass
-class PlayedStream:
+@dataclass(frozen=True)
+class HeldOutStream:
     """Held-out questions of one rank, played in chunks."""
 
-    data: AlignedTrajectoryDataModule
+    play: Callable[[Sequence[Question], int, OpenStep | None], PlayResult]
+    """Plays a chunk; arguments: its questions, the index of the first, and the resume log."""
+    open_log: Callable[[], AbstractContextManager[OpenStep | None]]
+    """Opens the resume log of these questions."""
     questions: Sequence[Question]
-    per_batch: int
     part: range
     """Indices of the questions that this rank asks."""
+    task: Task
+    validation: ValidationConfig
 
     def __len__(self) -> int:
         # Ceiling division: the last chunk may be smaller.
-        return -(-len(self.part) // self.per_batch)
+        return -(-len(self.part) // self.validation.per_batch)
 
-    def __iter__(self) -> Iterator[list[Group]]:
-        with open_held_out(self.data) as memory:
-            self.data.earlier_seconds = memory.seconds if memory else 0.0
-            for start in range(0, len(self.part), self.per_batch):
-                chunk = self.part[start : start + self.per_batch]
-                questions = self.questions[chunk.start : chunk.stop]
-                yield self.data.played_batch(questions, first=chunk.start, memory=memory)
+    def __iter__(self) -> Iterator[HeldOutBatch]:
+        agreement = self.task.agreement
+        if agreement is not None:
+            agreement.take()  # drop the counts of training
+        with self.open_log() as resume_log:
+            started = time.monotonic() - (resume_log.seconds if resume_log else 0.0)
+            for start in range(0, len(self.part), self.validation.per_batch):
+                chunk = self.part[start : start + self.validation.per_batch]
+                played = self.play(self.questions[chunk.start : chunk.stop], chunk.start, resume_log)
+                yield HeldOutBatch(
+                    played.groups,
+                    self.task,
+                    self.validation,
+                    seconds=time.monotonic() - started,
+                    agreement=() if agreement is None else tuple(agreement.counts),
+                )
 
 
 def part_of(count: int, rank: int, num_ranks: int) -> range:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,23 +20,22 @@ from mgrpo_lightning.modules.rates import (
     observe_question,
     play_rates,
 )
-from mgrpo_lightning.modules.validation import ValidationConfig
+from mgrpo_lightning.modules.validation import HeldOutBatch, ValidationConfig
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group
 from mgrpo_lightning.roles.config import RoleConfig
-from mgrpo_lightning.tasks.agreement import Agreement, agreement_figures
+from mgrpo_lightning.tasks.agreement import agreement_figures
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tasks.scoring import token_f1
 
 
-def judge_figures(agreement: Agreement | None, device: torch.device) -> dict[str, float]:
-    """Return the agreement of judge and rule since the last call, over all ranks; see ``agreement_figures``.
+def judge_figures(counts: Sequence[float], device: torch.device) -> dict[str, float]:
+    """Return the agreement of judge and rule, over all ranks; see ``agreement_figures``.
 
     Args:
-        agreement: Counter of the task; None if the task has no judge.
+        counts: Counts of this rank; empty if the task has no judge.
         device: Device of the process group.
     """
-    return {} if agreement is None else agreement_figures(over_ranks(agreement.take(), device))
+    return agreement_figures(over_ranks(counts, device)) if counts else {}
 
 
 class Evaluation(nn.Module):
@@ -48,7 +46,6 @@ class Evaluation(nn.Module):
         questions: All questions of the split; the tables get one line for each of their levels.
         by: Metadata keys of questions that get a table too.
         repeats: Rollouts per question.
-        agreement: Counter of agreement between the task's judge and its rule.
         f1: The task's own F1 score; see ``Task.f1``.
     """
 
@@ -59,13 +56,11 @@ class Evaluation(nn.Module):
         *,
         by: Sequence[str] = (),
         repeats: int = 1,
-        agreement: Agreement | None = None,
         f1: AnswerScore = token_f1,
     ) -> None:
         super().__init__()
         self._f1 = f1
         self._repeats = repeats
-        self._started = time.monotonic()
         self._roles = roles
         self._by = by
         found: dict[str, set[str]] = {"level": set(), **{key: set() for key in by}}
@@ -73,47 +68,41 @@ class Evaluation(nn.Module):
             for key, label in labels(question, by).items():
                 found[key].add(label)
         self._parts = {key: sorted(values) for key, values in found.items()}
-        self._agreement = agreement
         self._undecided = 0
+        self._seconds = 0.0
+        self._agreement: Sequence[float] = ()
         self.play = play_rates(roles)
         self.answers = answer_rates(sorted({label for values in found.values() for label in values}))
-        if agreement is not None:
-            agreement.take()  # drop the counts of training
 
     @classmethod
-    def of_run(
-        cls, roles: Mapping[str, RoleConfig], task: Task, config: ValidationConfig, *, testing: bool
-    ) -> Evaluation:
+    def of_run(cls, roles: Mapping[str, RoleConfig], task: Task, config: ValidationConfig) -> Evaluation:
         """Create the evaluation of a run from its config.
 
         Args:
             roles: The team.
             task: The task that provides the questions.
             config: Split and repeats.
-            testing: Use the split ``test`` regardless of ``config.split``.
         """
-        questions = task.questions("test" if testing else config.split)
-        return cls(roles, questions, by=task.table_by, repeats=config.repeats, agreement=task.agreement, f1=task.f1)
+        return cls(roles, task.questions(config.split), by=task.table_by, repeats=config.repeats, f1=task.f1)
 
-    def observe(self, groups: Sequence[Group]) -> None:
-        """Add played and scored groups of one validation batch."""
-        observe_play(self.play, groups, self._roles)
-        for group in groups:
+    def observe(self, batch: HeldOutBatch) -> None:
+        """Add a batch, after all earlier ones of the validation."""
+        # Both count from the start of the validation.
+        self._seconds, self._agreement = batch.seconds, batch.agreement
+        observe_play(self.play, batch.groups, self._roles)
+        for group in batch.groups:
             observe_question(self.answers, group, self._by)
             # Hidden answers of a leaderboard do not count as undecided: asking a judge again would not decide them.
             self._undecided += group.question.known and sum(undecided(rollout) for rollout in group.rollouts)
             for rollout in group.rollouts:
                 observe_answer(self.answers, group.question, rollout, self._by, f1=self._f1)
 
-    def finish(
-        self, step: int, device: torch.device, *, earlier: float = 0.0
-    ) -> tuple[dict[str, float], dict[str, Any]]:
+    def finish(self, step: int, device: torch.device) -> tuple[dict[str, float], dict[str, Any]]:
         """Return the means by name, and the record for results.json.
 
         Args:
             step: Optimizer steps done before this validation.
             device: Device of the process group.
-            earlier: Play time, in seconds, of killed runs whose turns were restored.
         """
         (answers, counts), (play, _) = self.answers.take(), self.play.take()
         # Every rank must reach these all-reduces in the same order.
@@ -131,7 +120,7 @@ class Evaluation(nn.Module):
             "delegations_per_rollout": play["delegations_per_rollout"],
             "calls_per_rollout": play["calls_per_rollout"],
             "tokens_per_rollout": play["tokens_per_rollout"],
-            "seconds_per_question": (earlier + time.monotonic() - self._started) / max(questions, 1),
+            "seconds_per_question": self._seconds / max(questions, 1),
             **{
                 f"by_{key}": {
                     label.removeprefix(f"{key}="): {

@@ -15,19 +15,19 @@ from mgrpo_lightning.distributed.ranks import over_ranks, refuse_apart
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation, judge_figures
 from mgrpo_lightning.modules.figures import log_figures
+from mgrpo_lightning.modules.policies import load_policies, played_here
 from mgrpo_lightning.modules.rates import observe_play, play_rates
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.modules.state import load_optimizer_state, load_role_states, refuse_other_checkpoint, role_states
 from mgrpo_lightning.modules.trainer_keys import refuse_trainer
+from mgrpo_lightning.modules.validation import HeldOutBatch
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.identity import known_parts
-from mgrpo_lightning.policy.loading import Base, load_base, load_tokenizer
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.protocol.tree import render
 from mgrpo_lightning.ranges import Count, Seed, ranged
 from mgrpo_lightning.records.batch import AlignedBatch, TeamBatch
-from mgrpo_lightning.records.trajectory import Group
-from mgrpo_lightning.roles.config import RoleConfig, longest_row, main_role, rewarded
+from mgrpo_lightning.roles.config import RoleConfig, main_role, rewarded
 from mgrpo_lightning.roles.sharing import adapter_owners, refuse_split_adapters
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -75,20 +75,11 @@ class TeamModule(LightningModule):
         self.automatic_optimization = False
         self.main = main_role(roles)
         self.roles = roles = rewarded(roles)
-        if unknown := sorted(set(local_roles or ()) - set(roles)):
-            raise ConfigurationError(
-                f"local role {unknown[0]!r} is none of this team.", hint=f"the roles are {sorted(roles)}."
-            )
         if roles[self.main].queue is not None:
             raise ConfigurationError(
                 f"role {self.main!r} has a queue.", hint="give it to sub-agents: main's rollouts are whole steps."
             )
-        served = {name for name, role in roles.items() if role.endpoint}
-        if local_roles is not None and not set(local_roles) - served:
-            raise ConfigurationError(
-                f"local role {local_roles[0]!r} is played by an endpoint.", hint="it needs no process: leave it out."
-            )
-        self.local_roles = [name for name in roles if local_roles is None or name in {*local_roles, *served}]
+        self.local_roles = played_here(roles, local_roles)
         self.trained_roles = [name for name in self.local_roles if roles[name].trainable]
         self._owners = adapter_owners(roles)
         refuse_split_adapters(roles, self.local_roles)
@@ -151,25 +142,16 @@ class TeamModule(LightningModule):
     def configure_model(self) -> None:
         if self.policies:
             return
-        bases: dict[str, Base] = {}
-        # Owners first, because a role that shares an adapter needs its owner's policy.
-        for name in sorted(self.local_roles, key=lambda role: self._owners[role] != role):
-            config = self.roles[name]
-            if config.endpoint is not None:
-                self.chats[name] = Chat(load_tokenizer(config.base_model), config.chat_template)
-                continue
-            if config.base_model not in bases:
-                bases[config.base_model] = load_base(
-                    config.base_model,
-                    quantization=self.quantization,
-                    compute_dtype=self.compute_dtype,
-                    device=self.device,
-                    dense_copy=self.dense_copy,
-                    context=longest_row(self.roles, config.base_model),
-                )
-            owner = None if self._owners[name] == name else self.policies[self._owners[name]]
-            self.policies[name] = Policy(name, config, bases[config.base_model], seed=self.seed, owner=owner)
-            self.chats[name] = self.policies[name].chat
+        self.policies, self.chats = load_policies(
+            self.roles,
+            self.local_roles,
+            self._owners,
+            quantization=self.quantization,
+            compute_dtype=self.compute_dtype,
+            dense_copy=self.dense_copy,
+            device=self.device,
+            seed=self.seed,
+        )
         for policy in self.adapters.values():
             policy.refuse_other_start(self.accept_changes)
         for name in self.trained_roles:
@@ -228,33 +210,34 @@ class TeamModule(LightningModule):
         for name in updated:
             self.policies[name].version += 1
         self.num_steps += 1
-        observe_play(self._play_rates, batch.groups, self.roles)
-        metrics |= self._play_rates.take()[0]
-        agreement = self.trainer.datamodule.task.agreement  # type: ignore[attr-defined]
-        metrics |= {f"judge/{name}": value for name, value in judge_figures(agreement, self.device).items()}
-        counts = over_ranks(list(batch.counts.values()), self.device) if batch.counts else []
-        metrics |= dict(zip(batch.counts, counts, strict=True))
-        metrics |= {f"seconds/{phase}": value for phase, value in batch.seconds.items()}
+        metrics |= self._play_figures(batch)
         metrics["seconds/update"] = time.perf_counter() - started
         self.figures = metrics
         log_figures(self, metrics, step=batch.step)
 
-    @override
-    def on_validation_epoch_start(self) -> None:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        evaluation = Evaluation.of_run(self.roles, data.task, data.validation, testing=self.trainer.testing)
-        self._evaluation = evaluation.to(self.device)
+    def _play_figures(self, batch: TeamBatch) -> dict[str, float]:
+        """The metrics of a step's play, over all ranks."""
+        observe_play(self._play_rates, batch.groups, self.roles)
+        metrics = self._play_rates.take()[0]
+        metrics |= {f"judge/{name}": value for name, value in judge_figures(batch.agreement, self.device).items()}
+        counts = over_ranks(list(batch.counts.values()), self.device) if batch.counts else []
+        metrics |= dict(zip(batch.counts, counts, strict=True))
+        return metrics | {f"seconds/{phase}": value for phase, value in batch.seconds.items()}
 
     @override
-    def validation_step(self, batch: list[Group], batch_idx: int) -> None:
-        assert self._evaluation is not None
+    def on_validation_epoch_start(self) -> None:
+        self._evaluation = None
+
+    @override
+    def validation_step(self, batch: HeldOutBatch, batch_idx: int) -> None:
+        if self._evaluation is None:
+            self._evaluation = Evaluation.of_run(self.roles, batch.task, batch.validation).to(self.device)
         self._evaluation.observe(batch)
 
     @override
     def on_validation_epoch_end(self) -> None:
         assert self._evaluation is not None
-        earlier = self.trainer.datamodule.earlier_seconds  # type: ignore[attr-defined]
-        rates, result = self._evaluation.finish(self.num_steps, self.device, earlier=earlier)
+        rates, result = self._evaluation.finish(self.num_steps, self.device)
         self.validation_results.append(result)
         self.log_dict({f"val/{name}": value for name, value in rates.items()}, batch_size=1)
 
@@ -263,8 +246,8 @@ class TeamModule(LightningModule):
     on_test_epoch_end = on_validation_epoch_end
 
     @override
-    def predict_step(self, batch: list[Group], batch_idx: int) -> list[str]:
-        return [render(rollout) for group in batch for rollout in group.rollouts]
+    def predict_step(self, batch: HeldOutBatch, batch_idx: int) -> list[str]:
+        return [render(rollout) for group in batch.groups for rollout in group.rollouts]
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

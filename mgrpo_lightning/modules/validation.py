@@ -1,12 +1,15 @@
-"""Configuration of validation: which held-out questions, how often, at which temperature."""
+"""Validation: its configuration, and the batches of played held-out questions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.ranges import Count, Temperature, ranged
+from mgrpo_lightning.records.trajectory import Group
+from mgrpo_lightning.tasks.base import Task
 
 
 @ranged("validation")
@@ -31,3 +34,17 @@ class ValidationConfig:
                 f"validation.repeats is {self.repeats} at temperature 0, where all of them are the same.",
                 hint="set validation.temperature, for instance to 0.7.",
             )
+
+
+@dataclass(frozen=True)
+class HeldOutBatch:
+    """Some held-out questions, played and scored, with what their evaluation needs."""
+
+    groups: list[Group]
+    task: Task
+    validation: ValidationConfig
+    """How the questions are evaluated; ``split`` names the split they are from, also in ``mgrpo test``."""
+    seconds: float = 0.0
+    """Seconds from the start of the validation to the end of this batch, with those of killed runs."""
+    agreement: Sequence[float] = ()
+    """Counts of ``Agreement`` from the start of the validation to the end of this batch; empty without a judge."""

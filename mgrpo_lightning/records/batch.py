@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -91,3 +91,5 @@ class TeamBatch:
     """Wall time in seconds: ``play``, and within it ``idle``, when nothing was computed."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Counts of this rank: calls in which a tool broke down, and demonstrations that were not scored as correct."""
+    agreement: Sequence[float] = ()
+    """Counts of this rank by ``Agreement``: how often judge and rule agree. Empty if the task has no judge."""

@@ -29,12 +29,18 @@ class Agreement:
         """
         self._counts[rule, judge] += 1
 
-    def take(self) -> list[float]:
-        """Return and reset the counts: the number of judged answers, then the weighted counts by ``CASES``."""
-        counts, self._counts = self._counts, Counter()
+    @property
+    def counts(self) -> list[float]:
+        """The number of judged answers since the last ``take``, then the weighted counts by ``CASES``."""
+        counts = self._counts
         # Dividing by audit = 0 cannot happen: without an audit, no match is ever counted.
         stood_for = [counts[case] / self._audit if case[0] and counts[case] else counts[case] for case in CASES]
         return [counts.total(), *stood_for]
+
+    def take(self) -> list[float]:
+        """Return ``counts``, and start again."""
+        counts, self._counts = self.counts, Counter()
+        return counts
 
 
 def agreement_figures(counts: Sequence[float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.errors import ScoringError
@@ -127,6 +128,7 @@ class FakeScheduler:
     """Everything at once, in one event loop."""
 
     waiting = 0
+    idle = 0.0
 
     def play(
         self,
@@ -271,7 +273,7 @@ def play(
     team, samplers = make_team(
         {"main": role}, {"main": lambda _, turn, __: said[turn]}, {"search": tool or FakeTool(echo)}
     )
-    (group,) = team.play([question()], step=3, rollouts=1)
+    (group,) = team.play(PlayRequest([question()], step=3, rollouts=1)).groups
     return group.rollouts[0].main, samplers["main"].opened[0]
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall, Violation
 from mgrpo_lightning.records.trajectory import Span, Trajectory
@@ -195,14 +196,14 @@ def test_a_tool_that_passes_its_limit_is_an_error_and_play_goes_on(kind: str) ->
     role = RoleConfig("fake", tools=["search"], limits=replace(limits(), tool_seconds=0.2))
     turns = [call("search", query="bad"), SEARCH, answer("end")]
     team, _ = make_team({"main": role}, {"main": lambda _, turn, __: turns[turn]}, {"search": tool})
-    (group,) = team.play([question()], step=0, rollouts=1)
+    result = team.play(PlayRequest([question()], step=0, rollouts=1))
     release.set()
-    played = group.rollouts[0].main
+    played = result.groups[0].rollouts[0].main
     assert [(c.result, c.failed) for c in played.calls] == [
         ("error: search took longer than 0.2 s.", True),
         ("x", False),
     ]
-    assert (played.answer, played.valid, team.tool_failures) == ("end", True, 1)
+    assert (played.answer, played.valid, result.counts["tool_failures"]) == ("end", True, 1)
 
 
 def broken(query: str) -> str:
@@ -220,8 +221,8 @@ def test_a_failure_is_told_once_with_what_led_to_it_and_then_counted(
     team, _ = make_team({"main": role}, {"main": lambda _, turn, __: [both, answer("end")][turn]}, {"search": tool})
     asked = replace(question(), metadata={"sealed": "yes"} if sealed else {})
     for step in range(3):
-        team.play([asked], step=step, rollouts=4)
-        assert team.tool_failures == 8, "of this play"
+        result = team.play(PlayRequest([asked], step=step, rollouts=4))
+        assert result.counts == {"tool_failures": 8}, "of this play"
     (told,) = [record.getMessage() for record in caplog.records]
     assert "tool search broke down" in told
     assert "ValueError" in told

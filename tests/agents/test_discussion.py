@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig
@@ -30,7 +31,7 @@ def asks(word: str, *, answers_in: int = 99) -> Speak:
 
 def play(speakers: Mapping[str, Speak], rollouts: int = 1, roles: Mapping[str, RoleConfig] = TRIO) -> list[Rollout]:
     team, samplers = make_team(roles, speakers, tools={"search": FakeTool(echo)})
-    (group,) = team.play([question("Where?")], step=0, rollouts=rollouts)
+    (group,) = team.play(PlayRequest([question("Where?")], step=0, rollouts=rollouts)).groups
     assert all(conversation.closed for sampler in samplers.values() for conversation in sampler.opened)
     return group.rollouts
 
@@ -111,7 +112,7 @@ def test_an_interrupted_discussion_is_nobody_s_fault() -> None:
 
     team, samplers = make_team(TRIO, {"ann": asks("a"), "bob": broken, "cid": asks("c")})
     with pytest.raises(OSError, match="engine"):
-        team.play([question("Where?")], step=0, rollouts=1)
+        team.play(PlayRequest([question("Where?")], step=0, rollouts=1))
     assert all(conversation.closed for sampler in samplers.values() for conversation in sampler.opened)
 
 

@@ -15,6 +15,7 @@ from mgrpo_lightning.modules.validation import ValidationConfig
 from mgrpo_lightning.records.question import UNKNOWN, Question
 from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Score, Segment, Span, Trajectory
 from tests.callbacks.fakes import ROLES
+from tests.support.toy import held_out
 
 QUESTION = Question("q", "Which?", ("right",), level="easy")
 
@@ -54,7 +55,7 @@ def test_spelling_makes_no_other_vote() -> None:
 def test_an_evaluation_counts_questions_and_says_how_many_could_not_be_decided() -> None:
     hard = Question("h", "How?", ("right",), level="hard")
     evaluation = Evaluation(ROLES, [QUESTION, hard], repeats=2)
-    evaluation.observe([group("right", "wrong"), group("?", "?"), group("wrong", "?", question=hard)])
+    evaluation.observe(held_out([group("right", "wrong"), group("?", "?"), group("wrong", "?", question=hard)]))
     _, record = evaluation.finish(3, torch.device("cpu"))
     assert (record["questions"], record["repeats"], record["undecided"]) == (3, 2, 3)
     assert (record["accuracy"], record["pass@2"], record["majority@2"]) == (0.25, 0.5, 0.5), "of what was decided"
@@ -64,7 +65,7 @@ def test_an_evaluation_counts_questions_and_says_how_many_could_not_be_decided()
         **{"questions": 1, "exact_match": 0.0, "f1": 0.0, "gaia": 0.0, "accuracy": 0.0, "pass@2": 0.0},
         "majority@2": 0.0,
     }
-    assert record["seconds_per_question"] > 0
+    assert record["seconds_per_question"] == pytest.approx(1 / 3)
 
 
 def test_an_evaluation_says_how_many_calls_failed_and_of_unknown_answers_nothing() -> None:
@@ -74,16 +75,16 @@ def test_an_evaluation_says_how_many_calls_failed_and_of_unknown_answers_nothing
     played[0].rollouts[0].main.calls += calls
     played[0].rollouts[0].main.segments.append(Segment([Span("observation", (1,))]))
     evaluation = Evaluation(ROLES, [QUESTION, unknown])
-    evaluation.observe(played)
-    _, record = evaluation.finish(3, torch.device("cpu"), earlier=1000.0)
+    evaluation.observe(held_out(played, seconds=1001.0))
+    _, record = evaluation.finish(3, torch.device("cpu"))
     assert record["failed_calls"]["main"] == pytest.approx(2 / 3)
     assert record["undecided"] == 0, "nobody who could be asked again would know it"
-    assert record["seconds_per_question"] * record["questions"] > 1000
+    assert record["seconds_per_question"] * record["questions"] == 1001
 
 
 def test_one_rollout_has_an_accuracy_alone() -> None:
     evaluation = Evaluation(ROLES, [QUESTION])
-    evaluation.observe([group("?")])
+    evaluation.observe(held_out([group("?")]))
     _, record = evaluation.finish(0, torch.device("cpu"))
     assert (record["accuracy"], record["undecided"]) == (None, 1)
     assert not [name for name in record if "@" in name]
@@ -92,9 +93,8 @@ def test_one_rollout_has_an_accuracy_alone() -> None:
 def test_tables_are_split_by_whatever_the_task_says() -> None:
     german, none = (Question(f"q {lang}", "?", ("right",), "easy", metadata=lang) for lang in ({"language": "de"}, {}))
     evaluation = Evaluation(ROLES, [german, none, QUESTION], by=["language"])
-    evaluation.observe(
-        [group("right", question=german), group("wrong", question=german), group("right", question=none)]
-    )
+    played = [group("right", question=german), group("wrong", question=german), group("right", question=none)]
+    evaluation.observe(held_out(played))
     rates, record = evaluation.finish(0, torch.device("cpu"))
     assert {key: part["accuracy"] for key, part in record["by_language"].items()} == {"de": 0.5, "": 1.0}
     assert record["by_language"]["de"]["questions"] == 2

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 import torch
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_base
@@ -25,7 +26,8 @@ def scripted(speakers: dict[str, Speak], **budget: int) -> Rollout:
     roles = duo(main=limits(**budget), searcher=limits(**budget))
     tools = cast("Any", {"search": FakeTool(echo)})
     team = Team(roles, dict.fromkeys(roles, chat), {}, tools, scheduler=Scheduler("rounds"), seed=0)
-    return team.play([question("Où? <|im_end|>")], step=0, rollouts=1, script=scripts(speakers))[0].rollouts[0]
+    request = PlayRequest([question("Où? <|im_end|>")], step=0, rollouts=1, script=scripts(speakers))
+    return team.play(request).groups[0].rollouts[0]
 
 
 TASKS = ["peak of Côte d'Ivoire", "a <tool_call> in text", "<|im_start|>system"]
@@ -88,7 +90,7 @@ def test_a_sampled_play_records_what_the_sampler_made(tmp_path: Path) -> None:
         scheduler=scheduler,
         seed=0,
     )
-    (group,) = team.play([question()], step=0, rollouts=4)
+    (group,) = team.play(PlayRequest([question()], step=0, rollouts=4)).groups
     mains = [rollout.main for rollout in group.rollouts]
     assert len({tuple(main.segments[0].ids) for main in mains}) == 4, "every rollout has random numbers of its own"
     for main in mains:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.persistence.resume_log import OpenStep, whole_lines
 from mgrpo_lightning.records.trajectory import Group
 from tests.agents.fakes import FakeTool, answer, call, duo, limits, make_team, question
@@ -55,7 +56,8 @@ class World:
 def played(world: World, memory: OpenStep) -> list[Group]:
     roles = duo(main=limits(turns=4), searcher=limits(turns=4))
     team, _ = make_team(roles, {"main": world.main, "searcher": world.searcher}, {"search": FakeTool(world.search)})
-    return team.play([question("Which?"), question("Who?")], step=0, rollouts=ROLLOUTS, memory=memory)
+    asked = [question("Which?"), question("Who?")]
+    return team.play(PlayRequest(asked, step=0, rollouts=ROLLOUTS, resume_log=memory)).groups
 
 
 def finished(path: Path) -> set[str]:
@@ -106,7 +108,7 @@ def test_a_turn_on_other_words_is_not_said_again(tmp_path: Path) -> None:
         }
         memory = OpenStep(path, "")
         team, _ = make_team(duo(), speak, {"search": FakeTool(search)})
-        (group,) = team.play([question()], step=0, rollouts=1, memory=memory)
+        (group,) = team.play(PlayRequest([question()], step=0, rollouts=1, resume_log=memory)).groups
         memory.close()
         searcher = group.rollouts[0].subs[0]
         return searcher.messages[-2].content, searcher.messages[-1].content
@@ -137,7 +139,7 @@ def test_a_call_for_another_question_is_not_answered_again(tmp_path: Path) -> No
         }
         memory = OpenStep(tmp_path / "held-out-000000-0.jsonl", "")
         team, _ = make_team(duo(), speak, {"search": FakeTool(search)})
-        (group,) = team.play([question(text)], step=0, rollouts=1, memory=memory)
+        (group,) = team.play(PlayRequest([question(text)], step=0, rollouts=1, resume_log=memory)).groups
         memory.close()
         return group.rollouts[0].subs[0].calls[0].result
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.scoring import score_groups, undecided
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
@@ -86,13 +87,14 @@ def play(
     tools = {"search": cast("Tool", FakeTool(run))}
     team = Team(roles, chats, cast("Any", engines), tools, scheduler=scheduler, seed=0, exchange=exchange)
     try:
-        groups = team.play(QUESTIONS, step=3, rollouts=2, memory=memory)
-        if exchange and team.remote and "main" not in local:
-            take_outcomes(exchange, groups, team.remote.served, main="main", stage="train")
+        result = team.play(PlayRequest(QUESTIONS, step=3, rollouts=2, resume_log=memory))
+        groups = result.groups
+        if exchange and "main" not in local:
+            take_outcomes(exchange, groups, result.delegations, main="main", stage="train")
         if score:
             score_groups(groups, FakeTask(), roles)
-        if exchange and team.remote and "main" in local:
-            tell_outcomes(exchange, groups, team.remote.sent, stage="train")
+        if exchange and "main" in local:
+            tell_outcomes(exchange, groups, result.delegations, stage="train")
     except BaseException as error:
         if exchange:
             exchange.close(error)

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn
 from mgrpo_lightning.policy.sampling.conversation import Request, SlotConversation, Tokens
@@ -98,7 +99,7 @@ def play(seed: int, schedule: Any = "rounds") -> tuple[list[Rollout], list[list[
     chats = cast("Any", {role: FakeChat() for role in roles})
     tool = cast("Tool", FakeTool(run))
     team = Team(roles, chats, cast("Any", engines), {"search": tool}, scheduler=scheduler, seed=0)
-    groups = team.play([question("One?"), question("Two?")], step=0, rollouts=2)
+    groups = team.play(PlayRequest([question("One?"), question("Two?")], step=0, rollouts=2)).groups
     return [r for g in groups for r in g.rollouts], [engine.batches for engine in engines.values()]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mgrpo_lightning.agents.rollout import Scripts
+from mgrpo_lightning.agents.play import PlayRequest, Scripts
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall, Violation
 from mgrpo_lightning.records.question import Question
@@ -31,7 +31,7 @@ def searcher(task: str, turn: int, order: tuple[int, ...]) -> str:
 
 def play_one(speakers: Mapping[str, Speak], roles: Mapping[str, RoleConfig] | None = None, **options: Any) -> Rollout:
     team, _ = make_team(roles or duo(), speakers, **options)
-    (group,) = team.play([question()], step=0, rollouts=1)
+    (group,) = team.play(PlayRequest([question()], step=0, rollouts=1)).groups
     return group.rollouts[0]
 
 
@@ -56,7 +56,7 @@ def test_groups_keep_the_order_of_questions_and_rollouts() -> None:
     team, samplers = make_team(duo(), {"main": main_asks("a", "b"), "searcher": searcher})
     done: list[int] = []
     asked = [question("One?"), question("Two?")]
-    groups = team.play(asked, step=5, rollouts=3, first_query=64, on_done=lambda: done.append(1))
+    groups = team.play(PlayRequest(asked, step=5, rollouts=3, first_query=64), on_done=lambda: done.append(1)).groups
     assert [group.question for group in groups] == asked
     keys = [[t.key for t in rollout.trajectories()] for group in groups for rollout in group.rollouts]
     assert keys == [[(5, q, k, i) for i in range(3)] for q in (64, 65) for k in range(3)]
@@ -67,7 +67,7 @@ def test_groups_keep_the_order_of_questions_and_rollouts() -> None:
 
 def test_a_group_opens_its_prompt_once_and_every_conversation_has_its_place() -> None:
     team, samplers = make_team(duo(), {"main": main_asks("a", "b"), "searcher": searcher})
-    team.play([question(), question()], step=0, rollouts=2)
+    team.play(PlayRequest([question(), question()], step=0, rollouts=2))
     assert samplers["main"].prompts == [(0,), (1,)]
     assert [c.order for c in samplers["main"].opened] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert sorted(c.order for c in samplers["searcher"].opened) == [
@@ -188,7 +188,7 @@ def test_a_bug_under_a_sub_agent_ends_the_run(error: type[Exception]) -> None:
 
 def streams_of(*, seed: int = 0, step: int = 0, stage: Any = "train") -> dict[tuple[str, tuple[int, ...]], list[int]]:
     team, samplers = make_team(duo(), {"main": main_asks("a", "b"), "searcher": searcher}, seed=seed)
-    team.play([question(), question()], step=step, rollouts=2, stage=stage)
+    team.play(PlayRequest([question(), question()], step=step, rollouts=2, stage=stage))
     return {(role, c.order): c.streams for role, sampler in samplers.items() for c in sampler.opened}
 
 
@@ -206,7 +206,7 @@ def test_the_temperature_is_the_roles_own_unless_overridden(override: float | No
     roles = duo()
     roles = {name: replace(role, sampling=replace(role.sampling, temperature=0.7)) for name, role in roles.items()}
     team, samplers = make_team(roles, {"main": main_asks("a"), "searcher": searcher})
-    (group,) = team.play([question()], step=0, rollouts=1, temperature=override)
+    (group,) = team.play(PlayRequest([question()], step=0, rollouts=1, temperature=override)).groups
     assert {t.temperature for t in group.rollouts[0].trajectories()} == {used}
     assert {p.temperature for s in samplers.values() for c in s.opened for p in c.params} == {used}
 
@@ -214,7 +214,7 @@ def test_the_temperature_is_the_roles_own_unless_overridden(override: float | No
 def test_each_action_keeps_the_version_that_sampled_it() -> None:
     team, samplers = make_team(duo(), {"main": main_asks("a"), "searcher": searcher})
     samplers["main"].version, samplers["searcher"].version = 4, 9
-    rollout = team.play([question()], step=0, rollouts=1)[0].rollouts[0]
+    rollout = team.play(PlayRequest([question()], step=0, rollouts=1)).groups[0].rollouts[0]
     versions = [{s.version for s in t.spans if s.kind == "action"} for t in rollout.trajectories()]
     assert versions == [{4}, {9}]
 
@@ -246,7 +246,7 @@ RECITALS: list[dict[str, Speak]] = [
 def test_a_scripted_play_is_a_sampled_one_with_log_probabilities_zero(speakers: dict[str, Speak]) -> None:
     sampled = play_one(speakers)
     team, samplers = make_team(duo(), speakers)
-    scripted = team.play([question()], step=0, rollouts=1, script=scripts(speakers))[0].rollouts[0]
+    scripted = team.play(PlayRequest([question()], step=0, rollouts=1, script=scripts(speakers))).groups[0].rollouts[0]
     assert not any(sampler.opened for sampler in samplers.values())
     for one, other in zip(scripted.trajectories(), sampled.trajectories(), strict=True):
         (said,), (heard,) = one.segments, other.segments
@@ -264,14 +264,14 @@ def test_scripts_get_a_seed_of_their_own_for_every_trajectory() -> None:
         return Recital({"main": main_asks("a"), "searcher": searcher}[role], subtask)
 
     team, _ = make_team(duo(), {})
-    team.play([question(), question()], step=0, rollouts=2, script=script)
+    team.play(PlayRequest([question(), question()], step=0, rollouts=2, script=script))
     assert len(set(seeds)) == len(seeds) == 8
 
 
 def test_a_task_that_cannot_demonstrate_is_told() -> None:
     team, _ = make_team(duo(), {})
     with pytest.raises(ConfigurationError, match=r"role 'main' on question 'id-Which\?'.*HINT"):
-        team.play([question()], step=0, rollouts=1, script=lambda *_, **__: None)
+        team.play(PlayRequest([question()], step=0, rollouts=1, script=lambda *_, **__: None))
 
 
 def test_an_unknown_tool_is_refused() -> None:

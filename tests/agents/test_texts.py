@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.texts import EndpointConversation
 from mgrpo_lightning.commands.command import main
@@ -119,7 +120,7 @@ def test_a_subtask_that_the_endpoint_does_not_take_is_a_failed_call_and_play_goe
     speak = lambda task, turn, order: answer("yes") if turn else call("searcher", task="look")  # noqa: E731
     team, _ = make_team(roles, {"main": speak})
     server.replies = [failed(status)]
-    (group,) = team.play([question()], step=0, rollouts=2)
+    (group,) = team.play(PlayRequest([question()], step=0, rollouts=2)).groups
     for rollout in group.rollouts:
         assert rollout.main.answer == "yes"
         assert [(made.failed, f"status {status}" in made.result) for made in rollout.main.calls] == [(True, True)]
@@ -132,7 +133,7 @@ def test_a_main_that_the_endpoint_does_not_take_is_interrupted_and_leaves_its_gr
     roles["main"] = replace(roles["main"], trainable=False, endpoint=endpoint)
     team, _ = make_team(roles, {"searcher": lambda task, turn, order: answer("x")})
     server.replies = [failed(400), said(answer("yes"))]
-    (group,) = team.play([question()], step=0, rollouts=2)
+    (group,) = team.play(PlayRequest([question()], step=0, rollouts=2)).groups
     score_groups([group], FakeTask(), roles)
     ends = sorted((r.main.answer or "", r.main.violations, r.scores[0].failed) for r in group.rollouts)
     assert ends == [("", ["interrupted"], True), ("yes", [], False)]

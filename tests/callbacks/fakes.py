@@ -13,11 +13,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.modules.figures import log_figures
+from mgrpo_lightning.modules.validation import HeldOutBatch
 from mgrpo_lightning.policy.identity import Identity
 from mgrpo_lightning.records.batch import AlignedBatch, Row, TeamBatch
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig
+from tests.support.toy import held_out
 
 ROLES = {
     "main": RoleConfig("pocket", calls=["searcher"], reward=RewardConfig(format=0.1, correct=0.9)),
@@ -126,7 +128,7 @@ class FakeTeam(LightningModule):
         self.figures = metrics
         log_figures(self, metrics, step=batch.step)
 
-    def validation_step(self, batch: list[Group], batch_idx: int) -> None:
+    def validation_step(self, batch: HeldOutBatch, batch_idx: int) -> None:
         """Nothing to compute."""
 
     def on_validation_epoch_end(self) -> None:
@@ -153,7 +155,7 @@ class _Stream:
         first = self.data.started_at if self.stage == "train" else 0
         for index in range(first, self.length):
             groups = self.data.play(self.stage, index)
-            yield make_batch(index, groups) if self.stage == "train" else groups
+            yield make_batch(index, groups) if self.stage == "train" else held_out(groups)
 
 
 def make_trainer(

@@ -21,7 +21,6 @@ from mgrpo_lightning.algorithm.config import SUB_REWARD
 from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.data.playing import Playing
-from mgrpo_lightning.data.resuming import open_held_out
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.persistence.run_lock import RunLock
 from mgrpo_lightning.records.journal import read_groups
@@ -108,8 +107,8 @@ def test_a_validation_is_known_by_its_task(team: Path) -> None:
     def settings(*options: str) -> str:
         cli = make_cli(["--config", str(team), *options], run=False)
         cli.before_validate()
-        assert isinstance(cli.datamodule.settings, str)
-        return cli.datamodule.settings
+        assert isinstance(cli.datamodule.command.settings, str)
+        return cli.datamodule.command.settings
 
     factbook = "--data.task=mgrpo_lightning.tasks.Factbook"
     assert settings() == settings("--data.validation.per_batch=2", "--trainer.max_steps=5")
@@ -156,8 +155,8 @@ def test_what_is_played_is_kept_while_an_answer_is_undecided(team: Path, tmp_pat
     cli.datamodule.trainer = cli.trainer
     cli.trainer.strategy.connect(cli.model)
     folder = tmp_path / "runs" / "toy" / "open_steps"
-    with open_held_out(cli.datamodule) as memory:
-        assert memory is not None
+    with cli.datamodule.resume_logs.open_held_out(0) as resume_log:
+        assert resume_log is not None
     for undecided, kept in ((1, True), (0, False)):
         cli.model.validation_results = [{"undecided": undecided}]
         cli.after_validate()

@@ -13,12 +13,12 @@ from lightning.pytorch import Callback, Trainer
 from typing_extensions import override
 
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+from mgrpo_lightning.data.streams import TrainStream
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.records.batch import AlignedBatch, Row, TeamBatch
-from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, OptimizerConfig, RoleConfig
 from tests.modules.conftest import random_batch
 from tests.support.toy import ToyTask
@@ -36,7 +36,11 @@ class Prepared(AlignedTrajectoryDataModule):
         self.states: list[State] = []
 
     @override
-    def train_batch(self, step: int, questions: Sequence[Question]) -> TeamBatch:
+    def train_dataloader(self) -> TrainStream:
+        assert self.trainer is not None
+        return TrainStream(self._team_batch, 0, self.trainer.max_steps)
+
+    def _team_batch(self, step: int) -> TeamBatch:
         self.versions.append(self.module.policies[self.module.local_roles[0]].version)
         self.states.append(snapshot(self.module))
         roles = {role: self._batch(step, role) for role in self.module.trained_roles}

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.protocol.actions import parse
 from mgrpo_lightning.protocol.arguments import check_arguments
@@ -101,7 +102,7 @@ class Repeats(Script):
 def test_a_script_sees_what_a_tool_said_and_not_the_notice(turns: int) -> None:
     script = Repeats()
     team, _ = make_team({"main": RoleConfig("fake", tools=["search"], limits=limits(turns=turns))}, {})
-    (group,) = team.play([question()], step=0, rollouts=1, script=lambda *_, **__: script)
+    (group,) = team.play(PlayRequest([question()], step=0, rollouts=1, script=lambda *_, **__: script)).groups
     played = group.rollouts[0].main
     assert played.messages[-2].content == ("page of x\n" + NOTICE if turns == 2 else "page of x")
     assert played.answer == "page of x"

@@ -1,3 +1,4 @@
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.protocol.tree import render
 from mgrpo_lightning.records.trajectory import Call, Key, Message, Rollout, Trajectory
 from tests.agents.fakes import answer, call, duo, make_team, question
@@ -31,7 +32,7 @@ def test_the_tree_shows_turns_calls_pages_and_what_went_wrong() -> None:
         return call("search", query=task) if turn == 0 else f"found {answer('Mont Blanc')}"
 
     team, _ = make_team(duo(), {"main": main, "searcher": searcher})
-    assert render(team.play([question()], step=0, rollouts=1)[0].rollouts[0]) == EXPECTED
+    assert render(team.play(PlayRequest([question()], step=0, rollouts=1)).groups[0].rollouts[0]) == EXPECTED
 
 
 def test_of_a_long_result_the_head_is_drawn() -> None:

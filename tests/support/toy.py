@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing_extensions import override
 
 from mgrpo_lightning.errors import ToolError
+from mgrpo_lightning.modules.validation import HeldOutBatch, ValidationConfig
 from mgrpo_lightning.records.question import Question, Split
-from mgrpo_lightning.records.trajectory import Message, Trajectory
+from mgrpo_lightning.records.trajectory import Group, Message, Trajectory
 from mgrpo_lightning.tasks.base import Script, Task
 from mgrpo_lightning.tools.base import Tool, function_tool
 from tests.support.tiny import WORDS
@@ -62,3 +63,8 @@ class ToyTask(Task):
     @override
     def script(self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]) -> Script:
         return ToyScript(role, subtask, seed)
+
+
+def held_out(groups: list[Group], *, seconds: float = 1.0, agreement: Sequence[float] = ()) -> HeldOutBatch:
+    """A batch of a validation, as if it were the toy task's."""
+    return HeldOutBatch(groups, ToyTask(), ValidationConfig(), seconds=seconds, agreement=agreement)

@@ -22,6 +22,7 @@ from tests.agents.test_question_scores import QUESTION as ANOTHER
 from tests.agents.test_question_scores import group
 from tests.callbacks.fakes import ROLES
 from tests.support.chat_server import Server, failed, said
+from tests.support.toy import held_out
 
 QUESTION = Question("q", "Which river?", ("Danube",))
 
@@ -132,11 +133,10 @@ def test_an_audit_that_fails_takes_nothing_from_a_match(server: Server, tmp_path
 
 def test_an_evaluation_reports_what_was_said_during_it() -> None:
     agreement = Agreement()
-    agreement.add(True, True)
-    evaluation = Evaluation(ROLES, [ANOTHER], agreement=agreement)
+    evaluation = Evaluation(ROLES, [ANOTHER])
     for case in ((False, True), (False, False), (False, False), (True, True)):
         agreement.add(*case)
-    evaluation.observe([group("right")])
+        evaluation.observe(held_out([group("right")], agreement=agreement.counts))
     rates, record = evaluation.finish(0, torch.device("cpu"))
     assert record["judge"] == {
         **{"judged": 4, "unmatched_right": pytest.approx(1 / 3)},
@@ -144,5 +144,5 @@ def test_an_evaluation_reports_what_was_said_during_it() -> None:
     }
     assert rates["judge/agreement"] == 0.75
     unjudged = Evaluation(ROLES, [ANOTHER])
-    unjudged.observe([group("right")])
+    unjudged.observe(held_out([group("right")]))
     assert "judge" not in unjudged.finish(0, torch.device("cpu"))[1]

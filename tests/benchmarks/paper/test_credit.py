@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.paper.credit import Measured, advantages, ceiling, correlation, draw, interval, table
 from benchmarks.paper.forking import Fork, ForkingSampler, turns_of
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.records.trajectory import Rollout
@@ -40,11 +41,11 @@ def texts(rollout: Rollout, invocation: int) -> list[str]:
 @pytest.mark.parametrize("invocation", [1, 2, 3])
 def test_copies_repeat_all_but_what_is_sampled_anew(invocation: int) -> None:
     team, samplers = make_team(duo(), {"main": main_speaks, "searcher": searcher_speaks})
-    original = team.play([question()], step=0, rollouts=1)[0].rollouts[0]
+    original = team.play(PlayRequest([question()], step=0, rollouts=1)).groups[0].rollouts[0]
     assert len(original.subs) == 3
     fork = Fork.at(original, invocation, kept=2)
     cast("Any", team)._samplers = {name: ForkingSampler(sampler, [fork]) for name, sampler in samplers.items()}
-    (group,) = team.play([question()], step=0, rollouts=4)
+    (group,) = team.play(PlayRequest([question()], step=0, rollouts=4)).groups
     made = 1 if invocation == 3 else 0
     for copy, rollout in enumerate(group.rollouts):
         assert texts(rollout, 0)[: made + 1] == texts(original, 0)[: made + 1]
@@ -65,7 +66,7 @@ def test_an_advantage_without_the_expert_term_is_that_of_main_s_correctness_alon
         "searcher": lambda _, turn, order: answer("good" if order[1] % 2 else "bad"),
     }
     team, _ = make_team(roles, speakers)
-    (group,) = team.play([question()], step=0, rollouts=4)
+    (group,) = team.play(PlayRequest([question()], step=0, rollouts=4)).groups
     score_groups([group], FakeTask(judge=lambda t: float(t.answer == "good")), roles)
     trained = cast("Any", SimpleNamespace())
     trained.module = SimpleNamespace(roles=roles)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.algorithm.config import RewardConfig
@@ -38,7 +39,7 @@ def task() -> Factbook:
 @pytest.fixture(scope="module")
 def groups(task: Factbook) -> list[Group]:
     team, _ = make_team(ROLES, {}, tools=wanted_tools(ROLES, task.tools()))
-    found = team.play(task.questions("test"), step=0, rollouts=2, script=task.script)
+    found = team.play(PlayRequest(task.questions("test"), step=0, rollouts=2, script=task.script)).groups
     score_groups(found, task, ROLES)
     return found
 

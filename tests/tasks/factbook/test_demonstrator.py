@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.protocol.prompts import LastMessage
 from mgrpo_lightning.records.question import Split
@@ -65,7 +66,7 @@ def test_equals_answer_together_each_going_on_from_what_the_others_found(clean: 
     roles = {"ann": replace(equal, discusses_with=["bob"]), "bob": equal}
     team, _ = make_team(roles, {}, tools=clean.tools())
     asked = [q for q in clean.questions("test") if q.level in ("1 hop", "2 hops")][:30]
-    groups = team.play(asked, step=0, rollouts=1, script=clean.script)
+    groups = team.play(PlayRequest(asked, step=0, rollouts=1, script=clean.script)).groups
     right = [group.rollouts[0].main.answer == group.question.answers[0] for group in groups]
     assert sum(right) >= 29
     for group in groups:
