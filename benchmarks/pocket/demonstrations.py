@@ -19,8 +19,8 @@ from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.roles.config import RoleConfig
+from mgrpo_lightning.roles.team_file import roles_of
 from mgrpo_lightning.tasks.base import Task
-from mgrpo_lightning.team_file import roles_of
 
 TEAM, SINGLE = "quickstart.yaml", "arms/single_agent.yaml"
 """Packaged configs of the team, and of the one agent with all tools, that the pocket model is made for."""

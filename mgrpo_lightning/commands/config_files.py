@@ -22,7 +22,7 @@ from mgrpo_lightning.commands.references import escaped, has_reference, resolved
 from mgrpo_lightning.commands.run_config import RunConfig
 from mgrpo_lightning.commands.yaml_text import UniqueKeyLoader, dumped
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.team_file import DEFAULTS, flat, flat_key, nested
+from mgrpo_lightning.roles.team_file import DEFAULTS, flat, flat_key, nested
 
 PACKAGED = "pkg:"
 _KEY = re.compile(r"[\w-]+(?:\.[\w-]+)*")

@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from mgrpo_lightning.ranges import hints_of, range_in, refuse
-from mgrpo_lightning.team_file import arguments_of
+from mgrpo_lightning.roles.team_file import arguments_of
 
 
 def refuse_numbers(value: Any, hint: Any, name: str) -> None:

@@ -32,8 +32,8 @@ from mgrpo_lightning.errors import STOPPED, ConfigurationError
 from mgrpo_lightning.names import check_roles
 from mgrpo_lightning.persistence.run_lock import RunLock
 from mgrpo_lightning.process.stopping import LAUNCHER, MARK, heard
+from mgrpo_lightning.roles.team_file import roles_of
 from mgrpo_lightning.store.layout import STOP, writer_name
-from mgrpo_lightning.team_file import roles_of
 
 FIT = (sys.executable, "-m", "mgrpo_lightning", "fit")
 GRACE = 10.0

@@ -13,7 +13,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.team_file import DEFAULTS
+from mgrpo_lightning.roles.team_file import DEFAULTS
 
 EVERY = "*"
 """Wildcard key: it stands for all keys that the earlier files have in this block."""

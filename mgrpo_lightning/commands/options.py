@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from typing_extensions import override
 
 from mgrpo_lightning.commands.yaml_text import parsed
-from mgrpo_lightning.team_file import ARGUMENTS, CLASSES, DEFAULTS, check_class
+from mgrpo_lightning.roles.team_file import ARGUMENTS, CLASSES, DEFAULTS, check_class
 
 _ANY = re.compile("--.")
 _OLD = re.compile(rf"({'|'.join(CLASSES)})\.{ARGUMENTS}(?=\.|$)")

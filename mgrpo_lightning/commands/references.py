@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.team_file import flat_key
+from mgrpo_lightning.roles.team_file import flat_key
 
 TEXTS = ("system_prompt", "description", "question")
 """Keys whose values are prompts for a model; ``${...}`` in them stays as written."""

@@ -1,1 +1,1 @@
-"""Role configuration, and which roles share an adapter."""
+"""Role configuration, the shapes of the team file that holds it, and which roles share an adapter."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mgrpo_lightning.team_file import flat
+from mgrpo_lightning.roles.team_file import flat
 
 OWN: Mapping[str, str] = {
     r"ckpt_path|weights_only|dry_run|config": "how this process was started",

@@ -15,8 +15,8 @@ from mgrpo_lightning.algorithm.config import COMPONENTS
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.records.journal import PREFIXES
 from mgrpo_lightning.records.ratios import FOLDER as RATIOS
+from mgrpo_lightning.roles.team_file import flat
 from mgrpo_lightning.store.layout import FOLDER as STORE
-from mgrpo_lightning.team_file import flat
 
 _FILE = re.compile(rf"({'|'.join(PREFIXES.values())})-(\d{{6}})(?:-\d{{6}})?\.parquet")
 JOURNAL = "journal"

@@ -14,7 +14,7 @@ from mgrpo_lightning.commands.config_files import compose, composed
 from mgrpo_lightning.commands.replay import cli_of
 from mgrpo_lightning.commands.yaml_text import parsed
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.team_file import flat, nested, roles_of
+from mgrpo_lightning.roles.team_file import flat, nested, roles_of
 from mgrpo_lightning.viewer.sources import Source
 from tests.support.team_file import write_team_file
 
