@@ -136,8 +136,9 @@ def total_reward(trajectory: Trajectory, score: Score) -> float:
 
 
 def loss_of(policy: Policy, members: Sequence[Member]) -> Tensor:
-    """Eq. 14 to 19 on the N sampled tokens of B trajectories of up to T tokens."""
-    rows = [Row.of(m.trajectory, advantage=m.advantage, coefficient=m.coefficient) for m in members if m.multiplicity]
+    """Eq. 14 to 19 on the N sampled tokens of B rows of up to T tokens: the trajectories that fill a slot."""
+    trained = [member for member in members if member.multiplicity]
+    rows = [row for m in trained for row in Row.of(m.trajectory, advantage=m.advantage, coefficient=m.coefficient)]
     ids = pad_sequence([row.ids for row in rows], batch_first=True)  # (B, T)
     mask = pad_sequence([row.mask for row in rows], batch_first=True)  # (B, T), True on sampled tokens
     lengths = torch.tensor([len(row.ids) for row in rows])  # (B,)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mgrpo_lightning.records
 from mgrpo_lightning.records.batch import Row
-from mgrpo_lightning.records.trajectory import Key, Span, Trajectory
+from mgrpo_lightning.records.trajectory import Key, Segment, Span, Trajectory
 
 TEXT = mgrpo_lightning.records.__doc__ or ""
 
@@ -31,7 +31,8 @@ def test_every_named_file_exists(root: Path) -> None:
 
 def test_shapes_of_a_trajectory_and_of_its_row() -> None:
     spans = [Span("observation", (5, 6, 7)), Span("action", (8, 9), (-0.5, -1.0)), Span("observation", (4,))]
-    trajectory = Trajectory("searcher", Key(0, 0, 0, 1), "subtask", spans=spans, parent=0)
-    assert len(trajectory.ids) == len(trajectory.action_mask) == len(trajectory.logprobs) == trajectory.num_tokens == 6
-    row = Row.of(trajectory, advantage=1.0, coefficient=0.5)
+    trajectory = Trajectory("searcher", Key(0, 0, 0, 1), "subtask", segments=[Segment(spans)], parent=0)
+    (segment,) = trajectory.segments
+    assert len(segment.ids) == len(segment.action_mask) == len(segment.logprobs) == trajectory.num_tokens == 6
+    (row,) = Row.of(trajectory, advantage=1.0, coefficient=0.5)
     assert (row.ids.shape, row.mask.shape, row.behaviour.shape) == ((6,), (6,), (2,))

@@ -60,7 +60,7 @@ def test_another_class_in_a_file_is_refused() -> None:
 
 
 def test_a_class_block_may_have_its_arguments_directly() -> None:
-    shapes = [{"class_path": "A", "x": [{"class_path": "B", "y": 1}]}, {"class_path": "A"}]
+    shapes: list[dict[str, Any]] = [{"class_path": "A", "x": [{"class_path": "B", "y": 1}]}, {"class_path": "A"}]
     shapes[1]["init_args"] = {"x": [{"class_path": "B", "init_args": {"y": 1}}]}
     assert flat({"data": {"task": shapes[1]}}) == {"data": {"task": shapes[0]}}
     assert nested({"data": {"task": shapes[0]}}) == {"data": {"task": shapes[1]}}
