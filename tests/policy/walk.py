@@ -28,11 +28,11 @@ PAGE = ROOT / "docs" / "base_models.md"
 VERSIONS = {name: version(name) for name in ("transformers", "peft")}
 PREAMBLE = """# Base models: which architectures work
 
-A base works if a token gets the same log-probability in the sampler, in training, and in transformers with PEFT. This must
-hold for a row alone, in a batch of mixed lengths, and up to `limits.context`. The table has every causal language model
-of transformers. Each was built as a tiny random model and sampled with contexts of {contexts} tokens. The bases that work
-agree to {bound:g}. The others are refused, for the reason in the last column. [Your own model](guides/model.md) explains
-the requirements.
+A base works if a token gets the same log-probability in the sampler, in training, and in transformers with PEFT.
+This must hold for a row alone, in a batch of mixed lengths, and up to `limits.context`. The table has every causal
+language model of transformers. Each was built as a tiny random model and sampled with contexts of {contexts} tokens.
+The bases that work agree to {bound:g}. The others are refused, for the reason in the last column.
+[Your own model](guides/model.md) explains the requirements.
 
 {counts}, with {versions}.
 
