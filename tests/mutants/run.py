@@ -37,9 +37,9 @@ TIMEOUT = 900
 
 PREAMBLE = """# Traps of multi-turn GRPO, and the test that guards each
 
-Each trap is a bug that a known project shipped, or that was seen while this one was built. Each mutant in
-[tests/mutants](../tests/mutants) puts one bug back; its test passes without it and fails with it. `make mutants` shows
-that for all of them.
+Each trap is a bug that a known project shipped, or that occurred while this one was built. Each mutant in
+[tests/mutants](../tests/mutants) puts one bug back. Its test passes without the bug and fails with it. `make mutants`
+checks this for all mutants.
 
 This page is generated: `python tests/mutants/run.py --table > docs/correctness.md`.
 """

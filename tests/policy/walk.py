@@ -1,9 +1,9 @@
-"""Walk over every causal LM of transformers, and write docs/base_models.md with what came of each.
+"""Try every causal LM of transformers, and write the results to docs/base_models.md.
 
     python -m tests.policy.walk > docs/base_models.md
 
-It takes a few minutes and shows on stderr how far it is. What it has found is kept in build/walk.jsonl until the end,
-so that a walk that was broken off goes on; remove the file if the package has changed since.
+It takes a few minutes and shows its progress on stderr. Results are kept in build/walk.jsonl until the end, so an
+interrupted walk continues. Remove the file if the package has changed since.
 """
 
 from __future__ import annotations
@@ -28,28 +28,29 @@ PAGE = ROOT / "docs" / "base_models.md"
 VERSIONS = {name: version(name) for name in ("transformers", "peft")}
 PREAMBLE = """# Base models: which architectures work
 
-A base works where a token gets the same log-probability in the sampler, in training and in transformers with PEFT: in a
-row alone, in a batch of mixed lengths, and up to `limits.context`. Each causal language model of transformers was made
-as a tiny random model, and sampled from with contexts of {contexts} tokens. Those that work agree to {bound:g}; the
-others are refused in one sentence. [Your own model](guides/model.md) says why.
+A base works if a token gets the same log-probability in the sampler, in training, and in transformers with PEFT.
+This must hold for a row alone, in a batch of mixed lengths, and up to `limits.context`. The table has every causal
+language model of transformers. Each was built as a tiny random model and sampled with contexts of {contexts} tokens.
+The bases that work agree to {bound:g}. The others are refused, for the reason in the last column.
+[Your own model](guides/model.md) explains the requirements.
 
 {counts}, with {versions}.
 
 This page is generated: `python -m tests.policy.walk > docs/base_models.md`.
 
-| `model_type` | class | | |
+| `model_type` | class | result | condition or reason |
 |---|---|---|---|
 """
 _ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \| (works|refused|not tried) \| (.*) \|$", re.MULTILINE)
 
 
 class Outcome(NamedTuple):
-    """What came of one architecture."""
+    """Result for one architecture."""
 
     verdict: str
     """``works``, ``refused`` or ``not tried``."""
     why: str
-    """One sentence; of one that works, under which condition, if any."""
+    """One sentence: the reason of a refusal, or the condition under which the base works, if any."""
 
 
 def outcome(kind: str, folder: Path) -> Outcome:
@@ -57,10 +58,10 @@ def outcome(kind: str, folder: Path) -> Outcome:
 
     Args:
         kind: Its ``model_type``.
-        folder: For its files.
+        folder: Folder for the tiny model's files.
 
     Raises:
-        AssertionError: It gives other numbers.
+        AssertionError: Its log-probabilities differ.
     """
     try:
         config = tiny_config(kind)
@@ -84,7 +85,7 @@ def outcome(kind: str, folder: Path) -> Outcome:
         return Outcome("refused", re.sub(r"^base_model '[^']*' \(\w+\):? ", "", str(error).partition(" HINT:")[0]))
     assert all(found.largest <= BOUND for found in gaps), gaps
     if lost:
-        return Outcome("works", f"without {lost} in `adapter.target_modules`, of which peft loses adapters on load")
+        return Outcome("works", f"without {lost} in `adapter.target_modules`, where peft loses adapters on load")
     try:
         refuse_unsupported(config, kind, context=CONTEXTS[-1] + 1)
     except ConfigurationError as error:
@@ -94,10 +95,10 @@ def outcome(kind: str, folder: Path) -> Outcome:
 
 
 def table(found: Mapping[str, Outcome]) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        found: By ``model_type``.
+        found: Results by ``model_type``.
     """
     verdicts = [each.verdict for each in found.values()]
     counted = [f"{verdicts.count(name)} {name}" for name in ("works", "refused", "not tried") if name in verdicts]
@@ -115,16 +116,16 @@ def table(found: Mapping[str, Outcome]) -> str:
 
 
 def documented(page: str) -> dict[str, tuple[str, str, str]]:
-    """Class, verdict and why by ``model_type``, as a page says them.
+    """Return class, verdict and reason by ``model_type``, as a page states them.
 
     Args:
-        page: Its text.
+        page: Text of the page.
     """
     return {kind: (name, verdict, why) for kind, name, verdict, why in _ROW.findall(page)}
 
 
 def row(kind: str, found: Outcome) -> tuple[str, str, str]:
-    """What the page is to say of one architecture."""
+    """Return what the page must state about one architecture."""
     return ARCHITECTURES[kind], found.verdict, _cell(found.why)
 
 
@@ -133,7 +134,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> int:
-    """Walk, and print the page; 1 and no page if one gives other numbers."""
+    """Try all and print the page. Returns 1 and prints no page if log-probabilities of any architecture differ."""
     kept = ROOT / "build" / "walk.jsonl"
     kept.parent.mkdir(exist_ok=True)
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
