@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from mgrpo_lightning.algorithm.config import RewardConfig
-from mgrpo_lightning.modules.figures import log_figures
+from mgrpo_lightning.modules.metric_logging import log_step_metrics
 from mgrpo_lightning.ranges import Count, Share, Weight, ranged
 from mgrpo_lightning.records.batch import TeamBatch
 from mgrpo_lightning.records.trajectory import Group, Score
@@ -78,31 +78,31 @@ class CollapseAlarm(Callback):
         module = cast("TeamModule", pl_module)
         logged = {}
         for role in module.local_roles:
-            for figure, value in _figures(batch.groups, role, module.roles[role]):
-                if figure != "format_rate":  # the root module logs that one
-                    logged[f"{role}/{figure}"] = value
-                self._observe(role, figure, value, batch.step)
-        log_figures(module, logged, step=batch.step)
+            for metric, value in _alarm_metrics(batch.groups, role, module.roles[role]):
+                if metric != "format_rate":  # the root module logs that one
+                    logged[f"{role}/{metric}"] = value
+                self._observe(role, metric, value, batch.step)
+        log_step_metrics(module, logged, step=batch.step)
 
-    def _observe(self, role: str, figure: str, value: float, step: int) -> None:
-        name = f"{role}/{figure}"
+    def _observe(self, role: str, metric: str, value: float, step: int) -> None:
+        name = f"{role}/{metric}"
         values = self._values.setdefault(name, deque(maxlen=self.window))
         values.append(value)
         mean = fmean(values)
-        if mean >= self.bounds[figure]:
+        if mean >= self.bounds[metric]:
             self._troubled.discard(name)
         # A full window first: the mean of one or two steps is too noisy to warn about.
         elif len(values) == self.window and name not in self._troubled:
             self._troubled.add(name)
             warnings.warn(
                 f"{name} was {mean:.3g} on average over the last {self.window} steps (at step {step}), "
-                f"below {self.bounds[figure]:g}. HINT: {HINTS[figure]}",
+                f"below {self.bounds[metric]:g}. HINT: {HINTS[metric]}",
                 CollapseWarning,
                 stacklevel=2,
             )
 
 
-def _figures(groups: Sequence[Group], role: str, config: RoleConfig) -> Iterator[tuple[str, float]]:
+def _alarm_metrics(groups: Sequence[Group], role: str, config: RoleConfig) -> Iterator[tuple[str, float]]:
     """Yield the metrics of one step that apply to this role, as (name, value)."""
     trajectories = [t for group in groups for rollout in group.rollouts for t in rollout.trajectories(role)]
     if config.calls or config.tools:

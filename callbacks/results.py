@@ -67,7 +67,7 @@ class Results(Callback):
     ) -> None:
         module = cast("TeamModule", pl_module)
         for role in module.roles:
-            if (reward := module.figures.get(f"{role}/reward")) is not None:
+            if (reward := module.metrics.get(f"{role}/reward")) is not None:
                 self._rewards.setdefault(role, []).append((trainer.global_step, reward))
 
     @override

@@ -103,7 +103,7 @@ class RolloutLog(HeldOut):
 
     def _log_texts(self, trainer: Trainer, groups: Sequence[Group], step: int, tag: str) -> None:
         # Texts of encrypted benchmarks must not reach logs, which people share.
-        shown = [group for group in groups[: self.texts] if not group.question.sealed]
+        shown = [group for group in groups[: self.texts] if not group.question.encrypted]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for number, group in enumerate(shown):

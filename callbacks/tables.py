@@ -45,7 +45,7 @@ def figures_table(runs: Runs) -> Table:
     table.add_column("figure")
     for head in runs:
         table.add_column(head, justify="right")
-    columns = [dict(_figures(run)) for run in runs.values()]
+    columns = [dict(_alarm_metrics(run)) for run in runs.values()]
     for name in dict.fromkeys(name for column in columns for name in column):
         table.add_row(name, *(column.get(name, "-") for column in columns))
     return table
@@ -67,7 +67,7 @@ def _questions(cell: Mapping[str, Any]) -> str:
     return f"{cell['questions']}" + (f" ({undecided} answers undecided)" if undecided else "")
 
 
-def _figures(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _alarm_metrics(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in (key for key in run if "@" in key):  # pass@k, majority@k, if questions were repeated
         if run[name] is not None:
             yield name, f"{run[name]:.1%}"

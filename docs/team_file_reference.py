@@ -19,10 +19,10 @@ from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig
 from mgrpo_lightning.commands.fit import CALLBACKS
 from mgrpo_lightning.commands.run_config import RunConfig
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
-from mgrpo_lightning.data.peers import PeersConfig
 from mgrpo_lightning.data.selection import SelectionConfig
+from mgrpo_lightning.data.store_connection import PeersConfig
 from mgrpo_lightning.modules.team import TeamModule
-from mgrpo_lightning.modules.validation import ValidationConfig
+from mgrpo_lightning.modules.validation_config import ValidationConfig
 from mgrpo_lightning.ranges import ranges_of
 from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, OptimizerConfig, RoleConfig, SamplingConfig
 from mgrpo_lightning.services.endpoint import EndpointConfig

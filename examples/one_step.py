@@ -36,7 +36,7 @@ from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.records.batch import Row
+from mgrpo_lightning.records.batch import TrainingRow
 from mgrpo_lightning.records.trajectory import Group, Score, Trajectory
 from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, OptimizerConfig, RoleConfig, SamplingConfig
 from mgrpo_lightning.tasks import Factbook, Question
@@ -138,7 +138,9 @@ def total_reward(trajectory: Trajectory, score: Score) -> float:
 def loss_of(policy: Policy, members: Sequence[Member]) -> Tensor:
     """Eq. 14 to 19 on the N sampled tokens of B rows of up to T tokens: the trajectories that fill a slot."""
     trained = [member for member in members if member.multiplicity]
-    rows = [row for m in trained for row in Row.of(m.trajectory, advantage=m.advantage, coefficient=m.coefficient)]
+    rows = [
+        row for m in trained for row in TrainingRow.of(m.trajectory, advantage=m.advantage, coefficient=m.coefficient)
+    ]
     ids = pad_sequence([row.ids for row in rows], batch_first=True)  # (B, T)
     mask = pad_sequence([row.mask for row in rows], batch_first=True)  # (B, T), True on sampled tokens
     lengths = torch.tensor([len(row.ids) for row in rows])  # (B,)

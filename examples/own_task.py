@@ -16,7 +16,7 @@ from typing_extensions import override
 from mgrpo_lightning.errors import ToolError
 from mgrpo_lightning.records.trajectory import Message, Trajectory
 from mgrpo_lightning.tasks import Question, Script, Split, Task
-from mgrpo_lightning.tasks.scoring import exact_match
+from mgrpo_lightning.tasks.answer_rules import exact_match
 from mgrpo_lightning.tools.base import Tool, function_tool
 
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kai", "Lea")

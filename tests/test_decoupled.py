@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mgrpo_lightning.persistence.resume_log import held_out_path
+from mgrpo_lightning.persistence.resume_log import held_out_log_path
 from mgrpo_lightning.records.journal import read_groups
 from mgrpo_lightning.records.trajectory import Key, Trajectory
 from tests.support.started import Started
@@ -116,7 +116,7 @@ def test_a_killed_role_is_resumed_and_nothing_differs(tmp_path: Path, team: Team
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ROLES)
 def test_a_role_killed_in_a_validation_is_resumed_with_it(tmp_path: Path, team: Team, victim: str) -> None:
-    path = held_out_path(tmp_path / "run" / victim / "open_steps", 2)
+    path = held_out_log_path(tmp_path / "run" / victim / "resume_logs", 2)
     options = ["--data.schedule=eager", "--data.validation.questions=6", "--data.validation.per_batch=3"]
     options += ["--trainer.val_check_interval=1", "--data.validation.temperature=1.0"]
     words = team.command("fit", tmp_path, "run", *options, *team.hanging(tmp_path, since=path))

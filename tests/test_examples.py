@@ -28,7 +28,7 @@ from mgrpo_lightning.protocol.prompts import error_text
 from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import LimitsConfig, RoleConfig
 from mgrpo_lightning.tasks import Question, Task
-from mgrpo_lightning.tasks.scoring import fold
+from mgrpo_lightning.tasks.answer_rules import fold
 from mgrpo_lightning.tools.base import load_tool
 from tests.agents.fakes import make_team
 from tests.viewer.runs import write_run

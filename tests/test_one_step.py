@@ -9,7 +9,7 @@ import torch
 
 from examples import one_step
 from examples.one_step import RoleStep
-from mgrpo_lightning.data.align import align_role
+from mgrpo_lightning.data.aligned_batches import align_role
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.records.batch import AlignedBatch
 from mgrpo_lightning.records.trajectory import Group

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from mgrpo_lightning.persistence.checkpoints import checkpoints
-from mgrpo_lightning.persistence.resume_log import held_out_path, open_path, whole_lines
+from mgrpo_lightning.persistence.resume_log import held_out_log_path, training_log_path, whole_lines
 from mgrpo_lightning.records.journal import read_groups
 from tests.support.started import Started
 from tests.support.teams import Team, release
@@ -71,14 +71,14 @@ def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path: Path, roo
 
 def test_a_run_killed_in_its_last_validation_goes_on_with_it(tmp_path: Path, team: Team) -> None:
     run = tmp_path / "run"
-    path = held_out_path(run / "open_steps", STEPS)
+    path = held_out_log_path(run / "resume_logs", STEPS)
     options = ["--data.schedule=eager", "--trainer.limit_val_batches=1.0", "--data.validation.questions=6"]
     options += ["--data.validation.per_batch=3", "--data.validation.temperature=1.0"]
     words = team.command("fit", tmp_path, "run", *STRAIGHT, *options, *team.hanging(tmp_path, since=path))
     kill(words, once=lambda: lines(path) >= 6)
     release(tmp_path)
     assert max(checkpoints(run / "checkpoints")) == STEPS - 1
-    kept = [record for file in (run / "open_steps").glob("held-out*") for record in whole_lines(file)[0][1:]]
+    kept = [record for file in (run / "resume_logs").glob("held-out*") for record in whole_lines(file)[0][1:]]
     said = Counter(tuple(record["value"]["ids"]) for record in kept if "ids" in record["value"])
     told = Started([*words, "--ckpt_path=last"]).finish()
     assert f"step {STEPS - 1} goes on" in told, "the turns of the last step are not sampled again"
@@ -88,12 +88,12 @@ def test_a_run_killed_in_its_last_validation_goes_on_with_it(tmp_path: Path, tea
     spans = [span for g in groups for r in g.rollouts for t in r.trajectories() for span in t.spans]
     assert said
     assert said <= Counter(span.ids for span in spans if span.kind == "action"), "a finished turn was lost"
-    assert not (run / "open_steps").exists(), "the last checkpoint has closed all steps"
+    assert not (run / "resume_logs").exists(), "the last checkpoint has closed all steps"
 
 
 def test_a_validate_that_is_killed_goes_on_when_it_is_given_again(tmp_path: Path, team: Team) -> None:
     run = tmp_path / "run"
-    held_out = f"open_steps/validate/*/{held_out_path(run, 0).name}"
+    held_out = f"resume_logs/validate/*/{held_out_log_path(run, 0).name}"
     options = ["--data.schedule=eager", "--data.validation.questions=4", "--data.validation.per_batch=2"]
     options += ["--data.validation.repeats=2", "--data.validation.temperature=0.7"]
     words = team.command("validate", tmp_path, "run", *options, *team.hanging(tmp_path, since=tmp_path))
@@ -108,7 +108,7 @@ def test_a_validate_that_is_killed_goes_on_when_it_is_given_again(tmp_path: Path
     again = [*words, "--data.validation.per_batch=4"]
     told = Started(again).finish()
     assert f"what is kept in {path.parent} goes on: {len(kept)} finished turns and calls" in told
-    assert not (run / "open_steps").exists(), "its results are on disk"
+    assert not (run / "resume_logs").exists(), "its results are on disk"
     record = json.loads((run / "results.json").read_text())["validate"]
     assert (record["questions"], record["repeats"]) == (4, 2)
     assert record["seconds_per_question"] * 4 > kept[-1]["seconds"], "that of the killed one counts too"
@@ -118,7 +118,7 @@ def test_a_validate_that_is_killed_goes_on_when_it_is_given_again(tmp_path: Path
 
 
 def test_a_run_killed_in_play_says_its_finished_turns_again(tmp_path: Path, team: Team) -> None:
-    path = open_path(tmp_path / "run" / "open_steps", 1)
+    path = training_log_path(tmp_path / "run" / "resume_logs", 1)
     options = ("--data.schedule=eager", "--data.rollouts_per_query=8", *team.hanging(tmp_path, since=path))
     words = team.command("fit", tmp_path, "run", *STRAIGHT, *options)
     kill(words, once=lambda: lines(path) >= 10)
@@ -136,5 +136,5 @@ def test_a_run_killed_in_play_says_its_finished_turns_again(tmp_path: Path, team
     times = Counter((span.ids, span.logprobs) for span in spans if span.kind == "action")
     said = Counter((tuple(turn["ids"]), tuple(turn["logprobs"])) for turn in finished)
     assert said <= times, "a finished turn was lost"
-    assert not (tmp_path / "run" / "open_steps").exists(), "the last checkpoint has closed all steps"
+    assert not (tmp_path / "run" / "resume_logs").exists(), "the last checkpoint has closed all steps"
     Started(["replay", str(tmp_path / "run")]).finish()

@@ -20,7 +20,7 @@ import torch
 from mgrpo_lightning.commands.command import main as mgrpo
 from mgrpo_lightning.modules.microbatch import MicroBatch
 from mgrpo_lightning.modules.update import Update
-from mgrpo_lightning.persistence.resume_log import OpenStep
+from mgrpo_lightning.persistence.resume_log import ResumeLog
 from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.sampling.turns import Turns
 from mgrpo_lightning.store.disk import Disk
@@ -73,7 +73,7 @@ def _half_a_checkpoint(_: object, checkpoint: object, file: Any) -> None:
     file.flush()
 
 
-def _half_a_line(original: Callable[..., object], memory: OpenStep, record: object) -> None:
+def _half_a_line(original: Callable[..., object], memory: ResumeLog, record: object) -> None:
     memory._file.write(b"00000000 {half")
 
 
@@ -102,7 +102,7 @@ STORE_POINTS: dict[str, Callable[[random.Random], None]] = {
     "after its rename": lambda chance: _replace(Disk, "rename", chance.randint(1, 80), _through),
 }
 """Further ones of a role in a process of its own: a beat counts like a segment."""
-EAGER_POINTS = POINTS | {"mid line": lambda chance: _replace(OpenStep, "_append", chance.randint(1, 60), _half_a_line)}
+EAGER_POINTS = POINTS | {"mid line": lambda chance: _replace(ResumeLog, "_append", chance.randint(1, 60), _half_a_line)}
 
 
 if __name__ == "__main__":

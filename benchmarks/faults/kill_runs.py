@@ -90,7 +90,7 @@ def finished_turns(folder: Path) -> dict[int, Counter[Turn]]:
         folder: Of the run.
     """
     turns = {}
-    for path in folder.glob("open_steps/step-*.jsonl"):
+    for path in folder.glob("resume_logs/step-*.jsonl"):
         values = [line["value"] for line in whole_lines(path)[0][1:]]
         ids = [(tuple(value["ids"]), tuple(value["logprobs"])) for value in values if "ids" in value]
         turns[int(path.stem.removeprefix("step-"))] = Counter(ids)

@@ -27,7 +27,7 @@ from benchmarks.paper.arms_measures import (
 from benchmarks.tables import markdown
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.tasks.factbook.world import load_world
-from mgrpo_lightning.tools.visit import Document
+from mgrpo_lightning.tools.corpus_visit import Document
 
 BAR = "main_only"
 """Whose end the others' rollouts are counted to."""

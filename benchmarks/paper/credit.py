@@ -32,7 +32,7 @@ from benchmarks.paper.trained_team import TrainedTeam
 from benchmarks.tables import markdown
 from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.algorithm.rewards import reward
-from mgrpo_lightning.data.align import align_role
+from mgrpo_lightning.data.aligned_batches import align_role
 from mgrpo_lightning.records.trajectory import Group, Rollout
 
 PER_PLAY = 16

@@ -19,8 +19,8 @@ import torch
 from benchmarks.tables import markdown
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.modules.microbatch import collate, split
-from mgrpo_lightning.policy.logprobs import forest_logprobs
-from mgrpo_lightning.records.batch import Row
+from mgrpo_lightning.policy.logprobs import prefix_tree_logprobs
+from mgrpo_lightning.records.batch import TrainingRow
 from mgrpo_lightning.records.journal import read_groups
 
 NUMERICS = {
@@ -61,11 +61,13 @@ def measure(config: str, numerics: str, temperature: float) -> dict[str, tuple[f
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         trajectories = [t for rollout in rollouts for t in rollout.trajectories(role)]
         policy = cli.model.policies[role]
-        played = [row for t in trajectories for row in Row.of(t, advantage=0, coefficient=0)]
-        for rows, forest in split(played, TOKENS):
-            micro = collate(rows, forest, policy.device)
+        played = [row for t in trajectories for row in TrainingRow.of(t, advantage=0, coefficient=0)]
+        for rows, prefix_tree in split(played, TOKENS):
+            micro = collate(rows, prefix_tree, policy.device)
             with torch.no_grad(), policy.reference():
-                logprobs = forest_logprobs(policy.base.model, micro.forest, micro.scored, temperature=temperature)
+                logprobs = prefix_tree_logprobs(
+                    policy.base.model, micro.prefix_tree, micro.scored, temperature=temperature
+                )
             gaps[role].append((logprobs[micro.places] - micro.behaviour).abs())
     merged = {role: torch.cat(values) for role, values in gaps.items()}
     return {role: (float(values.mean()), float(values.max())) for role, values in merged.items()}

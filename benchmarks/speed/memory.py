@@ -30,7 +30,7 @@ from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.sampling.base import SampledTurn, Sampler, SamplingParams
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.batch import AlignedBatch, TrainingRow
 from mgrpo_lightning.records.trajectory import Key
 
 MODELS = ("22M", "135M")
@@ -86,7 +86,7 @@ def fill(folder: str, queries: int) -> dict[str, Any]:
 
 def _play(
     scheduler: Scheduler, samplers: dict[str, TransformersSampler], module: TeamModule, count: int, step: int
-) -> dict[str, list[Row]]:
+) -> dict[str, list[TrainingRow]]:
     """Rows of full context, whose conversations were all open together."""
     everyone = asyncio.Barrier(count * len(ROLES))
     generator = torch.Generator().manual_seed(step)
@@ -107,9 +107,9 @@ def _play(
     }
 
 
-def _row(prompt: list[int], turn: SampledTurn, *, number: int, count: int, step: int) -> Row:
+def _row(prompt: list[int], turn: SampledTurn, *, number: int, count: int, step: int) -> TrainingRow:
     ids = torch.tensor([*prompt, *turn.ids])
-    return Row(
+    return TrainingRow(
         key=Key(step, number, 0, 0),
         ids=ids,
         mask=torch.arange(len(ids)) >= len(prompt),

@@ -36,7 +36,7 @@ from mgrpo_lightning.policy.sampling.base import SamplingParams
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.policy.widths import bytes_per_token
-from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.batch import AlignedBatch, TrainingRow
 from mgrpo_lightning.records.trajectory import Key
 from mgrpo_lightning.roles.config import RoleConfig
 
@@ -131,7 +131,7 @@ def update_seconds(module: TeamModule) -> float:
         ids = torch.cat([prompt, torch.randint(3, 300, (STEP.completion,), generator=generator)])
         mask = torch.arange(len(ids)) >= STEP.prompt
         behaviour = torch.full((STEP.completion,), -5.0)
-        rows.append(Row(Key(0, 0, k, 0), ids, mask, behaviour, (-1.0) ** k, 1 / STEP.rollouts, 1.0, (0,)))
+        rows.append(TrainingRow(Key(0, 0, k, 0), ids, mask, behaviour, (-1.0) ** k, 1 / STEP.rollouts, 1.0, (0,)))
     role = module.role_module("main")
     return fastest(lambda: role.update(AlignedBatch("main", rows)), repeats=3)
 

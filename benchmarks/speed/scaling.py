@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.speed.setting import ADAPTER, SHAPES, write_model
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
-from mgrpo_lightning.data.align import align_role
+from mgrpo_lightning.data.aligned_batches import align_role
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.sampling.base import SamplingParams
 from mgrpo_lightning.policy.sampling.random import stream_of

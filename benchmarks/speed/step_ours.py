@@ -17,7 +17,7 @@ import torch
 from benchmarks.speed.fresh import Clock, PeakMemory, report
 from benchmarks.speed.setting import ADAPTER, LEARNING_RATE, Step, reward
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
-from mgrpo_lightning.data.align import align_role
+from mgrpo_lightning.data.aligned_batches import align_role
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.sampling.base import Conversation, SamplingParams
 from mgrpo_lightning.policy.sampling.random import stream_of

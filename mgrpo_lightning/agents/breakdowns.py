@@ -25,13 +25,13 @@ class Breakdowns:
         self.count = 0
         self._told = told
 
-    def add(self, call: ToolCall, error: ToolBroken, *, sealed: bool) -> None:
+    def add(self, call: ToolCall, error: ToolBroken, *, encrypted: bool) -> None:
         """Count a failure, and log it if it is the first of its kind.
 
         Args:
             call: The call that failed.
             error: The error that the policy sees; its cause is the original exception.
-            sealed: Whether the question is from an encrypted benchmark. Its text must not leak into logs, so the
+            encrypted: Whether the question is from an encrypted benchmark. Its text must not leak into logs, so the
                 arguments and the message are left out.
         """
         self.count += 1
@@ -41,8 +41,8 @@ class Breakdowns:
             return
         self._told.add((call.name, kind, error.where))
         # Without the message and the arguments: both may quote an encrypted question.
-        said = f"{kind} (of a sealed question: message and arguments are not shown)"
-        if not sealed:
+        said = f"{kind} (of an encrypted question: message and arguments are not shown)"
+        if not encrypted:
             arguments = json.dumps(call.arguments, ensure_ascii=False)
             said = f"{_short(str(error))} Its arguments were {_short(arguments)}"
         log.warning(

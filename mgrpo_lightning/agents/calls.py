@@ -16,7 +16,7 @@ from mgrpo_lightning.protocol.actions import ToolCall
 from mgrpo_lightning.protocol.arguments import check_arguments
 from mgrpo_lightning.protocol.prompts import ROLE_SCHEMA, error_text
 from mgrpo_lightning.records.trajectory import Call
-from mgrpo_lightning.tools.apart import Limit
+from mgrpo_lightning.tools.daemon_thread import Limit
 from mgrpo_lightning.unicode import encodable, start_of
 
 

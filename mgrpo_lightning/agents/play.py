@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from mgrpo_lightning.persistence.resume_log import OpenStep
+from mgrpo_lightning.persistence.resume_log import ResumeLog
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Group, Key
 from mgrpo_lightning.tasks.base import Script
@@ -44,7 +44,7 @@ class PlayRequest:
     """Sampling temperature of all roles, 0 for greedy; None: each role uses its own."""
     script: Scripts | None = None
     """Demonstrators that play instead of the policies; None: the policies play."""
-    resume_log: OpenStep | None = None
+    resume_log: ResumeLog | None = None
     """Resume log: turns and calls that an earlier, killed process finished are not played again. None: no log."""
     background: Background | None = None
     """Background work of the thread that computes; see ``Scheduler.play``."""

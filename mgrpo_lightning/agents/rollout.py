@@ -13,7 +13,7 @@ from mgrpo_lightning.agents.calls import Outcome
 from mgrpo_lightning.agents.discussion import discuss
 from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.seat import Seat
-from mgrpo_lightning.agents.texts import EndpointConversation, ScriptedConversation
+from mgrpo_lightning.agents.text_conversations import EndpointConversation, ScriptedConversation
 from mgrpo_lightning.errors import ConfigurationError, ToolBroken, ToolError
 from mgrpo_lightning.persistence.resume_log import key_of
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
@@ -171,7 +171,7 @@ class RolloutPlay:
         length, request = trajectory.num_tokens, self.play.request
         if request.script is None and (endpoint := self.play.endpoints.get(role)) is not None:
             log = request.resume_log
-            return EndpointConversation(endpoint, seat.chat, messages, length=length, key=key, memory=log)
+            return EndpointConversation(endpoint, seat.chat, messages, length=length, key=key, resume_log=log)
         if request.script is None:
             return self.play.samplers[role].open(trajectory.segments[-1].ids, (key.query, key.rollout, key.invocation))
         if trajectory.parent is None:  # main and its equals share one script: each does what main alone would do next
@@ -211,7 +211,7 @@ class _Delegate:
         return self.rollout.play.scheduler.blocked()
 
     def broken(self, call: ToolCall, error: ToolBroken) -> None:
-        self.rollout.play.breakdowns.add(call, error, sealed=self.rollout.question.sealed)
+        self.rollout.play.breakdowns.add(call, error, encrypted=self.rollout.question.encrypted)
 
     async def once(self, place: tuple[int, int], call: ToolCall, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
         resume_log = self.rollout.play.request.resume_log

@@ -30,8 +30,8 @@ from mgrpo_lightning.protocol.actions import Violation
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Group, Rollout, Score, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig
+from mgrpo_lightning.tasks.answer_rules import fold
 from mgrpo_lightning.tasks.base import Task
-from mgrpo_lightning.tasks.scoring import fold
 
 
 def score_groups(groups: Sequence[Group], task: Task, roles: Mapping[str, RoleConfig]) -> str:
@@ -87,11 +87,11 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
         *(_expert(question, trajectory, task, roles[trajectory.role]) for trajectory in trajectories),
     )
     for trajectory, expert in zip(trajectories, experts, strict=True):
-        head = trajectory.parent is None
+        lead = trajectory.parent is None
         rollout.scores[trajectory.key.invocation] = _total(
             trajectory,
             roles[trajectory.role],
-            {"correct": correct if head else 0.0, "correct_main": 0.0 if head else correct, "expert": expert},
+            {"correct": correct if lead else 0.0, "correct_main": 0.0 if lead else correct, "expert": expert},
         )
     return "".join(why)
 
@@ -138,7 +138,7 @@ async def _correct(question: Question, rollout: Rollout, task: Task, why: list[s
     """
     if rollout.main.elsewhere:
         return None if undecided(rollout) else rollout.scores[0].correct
-    if not any(head.valid for head in rollout.heads):
+    if not any(lead.valid for lead in rollout.leads):
         return None if _interrupted(rollout) else 0.0
     try:
         return _number(await task.correct(question, rollout.main.answer), "correct", question, task)
@@ -149,8 +149,8 @@ async def _correct(question: Question, rollout: Rollout, task: Task, why: list[s
 
 def _interrupted(rollout: Rollout) -> bool:
     """Whether the engine interrupted main: no head (main or an equal) is valid, and at least one was interrupted."""
-    heads = rollout.heads
-    return not any(head.valid for head in heads) and any(Violation.INTERRUPTED in head.violations for head in heads)
+    leads = rollout.leads
+    return not any(lead.valid for lead in leads) and any(Violation.INTERRUPTED in lead.violations for lead in leads)
 
 
 async def _expert(question: Question, trajectory: Trajectory, task: Task, role: RoleConfig) -> float | None:

@@ -13,7 +13,7 @@ from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.names import check_tools
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
-from mgrpo_lightning.policy.sampling.remembering import RememberingSampler
+from mgrpo_lightning.policy.sampling.resumed import ResumedSampler
 from mgrpo_lightning.protocol.actions import Dialect, HermesDialect
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Group, Trajectory
@@ -105,7 +105,7 @@ class Team:
     def _play(self, request: PlayRequest, remote: RemoteCalls | None) -> Play:
         samplers, resume_log = self._samplers, request.resume_log
         if resume_log is not None:
-            samplers = {name: RememberingSampler(sampler, resume_log) for name, sampler in samplers.items()}
+            samplers = {name: ResumedSampler(sampler, resume_log) for name, sampler in samplers.items()}
         return Play(
             request,
             seats=self.seats,

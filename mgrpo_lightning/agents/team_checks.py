@@ -13,7 +13,7 @@ from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_config, load_tokenizer
 from mgrpo_lightning.policy.supported import refuse_unsupported
 from mgrpo_lightning.protocol.actions import HermesDialect
-from mgrpo_lightning.roles.config import RoleConfig, heads
+from mgrpo_lightning.roles.config import RoleConfig, leads
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tools.base import wanted_tools
 
@@ -43,7 +43,7 @@ def check_team(roles: Mapping[str, RoleConfig], names: Iterable[str], task: Task
     for name, seat in seats.items():
         _refuse_short_context(seat)
         if steps > 0:
-            _refuse_impossible_reward(seat, task, head=name in heads(roles))
+            _refuse_impossible_reward(seat, task, lead=name in leads(roles))
         if seat.config.endpoint is None:
             config = load_config(seat.config.base_model)
             refuse_unsupported(config, seat.config.base_model, context=seat.config.limits.context)
@@ -109,15 +109,15 @@ def _refuse_short_context(seat: Seat) -> None:
         )
 
 
-def _refuse_impossible_reward(seat: Seat, task: Task, *, head: bool) -> None:
+def _refuse_impossible_reward(seat: Seat, task: Task, *, lead: bool) -> None:
     """Refuse a weight on a component that is always 0 for this role, and a reward without any weight."""
     role, place = seat.config, f"{PLACE}.{seat.role}.reward"
     if not role.trainable or role.objective.kind != "mgrpo":
         return
     weights = role.weights
     for component, never, why, hint in (
-        ("correct", not head, "only main and its equals answer the question", "weigh correct_main instead"),
-        ("correct_main", head, "the role answers the question itself", "weigh correct instead"),
+        ("correct", not lead, "only main and its equals answer the question", "weigh correct_main instead"),
+        ("correct_main", lead, "the role answers the question itself", "weigh correct instead"),
         ("expert", not task.has_expert, "the task has no expert", "set it to 0, or give the task an expert or a judge"),
     ):
         if never and (weight := getattr(weights, component)):

@@ -18,7 +18,7 @@ from mgrpo_lightning.algorithm.coefficients import coefficients
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrajectoryCredit:
     """One trajectory to train on, identified by its position in the given rewards."""
 
     query: int
@@ -37,7 +37,7 @@ class Row:
 class Credit:
     """The rows of one role in one step, and counts for the metrics."""
 
-    rows: list[Row]
+    rows: list[TrajectoryCredit]
     """Sorted by query, rollout, index. Empty if there is nothing to train on: then the role takes no step."""
     groups: list[Advantages]
     """Statistics of each query."""
@@ -87,7 +87,7 @@ def assign(
     ]
     shares = coefficients([list(chain(*weights)) for weights in multiplicity])
     rows = [
-        Row(query, rollout, index, weight, advantage, share)
+        TrajectoryCredit(query, rollout, index, weight, advantage, share)
         for query, weights in enumerate(multiplicity)
         for (rollout, index, weight), advantage, share in zip(
             _enumerate(weights), groups[query].values.tolist(), shares[query], strict=True

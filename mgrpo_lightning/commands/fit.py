@@ -43,7 +43,7 @@ from mgrpo_lightning.data.command import CommandContext
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.data.resuming import played_settings
 from mgrpo_lightning.distributed import strategy
-from mgrpo_lightning.distributed.slurm import StepEnvironment
+from mgrpo_lightning.distributed.slurm_step import StepEnvironment
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.modules.trainer_keys import refuse_keys, refuse_nothing_asked, refuse_trainer
 from mgrpo_lightning.persistence.checkpoints import FILENAME, AtomicCheckpointIO, last_checkpoint, refuse_two_runs

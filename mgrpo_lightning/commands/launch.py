@@ -9,7 +9,7 @@ where each line starts with the role's name. A role that fails is restarted from
 receives a signal. All roles share one grace period to stop. If the launcher dies, its roles stop too and can be
 resumed. ``--ckpt_path last`` resumes the roles that have a checkpoint.
 The launcher divides the visible GPUs: each role gets adjacent ones; if there are too few, roles share a GPU.
-With ``--slurm``, the roles are one job of a cluster instead: see ``commands/slurm.py``.
+With ``--slurm``, the roles are one job of a cluster instead: see ``commands/slurm_job.py``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from mgrpo_lightning.commands.config_files import composed
-from mgrpo_lightning.commands.slurm import read_cluster, submit
+from mgrpo_lightning.commands.slurm_job import read_cluster, submit
 from mgrpo_lightning.errors import STOPPED, ConfigurationError
 from mgrpo_lightning.names import check_roles
 from mgrpo_lightning.persistence.run_lock import RunLock

@@ -112,7 +112,7 @@ def replay(
     trainer.fit(cli.model, cli.datamodule, ckpt_path=start, weights_only=True)
     if save is not None:
         trainer.save_checkpoint(save)
-    return Replayed({role: policy.adapter_state() for role, policy in cli.model.adapters.items()}, cli.model.figures)
+    return Replayed({role: policy.adapter_state() for role, policy in cli.model.adapters.items()}, cli.model.metrics)
 
 
 def cli_of(run: Path, settings: Sequence[str] = ()) -> MgrpoCLI:

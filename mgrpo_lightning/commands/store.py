@@ -25,7 +25,7 @@ from mgrpo_lightning.store.layout import (
     read_alive,
     writers,
 )
-from mgrpo_lightning.store.record import STREAMS
+from mgrpo_lightning.store.record import KINDS
 from mgrpo_lightning.store.segment import Unreadable, read_segment, segments
 
 
@@ -40,7 +40,7 @@ class WriterStatus:
     num_files: int = 0
     num_bytes: int = 0
     records: Counter[str] = field(default_factory=Counter)
-    """Number of records by stream (record kind)."""
+    """Number of records by kind (record kind)."""
     step: int = -1
     """Highest step of any record; -1: no record has a step."""
     problems: list[str] = field(default_factory=list)
@@ -85,7 +85,7 @@ def _writer(disk: Disk, home: Path) -> WriterStatus:
             continue
         found.num_files += 1
         found.num_bytes += (folder / segment.name).stat().st_size
-        found.records.update(record.stream for record in numbered.values())
+        found.records.update(record.kind for record in numbered.values())
         found.step = max([found.step, *(record.key.step for record in numbered.values())])
     return found
 
@@ -123,7 +123,7 @@ def table(statuses: Sequence[WriterStatus], living: set[str]) -> Table:
         "alive": lambda status: "yes" if status.name in living else "no",
         "starts": lambda status: status.incarnation,
         "step": lambda status: status.step if status.step >= 0 else "",
-        **{stream: partial(_count, stream) for stream in STREAMS},
+        **{kind: partial(_count, kind) for kind in KINDS},
         "files": lambda status: status.num_files,
         "KiB": lambda status: f"{status.num_bytes / 1024:,.0f}",
     }
@@ -135,8 +135,8 @@ def table(statuses: Sequence[WriterStatus], living: set[str]) -> Table:
     return shown
 
 
-def _count(stream: str, status: WriterStatus) -> str:
-    return f"{status.records[stream]:,}"
+def _count(kind: str, status: WriterStatus) -> str:
+    return f"{status.records[kind]:,}"
 
 
 def main(args: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ def main(args: Sequence[str]) -> None:
         "runs", type=Path, nargs="+", help="folders of a run or of many; new steps of one that goes on appear"
     )
     parser.add_argument("--out", type=Path, help="write the page into this folder instead of serving it")
-    parser.add_argument("--sealed", action="store_true", help="with --out, questions of sealed benchmarks too")
+    parser.add_argument("--encrypted", action="store_true", help="with --out, questions of encrypted benchmarks too")
     parser.add_argument("--port", type=int, default=0, help="on loopback; 0, the default, takes a free one")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     arguments = parser.parse_args(args)
@@ -41,7 +41,7 @@ def main(args: Sequence[str]) -> None:
                 Site(sources, live=False),
                 arguments.out,
                 lambda count: status.update(f"writing, {count} groups ..."),
-                sealed=arguments.sealed,
+                encrypted=arguments.encrypted,
             )
         console.print(f"open {page}", soft_wrap=True)
         return

@@ -15,18 +15,18 @@ from mgrpo_lightning.agents.play import PlayRequest, PlayResult
 from mgrpo_lightning.agents.team_checks import check_team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.data.command import CommandContext
-from mgrpo_lightning.data.peers import PeersConfig
+from mgrpo_lightning.data.played_batches import HeldOutStream, TrainBatches, part_of
 from mgrpo_lightning.data.playing import Playing
-from mgrpo_lightning.data.questions import QuestionStream
+from mgrpo_lightning.data.question_order import QuestionOrder
 from mgrpo_lightning.data.recorded import played_before
 from mgrpo_lightning.data.resuming import ResumeLogs
 from mgrpo_lightning.data.selection import SelectionConfig, training_questions
 from mgrpo_lightning.data.sources import GroupSource, PlayedGroups, RecordedGroups
 from mgrpo_lightning.data.steps import StepBatches
-from mgrpo_lightning.data.streams import HeldOutStream, TrainStream, part_of
+from mgrpo_lightning.data.store_connection import PeersConfig
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.modules.validation import ValidationConfig
-from mgrpo_lightning.persistence.resume_log import OpenStep
+from mgrpo_lightning.modules.validation_config import ValidationConfig
+from mgrpo_lightning.persistence.resume_log import ResumeLog
 from mgrpo_lightning.ranges import Count, Range, Seed, ranged
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.tasks.base import Task
@@ -115,7 +115,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         check_team(self.module.roles, self.module.local_roles, self.task, steps=steps)
 
     @override
-    def train_dataloader(self) -> TrainStream:
+    def train_dataloader(self) -> TrainBatches:
         assert self.trainer is not None
         self._refuse_empty_steps(self.trainer)
         questions = training_questions(self.task, self.selection)
@@ -128,7 +128,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             agreement=self.task.agreement,
             seed=self.seed,
         )
-        return TrainStream(batches.batch, self._first_step, self.trainer.max_steps)
+        return TrainBatches(batches.batch, self._first_step, self.trainer.max_steps)
 
     @override
     def val_dataloader(self) -> HeldOutStream:
@@ -197,7 +197,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             return RecordedGroups(self.command.replayed, self.module.roles)
         return PlayedGroups(
             self._play,
-            QuestionStream(questions, per_step=self.queries_per_step, seed=self.seed),
+            QuestionOrder(questions, per_step=self.queries_per_step, seed=self.seed),
             part,
             rollouts=self.rollouts_per_query,
             script=self.task.script if self.source == "demonstrations" else None,
@@ -220,7 +220,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             )
         return self._playing.play(request)
 
-    def _play_held_out(self, questions: Sequence[Question], first: int, resume_log: OpenStep | None) -> PlayResult:
+    def _play_held_out(self, questions: Sequence[Question], first: int, resume_log: ResumeLog | None) -> PlayResult:
         """Play held-out questions at the validation temperature."""
         assert self.trainer is not None
         request = PlayRequest(
@@ -251,7 +251,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             )
         return HeldOutStream(
             self._play_held_out,
-            lambda: self.resume_logs.open_held_out(self.module.num_steps),
+            lambda: self.resume_logs.held_out_log(self.module.num_steps),
             questions,
             self._part(len(questions)),
             self.task,

@@ -14,8 +14,8 @@ from mgrpo_lightning.agents.play import PlayRequest, PlayResult, Stage
 from mgrpo_lightning.agents.scoring import score_groups, undecided
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
-from mgrpo_lightning.data.peers import PeersConfig, open_exchange
 from mgrpo_lightning.data.resuming import saved_steps
+from mgrpo_lightning.data.store_connection import PeersConfig, open_exchange
 from mgrpo_lightning.errors import ScoringError
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
@@ -150,7 +150,7 @@ class Playing:
         if wrong and not self._told_wrong:
             self._told_wrong = True
             question, rollout = wrong[0]
-            answers = "" if question.sealed else f" answers {rollout.main.answer!r}, which"
+            answers = "" if question.encrypted else f" answers {rollout.main.answer!r}, which"
             log.warning(
                 "a demonstration of question %r%s is scored %g: the team learns to do so all the same. "
                 "Such demonstrations are counted as wrong_demonstrations.",

@@ -17,12 +17,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from mgrpo_lightning.persistence.checkpoints import checkpoints
 from mgrpo_lightning.persistence.resume_log import (
     FOLDER,
-    OpenStep,
-    held_out_path,
+    ResumeLog,
+    held_out_log_path,
     key_of,
-    open_path,
     remove_closed,
     remove_if_empty,
+    training_log_path,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ResumeLogs:
     """Hash of what ``mgrpo validate`` and ``mgrpo test`` play. None: these commands keep no log."""
 
     @contextmanager
-    def open_step(self, step: int) -> Iterator[OpenStep | None]:
+    def training_log(self, step: int) -> Iterator[ResumeLog | None]:
         """Open the resume log of a training step; yield None if the run keeps none.
 
         Args:
@@ -59,12 +59,12 @@ class ResumeLogs:
             yield None
             return
         self.remove_closed()
-        path = open_path(self._folder, step, rank=self.trainer.global_rank)
-        with _told(OpenStep(path, self._identity), f"step {step}") as resume_log:
+        path = training_log_path(self._folder, step, rank=self.trainer.global_rank)
+        with _told(ResumeLog(path, self._identity), f"step {step}") as resume_log:
             yield resume_log
 
     @contextmanager
-    def open_held_out(self, step: int) -> Iterator[OpenStep | None]:
+    def held_out_log(self, step: int) -> Iterator[ResumeLog | None]:
         """Open the resume log of the held-out questions: of a validation in a fit, or of ``validate`` and ``test``.
 
         A command has its own folder, named by a hash of seed, adapters and settings. So a command with other adapters
@@ -80,10 +80,10 @@ class ResumeLogs:
         if folder is None:
             yield None
             return
-        path = held_out_path(folder, step, rank=self.trainer.global_rank)
+        path = held_out_log_path(folder, step, rank=self.trainer.global_rank)
         # A restart may have another number of ranks, so the finished turns of all ranks' files are used.
         others = [other for other in folder.glob(f"held-out-{step:06d}*.jsonl") if other != path]
-        with _told(OpenStep(path, self._identity, others=others), what) as resume_log:
+        with _told(ResumeLog(path, self._identity, others=others), what) as resume_log:
             yield resume_log
 
     def remove_closed(self) -> None:
@@ -139,7 +139,7 @@ def saved_steps(trainer: Trainer) -> int:
 
 
 @contextmanager
-def _told(resume_log: OpenStep, what: str) -> Iterator[OpenStep]:
+def _told(resume_log: ResumeLog, what: str) -> Iterator[ResumeLog]:
     """Yield the resume log, and print how many finished turns and calls it restored."""
     with closing(resume_log):
         if resume_log.found:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mgrpo_lightning.agents.play import Background, PlayRequest, PlayResult, Scripts
-from mgrpo_lightning.data.questions import QuestionStream
+from mgrpo_lightning.data.question_order import QuestionOrder
 from mgrpo_lightning.data.recorded import recorded_groups
 from mgrpo_lightning.data.resuming import ResumeLogs
 from mgrpo_lightning.roles.config import RoleConfig
@@ -34,7 +34,7 @@ class PlayedGroups:
 
     team: Callable[[PlayRequest], PlayResult]
     """Plays and scores questions."""
-    questions: QuestionStream
+    questions: QuestionOrder
     part: range
     """Indices of this rank's queries in a step."""
     rollouts: int
@@ -50,7 +50,7 @@ class PlayedGroups:
             step: Training step.
             background: Background work for the time in which there is nothing else to compute.
         """
-        with nullcontext() if self.script else self.resume_logs.open_step(step) as resume_log:
+        with nullcontext() if self.script else self.resume_logs.training_log(step) as resume_log:
             request = PlayRequest(
                 self.questions[step][self.part.start : self.part.stop],
                 step=step,

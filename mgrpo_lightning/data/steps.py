@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
-from mgrpo_lightning.data.align import align_role, of_all_ranks
+from mgrpo_lightning.data.aligned_batches import align_role, of_all_ranks
 from mgrpo_lightning.data.backlog import Backlog
 from mgrpo_lightning.data.sources import GroupSource
 from mgrpo_lightning.records.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.records.trajectory import Group
-from mgrpo_lightning.tasks.agreement import Agreement
+from mgrpo_lightning.tasks.judge_agreement import Agreement
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule

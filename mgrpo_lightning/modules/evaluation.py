@@ -10,25 +10,25 @@ from torch import nn
 
 from mgrpo_lightning.agents.scoring import undecided
 from mgrpo_lightning.distributed.ranks import over_ranks
-from mgrpo_lightning.modules.rates import (
+from mgrpo_lightning.modules.play_metrics import (
     ANSWER_SCORES,
     AnswerScore,
-    answer_rates,
+    answer_metrics,
     labels,
     observe_answer,
     observe_play,
     observe_question,
-    play_rates,
+    play_metrics,
 )
-from mgrpo_lightning.modules.validation import HeldOutBatch, ValidationConfig
+from mgrpo_lightning.modules.validation_config import HeldOutBatch, ValidationConfig
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.roles.config import RoleConfig
-from mgrpo_lightning.tasks.agreement import agreement_figures
+from mgrpo_lightning.tasks.answer_rules import token_f1
 from mgrpo_lightning.tasks.base import Task
-from mgrpo_lightning.tasks.scoring import token_f1
+from mgrpo_lightning.tasks.judge_agreement import agreement_figures
 
 
-def judge_figures(counts: Sequence[float], device: torch.device) -> dict[str, float]:
+def judge_metrics(counts: Sequence[float], device: torch.device) -> dict[str, float]:
     """Return the agreement of judge and rule, over all ranks; see ``agreement_figures``.
 
     Args:
@@ -71,8 +71,8 @@ class Evaluation(nn.Module):
         self._undecided = 0
         self._seconds = 0.0
         self._agreement: Sequence[float] = ()
-        self.play = play_rates(roles)
-        self.answers = answer_rates(sorted({label for values in found.values() for label in values}))
+        self.play = play_metrics(roles)
+        self.answers = answer_metrics(sorted({label for values in found.values() for label in values}))
 
     @classmethod
     def of_run(cls, roles: Mapping[str, RoleConfig], task: Task, config: ValidationConfig) -> Evaluation:
@@ -133,7 +133,7 @@ class Evaluation(nn.Module):
                 for key, values in self._parts.items()
             },
         }
-        judge = judge_figures(self._agreement, device)
+        judge = judge_metrics(self._agreement, device)
         if judge:
             record["judge"] = judge
         return {**answers, **play, **{f"judge/{name}": value for name, value in judge.items()}}, record

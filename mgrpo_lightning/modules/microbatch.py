@@ -1,7 +1,7 @@
 """Split the rows of one optimizer step into micro-batches by a token budget, and merge shared prefixes in a tree.
 
-The rollouts of a group start with the same prompt, and often continue with the same tokens. A prefix tree (``Forest``)
-computes each shared prefix once. A sampled token inside a shared prefix is also scored once. Advantages and behaviour
+The rollouts of a group start with the same prompt, and often continue with the same tokens. A ``PrefixTree`` computes
+each shared prefix once. A sampled token inside a shared prefix is also scored once. Advantages and behaviour
 log-probabilities stay separate for each row.
 """
 
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgrpo_lightning.policy.forest import LAID_OUT, Forest, ForestBuilder
-from mgrpo_lightning.records.batch import Row
+from mgrpo_lightning.policy.prefix_tree import LAID_OUT, PrefixTree, PrefixTreeBuilder
+from mgrpo_lightning.records.batch import TrainingRow
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     """B rows with N sampled tokens in total, stored in U distinct positions of a prefix tree."""
 
-    forest: Forest
+    prefix_tree: PrefixTree
     """Prefix tree of all rows, on the CPU."""
     scored: Tensor
     """Tree positions of all sampled tokens, without duplicates, int64, shape (U,), on the CPU."""
@@ -39,7 +39,7 @@ class MicroBatch:
     """Sampling temperature, the same for all rows."""
 
 
-def split(rows: Sequence[Row], token_budget: int) -> Iterator[tuple[list[Row], Forest]]:
+def split(rows: Sequence[TrainingRow], token_budget: int) -> Iterator[tuple[list[TrainingRow], PrefixTree]]:
     """Group rows with equal temperature and similar prefixes into micro-batches; a row above the budget gets its own.
 
     Yields the rows of each micro-batch with their prefix tree, whose size decides where the micro-batch ends.
@@ -49,38 +49,38 @@ def split(rows: Sequence[Row], token_budget: int) -> Iterator[tuple[list[Row], F
         token_budget: Maximum number of tokens in a micro-batch, where a shared prefix counts once. The sum of the row
             lengths is limited to ``LAID_OUT`` times the budget.
     """
-    batch: list[Row] = []
-    forest, size = ForestBuilder(), 0
+    batch: list[TrainingRow] = []
+    prefix_tree, size = PrefixTreeBuilder(), 0
     # Sorting by token ids makes rows with a common prefix neighbours. The key makes ties deterministic.
     for row in sorted(rows, key=lambda row: (row.temperature, row.ids.tolist(), row.key)):
         size += len(row.ids)
-        tokens = forest.num_tokens + forest.cost(row.ids)
+        tokens = prefix_tree.num_tokens + prefix_tree.cost(row.ids)
         # Attention reads the keys of every row, also shared ones, so the sum of the row lengths is bounded too.
         full = tokens > token_budget or size > LAID_OUT * token_budget
         if batch and (full or row.temperature != batch[0].temperature):
-            yield batch, forest.build()
-            batch, forest, size = [], ForestBuilder(), len(row.ids)
+            yield batch, prefix_tree.build()
+            batch, prefix_tree, size = [], PrefixTreeBuilder(), len(row.ids)
         batch.append(row)
-        forest.add(row.ids)
+        prefix_tree.add(row.ids)
     if batch:
-        yield batch, forest.build()
+        yield batch, prefix_tree.build()
 
 
-def collate(rows: Sequence[Row], forest: Forest, device: torch.device) -> MicroBatch:
+def collate(rows: Sequence[TrainingRow], prefix_tree: PrefixTree, device: torch.device) -> MicroBatch:
     """Find the positions of the rows' sampled tokens in their prefix tree, and move what the loss reads to the device.
 
     Args:
         rows: Rows with one temperature.
-        forest: Their prefix tree, with one path a row in the same order.
+        prefix_tree: Their prefix tree, with one path a row in the same order.
         device: Device of the policy.
     """
-    sampled = [path[row.mask] for path, row in zip(forest.paths, rows, strict=True)]
+    sampled = [path[row.mask] for path, row in zip(prefix_tree.paths, rows, strict=True)]
     # Two rows that sampled the same token after the same prefix share a position, and the logits there are computed
     # once.
     scored, places = torch.cat(sampled).unique(return_inverse=True)
     counts = torch.tensor([len(ids) for ids in sampled])
     return MicroBatch(
-        forest=forest,
+        prefix_tree=prefix_tree,
         scored=scored,
         places=places.to(device),
         rows=torch.repeat_interleave(torch.arange(len(rows)), counts).to(device),

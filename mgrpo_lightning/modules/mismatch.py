@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgrpo_lightning.records.batch import Row
+from mgrpo_lightning.records.batch import TrainingRow
 from mgrpo_lightning.records.trajectory import Key
 
 LARGEST_MEAN = {torch.float32: 1e-3, torch.bfloat16: 0.06}
@@ -39,7 +39,7 @@ class Place:
         return f"{place}, turn {self.turn}, token {self.token} of {self.length}"
 
 
-def worst_place(rows: Sequence[Row], log_ratios: Mapping[Key, Tensor]) -> Place | None:
+def worst_place(rows: Sequence[TrainingRow], log_ratios: Mapping[Key, Tensor]) -> Place | None:
     """Return the position with the largest abs log rho; None if this rank computed no row.
 
     Args:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mgrpo_lightning.distributed.ranks import add_up_gradients
 from mgrpo_lightning.errors import MgrpoError
+from mgrpo_lightning.modules.lr_schedule import learning_rate
 from mgrpo_lightning.modules.mismatch import LARGEST, LARGEST_MEAN, worst_place
-from mgrpo_lightning.modules.schedule import learning_rate
 from mgrpo_lightning.modules.update import Update
 from mgrpo_lightning.policy.finite import first_nonfinite
 from mgrpo_lightning.policy.policy import Policy
@@ -94,18 +94,18 @@ class RoleModule(LightningModule):
         begun, self._begun = self._begun, None
         assert begun is not None
         assert begun.batch is batch, f"another batch of {self.name} was begun"
-        figures = begun.finish()
+        metrics = begun.finish()
         self.log_ratios = begun.log_ratios
-        return figures
+        return metrics
 
-    def refuse_mismatch(self, batch: AlignedBatch, figures: Mapping[str, float], step: int) -> None:
+    def refuse_mismatch(self, batch: AlignedBatch, metrics: Mapping[str, float], step: int) -> None:
         """Require that the trainer computes about the log-probabilities of the sampler, before the adapter changes.
 
         Roles with a lag or a queue are not checked: an older adapter sampled their tokens.
 
         Args:
             batch: The batch of the update.
-            figures: Metrics that ``update`` returned.
+            metrics: Metrics that ``update`` returned.
             step: Training step, from 0.
 
         Raises:
@@ -114,7 +114,7 @@ class RoleModule(LightningModule):
         config, dtype = self.config, self.policy.base.model.dtype
         if config.lag or config.queue is not None or config.objective.kind != "mgrpo":
             return
-        mean, largest = figures["mismatch"], figures["mismatch_max"]
+        mean, largest = metrics["mismatch"], metrics["mismatch_max"]
         bound = LARGEST_MEAN.get(dtype, LARGEST_MEAN[torch.float32])
         place = worst_place(batch.rows, self.log_ratios) or "a trajectory of another rank"
         found = (

@@ -13,14 +13,19 @@ from typing_extensions import override
 
 from mgrpo_lightning.distributed.ranks import over_ranks, refuse_apart
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.modules.evaluation import Evaluation, judge_figures
-from mgrpo_lightning.modules.figures import log_figures
+from mgrpo_lightning.modules.checkpoint_state import (
+    load_optimizer_state,
+    load_role_states,
+    refuse_other_checkpoint,
+    role_states,
+)
+from mgrpo_lightning.modules.evaluation import Evaluation, judge_metrics
+from mgrpo_lightning.modules.metric_logging import log_step_metrics
+from mgrpo_lightning.modules.play_metrics import observe_play, play_metrics
 from mgrpo_lightning.modules.policies import load_policies, played_here
-from mgrpo_lightning.modules.rates import observe_play, play_rates
 from mgrpo_lightning.modules.role import RoleModule
-from mgrpo_lightning.modules.state import load_optimizer_state, load_role_states, refuse_other_checkpoint, role_states
 from mgrpo_lightning.modules.trainer_keys import refuse_trainer
-from mgrpo_lightning.modules.validation import HeldOutBatch
+from mgrpo_lightning.modules.validation_config import HeldOutBatch
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.identity import known_parts
 from mgrpo_lightning.policy.policy import Policy
@@ -97,7 +102,7 @@ class TeamModule(LightningModule):
         """Chats of the local roles, including those behind an endpoint, which have no policy."""
         self.num_steps = 0
         """Optimizer steps so far; also set by a checkpoint that is loaded for validation, where no trainer counts."""
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         """Metrics of the last training step, by name."""
         self.validation_results: list[dict[str, Any]] = []
         """One entry per validation run; the first one of a fit is the untrained team."""
@@ -106,7 +111,7 @@ class TeamModule(LightningModule):
             RoleModule(name, roles[name], token_budget=token_budget, gradient_checkpointing=gradient_checkpointing)
             for name in self.trained_roles
         )
-        self._play_rates = play_rates(roles)
+        self._play_metrics = play_metrics(roles)
         self._evaluation: Evaluation | None = None
         self._restored: dict[str, Any] = {}
 
@@ -212,14 +217,14 @@ class TeamModule(LightningModule):
         self.num_steps += 1
         metrics |= self._play_figures(batch)
         metrics["seconds/update"] = time.perf_counter() - started
-        self.figures = metrics
-        log_figures(self, metrics, step=batch.step)
+        self.metrics = metrics
+        log_step_metrics(self, metrics, step=batch.step)
 
     def _play_figures(self, batch: TeamBatch) -> dict[str, float]:
         """The metrics of a step's play, over all ranks."""
-        observe_play(self._play_rates, batch.groups, self.roles)
-        metrics = self._play_rates.take()[0]
-        metrics |= {f"judge/{name}": value for name, value in judge_figures(batch.agreement, self.device).items()}
+        observe_play(self._play_metrics, batch.groups, self.roles)
+        metrics = self._play_metrics.take()[0]
+        metrics |= {f"judge/{name}": value for name, value in judge_metrics(batch.agreement, self.device).items()}
         counts = over_ranks(list(batch.counts.values()), self.device) if batch.counts else []
         metrics |= dict(zip(batch.counts, counts, strict=True))
         return metrics | {f"seconds/{phase}": value for phase, value in batch.seconds.items()}
@@ -237,9 +242,9 @@ class TeamModule(LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         assert self._evaluation is not None
-        rates, result = self._evaluation.finish(self.num_steps, self.device)
+        means, result = self._evaluation.finish(self.num_steps, self.device)
         self.validation_results.append(result)
-        self.log_dict({f"val/{name}": value for name, value in rates.items()}, batch_size=1)
+        self.log_dict({f"val/{name}": value for name, value in means.items()}, batch_size=1)
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step

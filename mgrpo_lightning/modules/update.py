@@ -13,10 +13,10 @@ from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.algorithm.objective import LossOutput, surrogate_loss
 from mgrpo_lightning.distributed.ranks import over_ranks
 from mgrpo_lightning.modules.microbatch import MicroBatch, collate, split
-from mgrpo_lightning.policy.logprobs import forest_logprobs
+from mgrpo_lightning.policy.gradient_checkpointing import recomputed_layers
+from mgrpo_lightning.policy.logprobs import prefix_tree_logprobs
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.policy.recompute import recomputed_layers
-from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.batch import AlignedBatch, TrainingRow
 from mgrpo_lightning.records.trajectory import Key
 
 
@@ -77,9 +77,9 @@ class Update:
         """Compute one more micro-batch; return whether there was one."""
         if (part := next(self._micro_batches, None)) is None:
             return False
-        rows, forest = part
+        rows, prefix_tree = part
         model = self._policy.base.model
-        micro = collate(rows, forest, self._policy.device)
+        micro = collate(rows, prefix_tree, self._policy.device)
         # Outside `updating`: the first call may create the reference adapter on the base model's layers.
         reference = self._reference_logprobs(micro)
         with self._policy.updating(), recomputed_layers(model) if self._gradient_checkpointing else nullcontext():
@@ -113,13 +113,13 @@ class Update:
             "kl": kl / count,
         }
 
-    def _trainable(self, rows: Sequence[Row]) -> list[Row]:
+    def _trainable(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """Rows that can change the adapter: without a KL term, a row with advantage 0 has no gradient."""
         if self._objective.kl > 0 or self._objective.kind == "supervised":
             return list(rows)
         return [row for row in rows if row.advantage != 0]
 
-    def _loss(self, micro: MicroBatch, rows: Sequence[Row], reference: Tensor | None) -> LossOutput:
+    def _loss(self, micro: MicroBatch, rows: Sequence[TrainingRow], reference: Tensor | None) -> LossOutput:
         logprobs = self._logprobs(micro)
         if self._objective.kind == "mgrpo":
             ratios = (logprobs.detach() - micro.behaviour).float().cpu().split([len(row.behaviour) for row in rows])
@@ -145,8 +145,8 @@ class Update:
 
         Greedy turns (temperature 0) store log-probabilities of temperature 1, so these are computed at 1 too.
         """
-        logprobs = forest_logprobs(
-            self._policy.base.model, micro.forest, micro.scored, temperature=micro.temperature or 1.0
+        logprobs = prefix_tree_logprobs(
+            self._policy.base.model, micro.prefix_tree, micro.scored, temperature=micro.temperature or 1.0
         )
         # Maps U distinct tree positions back to the N sampled tokens. The backward pass of the indexing sums their
         # gradients.

@@ -27,7 +27,7 @@ from mgrpo_lightning.persistence.atomic import unwritten
 
 VERSION = 2
 """Version of the format."""
-FOLDER = "open_steps"
+FOLDER = "resume_logs"
 """Folder of the resume logs, in a run folder."""
 KEPT = "finished turns are kept"
 _NAME = re.compile(r"(step|held-out)-(\d+)(?:-\d+)?")
@@ -42,7 +42,7 @@ def key_of(*parts: object) -> str:
     return blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def open_path(folder: Path, step: int, *, rank: int = 0) -> Path:
+def training_log_path(folder: Path, step: int, *, rank: int = 0) -> Path:
     """Return the resume log file of a training step.
 
     Args:
@@ -53,7 +53,7 @@ def open_path(folder: Path, step: int, *, rank: int = 0) -> Path:
     return folder / (f"step-{step:06d}-{rank}.jsonl" if rank else f"step-{step:06d}.jsonl")
 
 
-def held_out_path(folder: Path, step: int, *, rank: int = 0) -> Path:
+def held_out_log_path(folder: Path, step: int, *, rank: int = 0) -> Path:
     """Return the resume log file of held-out questions.
 
     Args:
@@ -84,7 +84,7 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-class OpenStep:
+class ResumeLog:
     """The resume log of one step: finished turns and calls by key.
 
     Args:

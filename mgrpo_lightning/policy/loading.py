@@ -23,15 +23,15 @@ from transformers import (
 
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.policy.adapters import AdapterBank
+from mgrpo_lightning.policy.base_files import folder_of, source_of
+from mgrpo_lightning.policy.consistency import check_passes, clear_pass_error
 from mgrpo_lightning.policy.cpu.dense import DenseCopy
-from mgrpo_lightning.policy.foreign import refuse_code, refuse_pickles
-from mgrpo_lightning.policy.forest_attention import attend_by_forest
-from mgrpo_lightning.policy.head import check_head
-from mgrpo_lightning.policy.passes import check_passes, clear_pass_error
+from mgrpo_lightning.policy.lm_head import check_lm_head
 from mgrpo_lightning.policy.quantised import refuse_unquantised
-from mgrpo_lightning.policy.source import folder_of, source_of
+from mgrpo_lightning.policy.remote_code import refuse_code, refuse_pickles
 from mgrpo_lightning.policy.supported import num_positions, refuse_unsupported
-from mgrpo_lightning.policy.weights import weights_digest
+from mgrpo_lightning.policy.tree_attention import attend_by_prefix_tree
+from mgrpo_lightning.policy.weights_hash import weights_digest
 from mgrpo_lightning.process.one_run import making_a_model
 
 Quantization = Literal["nf4", "none"]
@@ -125,9 +125,9 @@ def load_base(
     model.requires_grad_(False).eval()
     _keep_one_layout(model)
     with clear_pass_error(model, name):
-        check_head(model, name)
-        # check_passes must run with the attention implementation that attend_by_forest chooses.
-        attend_by_forest(model, name)
+        check_lm_head(model, name)
+        # check_passes must run with the attention implementation that attend_by_prefix_tree chooses.
+        attend_by_prefix_tree(model, name)
         check_passes(model, name, context=context)
     if quantization == "nf4":
         refuse_unquantised(model, name)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mgrpo_lightning.policy.forest import Forest
-from mgrpo_lightning.policy.forest_attention import forest_states
-from mgrpo_lightning.policy.head import finished_logits, head_product, rows_of_part
+from mgrpo_lightning.policy.lm_head import finished_logits, raw_logits, rows_of_part
 from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.policy.prefix_tree import PrefixTree
+from mgrpo_lightning.policy.tree_attention import prefix_tree_states
 
 LOGITS = 2**23
 """Number of logits in one chunk, for any vocabulary size: 32 MiB in float32."""
@@ -43,7 +43,7 @@ def action_logprobs(
         lengths: Real length of each row in tokens, int64, B.
         mask: bool, B x T; True on the ids to score. The first id of a row cannot be scored.
         temperature: Divides the logits; above 0.
-        chunk: See ``forest_logprobs``.
+        chunk: See ``prefix_tree_logprobs``.
 
     Returns:
         float32 (float64 for a float64 model), N, in row-major order of the mask; differentiable.
@@ -52,15 +52,15 @@ def action_logprobs(
     assert not (mask & (torch.arange(ids.shape[1], device=ids.device) >= lengths[:, None])).any(), (
         "padding is not scored"
     )
-    forest = Forest.of(row[:length] for row, length in zip(ids.cpu(), lengths.tolist(), strict=True))
-    sampled = [path[row[: len(path)]] for path, row in zip(forest.paths, mask.cpu(), strict=True)]
+    prefix_tree = PrefixTree.of(row[:length] for row, length in zip(ids.cpu(), lengths.tolist(), strict=True))
+    sampled = [path[row[: len(path)]] for path, row in zip(prefix_tree.paths, mask.cpu(), strict=True)]
     model, selected = (policy.base.model, policy.active()) if isinstance(policy, Policy) else (policy, nullcontext())
     with selected:
-        return forest_logprobs(model, forest, torch.cat(sampled), temperature=temperature, chunk=chunk)
+        return prefix_tree_logprobs(model, prefix_tree, torch.cat(sampled), temperature=temperature, chunk=chunk)
 
 
-def forest_logprobs(
-    model: PreTrainedModel, forest: Forest, places: Tensor, *, temperature: float, chunk: int | None = None
+def prefix_tree_logprobs(
+    model: PreTrainedModel, prefix_tree: PrefixTree, places: Tensor, *, temperature: float, chunk: int | None = None
 ) -> Tensor:
     """Log-probabilities of N tokens of a prefix tree, each given the tokens before it in its own sequence.
 
@@ -69,7 +69,7 @@ def forest_logprobs(
 
     Args:
         model: The base. The selected adapter takes part.
-        forest: The prefix tree as built, on the CPU.
+        prefix_tree: The prefix tree as built, on the CPU.
         places: Indices of the N tokens in the layout, int64. None may be the first of its sequence.
         temperature: Divides the logits; above 0.
         chunk: Number of ids in one chunk; None: as many as make about LOGITS logits.
@@ -78,10 +78,10 @@ def forest_logprobs(
         float32 (float64 for a float64 model), N, in the order of the places; differentiable.
     """
     assert temperature > 0, "greedy turns have no gradient"
-    before = forest.before[places]
+    before = prefix_tree.before[places]
     assert (before >= 0).all(), "the first id has no predecessor"
-    hidden = forest_states(model, forest).index_select(0, before.to(model.device))
-    return score(model, hidden, forest.ids[places].to(model.device), temperature=temperature, chunk=chunk)
+    hidden = prefix_tree_states(model, prefix_tree).index_select(0, before.to(model.device))
+    return score(model, hidden, prefix_tree.ids[places].to(model.device), temperature=temperature, chunk=chunk)
 
 
 def score(
@@ -99,7 +99,7 @@ def score(
 
 
 def _score_chunk(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    product = head_product(model, hidden)
+    product = raw_logits(model, hidden)
     rows = rows_of_part(product)
     return torch.cat(
         [
@@ -133,7 +133,7 @@ class _Score(torch.autograd.Function):
         for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
             with torch.enable_grad():
                 h = h.detach().requires_grad_()
-                product = head_product(model, h)
+                product = raw_logits(model, h)
             slope = product.detach()
             rows = rows_of_part(slope)
             for part, ids in zip(slope.split(rows), t.split(rows), strict=True):

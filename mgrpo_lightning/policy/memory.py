@@ -16,9 +16,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mgrpo_lightning.policy.cpu.onednn import multiplies
-from mgrpo_lightning.policy.forest import LAID_OUT
 from mgrpo_lightning.policy.loading import Quantization, clear_load_error, load_config
 from mgrpo_lightning.policy.logprobs import LOGITS
+from mgrpo_lightning.policy.prefix_tree import LAID_OUT
 from mgrpo_lightning.policy.sampling.prefill import PREFILL_TOKENS
 from mgrpo_lightning.policy.supported import empty_model
 from mgrpo_lightning.policy.widths import Widths, widths

@@ -14,7 +14,7 @@ MAX_LINES = 8
 
 def render(rollout: Rollout) -> str:
     """Draw a rollout: one line for each call, and its result or its sub trajectory indented below."""
-    return "\n".join(line for head in rollout.heads for line in _trajectory(head, rollout))
+    return "\n".join(line for lead in rollout.leads for line in _trajectory(lead, rollout))
 
 
 def _trajectory(trajectory: Trajectory, rollout: Rollout) -> Iterator[str]:

@@ -13,7 +13,7 @@
 6. ``Group`` (``trajectory.py``): one question and its K rollouts. Rewards are compared within a group only.
 7. ``Score`` (``trajectory.py``): the reward components of one trajectory, and their weighted sum R (eq. 4 and 5).
    ``Rollout.scores`` holds them by invocation.
-8. ``Row`` (``batch.py``): one segment as tensors, with the advantage and the coefficient of its trajectory. ``ids``
+8. ``TrainingRow`` (``batch.py``): one segment as tensors, with the advantage and coefficient of its trajectory. ``ids``
    and ``mask`` have shape (T,), ``behaviour`` has shape (n,) for n sampled tokens. A trajectory that fills m slots
    gives its rows once, not m times.
 9. ``AlignedBatch`` (``batch.py``): all rows of one role in one optimizer step. Over all ranks, the

@@ -12,7 +12,7 @@ from mgrpo_lightning.records.trajectory import Group, Key, Trajectory
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """One segment of a trajectory with everything its update needs.
 
     A trajectory with one segment is one row. One with several has a row for each, which all have its advantage and its
@@ -38,7 +38,7 @@ class Row:
     """Index of the segment in its trajectory."""
 
     @classmethod
-    def of(cls, trajectory: Trajectory, *, advantage: float, coefficient: float) -> list[Row]:
+    def of(cls, trajectory: Trajectory, *, advantage: float, coefficient: float) -> list[TrainingRow]:
         """Create the rows of one trajectory: one for each segment with a sampled token, in their order.
 
         Args:
@@ -68,7 +68,7 @@ class AlignedBatch:
     """All rows of one role in one optimizer step, with the statistics of their groups."""
 
     role: str
-    rows: list[Row]
+    rows: list[TrainingRow]
     num_groups: int = 0
     """Number of queries in which the role has at least one aligned trajectory."""
     num_degenerate: int = 0

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.persistence.atomic import atomic_path
-from mgrpo_lightning.persistence.tables import read_metadata, read_table
+from mgrpo_lightning.persistence.parquet import read_metadata, read_table
 from mgrpo_lightning.records.journal_schema import OPTIONAL, SCHEMA, SCORED, SCORES, SEGMENTED, SEGMENTS, VERSION
 from mgrpo_lightning.records.question import Evidence, Question
 from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Segment, Span, Trajectory

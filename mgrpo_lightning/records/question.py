@@ -48,12 +48,13 @@ class Question:
             )
 
     @property
-    def sealed(self) -> bool:
-        """Whether the text is encrypted at its source and must not leave the machine (metadata ``sealed``).
+    def encrypted(self) -> bool:
+        """Whether the text is encrypted at its source and must not leave the machine (metadata ``encrypted``).
 
         The run's journal contains the text, logs do not.
         """
-        return "sealed" in self.metadata
+        # Journals of earlier versions have the key ``sealed``; their text must not leave the machine either.
+        return "encrypted" in self.metadata or "sealed" in self.metadata
 
     @property
     def known(self) -> bool:

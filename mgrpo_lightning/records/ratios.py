@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mgrpo_lightning.persistence.atomic import atomic_path
-from mgrpo_lightning.persistence.tables import read_table
+from mgrpo_lightning.persistence.parquet import read_table
 from mgrpo_lightning.records.trajectory import Key
 
 if TYPE_CHECKING:

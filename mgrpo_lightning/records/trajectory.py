@@ -185,7 +185,7 @@ class Rollout:
     """Scores by invocation index, 0 for main; filled by scoring."""
 
     @property
-    def heads(self) -> list[Trajectory]:
+    def leads(self) -> list[Trajectory]:
         """The trajectories that answer the question itself: main's, and those of its equals."""
         return [self.main, *(t for t in self.subs if t.parent is None)]
 

@@ -186,14 +186,14 @@ def rewarded(roles: Mapping[str, RoleConfig]) -> dict[str, RoleConfig]:
     Raises:
         ConfigurationError: The roles do not form a team (see ``main_role``).
     """
-    leading = heads(roles)
+    leading = leads(roles)
     return {
         name: replace(role, reward=role.reward or (MAIN_REWARD if name in leading else SUB_REWARD))
         for name, role in roles.items()
     }
 
 
-def heads(roles: Mapping[str, RoleConfig]) -> list[str]:
+def leads(roles: Mapping[str, RoleConfig]) -> list[str]:
     """Return main and its equals: the roles that are asked the question itself.
 
     Raises:
@@ -223,17 +223,17 @@ def main_role(roles: Mapping[str, RoleConfig]) -> str:
                     )
     called = {callee for role in roles.values() for callee in role.calls}
     equals = {equal for role in roles.values() for equal in role.discusses_with}
-    heads = [name for name in roles if name not in called | equals]
-    if len(heads) != 1:
+    leads = [name for name in roles if name not in called | equals]
+    if len(leads) != 1:
         raise ConfigurationError(
-            f"{len(heads)} roles are called by nobody: {heads}.",
+            f"{len(leads)} roles are called by nobody: {leads}.",
             hint="exactly one role (main) must stand at the top; give the others a caller in `calls`.",
         )
     # From every role: a cycle that main does not reach has no role that nobody calls, so it is no second head either.
     for name in roles:
         _refuse_cycles(roles, name, ())
-    _refuse_unequal(roles, heads[0])
-    return heads[0]
+    _refuse_unequal(roles, leads[0])
+    return leads[0]
 
 
 def _refuse_unequal(roles: Mapping[str, RoleConfig], main: str) -> None:

@@ -87,7 +87,7 @@ class Exchange:
         self._keep_steps = keep_steps
         self._saved = first_step
         """Step at which this role would resume after a restart."""
-        steps = [record.key.step for record in self._writer.recovered if record.stream != "members"]
+        steps = [record.key.step for record in self._writer.recovered if record.kind != "members"]
         self._oldest = min([first_step, *steps])  # first step whose records are all still in the store
         self._state: dict[str, object] = {}
         self._reading = threading.Lock()

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.store.disk import Disk
 
-VERSION = 2
+VERSION = 3
 """Version of the layout."""
 FOLDER = "store"
 """Name of the store in a run folder."""

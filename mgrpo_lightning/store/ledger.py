@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from mgrpo_lightning.store.record import Record, Stream
+from mgrpo_lightning.store.record import Kind, Record
 
 
 class Ledger:
-    """Records by stream, stage and step."""
+    """Records by kind, stage and step."""
 
     def __init__(self) -> None:
         self._records: defaultdict[tuple[str, str, int], dict[object, Record]] = defaultdict(dict)
@@ -21,17 +21,17 @@ class Ledger:
             records: A later record replaces an earlier one of the same place.
         """
         for record in records:
-            self._records[record.stream, record.stage, record.key.step][record.place] = record
+            self._records[record.kind, record.stage, record.key.step][record.place] = record
 
-    def find(self, stream: Stream, stage: str, step: int) -> list[Record]:
+    def find(self, kind: Kind, stage: str, step: int) -> list[Record]:
         """Return the latest records of one step.
 
         Args:
-            stream: Kind of record.
+            kind: Kind of record.
             stage: train, validate or predict.
             step: Training step.
         """
-        return list(self._records.get((stream, stage, step), {}).values())
+        return list(self._records.get((kind, stage, step), {}).values())
 
     def forget(self, before: int) -> None:
         """Drop the records of old steps, except member records.

@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from mgrpo_lightning.records.trajectory import Key
 
-Stream = Literal["members", "delegations", "returns", "outcomes", "frontiers"]
-STREAMS: tuple[Stream, ...] = get_args(Stream)
+Kind = Literal["members", "delegations", "returns", "outcomes", "frontiers"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 STAGES = ("train", "validate", "predict")
 
 
@@ -38,7 +38,7 @@ class Closed(NamedTuple):
 class Record:
     """One message from a role to the others; fields that do not apply are None."""
 
-    stream: Stream
+    kind: Kind
     """Kind of record. ``members``: a role starts, ends or fails. ``delegations`` and ``returns``: a call and its
     report. ``outcomes``: the score of a rollout. ``frontiers``: a round, a batch or a step is over."""
     stage: str
@@ -80,8 +80,8 @@ class Record:
     @property
     def place(self) -> tuple[str, str, Key, str, str | None, int | None]:
         """What the record is about: of two records with one place, the later one counts."""
-        event, turn = (self.event, self.round) if self.stream == "frontiers" else (None, None)
-        return (self.stream, self.stage, self.key, self.role, event, turn)
+        event, turn = (self.event, self.round) if self.kind == "frontiers" else (None, None)
+        return (self.kind, self.stage, self.key, self.role, event, turn)
 
     def __post_init__(self) -> None:
         # A text may contain lone surrogates, which plain UTF-8 rejects.
@@ -139,8 +139,8 @@ def from_row(row: dict[str, Any]) -> Record:
     Raises:
         ValueError: The row is not a record, or its hash does not match its content.
     """
-    if row["stream"] not in STREAMS or row["stage"] not in STAGES:
-        raise ValueError(f"stream {row['stream']!r} and stage {row['stage']!r} do not exist")
+    if row["kind"] not in KINDS or row["stage"] not in STAGES:
+        raise ValueError(f"kind {row['kind']!r} and stage {row['stage']!r} do not exist")
     values = {name: row[name] for name in _PLAIN}
     if values["calls"] is not None:
         values["calls"] = tuple(Closed(**call) for call in values["calls"])

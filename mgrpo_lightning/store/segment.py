@@ -19,7 +19,7 @@ from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.record import SCHEMA, Record, from_row, to_batch
 
-VERSION = "2"
+VERSION = "3"
 """Version of the schema, in each file's metadata as ``mgrpo_store``."""
 LARGEST = 2**28
 """Maximum size of a segment in bytes. Segments are not compressed, so this also limits the memory for reading one."""

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from mgrpo_lightning.records.question import Question, Split
-from mgrpo_lightning.tasks.scoring import token_f1
+from mgrpo_lightning.tasks.answer_rules import token_f1
 
 if TYPE_CHECKING:
     from mgrpo_lightning.records.trajectory import Message, Rollout, Trajectory
-    from mgrpo_lightning.tasks.agreement import Agreement
+    from mgrpo_lightning.tasks.judge_agreement import Agreement
     from mgrpo_lightning.tools.base import Tool
 
 HEAD = "main"

@@ -14,8 +14,8 @@ from mgrpo_lightning.records.trajectory import Trajectory
 from mgrpo_lightning.services.cache import JsonCache, entry_name
 from mgrpo_lightning.services.client import ServiceFailed
 from mgrpo_lightning.services.endpoint import ChatEndpoint, EndpointConfig
-from mgrpo_lightning.tasks.agreement import Agreement
-from mgrpo_lightning.tasks.verdict import PROMPT_VERSION, read_rubric, read_verdict, rubric_prompt, verdict_prompt
+from mgrpo_lightning.tasks.judge_agreement import Agreement
+from mgrpo_lightning.tasks.judge_prompts import PROMPT_VERSION, read_rubric, read_verdict, rubric_prompt, verdict_prompt
 from mgrpo_lightning.unicode import visible
 
 

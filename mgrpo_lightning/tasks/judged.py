@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing_extensions import override
 
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.tasks.agreement import Agreement
+from mgrpo_lightning.tasks.answer_rules import exact_match
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tasks.judge import Judge
-from mgrpo_lightning.tasks.scoring import exact_match
+from mgrpo_lightning.tasks.judge_agreement import Agreement
 from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.tools.sets import ToolSet, collected
 from mgrpo_lightning.unicode import visible

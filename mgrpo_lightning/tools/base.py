@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mgrpo_lightning.errors import ConfigurationError, ToolBroken, ToolError
 from mgrpo_lightning.names import check_tools
-from mgrpo_lightning.tools.apart import Apart
+from mgrpo_lightning.tools.daemon_thread import Apart
 from mgrpo_lightning.tools.parameters import SUPPORTED, Misfit, schema_of, value_of
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.records.journal import read_groups
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Score, Span, Trajectory
-from mgrpo_lightning.tasks.scoring import exact_match
-from mgrpo_lightning.viewer.rows import Damaged, Row
+from mgrpo_lightning.tasks.answer_rules import exact_match
+from mgrpo_lightning.viewer.journal_rows import Damaged, Row
 from mgrpo_lightning.viewer.tokens import Decoder
 
 Decoders = Mapping[str, Decoder | None]

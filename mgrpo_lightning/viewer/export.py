@@ -15,14 +15,16 @@ HEAD = 'mgrpo.receive("index",'
 """First characters of the file ``MARK`` in every exported folder; they identify our own exports."""
 
 
-def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count: None, *, sealed: bool = False) -> Path:
+def export(
+    site: Site, folder: Path, done: Callable[[int], None] = lambda count: None, *, encrypted: bool = False
+) -> Path:
     """Write the folder atomically; replace an earlier export, but never another folder.
 
     Args:
         site: Content of the page.
         folder: Folder to write or replace.
         done: Called after each group with the number of groups written so far.
-        sealed: Whether to export questions of encrypted benchmarks too, as plain text.
+        encrypted: Whether to export questions of encrypted benchmarks too, as plain text.
 
     Returns:
         Path of the page to open.
@@ -40,10 +42,10 @@ def export(site: Site, folder: Path, done: Callable[[int], None] = lambda count:
         data = temporary / "data"
         data.mkdir()
         for count, (run, slug, query) in enumerate(site.places(), start=1):
-            if not sealed and site.is_sealed(run, slug, query):
+            if not encrypted and site.is_encrypted(run, slug, query):
                 raise ConfigurationError(
-                    f"{slug} asks questions of a sealed benchmark, whose text is not to be published.",
-                    hint="look at them without --out, or give --sealed for a folder that stays with you.",
+                    f"{slug} asks questions of an encrypted benchmark, whose text is not to be published.",
+                    hint="look at them without --out, or give --encrypted for a folder that stays with you.",
                 )
             path = data / str(run) / slug / f"{query}.js"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mgrpo_lightning.algorithm.config import COMPONENTS
 from mgrpo_lightning.protocol.actions import Violation
-from mgrpo_lightning.viewer.rows import Row, rollouts
+from mgrpo_lightning.viewer.journal_rows import Row, rollouts
 from mgrpo_lightning.viewer.sources import Play
 
 TRUNCATED, INVALID, FAILED = 1, 2, 4

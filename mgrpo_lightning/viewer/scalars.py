@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mgrpo_lightning.viewer.rows import Damaged
+from mgrpo_lightning.viewer.journal_rows import Damaged
 
 WANTED = {
     "seconds/play": "play/seconds",
@@ -50,5 +50,5 @@ def phase_curves(folders: Sequence[Path], damaged: Damaged) -> Curves:
 def _named(tag: str) -> str | None:
     if tag in WANTED:
         return WANTED[tag]
-    role, _, figure = tag.rpartition("/")
-    return f"{role}/{OF_ROLES[figure]}" if figure in OF_ROLES and role and "/" not in role else None
+    role, _, metric = tag.rpartition("/")
+    return f"{role}/{OF_ROLES[metric]}" if metric in OF_ROLES and role and "/" not in role else None

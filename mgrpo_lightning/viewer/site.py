@@ -18,7 +18,7 @@ from mgrpo_lightning.records.ratios import read_ratios, read_steps
 from mgrpo_lightning.records.trajectory import Group, Key
 from mgrpo_lightning.viewer.detail import Decoders, group_data, read_play
 from mgrpo_lightning.viewer.index import Index
-from mgrpo_lightning.viewer.rows import Damaged, Row, read_rows
+from mgrpo_lightning.viewer.journal_rows import Damaged, Row, read_rows
 from mgrpo_lightning.viewer.scalars import Curves, phase_curves
 from mgrpo_lightning.viewer.search import search
 from mgrpo_lightning.viewer.sources import Play, Source
@@ -112,7 +112,7 @@ class Site:
         ]
         return _script(f"search/{number}", {"found": found})
 
-    def is_sealed(self, run: int, slug: str, query: int) -> bool:
+    def is_encrypted(self, run: int, slug: str, query: int) -> bool:
         """Whether a query belongs to an encrypted benchmark, whose text must not be published.
 
         Args:
@@ -121,7 +121,7 @@ class Site:
             query: Index of the query in its step.
         """
         found = self._play(run, slug)
-        return found is not None and query in found[0] and found[0][query].question.sealed
+        return found is not None and query in found[0] and found[0][query].question.encrypted
 
     def places(self) -> Iterator[tuple[int, str, int]]:
         """Yield (run, slug, query) of all queries."""

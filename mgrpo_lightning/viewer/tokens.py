@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from mgrpo_lightning.errors import MgrpoError
-from mgrpo_lightning.policy.source import folder_of
+from mgrpo_lightning.policy.base_files import folder_of
 
 
 class Decoder:

@@ -135,10 +135,10 @@ class FakeScheduler:
         coroutines: Sequence[Coroutine[Any, Any, T]],
         on_done: Callable[[], None] | None = None,
         link: object | None = None,
-        meanwhile: Callable[[], bool] | None = None,
+        background: Callable[[], bool] | None = None,
     ) -> list[T]:
         assert link is None
-        assert meanwhile is None
+        assert background is None
 
         async def one(coroutine: Coroutine[Any, Any, T]) -> T:
             result = await coroutine

@@ -210,16 +210,16 @@ def broken(query: str) -> str:
     raise ValueError(f"there is no {query}")
 
 
-@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("encrypted", [False, True])
 def test_a_failure_is_told_once_with_what_led_to_it_and_then_counted(
-    sealed: bool, caplog: pytest.LogCaptureFixture
+    encrypted: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     tool = function_tool(broken)
     tool.name = "search"
     both = HermesDialect().render(Action(calls=tuple(ToolCall("search", {"query": f"word {q}"}) for q in "ab")))
     role = RoleConfig("fake", tools=["search"], limits=limits())
     team, _ = make_team({"main": role}, {"main": lambda _, turn, __: [both, answer("end")][turn]}, {"search": tool})
-    asked = replace(question(), metadata={"sealed": "yes"} if sealed else {})
+    asked = replace(question(), metadata={"encrypted": "yes"} if encrypted else {})
     for step in range(3):
         result = team.play(PlayRequest([asked], step=step, rollouts=4))
         assert result.counts == {"tool_failures": 8}, "of this play"
@@ -227,7 +227,7 @@ def test_a_failure_is_told_once_with_what_led_to_it_and_then_counted(
     assert "tool search broke down" in told
     assert "ValueError" in told
     assert 'raise ValueError(f"there is no {query}")' in told, "the place in the code"
-    assert ("there is no word a" in told) == ('{"query": "word a"}' in told) == (not sealed)
+    assert ("there is no word a" in told) == ('{"query": "word a"}' in told) == (not encrypted)
 
 
 @pytest.mark.parametrize("error", [AssertionError, TypeError, KeyError])

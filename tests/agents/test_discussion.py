@@ -11,9 +11,9 @@ from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig
-from mgrpo_lightning.data.align import align_role
+from mgrpo_lightning.data.aligned_batches import align_role
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.modules.rates import observe_play, play_rates
+from mgrpo_lightning.modules.play_metrics import observe_play, play_metrics
 from mgrpo_lightning.protocol.actions import Violation
 from mgrpo_lightning.protocol.tree import render
 from mgrpo_lightning.records.trajectory import Group, Rollout
@@ -38,29 +38,29 @@ def play(speakers: Mapping[str, Speak], rollouts: int = 1, roles: Mapping[str, R
 
 def test_agents_act_in_turn_and_see_all_that_was_done_since() -> None:
     (rollout,) = play({"ann": asks("a"), "bob": asks("b", answers_in=1), "cid": asks("c")})
-    ann, bob, cid = rollout.heads
-    assert [(t.role, t.key.invocation, t.parent, t.task) for t in rollout.heads] == [
+    ann, bob, cid = rollout.leads
+    assert [(t.role, t.key.invocation, t.parent, t.task) for t in rollout.leads] == [
         ("ann", 0, None, "Where?"),
         ("bob", 1, None, "Where?"),
         ("cid", 2, None, "Where?"),
     ]
     told = {name: f'{name}: search({{"query": "{name[0]}0"}})\npage of {name[0]}0' for name in TRIO}
-    assert [t.messages[1].content for t in rollout.heads] == [
+    assert [t.messages[1].content for t in rollout.leads] == [
         "Where?",
         f"Where?\n\n{told['ann']}",
         f"Where?\n\n{told['ann']}\n\n{told['bob']}",
     ]
-    shown = [[m.content for m in t.messages if m.role == "tool"] for t in rollout.heads]
+    shown = [[m.content for m in t.messages if m.role == "tool"] for t in rollout.leads]
     again = 'ann: search({"query": "a1"})\npage of a1'
     assert shown == [["page of a0", told["bob"], told["cid"]], ["page of b0", told["cid"], again], []]
-    assert [t.answer for t in rollout.heads] == ["b"] * 3, "the first answer is that of all"
+    assert [t.answer for t in rollout.leads] == ["b"] * 3, "the first answer is that of all"
     assert [t.num_turns for t in (ann, bob, cid)] == [2, 2, 1]
-    assert all(t.valid for t in rollout.heads)
+    assert all(t.valid for t in rollout.leads)
 
 
 def test_a_record_is_exact_and_only_own_turns_are_actions() -> None:
     (rollout,) = play({"ann": asks("a"), "bob": asks("b", answers_in=1), "cid": asks("c")})
-    for trajectory in rollout.heads:
+    for trajectory in rollout.leads:
         kinds = [span.kind for span in trajectory.spans]
         assert kinds == ["observation", "action"] * (len(kinds) // 2)
         assert trajectory.num_actions == sum(
@@ -70,23 +70,23 @@ def test_a_record_is_exact_and_only_own_turns_are_actions() -> None:
 
 def test_who_breaks_a_rule_has_left_and_the_others_go_on() -> None:
     (rollout,) = play({"ann": lambda *_: "nothing legal", "bob": asks("b", answers_in=2), "cid": asks("c")})
-    ann, bob, cid = rollout.heads
+    ann, bob, cid = rollout.leads
     assert ann.violations == [str(Violation.NO_ACTION)]
     assert (ann.num_turns, bob.num_turns, cid.num_turns) == (1, 3, 2)
-    assert [t.answer for t in rollout.heads] == ["b"] * 3
+    assert [t.answer for t in rollout.leads] == ["b"] * 3
     score_groups([group := Group(question("Where?", "b"), [rollout])], FakeTask(), TRIO)
-    assert [rollout.scores[t.key.invocation].total for t in rollout.heads] == [0.0, 1.0, 1.0]
+    assert [rollout.scores[t.key.invocation].total for t in rollout.leads] == [0.0, 1.0, 1.0]
     assert rollout.scores[0].correct == 1.0, "the team was right, though who opened had left"
     assert "invalid: no action" in render(rollout)
-    rates = play_rates(TRIO)
-    observe_play(rates, [group], TRIO)
-    assert rates.take()[0]["delegations_per_rollout"] == 0, "equals are not called"
+    means = play_metrics(TRIO)
+    observe_play(means, [group], TRIO)
+    assert means.take()[0]["delegations_per_rollout"] == 0, "equals are not called"
 
 
 def test_a_discussion_without_an_answer_ends_with_everybody_s_last_turn() -> None:
     (rollout,) = play({name: asks(name) for name in TRIO})
-    assert [t.num_turns for t in rollout.heads] == [EQUAL.limits.turns] * 3
-    assert [t.violations for t in rollout.heads] == [[str(Violation.NO_ANSWER_AT_END)]] * 3
+    assert [t.num_turns for t in rollout.leads] == [EQUAL.limits.turns] * 3
+    assert [t.violations for t in rollout.leads] == [[str(Violation.NO_ANSWER_AT_END)]] * 3
     score_groups([Group(question("Where?"), [rollout])], FakeTask(), TRIO)
     assert [rollout.scores[i].total for i in range(3)] == [0.0] * 3
 

@@ -11,7 +11,7 @@ import torch
 from mgrpo_lightning.agents.scoring import question_scores
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.evaluation import Evaluation
-from mgrpo_lightning.modules.validation import ValidationConfig
+from mgrpo_lightning.modules.validation_config import ValidationConfig
 from mgrpo_lightning.records.question import UNKNOWN, Question
 from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Score, Segment, Span, Trajectory
 from tests.callbacks.fakes import ROLES
@@ -95,11 +95,11 @@ def test_tables_are_split_by_whatever_the_task_says() -> None:
     evaluation = Evaluation(ROLES, [german, none, QUESTION], by=["language"])
     played = [group("right", question=german), group("wrong", question=german), group("right", question=none)]
     evaluation.observe(held_out(played))
-    rates, record = evaluation.finish(0, torch.device("cpu"))
+    means, record = evaluation.finish(0, torch.device("cpu"))
     assert {key: part["accuracy"] for key, part in record["by_language"].items()} == {"de": 0.5, "": 1.0}
     assert record["by_language"]["de"]["questions"] == 2
     assert list(record["by_level"]) == ["easy"]
-    assert rates["exact_match/language=de"] == 0.5
+    assert means["exact_match/language=de"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from mgrpo_lightning.agents.scoring import score_groups, undecided
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.errors import DataError, MgrpoError
-from mgrpo_lightning.persistence.resume_log import OpenStep
+from mgrpo_lightning.persistence.resume_log import ResumeLog
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.records.trajectory import Group, Key, Score
@@ -68,7 +68,7 @@ def play(
     schedule: Any,
     seed: int = 0,
     score: bool = True,
-    memory: OpenStep | None = None,
+    resume_log: ResumeLog | None = None,
     lost_after: float = 20,
 ) -> tuple[list[Group], dict[str, list[list[tuple[int, ...]]]]]:
     """One process's part of a play, scored."""
@@ -87,7 +87,7 @@ def play(
     tools = {"search": cast("Tool", FakeTool(run))}
     team = Team(roles, chats, cast("Any", engines), tools, scheduler=scheduler, seed=0, exchange=exchange)
     try:
-        result = team.play(PlayRequest(QUESTIONS, step=3, rollouts=2, resume_log=memory))
+        result = team.play(PlayRequest(QUESTIONS, step=3, rollouts=2, resume_log=resume_log))
         groups = result.groups
         if exchange and "main" not in local:
             take_outcomes(exchange, groups, result.delegations, main="main", stage="train")
@@ -170,10 +170,10 @@ def test_a_second_play_finds_everything_in_the_store(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         parts = [pool.submit(play, roles, root, schedule="rounds") for roles in (["main", "editor"], ["searcher"])]
         (first, _), _ = (part.result() for part in parts)
-    before = {entry.record for entry in Tail(root).poll() if entry.record.stream != "members"}
+    before = {entry.record for entry in Tail(root).poll() if entry.record.kind != "members"}
     again, _ = play(["main", "editor"], root, schedule="rounds")
     assert played(again, ["main", "editor"]) == played(first, ["main", "editor"])
-    assert {entry.record for entry in Tail(root).poll() if entry.record.stream != "members"} == before
+    assert {entry.record for entry in Tail(root).poll() if entry.record.kind != "members"} == before
 
 
 def test_no_outcome_meets_a_trajectory_of_other_words(tmp_path: Path) -> None:
@@ -213,15 +213,15 @@ def test_other_words_for_a_role_that_has_gone_on_are_an_error(tmp_path: Path, sc
 
 
 def test_nothing_is_said_that_a_crash_of_the_machine_could_make_forgotten(tmp_path: Path) -> None:
-    class Unwritten(OpenStep):
+    class Unwritten(ResumeLog):
         def sync(self) -> None:
             raise MgrpoError("no space left.")
 
-    memory = Unwritten(tmp_path / "open", "")
+    resume_log = Unwritten(tmp_path / "open", "")
     with pytest.raises(MgrpoError, match="no space left"):
-        play(["main", "editor"], tmp_path / "store", schedule="eager", memory=memory)
-    memory.close()
-    assert {entry.record.stream for entry in Tail(tmp_path / "store").poll()} == {"members"}
+        play(["main", "editor"], tmp_path / "store", schedule="eager", resume_log=resume_log)
+    resume_log.close()
+    assert {entry.record.kind for entry in Tail(tmp_path / "store").poll()} == {"members"}
 
 
 def test_trajectories_of_superseded_calls_leave_their_group(tmp_path: Path) -> None:

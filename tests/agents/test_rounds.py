@@ -12,7 +12,7 @@ import pytest
 from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn
-from mgrpo_lightning.policy.sampling.conversation import Request, SlotConversation, Tokens
+from mgrpo_lightning.policy.sampling.conversation import CachedConversation, Request, Tokens
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.records.trajectory import Rollout, Trajectory
@@ -34,7 +34,7 @@ class FakeEngine:
         self.batches: list[list[tuple[int, ...]]] = []
 
     def open(self, ids: Sequence[int], order: tuple[int, ...]) -> Conversation:
-        return SlotConversation(Tokens(list(ids), order), partial(self.scheduler.submit, cast("Any", self)))
+        return CachedConversation(Tokens(list(ids), order), partial(self.scheduler.submit, cast("Any", self)))
 
     @property
     def busy(self) -> bool:

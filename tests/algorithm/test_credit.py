@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig, align
-from mgrpo_lightning.algorithm.credit import Credit, Row, assign
+from mgrpo_lightning.algorithm.credit import Credit, TrajectoryCredit, assign
 
 Rewards = list[list[list[float | None]]]
 
@@ -104,7 +104,7 @@ def test_failed_trajectories_leave_as_if_never_made(rewards: Rewards, config: Al
     without: Rewards = [[[r for r in rollout if r is not None] for rollout in query] for query in rewards]
     result, expected = credit_of(rewards, config), credit_of(without, config)
 
-    def content(rows: list[Row]) -> list[tuple[int, int, float, float, float]]:
+    def content(rows: list[TrajectoryCredit]) -> list[tuple[int, int, float, float, float]]:
         return [(r.query, r.rollout, r.multiplicity, r.advantage, r.coefficient) for r in rows]
 
     assert content(result.rows) == content(expected.rows)

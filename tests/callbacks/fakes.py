@@ -12,10 +12,10 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mgrpo_lightning.algorithm.config import RewardConfig
-from mgrpo_lightning.modules.figures import log_figures
-from mgrpo_lightning.modules.validation import HeldOutBatch
+from mgrpo_lightning.modules.metric_logging import log_step_metrics
+from mgrpo_lightning.modules.validation_config import HeldOutBatch
 from mgrpo_lightning.policy.identity import Identity
-from mgrpo_lightning.records.batch import AlignedBatch, Row, TeamBatch
+from mgrpo_lightning.records.batch import AlignedBatch, TeamBatch, TrainingRow
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig
@@ -52,7 +52,12 @@ def make_groups(
 
 def make_batch(step: int, groups: list[Group]) -> TeamBatch:
     """What the root module gets; the rows of main only, all with advantage 0.5."""
-    rows = [row for group in groups for r in group.rollouts for row in Row.of(r.main, advantage=0.5, coefficient=0.25)]
+    rows = [
+        row
+        for group in groups
+        for r in group.rollouts
+        for row in TrainingRow.of(r.main, advantage=0.5, coefficient=0.25)
+    ]
     roles = {"main": AlignedBatch("main", rows)}
     return TeamBatch(step, groups, roles, roles, {"play": 0.0})
 
@@ -111,7 +116,7 @@ class FakeTeam(LightningModule):
         self.local_roles = list(ROLES)
         self.trained_roles: list[str] = []
         self.adapters = self.policies = {role: FakePolicy(role) for role in ROLES}
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self.validation_results: list[dict[str, Any]] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -122,11 +127,11 @@ class FakeTeam(LightningModule):
         self.optimizers().step()  # type: ignore[union-attr]
         for policy in self.adapters.values():
             policy.version += 1
-        figures = {"reward": 0.25 * batch.step, "format_rate": 0.5, "zero_advantage_groups": 0.125}
-        metrics = {f"{role}/{name}": value for role in ROLES for name, value in figures.items()}
+        metrics = {"reward": 0.25 * batch.step, "format_rate": 0.5, "zero_advantage_groups": 0.125}
+        metrics = {f"{role}/{name}": value for role in ROLES for name, value in metrics.items()}
         metrics |= {"delegations_per_rollout": 1.5, "seconds/play": 2.0, "seconds/update": 1.0}
-        self.figures = metrics
-        log_figures(self, metrics, step=batch.step)
+        self.metrics = metrics
+        log_step_metrics(self, metrics, step=batch.step)
 
     def validation_step(self, batch: HeldOutBatch, batch_idx: int) -> None:
         """Nothing to compute."""

@@ -41,7 +41,7 @@ def test_it_replaces_lightnings_bar() -> None:
 
 
 def test_a_bar_over_the_run_and_one_inside_the_rollout_phase(progress: TeamProgress) -> None:
-    module = cast("Any", SimpleNamespace(roles=ROLES, figures={}))
+    module = cast("Any", SimpleNamespace(roles=ROLES, metrics={}))
     progress.on_train_start(fake_trainer(), module)
     progress.on_play_start(total=64, stage="train")
     for _ in range(5):

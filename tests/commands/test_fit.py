@@ -154,8 +154,8 @@ def test_what_is_played_is_kept_while_an_answer_is_undecided(team: Path, tmp_pat
     cli.trainer.state.fn = TrainerFn.VALIDATING
     cli.datamodule.trainer = cli.trainer
     cli.trainer.strategy.connect(cli.model)
-    folder = tmp_path / "runs" / "toy" / "open_steps"
-    with cli.datamodule.resume_logs.open_held_out(0) as resume_log:
+    folder = tmp_path / "runs" / "toy" / "resume_logs"
+    with cli.datamodule.resume_logs.held_out_log(0) as resume_log:
         assert resume_log is not None
     for undecided, kept in ((1, True), (0, False)):
         cli.model.validation_results = [{"undecided": undecided}]

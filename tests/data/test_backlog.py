@@ -8,7 +8,7 @@ import pytest
 
 from mgrpo_lightning.data.backlog import LONGEST, Backlog
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.batch import AlignedBatch, TrainingRow
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig
@@ -37,7 +37,9 @@ def play(step: int) -> list[Group]:
 def align(groups: Sequence[Group], role: str, step: int) -> AlignedBatch:
     members = [t for group in groups for rollout in group.rollouts for t in rollout.trajectories(role)]
     return AlignedBatch(
-        role, [row for t in members for row in Row.of(t, advantage=1.0, coefficient=1.0)], num_groups=len(groups)
+        role,
+        [row for t in members for row in TrainingRow.of(t, advantage=1.0, coefficient=1.0)],
+        num_groups=len(groups),
     )
 
 

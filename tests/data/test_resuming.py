@@ -31,7 +31,7 @@ def logs_of(folder: Path, fn: TrainerFn = TrainerFn.VALIDATING, *, rank: int = 0
 
 def played(logs: ResumeLogs) -> int | None:
     """How much is taken up, None where nothing is kept; one more turn is finished then."""
-    with logs.open_held_out(8) as resume_log:
+    with logs.held_out_log(8) as resume_log:
         if resume_log is None:
             return None
         found = resume_log.found

@@ -14,7 +14,7 @@ from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.policy.loading import load_base
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.batch import AlignedBatch, TrainingRow
 from mgrpo_lightning.records.trajectory import Key
 from mgrpo_lightning.roles.config import AdapterConfig, OptimizerConfig, RoleConfig
 from tests.support.tiny import make_tiny_model
@@ -63,7 +63,7 @@ def random_batch(role: str, *, rows: int = 7, seed: int = 0, zero: tuple[int, ..
         mask = torch.rand(length, generator=generator) < 0.4
         mask[0], mask[-1] = False, True
         made.append(
-            Row(
+            TrainingRow(
                 key=Key(0, index, 0, 0),
                 ids=torch.randint(0, 300, (length,), generator=generator),
                 mask=mask,
@@ -77,7 +77,7 @@ def random_batch(role: str, *, rows: int = 7, seed: int = 0, zero: tuple[int, ..
     return AlignedBatch(role, made, num_groups=rows)
 
 
-def grown(rows: list[Row], seed: int = 1) -> list[Row]:
+def grown(rows: list[TrainingRow], seed: int = 1) -> list[TrainingRow]:
     """For each row another one that begins with the first half of it, and goes on in another way."""
     others = random_batch("main", rows=len(rows), seed=seed).rows
     made = []

@@ -67,13 +67,13 @@ def test_the_bound_is_that_of_the_type_the_base_computes_in(make_roles: MakeRole
     main = make_roles()["main"]
     batch = sampled_by(main)
     main.log_ratios = {}
-    figures = {"mismatch": 0.05, "mismatch_max": 1.0}
+    metrics = {"mismatch": 0.05, "mismatch_max": 1.0}
     with pytest.raises(MgrpoError, match=r"bound 0\.001.*at a trajectory of another rank"):
-        main.refuse_mismatch(batch, figures, 0)
+        main.refuse_mismatch(batch, metrics, 0)
     torch.nn.Module.to(main.policy.base.model, torch.bfloat16)
-    main.refuse_mismatch(batch, figures, 0)
+    main.refuse_mismatch(batch, metrics, 0)
     with pytest.raises(MgrpoError, match=r"bound 0\.06"):
-        main.refuse_mismatch(batch, figures | {"mismatch": 0.07}, 0)
+        main.refuse_mismatch(batch, metrics | {"mismatch": 0.07}, 0)
 
 
 @pytest.mark.parametrize("change", [{"lag": 1}, {"queue": 4}])
@@ -86,10 +86,10 @@ def test_a_role_that_lags_is_let_be(make_roles: MakeRoles, change: dict[str, Any
 
 def test_a_large_maximum_alone_is_told_once(make_roles: MakeRoles, caplog: pytest.LogCaptureFixture) -> None:
     main = make_roles()["main"]
-    figures = {"mismatch": 1e-4, "mismatch_max": 2.0}
+    metrics = {"mismatch": 1e-4, "mismatch_max": 2.0}
     with caplog.at_level(logging.WARNING):
         for step in range(3):
-            main.refuse_mismatch(sampled_by(main), figures, step)
+            main.refuse_mismatch(sampled_by(main), metrics, step)
     (record,) = caplog.records
     assert "role 'main': in step 0" in record.getMessage()
     assert "2 at most" in record.getMessage()

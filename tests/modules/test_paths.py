@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mgrpo_lightning.policy.forest import Forest
-from mgrpo_lightning.policy.logprobs import forest_logprobs
+from mgrpo_lightning.policy.logprobs import prefix_tree_logprobs
+from mgrpo_lightning.policy.prefix_tree import PrefixTree
 from tests.modules.conftest import MakeRoles, gradients, grown, random_batch
 
 PATHS: dict[str, tuple[int, int, bool, bool]] = {
@@ -36,11 +36,11 @@ def test_every_path_trains_the_sampled_tokens_only(
     batch = random_batch("main", rows=5)
     batch = replace(batch, rows=[*batch.rows, *grown(batch.rows[:3])])
     oracle = make_roles(10_000, **objective)["main"]
-    monkeypatch.setattr("mgrpo_lightning.modules.update.forest_logprobs", _each_row_alone)
+    monkeypatch.setattr("mgrpo_lightning.modules.update.prefix_tree_logprobs", _each_row_alone)
     expected = oracle.update(batch)
     budget, chunk, again, dense = PATHS[path]
     monkeypatch.setattr(
-        "mgrpo_lightning.modules.update.forest_logprobs", functools.partial(forest_logprobs, chunk=chunk)
+        "mgrpo_lightning.modules.update.prefix_tree_logprobs", functools.partial(prefix_tree_logprobs, chunk=chunk)
     )
     module = make_roles(budget, dense_copy=dense, **objective)["main"]
     module.gradient_checkpointing = again
@@ -52,12 +52,12 @@ def test_every_path_trains_the_sampled_tokens_only(
 
 
 def _each_row_alone(
-    model: Callable[..., torch.Tensor], forest: Forest, places: torch.Tensor, *, temperature: float
+    model: Callable[..., torch.Tensor], prefix_tree: PrefixTree, places: torch.Tensor, *, temperature: float
 ) -> torch.Tensor:
     """The plain way: the model's own logits at every position of every row, and the sampled ones picked at the end."""
     found: dict[int, torch.Tensor] = {}
-    for path in forest.paths:
-        ids = forest.ids[path]
+    for path in prefix_tree.paths:
+        ids = prefix_tree.ids[path]
         logits = model(input_ids=ids[None], use_cache=False).logits[0] / temperature  # type: ignore[attr-defined]
         logprobs = torch.log_softmax(logits[:-1], dim=-1).gather(-1, ids[1:, None]).squeeze(-1)
         found |= zip(path[1:].tolist(), logprobs, strict=True)

@@ -12,7 +12,7 @@ import torch
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.policy.logprobs import action_logprobs
-from mgrpo_lightning.records.batch import AlignedBatch, Row
+from mgrpo_lightning.records.batch import AlignedBatch, TrainingRow
 from tests.modules.conftest import MakeRoles, gradients, random_batch, scaled
 
 
@@ -69,10 +69,12 @@ def test_a_trajectory_of_two_segments_is_one_mean_over_all_its_tokens(
     }
 
 
-def _two_trajectories(module: RoleModule, folded: list[Row], alone: Row, reduction: str) -> dict[str, Any]:
+def _two_trajectories(
+    module: RoleModule, folded: list[TrainingRow], alone: TrainingRow, reduction: str
+) -> dict[str, Any]:
     """Gradients of the loss, written out for one trajectory of some segments and one of a single segment."""
 
-    def terms(row: Row) -> torch.Tensor:
+    def terms(row: TrainingRow) -> torch.Tensor:
         length = torch.tensor([len(row.ids)])
         logprobs = action_logprobs(module.policy, row.ids[None], length, row.mask[None], temperature=1.0)
         ratio = (logprobs - row.behaviour).exp()

@@ -13,12 +13,12 @@ from lightning.pytorch import Callback, Trainer
 from typing_extensions import override
 
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
-from mgrpo_lightning.data.streams import TrainStream
+from mgrpo_lightning.data.played_batches import TrainBatches
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.records.batch import AlignedBatch, Row, TeamBatch
+from mgrpo_lightning.records.batch import AlignedBatch, TeamBatch, TrainingRow
 from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, OptimizerConfig, RoleConfig
 from tests.modules.conftest import random_batch
 from tests.support.toy import ToyTask
@@ -36,9 +36,9 @@ class Prepared(AlignedTrajectoryDataModule):
         self.states: list[State] = []
 
     @override
-    def train_dataloader(self) -> TrainStream:
+    def train_dataloader(self) -> TrainBatches:
         assert self.trainer is not None
-        return TrainStream(self._team_batch, 0, self.trainer.max_steps)
+        return TrainBatches(self._team_batch, 0, self.trainer.max_steps)
 
     def _team_batch(self, step: int) -> TeamBatch:
         self.versions.append(self.module.policies[self.module.local_roles[0]].version)
@@ -50,7 +50,7 @@ class Prepared(AlignedTrajectoryDataModule):
         batch = random_batch(role, rows=0 if (step, role) in self.idle else 3, seed=step)
         return replace(batch, rows=[self._sampled(row, self.module.policies[role]) for row in batch.rows])
 
-    def _sampled(self, row: Row, policy: Policy) -> Row:
+    def _sampled(self, row: TrainingRow, policy: Policy) -> TrainingRow:
         """The row as if the policy had sampled it."""
         length = torch.tensor([len(row.ids)])
         with torch.no_grad():

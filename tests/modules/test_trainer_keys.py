@@ -48,7 +48,7 @@ WORKS = {
     "max_time": HERE + "test_a_run_ends_when_its_time_is_over_and_can_go_on",
     "num_nodes": "tests/test_ranks.py::test_two_ranks_train_what_one_process_makes_of_their_journal",
     "num_sanity_val_steps": "tests/commands/test_fit.py::test_fit_writes_everything_it_promises",
-    "plugins": "tests/distributed/test_slurm.py::test_a_role_meets_on_the_first_node_of_its_step",
+    "plugins": "tests/distributed/test_slurm_step.py::test_a_role_meets_on_the_first_node_of_its_step",
     **dict.fromkeys(NEUTRAL, HERE + "test_keys_that_change_nothing_change_nothing"),
 }
 REFUSED: dict[str, list[Any]] = {

@@ -12,13 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgrpo_lightning.errors import MgrpoError
-from mgrpo_lightning.persistence.resume_log import OpenStep, held_out_path, key_of, open_path, remove_closed
+from mgrpo_lightning.persistence.resume_log import (
+    ResumeLog,
+    held_out_log_path,
+    key_of,
+    remove_closed,
+    training_log_path,
+)
 
 VALUES = [{"ids": [1, 2], "logprobs": [-0.1, -1e-45]}, {"text": "é\ud800\n", "failed": True}, {}]
 
 
 def filled(path: Path, identity: str = "adapters") -> bytes:
-    memory = OpenStep(path, identity)
+    memory = ResumeLog(path, identity)
     for number, value in enumerate(VALUES):
         memory.put(key_of(number), value)
     memory.close()
@@ -26,14 +32,14 @@ def filled(path: Path, identity: str = "adapters") -> bytes:
 
 
 def known(path: Path, identity: str = "adapters") -> list[Any]:
-    memory = OpenStep(path, identity)
+    memory = ResumeLog(path, identity)
     memory.close()
     assert memory.found == sum(memory.get(key_of(number)) is not None for number in range(len(VALUES) + 1))
     return [memory.get(key_of(number)) for number in range(len(VALUES))]
 
 
 def test_what_was_put_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    filled(path := open_path(tmp_path, 3))
+    filled(path := training_log_path(tmp_path, 3))
     assert path.name == "step-000003.jsonl"
     assert known(path) == VALUES
 
@@ -41,10 +47,10 @@ def test_what_was_put_comes_back_bit_for_bit(tmp_path: Path) -> None:
 @given(floats=st.lists(st.floats(allow_nan=False, width=32)))
 def test_log_probabilities_are_exact(floats: list[float], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("open") / "step-000000.jsonl"
-    memory = OpenStep(path, "")
+    memory = ResumeLog(path, "")
     memory.put("key", {"logprobs": floats})
     memory.close()
-    again = OpenStep(path, "").get("key")
+    again = ResumeLog(path, "").get("key")
     assert again is not None
     assert [value.hex() for value in again["logprobs"]] == [value.hex() for value in floats]
 
@@ -53,13 +59,13 @@ def test_the_time_of_earlier_lives_adds_up(tmp_path: Path, monkeypatch: pytest.M
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     for life, seconds in enumerate((2.0, 0.5, 4.0)):
-        memory = OpenStep(tmp_path / "file", "")
+        memory = ResumeLog(tmp_path / "file", "")
         assert memory.seconds == (0.0, 2.0, 2.5)[life]
         now += seconds
         memory.put(key_of(life), {})
         now += 60  # in which nothing was finished, and the process died
         memory.close()
-    assert OpenStep(tmp_path / "file", "other adapters").seconds == 0.0
+    assert ResumeLog(tmp_path / "file", "other adapters").seconds == 0.0
 
 
 def test_a_file_cut_anywhere_keeps_its_whole_lines_and_goes_on(tmp_path: Path) -> None:
@@ -98,7 +104,7 @@ def test_a_disk_that_fails_ends_the_run_and_is_told(tmp_path: Path, number: int,
         def write(self, line: memoryview) -> int:
             raise OSError(number, os.strerror(number))
 
-    memory = OpenStep(tmp_path / "file", "")
+    memory = ResumeLog(tmp_path / "file", "")
     memory.close()
     memory._file = Broken()  # type: ignore[assignment]
     with pytest.raises(MgrpoError, match=told):
@@ -106,10 +112,10 @@ def test_a_disk_that_fails_ends_the_run_and_is_told(tmp_path: Path, number: int,
 
 
 def test_steps_in_a_checkpoint_are_removed_and_the_folder_with_the_last(tmp_path: Path) -> None:
-    folder = tmp_path / "open_steps"
+    folder = tmp_path / "resume_logs"
     remove_closed(folder, 5)
     for step in (3, 4, 5):
-        filled(open_path(folder, step))
+        filled(training_log_path(folder, step))
     remove_closed(folder, 4)
     assert sorted(path.name for path in folder.iterdir()) == ["step-000004.jsonl", "step-000005.jsonl"]
     remove_closed(folder, 6)
@@ -117,9 +123,9 @@ def test_steps_in_a_checkpoint_are_removed_and_the_folder_with_the_last(tmp_path
 
 
 def test_a_validation_is_open_until_a_checkpoint_behind_it(tmp_path: Path) -> None:
-    folder = tmp_path / "open_steps"
+    folder = tmp_path / "resume_logs"
     for step in (0, 4, 8):
-        filled(held_out_path(folder, step, rank=64))
+        filled(held_out_log_path(folder, step, rank=64))
     remove_closed(folder, 0)
     assert len([*folder.iterdir()]) == 3, "there is no checkpoint yet"
     remove_closed(folder, 4)
@@ -130,7 +136,7 @@ def test_what_is_put_on_the_disk_is_told_if_it_cannot_be(tmp_path: Path, monkeyp
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    memory = OpenStep(tmp_path / "file", "")
+    memory = ResumeLog(tmp_path / "file", "")
     memory.sync()
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(MgrpoError, match="no space left on the disk"):

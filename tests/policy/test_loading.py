@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.policy.head import check_head
+from mgrpo_lightning.policy.lm_head import check_lm_head
 from mgrpo_lightning.policy.loading import Base, Quantization, load_base
 from mgrpo_lightning.policy.quantised import unquantised
 from tests.support.tiny import make_tiny_tokenizer
@@ -94,14 +94,14 @@ def test_a_missing_or_broken_folder_is_a_clear_error(tmp_path: Path, content: st
     ids=lambda config: config.model_type,
 )
 def test_our_head_makes_the_models_own_logits(config: PreTrainedConfig) -> None:
-    check_head(AutoModelForCausalLM.from_config(config), "tiny")
+    check_lm_head(AutoModelForCausalLM.from_config(config), "tiny")
 
 
 def test_a_head_that_does_something_else_is_refused(make_base: Callable[..., Base]) -> None:
     model = make_base().model
     model.config.logit_scale = 3.0  # Llama does not use it, our head would
     with pytest.raises(ConfigurationError, match="LlamaForCausalLM"):
-        check_head(model, "tiny")
+        check_lm_head(model, "tiny")
 
 
 def moe(folder: Path) -> Path:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mgrpo_lightning.policy.head import head_product
+from mgrpo_lightning.policy.lm_head import raw_logits
 from mgrpo_lightning.policy.logprobs import action_logprobs, score
 from mgrpo_lightning.policy.policy import Policy
 
@@ -108,7 +108,7 @@ def test_no_logits_outlive_their_chunk(make_policy: MakePolicy, monkeypatch: pyt
         return tensor
 
     def logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-        made = head_product(model, hidden)
+        made = raw_logits(model, hidden)
         chunks.append(tuple(made.shape))
         return made
 

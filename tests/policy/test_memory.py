@@ -16,7 +16,7 @@ from mgrpo_lightning.policy.loading import Base, load_base
 from mgrpo_lightning.policy.logprobs import LOGITS, action_logprobs
 from mgrpo_lightning.policy.memory import HOLES, MemoryPlan, adapter_parameters, meta_model, plan
 from mgrpo_lightning.policy.policy import Policy
-from mgrpo_lightning.policy.sampling.slots import SlotCache
+from mgrpo_lightning.policy.sampling.row_cache import RowCache
 from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, RoleConfig
 from tests.support.tiny import make_tiny_tokenizer
 
@@ -62,7 +62,7 @@ def test_base_and_adapters_are_as_large_as_planned(quantization: str, dtype: tor
 def test_the_cache_is_as_large_as_planned(make_base: Callable[..., Base]) -> None:
     base = make_base()
     role = RoleConfig(base.name, limits=LimitsConfig(context=128))
-    cache = SlotCache(torch.float32, torch.device("cpu"))
+    cache = RowCache(torch.float32, torch.device("cpu"))
     cache.reserve(6, 128)
     cache.begin(range(6), torch.zeros(6, dtype=torch.int64), 3)
     base.model(torch.ones(6, 3, dtype=torch.int64), past_key_values=cache, use_cache=True)

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedConfi
 from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy import supported
+from mgrpo_lightning.policy.consistency import check_passes, clear_pass_error
 from mgrpo_lightning.policy.loading import Base, load_base
-from mgrpo_lightning.policy.passes import check_passes, clear_pass_error
 from mgrpo_lightning.policy.supported import num_positions, refuse_unsupported
 from tests.policy.architectures import make_tiny, tiny_config
 from tests.support.team_file import write_team_file

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from mgrpo_lightning.policy.head import hidden_states
+from mgrpo_lightning.policy.lm_head import hidden_states
 from mgrpo_lightning.policy.memory import plan
-from mgrpo_lightning.policy.sampling.slots import SlotCache
+from mgrpo_lightning.policy.sampling.row_cache import RowCache
 from mgrpo_lightning.policy.supported import empty_model
 from mgrpo_lightning.policy.widths import bytes_per_token, widths
 from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, RoleConfig
@@ -27,7 +27,7 @@ UNSEEN = {"jetmoe", "longcat_flash"}
 def cached_numbers(config: PreTrainedConfig) -> int:
     """Of one token, in a real pass."""
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    cache = SlotCache(torch.float32, torch.device("cpu"))
+    cache = RowCache(torch.float32, torch.device("cpu"))
     cache.reserve(1, 64)
     positions, mask = cache.begin(range(1), torch.zeros(1, dtype=torch.int64), 3)
     with torch.no_grad():

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import mgrpo_lightning.records
-from mgrpo_lightning.records.batch import Row
+from mgrpo_lightning.records.batch import TrainingRow
 from mgrpo_lightning.records.trajectory import Key, Segment, Span, Trajectory
 
 TEXT = mgrpo_lightning.records.__doc__ or ""
@@ -34,5 +34,5 @@ def test_shapes_of_a_trajectory_and_of_its_row() -> None:
     trajectory = Trajectory("searcher", Key(0, 0, 0, 1), "subtask", segments=[Segment(spans)], parent=0)
     (segment,) = trajectory.segments
     assert len(segment.ids) == len(segment.action_mask) == len(segment.logprobs) == trajectory.num_tokens == 6
-    (row,) = Row.of(trajectory, advantage=1.0, coefficient=0.5)
+    (row,) = TrainingRow.of(trajectory, advantage=1.0, coefficient=0.5)
     assert (row.ids.shape, row.mask.shape, row.behaviour.shape) == ((6,), (6,), (2,))

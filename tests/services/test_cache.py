@@ -15,7 +15,7 @@ from mgrpo_lightning.services.cache import JsonCache, entry_name
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tools.web.engines import Hit
 from mgrpo_lightning.tools.web.fetch import FetchConfig, Fetcher, Page
-from mgrpo_lightning.tools.web.search import WebSearch
+from mgrpo_lightning.tools.web.web_search import WebSearch
 
 NOWHERE = "http://127.0.0.1:9"
 """An address where no server listens: whoever asks it fails."""

@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from mgrpo_lightning.agents.texts import EndpointConversation
+from mgrpo_lightning.agents.text_conversations import EndpointConversation
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError, ScoringError, ToolError
 from mgrpo_lightning.policy.sampling.base import SamplingParams
 from mgrpo_lightning.records.trajectory import Key, Message
 from mgrpo_lightning.services.client import HOPELESS, HOPELESS_AT_FIRST, ServiceFailed
 from mgrpo_lightning.services.endpoint import ChatEndpoint, EndpointConfig
 from mgrpo_lightning.tasks.judge import Judge
-from mgrpo_lightning.tools.web.search import WebSearch
+from mgrpo_lightning.tools.web.web_search import WebSearch
 from tests.agents.fakes import FakeChat
 from tests.support.hostile_server import MODES, REFUSALS, SECRET, SPEAKING, WORDS, heard
 from tests.tools.web.site import Site, said

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo_lightning.data.peers import PeersConfig
+from mgrpo_lightning.data.store_connection import PeersConfig
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.store.exchange import Exchange
 from mgrpo_lightning.store.tail import Tail
@@ -43,7 +43,7 @@ def kept(root: Path, role: str) -> set[int]:
     return {
         record.key.step
         for record in records(Tail(root).poll())
-        if record.stream == "delegations" and record.text == f"of {role}"
+        if record.kind == "delegations" and record.text == f"of {role}"
     }
 
 

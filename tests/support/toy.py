@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing_extensions import override
 
 from mgrpo_lightning.errors import ToolError
-from mgrpo_lightning.modules.validation import HeldOutBatch, ValidationConfig
+from mgrpo_lightning.modules.validation_config import HeldOutBatch, ValidationConfig
 from mgrpo_lightning.records.question import Question, Split
 from mgrpo_lightning.records.trajectory import Group, Message, Trajectory
 from mgrpo_lightning.tasks.base import Script, Task

@@ -19,7 +19,7 @@ from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Call, Key, Trajectory
 from mgrpo_lightning.tasks.jsonl import JsonlTask
 from mgrpo_lightning.tasks.judge import Judge
-from mgrpo_lightning.tasks.verdict import LONGEST_ANSWER, read_rubric, read_verdict, rubric_prompt, verdict_prompt
+from mgrpo_lightning.tasks.judge_prompts import LONGEST_ANSWER, read_rubric, read_verdict, rubric_prompt, verdict_prompt
 from tests.support.chat_server import Reply, Server, failed, said
 
 

@@ -18,7 +18,7 @@ from mgrpo_lightning.records.ratios import write_ratios
 from mgrpo_lightning.records.trajectory import Key, Score, Segment
 from mgrpo_lightning.viewer.detail import read_play, reasons
 from mgrpo_lightning.viewer.index import FAILED, INVALID, TRUNCATED
-from mgrpo_lightning.viewer.rows import Damaged, Row, read_rows
+from mgrpo_lightning.viewer.journal_rows import Damaged, Row, read_rows
 from mgrpo_lightning.viewer.site import Site
 from mgrpo_lightning.viewer.sources import Source
 from tests.viewer.runs import make_group, received, write_run
@@ -238,14 +238,14 @@ def test_marks_are_of_any_trajectory(tmp_path: Path) -> None:
     assert received(Site([Source(tmp_path)], live=False).index())["columns"]["marks"] == [INVALID | FAILED]
 
 
-def test_a_folder_for_others_has_no_sealed_question(tmp_path: Path) -> None:
+def test_a_folder_for_others_has_no_encrypted_question(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     group = make_group(5, 0, (0.0, 1.0), text="SECRET")
-    group.question = replace(group.question, metadata={"sealed": "yes"})
+    group.question = replace(group.question, metadata={"encrypted": "yes"})
     write_groups(run / "journal", 5, [group], "validate")
-    with pytest.raises(ConfigurationError, match=r"validation-000005 asks .* sealed .*HINT: .* without --out"):
+    with pytest.raises(ConfigurationError, match=r"validation-000005 asks .* encrypted .*HINT: .* without --out"):
         main(["--out", str(tmp_path / "page"), str(run)])
     assert not (tmp_path / "page").exists()
     assert not any("SECRET" in path.read_text() for path in tmp_path.rglob("*.js")), "no part of it stays"
-    main(["--sealed", "--out", str(tmp_path / "page"), str(run)])
+    main(["--encrypted", "--out", str(tmp_path / "page"), str(run)])
     assert "SECRET" in (tmp_path / "page" / "data" / "index.js").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mgrpo_lightning.policy.sampling.conversation import Request, Tokens
-from mgrpo_lightning.policy.sampling.slots import padded
+from mgrpo_lightning.policy.sampling.row_cache import padded
 
 
 def admitted(running: Sequence[Request], waiting: Sequence[Request], budget: int | None) -> list[Request]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mgrpo_lightning.policy.head import rows_of_part
+from mgrpo_lightning.policy.lm_head import rows_of_part
 from mgrpo_lightning.policy.sampling.base import SamplingParams
 from mgrpo_lightning.policy.sampling.random import uniforms
 

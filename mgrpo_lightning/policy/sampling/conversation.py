@@ -65,8 +65,8 @@ class Submit(Protocol):
         ...
 
 
-class SlotConversation:
-    """A conversation with rows in a ``SlotCache`` (see ``base.Conversation``)."""
+class CachedConversation:
+    """A conversation with rows in a ``RowCache`` (see ``base.Conversation``)."""
 
     def __init__(self, tokens: Tokens, submit: Submit) -> None:
         self._tokens: Tokens | None = tokens
@@ -92,7 +92,7 @@ class SlotConversation:
         prefix.users += n
         children = [Tokens(ids=list(prefix.ids), order=(*prefix.order, index), parent=prefix) for index in range(n)]
         self.close()
-        return [SlotConversation(child, self._submit) for child in children]
+        return [CachedConversation(child, self._submit) for child in children]
 
     def close(self) -> None:
         """Release the cache. A second call does nothing."""

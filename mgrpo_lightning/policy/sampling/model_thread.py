@@ -13,9 +13,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from mgrpo_lightning.policy.sampling.callers_thread import CallersThread
 from mgrpo_lightning.policy.sampling.conversation import Request
 from mgrpo_lightning.policy.sampling.engine import SLICE, Engine, Finished
+from mgrpo_lightning.policy.sampling.main_thread import MainThreadExecutor
 
 T = TypeVar("T")
 PAUSE = 0.005
@@ -27,12 +27,12 @@ class ModelThread:
 
     Args:
         here: Executor of the playing thread.
-        meanwhile: Background work, see ``Scheduler.play``.
+        background: Background work, see ``Scheduler.play``.
     """
 
-    def __init__(self, here: CallersThread, meanwhile: Callable[[], bool] | None) -> None:
+    def __init__(self, here: MainThreadExecutor, background: Callable[[], bool] | None) -> None:
         self._here = here
-        self._meanwhile = meanwhile
+        self._background = background
         self._computing: Future[Any] | None = None
         self._stopping = False
 
@@ -60,13 +60,13 @@ class ModelThread:
 
     async def wait(self, event: Coroutine[Any, Any, object]) -> None:
         """Wait for an event, and do background work until it comes."""
-        if self._meanwhile is None:
+        if self._background is None:
             await event
             return
         waiting = asyncio.ensure_future(event)
         try:
             while not (await asyncio.wait([waiting], timeout=PAUSE))[0]:
-                if not await self._do(self._meanwhile):
+                if not await self._do(self._background):
                     break
             await waiting
         finally:

@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 from mgrpo_lightning.policy.sampling.agent_tasks import AgentTasks
-from mgrpo_lightning.policy.sampling.callers_thread import CallersThread
 from mgrpo_lightning.policy.sampling.eager import play_eagerly
 from mgrpo_lightning.policy.sampling.engine import Link
+from mgrpo_lightning.policy.sampling.main_thread import MainThreadExecutor
 from mgrpo_lightning.policy.sampling.model_thread import ModelThread
 from mgrpo_lightning.policy.sampling.rounds import play_rounds
 
@@ -42,7 +42,7 @@ class Scheduler(AgentTasks):
         coroutines: Sequence[Coroutine[Any, Any, T]],
         on_done: Callable[[], None] | None = None,
         link: Link | None = None,
-        meanwhile: Callable[[], bool] | None = None,
+        background: Callable[[], bool] | None = None,
     ) -> list[T]:
         """Run agents to their end in their own thread, and the model in this one. Return the agents' results in order.
 
@@ -50,15 +50,15 @@ class Scheduler(AgentTasks):
             coroutines: The agents.
             on_done: Called after each agent ends, in the agents' thread.
             link: Exchange with agents of other processes.
-            meanwhile: Background work. Called in this thread when the model is idle; does one piece and returns whether
-                there was one.
+            background: Background work. Called in this thread when the model is idle; does one piece and returns
+                whether there was one.
 
         Raises:
             BaseException: The first exception of an agent or the model. Everything else is cancelled first.
         """
         self._loop = self._worker = None
-        here = CallersThread()
-        model = ModelThread(here, meanwhile)
+        here = MainThreadExecutor()
+        model = ModelThread(here, background)
         with ThreadPoolExecutor(1, thread_name_prefix="agents") as pool:
             playing = pool.submit(lambda: asyncio.run(self._play(coroutines, on_done, model, link)))
             try:

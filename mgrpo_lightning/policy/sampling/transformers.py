@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
-from mgrpo_lightning.policy.forest_attention import NAME
-from mgrpo_lightning.policy.head import finished_logits, head_product, hidden_states
+from mgrpo_lightning.policy.cpu.decode_attention import SharedPrefix
+from mgrpo_lightning.policy.lm_head import finished_logits, hidden_states, raw_logits
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.admission import admitted, ancestors, room
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
-from mgrpo_lightning.policy.sampling.conversation import Request, SlotConversation, Tokens
+from mgrpo_lightning.policy.sampling.conversation import CachedConversation, Request, Tokens
 from mgrpo_lightning.policy.sampling.engine import Finished
 from mgrpo_lightning.policy.sampling.prefill import chunks, leaders, prefixes
-from mgrpo_lightning.policy.sampling.rows import Rows
+from mgrpo_lightning.policy.sampling.row_assignment import RowAssignment
+from mgrpo_lightning.policy.sampling.row_cache import RowCache, padded
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
-from mgrpo_lightning.policy.sampling.slots import SlotCache, padded
 from mgrpo_lightning.policy.sampling.turns import Turns
-from mgrpo_lightning.policy.shared_prefix import SharedPrefix
+from mgrpo_lightning.policy.tree_attention import NAME
 from mgrpo_lightning.policy.widths import bytes_per_token
 
 
@@ -51,13 +51,13 @@ class TransformersSampler:
         self.name = policy.role
         self._scheduler = scheduler
         self._model = policy.base.model
-        self._cache = SlotCache(self._model.dtype, policy.device)
-        self._rows = Rows(self._cache)
+        self._cache = RowCache(self._model.dtype, policy.device)
+        self._rows = RowAssignment(self._cache)
         self._budget = self._tokens_of(cache_bytes)
         self._batches = 0
         self._waiting: list[Request] = []
         self._turns: Turns | None = None
-        # attend_shared works on CPUs only, and only forest_attention calls it.
+        # attend_shared works on CPUs only, and only tree_attention calls it.
         self._shares = policy.device.type == "cpu" and self._model.config._attn_implementation == NAME
         self._shared: SharedPrefix | None = None
         """Shared prefix of the current rows of the batch, in their current order."""
@@ -65,7 +65,7 @@ class TransformersSampler:
     def open(self, ids: Sequence[int], order: tuple[int, ...]) -> Conversation:
         """Open a conversation with prompt ids. Nothing is computed before its first turn."""
         assert ids, "a prompt has at least one token"
-        return SlotConversation(Tokens(ids=list(ids), order=order), self._submit)
+        return CachedConversation(Tokens(ids=list(ids), order=order), self._submit)
 
     async def _submit(self, tokens: Tokens, params: SamplingParams, stream: int) -> SampledTurn:
         assert params.max_new_tokens > 0, "a turn has room for its stop token"
@@ -145,7 +145,7 @@ class TransformersSampler:
         self._rows.arrange(sequences, start)
         # arrange() may permute the new rows, and logits must come in the order of the rows.
         order = sorted(range(len(joining)), key=lambda i: sequences[i].row or 0)
-        logits = head_product(self._model, hidden[order])
+        logits = raw_logits(self._model, hidden[order])
         finished = self._turns.join([joining[i] for i in order], logits, self.policy.version)
         self._share(self._turns.requests)
         self._close_up()
@@ -163,7 +163,7 @@ class TransformersSampler:
     def _step(self, turns: Turns) -> Finished:
         rows = range(len(turns.requests))
         hidden = self._forward(rows, turns.last[:, None], turns.positions, self._shared)
-        return turns.step(head_product(self._model, hidden[:, 0]), self.policy.version)
+        return turns.step(raw_logits(self._model, hidden[:, 0]), self.policy.version)
 
     def _close_up(self, *, force: bool = False) -> None:
         turns = self._turns

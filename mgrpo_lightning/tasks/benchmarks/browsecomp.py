@@ -7,8 +7,8 @@ from hashlib import sha256
 
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark
-from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows, text_of
-from mgrpo_lightning.tasks.benchmarks.sealed import unsealed
+from mgrpo_lightning.tasks.benchmarks.dataset_files import DatasetRow, Source, files_of, located, read_rows, text_of
+from mgrpo_lightning.tasks.benchmarks.encrypted import decrypted
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tools.sets import ToolSet
 
@@ -38,9 +38,9 @@ class BrowseComp(Benchmark):
         super().__init__([_question(number, row) for number, row in enumerate(rows)], judge=judge, tools=tools)
 
 
-def _question(number: int, row: Row) -> Question:
+def _question(number: int, row: DatasetRow) -> Question:
     key = sha256(text_of(row, "canary").encode()).digest()
-    problem, answer = (unsealed(text_of(row, name), key) for name in ("problem", "answer"))
+    problem, answer = (decrypted(text_of(row, name), key) for name in ("problem", "answer"))
     topic = text_of(row, "problem_topic", default="")
-    # The key "sealed" keeps the decrypted text out of logs and exports.
-    return Question(f"row {number}", problem, (answer,), level=topic, metadata={"sealed": "yes"})
+    # The key "encrypted" keeps the decrypted text out of logs and exports.
+    return Question(f"row {number}", problem, (answer,), level=topic, metadata={"encrypted": "yes"})

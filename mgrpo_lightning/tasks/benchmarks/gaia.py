@@ -13,12 +13,12 @@ from mgrpo_lightning.protocol.tree import render
 from mgrpo_lightning.ranges import Range, ranged
 from mgrpo_lightning.records.question import UNKNOWN, Question
 from mgrpo_lightning.records.trajectory import Rollout
+from mgrpo_lightning.tasks.answer_rules import gaia_rule
 from mgrpo_lightning.tasks.base import json_lines
 from mgrpo_lightning.tasks.benchmarks.attachments import attachment_tool
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark, inside
-from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows, text_of
+from mgrpo_lightning.tasks.benchmarks.dataset_files import DatasetRow, Source, files_of, located, read_rows, text_of
 from mgrpo_lightning.tasks.judge import Judge
-from mgrpo_lightning.tasks.scoring import gaia_rule
 from mgrpo_lightning.tools.sets import ToolSet
 
 SOURCE = Source(
@@ -80,7 +80,7 @@ class Gaia(Benchmark):
         )
 
 
-def _question(row: Row, attachments: Mapping[str, Path]) -> Question:
+def _question(row: DatasetRow, attachments: Mapping[str, Path]) -> Question:
     file = _file(row)
     note = f"\n\nThe file {file} belongs to this question. Its path is {attachments[file]}" if file else ""
     return Question(
@@ -92,5 +92,5 @@ def _question(row: Row, attachments: Mapping[str, Path]) -> Question:
     )
 
 
-def _file(row: Row) -> str:
+def _file(row: DatasetRow) -> str:
     return text_of(row, "file_name", default="")

@@ -11,9 +11,9 @@ from typing_extensions import override
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.records.question import UNKNOWN, Question, Split
 from mgrpo_lightning.records.trajectory import Rollout
+from mgrpo_lightning.tasks.benchmarks.dataset_files import DatasetRow, Source, text_of
 from mgrpo_lightning.tasks.benchmarks.multihop import Example, Hop, MultiHop
 from mgrpo_lightning.tasks.benchmarks.paragraphs import Paragraph
-from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, text_of
 from mgrpo_lightning.unicode import encodable
 
 SOURCE = Source(
@@ -48,7 +48,7 @@ class HotpotQA(MultiHop):
 
     @override
     @staticmethod
-    def example(row: Row) -> Example:
+    def example(row: DatasetRow) -> Example:
         name = text_of(row, "_id", "id")
         question = Question(
             id=name,
@@ -77,7 +77,7 @@ class HotpotQA(MultiHop):
 _HINT = "take the files of the distractor setting: its context holds the supporting pages."
 
 
-def _pairs(row: Row, column: str, other: str, name: str) -> Sequence[tuple[str, Any]]:
+def _pairs(row: DatasetRow, column: str, other: str, name: str) -> Sequence[tuple[str, Any]]:
     """Return (title, content) pairs of a column: a list of pairs (original files), columns (hub), or JSON of either."""
     value = row.get(column)
     try:

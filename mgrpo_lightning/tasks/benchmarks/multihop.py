@@ -14,10 +14,10 @@ from typing_extensions import override
 from mgrpo_lightning.errors import DataError, ScoringError
 from mgrpo_lightning.records.question import Evidence, Question, Split
 from mgrpo_lightning.records.trajectory import Trajectory
+from mgrpo_lightning.tasks.answer_rules import hotpot_normalise
 from mgrpo_lightning.tasks.base import Task
+from mgrpo_lightning.tasks.benchmarks.dataset_files import DatasetRow, Source, files_of, located, read_rows
 from mgrpo_lightning.tasks.benchmarks.paragraphs import SECTION, Paragraph, ParagraphWorld
-from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows
-from mgrpo_lightning.tasks.scoring import hotpot_normalise
 from mgrpo_lightning.tools.base import Tool
 
 
@@ -86,7 +86,7 @@ class MultiHop(Task):
 
     @staticmethod
     @abstractmethod
-    def example(row: Row) -> Example:
+    def example(row: DatasetRow) -> Example:
         """Convert a row of a file to an example.
 
         Args:

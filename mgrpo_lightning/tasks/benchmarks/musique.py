@@ -9,11 +9,11 @@ from typing_extensions import override
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.records.question import UNKNOWN, Question, Split
 from mgrpo_lightning.records.trajectory import Rollout
+from mgrpo_lightning.tasks.answer_rules import squad_f1
 from mgrpo_lightning.tasks.base import json_lines
+from mgrpo_lightning.tasks.benchmarks.dataset_files import DatasetRow, Source, text_of
 from mgrpo_lightning.tasks.benchmarks.multihop import Example, Hop, MultiHop
 from mgrpo_lightning.tasks.benchmarks.paragraphs import Paragraph
-from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, text_of
-from mgrpo_lightning.tasks.scoring import squad_f1
 
 SOURCE = Source("MuSiQue", "StonyBrookNLP/musique on GitHub", "CC BY 4.0", [["id"], ["question"], ["paragraphs"]])
 PATTERNS: Mapping[Split, Sequence[str]] = {
@@ -31,7 +31,7 @@ class MuSiQue(MultiHop):
 
     @override
     @staticmethod
-    def example(row: Row) -> Example:
+    def example(row: DatasetRow) -> Example:
         name = text_of(row, "id")
         try:
             paragraphs = {

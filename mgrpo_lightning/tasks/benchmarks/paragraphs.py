@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.tools.search import Passage, make_backend, search_tool
-from mgrpo_lightning.tools.visit import Document, visit_tool
+from mgrpo_lightning.tools.corpus_search import Passage, make_backend, search_tool
+from mgrpo_lightning.tools.corpus_visit import Document, visit_tool
 
 SECTION = "Text"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark
-from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows, text_of
+from mgrpo_lightning.tasks.benchmarks.dataset_files import DatasetRow, Source, files_of, located, read_rows, text_of
 from mgrpo_lightning.tasks.judge import Judge
 from mgrpo_lightning.tools.sets import ToolSet
 
@@ -44,7 +44,7 @@ class WebWalkerQA(Benchmark):
         super().__init__(kept, judge=judge, tools=tools)
 
 
-def _question(number: int, row: Row) -> Question:
+def _question(number: int, row: DatasetRow) -> Question:
     # Some copies nest the metadata in a column `info`; others have it in the row itself.
     info = next((row[name] for name in ("info", "Info") if isinstance(row.get(name), Mapping)), row)
     kind = text_of(info, "type", "Type", default="")

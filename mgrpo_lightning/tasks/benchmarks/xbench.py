@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.tasks.answer_rules import exact_match
 from mgrpo_lightning.tasks.benchmarks.base import Benchmark
-from mgrpo_lightning.tasks.benchmarks.rows import Row, Source, files_of, located, read_rows, text_of
-from mgrpo_lightning.tasks.benchmarks.sealed import unsealed
+from mgrpo_lightning.tasks.benchmarks.dataset_files import DatasetRow, Source, files_of, located, read_rows, text_of
+from mgrpo_lightning.tasks.benchmarks.encrypted import decrypted
 from mgrpo_lightning.tasks.judge import Judge
-from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.tools.sets import ToolSet
 
 SOURCE = Source(
@@ -48,8 +48,8 @@ class XBench(Benchmark):
         return exact_match(_FINAL.split(answer)[-1], question.answers)
 
 
-def _question(row: Row) -> Question:
+def _question(row: DatasetRow) -> Question:
     key = text_of(row, "canary").encode()
-    prompt, answer = (unsealed(text_of(row, name), key) for name in ("prompt", "answer"))
-    # The key "sealed" keeps the decrypted text out of logs and exports.
-    return Question(text_of(row, "id"), prompt, (answer,), metadata={"sealed": "yes"})
+    prompt, answer = (decrypted(text_of(row, name), key) for name in ("prompt", "answer"))
+    # The key "encrypted" keeps the decrypted text out of logs and exports.
+    return Question(text_of(row, "id"), prompt, (answer,), metadata={"encrypted": "yes"})

@@ -11,6 +11,7 @@ from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.ranges import Count, Range, Seed, Share, ranged
 from mgrpo_lightning.records.question import Question, Split
 from mgrpo_lightning.records.trajectory import Trajectory
+from mgrpo_lightning.tasks.answer_rules import exact_match
 from mgrpo_lightning.tasks.base import Script, Task
 from mgrpo_lightning.tasks.factbook.comparing import parse_comparison, with_more
 from mgrpo_lightning.tasks.factbook.demonstrator import Demonstrator
@@ -19,7 +20,6 @@ from mgrpo_lightning.tasks.factbook.paths import MAX_HOPS
 from mgrpo_lightning.tasks.factbook.questions import generate
 from mgrpo_lightning.tasks.factbook.split import ORDER, split_of
 from mgrpo_lightning.tasks.factbook.world import load_world
-from mgrpo_lightning.tasks.scoring import exact_match
 from mgrpo_lightning.tools.base import Tool
 
 Hops = Annotated[int, Range(1, MAX_HOPS)]

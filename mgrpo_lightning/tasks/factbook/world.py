@@ -13,8 +13,8 @@ from pathlib import Path
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.tasks.factbook.cleaning import LINK_FIELDS
 from mgrpo_lightning.tools.base import Tool
-from mgrpo_lightning.tools.search import Passage, SearchBackend, make_backend, search_tool
-from mgrpo_lightning.tools.visit import Document, visit_tool
+from mgrpo_lightning.tools.corpus_search import Passage, SearchBackend, make_backend, search_tool
+from mgrpo_lightning.tools.corpus_visit import Document, visit_tool
 
 SNAPSHOT = Path(__file__).with_name("snapshot.jsonl.xz")
 LINKS = "Links"

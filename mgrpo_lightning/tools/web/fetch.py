@@ -19,7 +19,7 @@ from mgrpo_lightning.services.cache import JsonCache, entry_name
 from mgrpo_lightning.services.connections import PerLoop, send
 from mgrpo_lightning.services.reading import UnusableAnswer, read_body
 from mgrpo_lightning.tools.web.decoding import decoded
-from mgrpo_lightning.tools.web.guard import PublicTransport, check_url
+from mgrpo_lightning.tools.web.public_addresses import PublicTransport, check_url
 
 REDIRECTS = 5
 KINDS = ("text/html", "application/xhtml+xml", "text/plain", "text/markdown", "application/json", "text/xml")

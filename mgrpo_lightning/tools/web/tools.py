@@ -12,8 +12,8 @@ from mgrpo_lightning.tools.base import Tool
 from mgrpo_lightning.tools.sets import ToolSet
 from mgrpo_lightning.tools.web.engines import EngineName
 from mgrpo_lightning.tools.web.fetch import FetchConfig, Fetcher
-from mgrpo_lightning.tools.web.pages import visit_tool
-from mgrpo_lightning.tools.web.search import WebSearch
+from mgrpo_lightning.tools.web.web_search import WebSearch
+from mgrpo_lightning.tools.web.web_visit import visit_tool
 
 
 @ranged("tools")

@@ -18,7 +18,7 @@ from mgrpo_lightning.records.journal import Extra, write_groups
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Segment, Span, Trajectory
 from mgrpo_lightning.tasks.factbook.world import load_world
-from mgrpo_lightning.tools.visit import Document
+from mgrpo_lightning.tools.corpus_visit import Document
 from mgrpo_lightning.unicode import CUT_MARK
 from tests.support.tiny import make_tiny_tokenizer
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.policy.sampling.slots import SlotCache
+from mgrpo_lightning.policy.sampling.row_cache import RowCache
 from mgrpo_lightning.policy.widths import bytes_per_token
 from tests.policy.sampling.player import MakePolicy, play
 
@@ -20,13 +20,13 @@ CONTEXT = 256
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows times capacity after each change of a cache's shape."""
     seen: list[int] = []
-    resize = SlotCache.resize
+    resize = RowCache.resize
 
-    def record(cache: SlotCache, num_slots: int, capacity: int) -> None:
-        resize(cache, num_slots, capacity)
-        seen.append(cache.num_slots * cache.capacity)
+    def record(cache: RowCache, num_rows: int, capacity: int) -> None:
+        resize(cache, num_rows, capacity)
+        seen.append(cache.num_rows * cache.capacity)
 
-    monkeypatch.setattr(SlotCache, "resize", record)
+    monkeypatch.setattr(RowCache, "resize", record)
     return seen
 
 
@@ -59,7 +59,7 @@ def test_a_bound_below_two_conversations_is_refused(make_policy: MakePolicy) -> 
 
 
 def test_a_smaller_cache_keeps_what_is_in_it() -> None:
-    cache = SlotCache(torch.float32, torch.device("cpu"))
+    cache = RowCache(torch.float32, torch.device("cpu"))
     cache.reserve(4, 128)
     keys = torch.randn(4, 2, 100, 8)
     cache.begin(range(4), torch.zeros(4, dtype=torch.int64), 100)

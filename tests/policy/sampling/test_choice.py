@@ -77,7 +77,7 @@ def test_many_logits_are_looked_at_in_parts_and_finished_there(
     streams, positions = torch.arange(11) * 7919, torch.arange(11) % 3
     params = SamplingParams(max_new_tokens=1, stop_ids=(0,), **settings)  # type: ignore[arg-type]
     ids, logprobs = choose(3 * product.double(), params, streams, positions)
-    monkeypatch.setattr("mgrpo_lightning.policy.head.PART", 150)
+    monkeypatch.setattr("mgrpo_lightning.policy.lm_head.PART", 150)
     parts = []
 
     def finish(part: torch.Tensor) -> torch.Tensor:

@@ -268,7 +268,7 @@ def test_other_work_is_done_while_there_is_nothing_to_compute(schedule: Schedule
     left, threads = [3], set()
     released = threading.Event()
 
-    def meanwhile() -> bool:
+    def background() -> bool:
         threads.add(threading.get_ident())
         left[0] -= 1
         if left[0] == 0:
@@ -279,7 +279,7 @@ def test_other_work_is_done_while_there_is_nothing_to_compute(schedule: Schedule
         await asyncio.to_thread(released.wait, 10)  # a tool that ends when the other work has been done
         return await turn(scheduler, engine, number)
 
-    scheduler.play([agent(0), agent(1)], meanwhile=meanwhile)
+    scheduler.play([agent(0), agent(1)], background=background)
     assert released.is_set()
     assert threads == {threading.get_ident()}
     assert sum(map(len, engine.batches)) == 2
@@ -289,14 +289,14 @@ def test_other_work_is_done_while_there_is_nothing_to_compute(schedule: Schedule
 def test_what_other_work_raises_ends_the_play() -> None:
     scheduler = Scheduler("eager")
 
-    def meanwhile() -> bool:
+    def background() -> bool:
         raise ZeroDivisionError
 
     async def agent() -> None:
         await asyncio.sleep(10)
 
     with pytest.raises(ZeroDivisionError):
-        scheduler.play([agent()], meanwhile=meanwhile)
+        scheduler.play([agent()], background=background)
 
 
 def test_nothing_to_play_is_an_empty_result() -> None:

@@ -12,7 +12,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from mgrpo_lightning.errors import MgrpoError
-from mgrpo_lightning.policy import forest_attention, shared_prefix
+from mgrpo_lightning.policy import tree_attention
+from mgrpo_lightning.policy.cpu import decode_attention
+from mgrpo_lightning.policy.cpu.decode_attention import SharedPrefix, attend_shared
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.logprobs import action_logprobs
 from mgrpo_lightning.policy.policy import Policy
@@ -20,7 +22,6 @@ from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
-from mgrpo_lightning.policy.shared_prefix import SharedPrefix, attend_shared
 from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
 from tests.policy.sampling.player import MakePolicy, Spans, play
 
@@ -95,8 +96,8 @@ def test_what_rows_share_is_read_once_and_nothing_changes(
         prefixes.append(prefix)
         return attend_shared(query, key, value, mask, prefix, scale)
 
-    monkeypatch.setattr(shared_prefix, "CALL", 0)
-    monkeypatch.setattr(forest_attention, "attend_shared", attend)
+    monkeypatch.setattr(decode_attention, "CALL", 0)
+    monkeypatch.setattr(tree_attention, "attend_shared", attend)
     for ours, oracle in zip(play(policy, schedule), apart, strict=True):
         for (_, ids, values), (_, other, others) in zip(ours, oracle, strict=True):
             assert ids == other
@@ -205,7 +206,7 @@ def test_closed_rows_are_used_again_and_an_abort_forgets_all(make_policy: MakePo
         return turn
 
     results = [scheduler.play([one(i) for i in range(4)]) for _ in range(5)]
-    assert sampler._cache.num_slots == 4
+    assert sampler._cache.num_rows == 4
     assert all(result == results[0] for result in results)
     kept = sampler.open(prompt, (0,))
     first = scheduler.play([kept.sample(SamplingParams(4, policy.chat.stop_ids), 3)])[0]

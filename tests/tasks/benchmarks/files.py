@@ -32,5 +32,5 @@ def write_rows(path: Path, rows: Rows) -> Path:
     return path
 
 
-def sealed(text: str, key: bytes) -> str:
+def encrypted(text: str, key: bytes) -> str:
     return base64.b64encode(bytes(a ^ b for a, b in zip(text.encode(), cycle(key), strict=False))).decode()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mgrpo_lightning.commands.fit import make_cli
-from tests.tasks.benchmarks.files import sealed, write_rows
+from tests.tasks.benchmarks.files import encrypted, write_rows
 from tests.tasks.benchmarks.test_gaia import rows
 from tests.tasks.benchmarks.test_multihop import HOTPOT, MUSIQUE
 from tests.tasks.benchmarks.test_webwalker import LAYOUTS
@@ -20,11 +20,11 @@ ROWS: Mapping[str, tuple[str, Sequence[Mapping[str, Any]]]] = {
     "gaia": ("2023/validation/metadata.jsonl", rows(int)[:2]),
     "xbench": (
         "DeepSearch-2505.csv",
-        [{"id": "1", "prompt": sealed("?", b"c"), "answer": sealed("!", b"c"), "canary": "c"}],
+        [{"id": "1", "prompt": encrypted("?", b"c"), "answer": encrypted("!", b"c"), "canary": "c"}],
     ),
     "browsecomp": (
         "browse_comp_test_set.csv",
-        [{"problem": sealed("?", KEY), "answer": sealed("!", KEY), "problem_topic": "Art", "canary": "c"}],
+        [{"problem": encrypted("?", KEY), "answer": encrypted("!", KEY), "problem_topic": "Art", "canary": "c"}],
     ),
     "webwalkerqa": ("main.jsonl", [LAYOUTS["nested.jsonl"]]),
     "hotpotqa": ("dev.json", [HOTPOT]),

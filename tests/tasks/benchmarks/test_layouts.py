@@ -10,12 +10,12 @@ import pytest
 
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.tasks import Judge, Task, benchmarks
-from tests.tasks.benchmarks.files import sealed, write_rows
+from tests.tasks.benchmarks.files import encrypted, write_rows
 from tests.tasks.benchmarks.test_gaia import rows as gaia_rows
 from tests.tasks.benchmarks.test_multihop import AS_TEXT, HOTPOT, HUB, MUSIQUE
 from tests.tasks.benchmarks.test_webwalker import LAYOUTS
 
-SEALED = {key: sealed("text", b"c") for key in ("prompt", "problem", "answer", "reference_steps")}
+SEALED = {key: encrypted("text", b"c") for key in ("prompt", "problem", "answer", "reference_steps")}
 FILES: dict[str, dict[str, Any]] = {
     "HotpotQA": {"hotpot.json": HOTPOT, "hub.parquet": HUB, "2wiki.jsonl": {**AS_TEXT, "evidences": []}},
     "MuSiQue": {"musique.jsonl": MUSIQUE},

@@ -70,7 +70,7 @@ def test_equals_answer_together_each_going_on_from_what_the_others_found(clean: 
     right = [group.rollouts[0].main.answer == group.question.answers[0] for group in groups]
     assert sum(right) >= 29
     for group in groups:
-        ann, bob = group.rollouts[0].heads
+        ann, bob = group.rollouts[0].leads
         assert abs(len(ann.calls) - len(bob.calls)) <= 1, "in turn"
         assert ann.valid
         assert bob.valid

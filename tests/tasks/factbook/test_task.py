@@ -14,7 +14,7 @@ from mgrpo_lightning.tasks.factbook.facts import Facts
 from mgrpo_lightning.tasks.factbook.relations import RELATIONS, lookup
 from mgrpo_lightning.tasks.factbook.split import ORDER
 from mgrpo_lightning.tasks.factbook.world import World
-from mgrpo_lightning.tools.search import Fts5Backend
+from mgrpo_lightning.tools.corpus_search import Fts5Backend
 
 PARIS = Evidence("factbook/france", "Government: Capital", "France", "Paris", "country_by_capital")
 PEAK = Evidence("factbook/france", "Geography: Elevation", "Mont Blanc", "France", "highest_point")
