@@ -74,6 +74,15 @@ def test_functions_on_the_page_of_the_algorithm_exist_and_none_is_left_out(pages
     assert [module for module in modules if not any(name.startswith(f"{module}.") for name in named)] == []
 
 
+def test_the_question_of_the_guide_is_read(pages: dict[str, str], tmp_path: Path) -> None:
+    (line,) = re.findall(r"```json\n(.*?)```", pages["docs/guides/task.md"], re.DOTALL)
+    path = tmp_path / "train.jsonl"
+    path.write_text(line, encoding="utf-8")
+    (question,) = tasks.JsonlTask(path=str(path), table_by=["language"]).questions("train")
+    assert question.answers == ("Danube", "Donau")
+    assert question.metadata["language"] == "en"
+
+
 def test_messages_of_the_troubleshooting_page_are_in_the_code(root: Path, pages: dict[str, str]) -> None:
     code = "\n".join(path.read_text(encoding="utf-8") for path in (root / "mgrpo_lightning").rglob("*.py"))
     told = re.findall(r"^\| `([^`]+)` \|", pages["docs/troubleshooting.md"], re.MULTILINE)
