@@ -17,6 +17,7 @@ from mgrpo_lightning.algorithm.advantages import group_advantages
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig, align
 from mgrpo_lightning.algorithm.config import MAIN_REWARD, SUB_REWARD
 from mgrpo_lightning.algorithm.rewards import reward
+from mgrpo_lightning.commands.slurm import read_cluster
 from tests.support.started import Started
 
 COMMANDS = {"fit", "validate", "test", "predict", "replay", "doctor", "launch", "store", "view"}
@@ -86,6 +87,14 @@ def test_the_question_of_the_guide_is_read(pages: dict[str, str], tmp_path: Path
     (question,) = tasks.JsonlTask(path=str(path), table_by=["language"]).questions("train")
     assert question.answers == ("Danube", "Donau")
     assert question.metadata["language"] == "en"
+
+
+def test_the_cluster_file_of_the_guide_is_read(pages: dict[str, str], tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", pages["docs/slurm.md"], re.DOTALL)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(block, encoding="utf-8")
+    cluster = read_cluster(path, ["main", "searcher"])
+    assert (cluster.job.stop_before, cluster.roles["searcher"].nodes) == (300, 2)
 
 
 def test_messages_of_the_troubleshooting_page_are_in_the_code(root: Path, pages: dict[str, str]) -> None:
