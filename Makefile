@@ -1,4 +1,4 @@
-# Everything a person or CI types. Only Python 3.11 and make are needed beforehand.
+# Everything a person or CI types. It needs Linux, Python 3.11, make, a network, and 2.3 GB of disk with a CPU build of torch.
 #
 #   TORCH      the torch build, as a pip requirement; the default is the one the tests run with
 #   PIP_FLAGS  further pip options
@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: env ## Train the pocket team on the Factbook and show what it learned (minutes on 2 cores)
 	$(BIN)/mgrpo fit --config configs/quickstart.yaml
 
-test: env ## Run the whole test suite
+test: env ## Run the tests, without slow ones and those of SLURM, GlusterFS and the browser
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slurm: env ## With MGRPO_TEST_SLURM=1: run roles on a real SLURM of two nodes (Debian, as root)

@@ -30,12 +30,8 @@ napoleon_google_docstring = True
 _LINK = re.compile(r"\[([^\]]+)\]\(((?:\.\./|\w)[^)#:]*)\)")
 
 
-def _written(app: Sphinx, name: str, source: list[str]) -> None:
-    """Fill pages that are made of other files, and see that every link into the repository leads somewhere."""
-    if name == "quickstart":
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
-        text = text.replace("# mgrpo_lightning", "# Quickstart", 1)
-        source[0] = re.sub(r"\]\((?!https?:|#)(?:(docs/)|)", lambda m: "](" if m[1] else "](../", text)
+def _check_links(app: Sphinx, name: str, source: list[str]) -> None:
+    """Check every link into the repository, and turn links that a site cannot have into text."""
     source[0] = _LINK.sub(lambda match: _checked(match, name), source[0])
 
 
@@ -55,4 +51,4 @@ def setup(app: Sphinx) -> None:
     Args:
         app: Of this build.
     """
-    app.connect("source-read", _written)
+    app.connect("source-read", _check_links)

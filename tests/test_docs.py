@@ -8,10 +8,16 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import mgrpo_lightning
 from mgrpo_lightning import algorithm, callbacks, tasks
+from mgrpo_lightning.algorithm.advantages import group_advantages
+from mgrpo_lightning.algorithm.alignment import AlignmentConfig, align
+from mgrpo_lightning.algorithm.config import MAIN_REWARD, SUB_REWARD
+from mgrpo_lightning.algorithm.rewards import reward
+from mgrpo_lightning.commands.slurm import read_cluster
 from tests.support.started import Started
 
 COMMANDS = {"fit", "validate", "test", "predict", "replay", "doctor", "launch", "store", "view"}
@@ -74,6 +80,23 @@ def test_functions_on_the_page_of_the_algorithm_exist_and_none_is_left_out(pages
     assert [module for module in modules if not any(name.startswith(f"{module}.") for name in named)] == []
 
 
+def test_the_question_of_the_guide_is_read(pages: dict[str, str], tmp_path: Path) -> None:
+    (line,) = re.findall(r"```json\n(.*?)```", pages["docs/guides/task.md"], re.DOTALL)
+    path = tmp_path / "train.jsonl"
+    path.write_text(line, encoding="utf-8")
+    (question,) = tasks.JsonlTask(path=str(path), table_by=["language"]).questions("train")
+    assert question.answers == ("Danube", "Donau")
+    assert question.metadata["language"] == "en"
+
+
+def test_the_cluster_file_of_the_guide_is_read(pages: dict[str, str], tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", pages["docs/slurm.md"], re.DOTALL)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(block, encoding="utf-8")
+    cluster = read_cluster(path, ["main", "searcher"])
+    assert (cluster.job.stop_before, cluster.roles["searcher"].nodes) == (300, 2)
+
+
 def test_messages_of_the_troubleshooting_page_are_in_the_code(root: Path, pages: dict[str, str]) -> None:
     code = "\n".join(path.read_text(encoding="utf-8") for path in (root / "mgrpo_lightning").rglob("*.py"))
     told = re.findall(r"^\| `([^`]+)` \|", pages["docs/troubleshooting.md"], re.MULTILINE)
@@ -91,3 +114,18 @@ def test_commands_configs_and_targets_in_the_documentation_exist(root: Path, pag
             assert (root / path).exists(), (name, path)
         for target in re.findall(r"`make ([a-z][a-z0-9-]*)", text):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), (name, target)
+
+
+def test_the_example_of_alignment_is_computed_as_written(pages: dict[str, str]) -> None:
+    row = r"^\| [a-g] \| (\d) \| (\d) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|"
+    rows = re.findall(row, pages["docs/concepts.md"], re.MULTILINE)
+    right = [{"correct_main": float(main), "expert": float(expert)} for main, expert, *_ in rows]
+    rewards = [reward(SUB_REWARD, valid=True, **scores) for scores in right]
+    shares = [share for rollout in align([2, 1, 3], AlignmentConfig(slots=2), seed=0).multiplicity for share in rollout]
+    values = group_advantages(torch.tensor(rewards), torch.tensor(shares), std_floor=1e-6).values.tolist()
+    computed = zip(rewards, shares, values, [share / 6 for share in shares], strict=True)
+    for (_, _, *written), numbers in zip(rows, computed, strict=True):
+        assert [float(text) for text in written] == pytest.approx(numbers, abs=0.006)
+    leads = torch.tensor([reward(MAIN_REWARD, valid=True, correct=correct) for correct in (1.0, 0.0, 0.0)])
+    found = group_advantages(leads, torch.ones(3), std_floor=1e-6).values.tolist()
+    assert found == pytest.approx([1.41, -0.71, -0.71], abs=0.006)

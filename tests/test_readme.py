@@ -6,14 +6,13 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.main import main as program
-from mgrpo_lightning.tasks import JsonlTask
-from mgrpo_lightning.tools.base import function_tool
 
 SMALL = ["--config", "configs/debug/fast.yaml", "--data.validation.questions=2"]
 
@@ -106,18 +105,19 @@ def test_the_team_file_is_one(readme: str, mgrpo: Callable[..., None], tmp_path:
     assert stopped.value.code == 0
 
 
-def test_the_question_is_one(readme: str, tmp_path: Path) -> None:
-    path = tmp_path / "train.jsonl"
-    path.write_text(blocks(readme, "json")[0], encoding="utf-8")
-    (question,) = JsonlTask(path=str(path)).questions("train")
-    assert question.answers == ("Danube",)
+def test_the_team_file_is_a_part_of_the_quickstart(readme: str, root: Path) -> None:
+    shown = yaml.safe_load(next(block for block in blocks(readme, "yaml") if block.startswith("run:")))
+    whole = yaml.safe_load((root / "configs" / "quickstart.yaml").read_text(encoding="utf-8"))
+    shown["data"]["task"]["class_path"] = f"mgrpo_lightning.tasks.{shown['data']['task']['class_path']}"
+    assert [key for key in leaves(shown) if leaves(shown)[key] != leaves(whole).get(key)] == []
 
 
-def test_the_tool_is_one(readme: str) -> None:
-    source = next(block for block in blocks(readme, "python") if "def convert" in block)
-    found: dict[str, Callable[..., str]] = {}
-    exec(source, found)
-    assert function_tool(found["convert"]).name == "convert"
+def leaves(tree: dict[str, Any], place: str = "") -> dict[str, object]:
+    """Values of nested blocks by dotted key."""
+    found: dict[str, object] = {}
+    for key, value in tree.items():
+        found |= leaves(value, f"{place}{key}.") if isinstance(value, dict) else {f"{place}{key}": value}
+    return found
 
 
 def test_links_lead_somewhere(readme: str, root: Path) -> None:

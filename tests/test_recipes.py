@@ -58,6 +58,8 @@ def test_the_plan_fits_the_card_and_uses_it(recipe: str, root: Path, tmp_path: P
     cli = make_cli([*configs, "--trainer.accelerator=cpu", *models], run=False)
     planned = dry_run(cli.model, cli.datamodule, on_gpu=True).total / 2**30
     assert 0.65 * gib < planned < gib - SPARE
+    for page in ("README.md", "docs/gpu.md"):
+        assert f" {planned:.1f}" in (root / page).read_text(encoding="utf-8"), page
     for role in cli.model.roles.values():
         assert "gate" not in role.adapter.target_modules, "the router is never trained"
 
