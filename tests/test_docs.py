@@ -17,7 +17,7 @@ from mgrpo_lightning.algorithm.advantages import group_advantages
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig, align
 from mgrpo_lightning.algorithm.config import MAIN_REWARD, SUB_REWARD
 from mgrpo_lightning.algorithm.rewards import reward
-from mgrpo_lightning.commands.slurm import read_cluster
+from mgrpo_lightning.commands.slurm_job import read_cluster
 from tests.support.started import Started
 
 COMMANDS = {"fit", "validate", "test", "predict", "replay", "doctor", "launch", "store", "view"}
