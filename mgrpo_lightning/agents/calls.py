@@ -42,7 +42,6 @@ class Delegate(Protocol):
         Args:
             place: Index of the turn, and index of the call within the turn.
             call: The call, which identifies the entry of the resume log together with ``place``.
-            run: Runs the tool.
         """
         ...
 

@@ -97,11 +97,7 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
 
 
 def undecided(rollout: Rollout) -> bool:
-    """Whether main's correctness is undecided, because scoring failed or the engine interrupted main.
-
-    Args:
-        rollout: A scored rollout.
-    """
+    """Whether main's correctness is undecided, because scoring failed or the engine interrupted main."""
     # A failed score with a valid format means that the judge failed; an invalid format needs no judge.
     score = rollout.scores[0]
     return (score.failed and score.format > 0) or _interrupted(rollout)
@@ -113,9 +109,6 @@ def question_scores(group: Group) -> dict[str, float]:
     A rollout with an invalid format counts as wrong. Undecided rollouts do not count; without a decided rollout or a
     known answer the result is empty. The majority answer is the most frequent one; in a tie, the first. Two answers are
     one vote only if they differ in spelling alone, even if a judge would accept both.
-
-    Args:
-        group: A scored group.
 
     Returns:
         Three numbers in [0, 1] by name, or an empty dict.

@@ -79,7 +79,6 @@ class ScriptedConversation(TextConversation):
     """A script (demonstrator) in place of the sampler, for supervised warm starts.
 
     Args:
-        script: Writes the turns.
         chat: Encodes the text, including the stop token.
         messages: The trajectory's message list, which the agent extends during play.
         length: Number of prompt tokens.
@@ -100,7 +99,6 @@ class EndpointConversation(TextConversation):
     Tool results are sent as user messages, because the team's protocol is plain text and not the API's tool calls.
 
     Args:
-        endpoint: The model's endpoint.
         chat: Encodes the text, including the stop token.
         messages: The trajectory's message list, which the agent extends during play.
         length: Number of prompt tokens.

@@ -38,7 +38,6 @@ def dry_run(
 
     Args:
         model: The root module, before its bases are loaded.
-        data: The data module.
         on_gpu: Whether the run will use a GPU; this machine needs none.
         steps: Optimizer steps of the run; 0 skips the checks that need it.
         console: Where to print; None prints to the terminal.

@@ -97,7 +97,6 @@ def beating(root: Path, before: Sequence[WriterStatus], seconds: float, disk: Di
 
     Args:
         root: Folder of the store.
-        before: Statuses from ``examine``.
         seconds: Seconds to wait; must be longer than ``BEAT``, the heartbeat interval.
         disk: Access to the filesystem; None uses the real one.
     """
@@ -115,7 +114,6 @@ def table(statuses: Sequence[WriterStatus], living: set[str]) -> Table:
     """Make a table with one column for each writer.
 
     Args:
-        statuses: Statuses from ``examine``.
         living: Names of the living writers, from ``beating``.
     """
     shown = Table("", *(status.name for status in statuses))

@@ -33,7 +33,6 @@ def align_role(
         objective: The role's objective; only ``std_floor`` is read here.
         alignment: Mode and number of slots d. Main has one trajectory per rollout, so it always fills one slot.
         seed: Run seed; with step, query and rollout it fixes every random choice.
-        step: Training step.
     """
     members = [[list(rollout.trajectories(role)) for rollout in group.rollouts] for group in groups]
     leads = any(t.parent is None for rollouts in members for trajectories in rollouts for t in trajectories)

@@ -25,7 +25,6 @@ class Backlog:
     """Trajectories that wait for their update.
 
     Args:
-        roles: The trained roles.
         align: Aligns the groups of a step.
         again: Reads the groups of an earlier step from the journal, after a restart.
     """
@@ -57,12 +56,7 @@ class Backlog:
         return found
 
     def add(self, step: int, groups: Sequence[Group]) -> None:
-        """Keep the groups of a step, and drop groups that every role has trained on.
-
-        Args:
-            step: Training step.
-            groups: Its scored groups.
-        """
+        """Keep the groups of a step, and drop groups that every role has trained on."""
         if self._lags:
             self._waiting[step] = groups
             # The next step trains on step + 1 - lag at the earliest, so older groups can go.

@@ -21,7 +21,6 @@ def tell_outcomes(exchange: Exchange, groups: Sequence[Group], delegations: Mapp
 
     Args:
         exchange: Main's end of the store.
-        groups: The scored groups.
         delegations: Hash of each delegation that main sent, by key.
         stage: train, validate or predict.
     """
@@ -43,7 +42,6 @@ def take_outcomes(
         exchange: A sub-agent's end of the store.
         groups: Groups with the trajectories that this process played; updated in place.
         delegations: Hash of the delegation behind each of these trajectories, by key.
-        main: Name of main.
         stage: train, validate or predict.
     """
     first = groups[0].rollouts[0].main.key

@@ -77,7 +77,5 @@ def part_of(count: int, rank: int, num_ranks: int) -> range:
 
     Args:
         count: Total number of queries.
-        rank: The rank.
-        num_ranks: Number of ranks.
     """
     return range(count * rank // num_ranks, count * (rank + 1) // num_ranks)

@@ -18,7 +18,6 @@ class QuestionOrder:
     Args:
         questions: The training questions, in a fixed order.
         per_step: Queries per optimizer step.
-        seed: Run seed.
     """
 
     def __init__(self, questions: Sequence[Question], *, per_step: int, seed: int) -> None:

@@ -19,7 +19,6 @@ def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) ->
 
     Args:
         folder: Folder of the journal.
-        step: Training step.
         roles: The team, with the current reward weights. A component that had weight 0 in every role when the journal
             was written was not computed and stays 0.
 
@@ -49,8 +48,6 @@ def played_before(folder: Path | None, step: int, roles: Mapping[str, RoleConfig
 
     Args:
         folder: Folder of the journal, or None.
-        step: Training step.
-        roles: The team.
         part: Indices of the rank's queries.
 
     Raises:

@@ -50,11 +50,7 @@ class ResumeLogs:
 
     @contextmanager
     def training_log(self, step: int) -> Iterator[ResumeLog | None]:
-        """Open the resume log of a training step; yield None if the run keeps none.
-
-        Args:
-            step: Training step.
-        """
+        """Open the resume log of a training step; yield None if the run keeps none."""
         if self._folder is None:
             yield None
             return

@@ -42,7 +42,6 @@ def training_questions(task: Task, config: SelectionConfig | None) -> Sequence[Q
     """Return the training questions of a task, in their original order.
 
     Args:
-        task: The task.
         config: Selects some of them; None: all.
 
     Raises:
@@ -58,7 +57,6 @@ def selected(questions: Sequence[Question], config: SelectionConfig) -> list[Que
     """Return the questions in the range, in their original order.
 
     Args:
-        questions: All training questions.
         config: The journal and the range.
 
     Raises:

@@ -22,7 +22,6 @@ class GroupSource(Protocol):
         """Return the scored groups of one rank.
 
         Args:
-            step: Training step.
             background: Background work for the time in which there is nothing else to compute.
         """
         ...
@@ -47,7 +46,6 @@ class PlayedGroups:
         """Play this rank's queries of a step.
 
         Args:
-            step: Training step.
             background: Background work for the time in which there is nothing else to compute.
         """
         with nullcontext() if self.script else self.resume_logs.training_log(step) as resume_log:
@@ -74,7 +72,6 @@ class RecordedGroups:
         """Read the groups of a step; background work has nothing to wait for.
 
         Args:
-            step: Training step.
             background: Not used.
         """
         return PlayResult(recorded_groups(self.journal, step, self.roles))

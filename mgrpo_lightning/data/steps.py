@@ -50,11 +50,7 @@ class StepBatches:
         self._backlog = Backlog(trained, self._align, earlier)
 
     def batch(self, step: int) -> TeamBatch:
-        """Play, score and align one step.
-
-        Args:
-            step: Training step.
-        """
+        """Play, score and align one step."""
         started, module = time.perf_counter(), self._module
         due = self._backlog.due(step)
         # Delayed batches are known already, so their update can run while the players wait for tools.

@@ -22,7 +22,6 @@ def role_states(policies: Mapping[str, Policy], optimizer: torch.optim.Optimizer
     """Return the state of every role.
 
     Args:
-        policies: Policies by role.
         optimizer: Optimizer with one parameter group per role; None saves the weights only.
 
     Raises:
@@ -59,7 +58,6 @@ def refuse_other_checkpoint(
 
     Args:
         policies: Policies of all local roles, by role.
-        checkpoint: A Lightning checkpoint.
         source: Path of its file, for errors.
         accepted: Parts of the identity that may differ.
 
@@ -77,7 +75,6 @@ def load_role_states(policies: Mapping[str, Policy], checkpoint: Mapping[str, An
     """Load the adapter and the update count of every role.
 
     Args:
-        policies: Policies by role.
         checkpoint: A Lightning checkpoint written by this package.
         source: Path of its file, for errors.
 
@@ -110,7 +107,6 @@ def load_optimizer_state(
 
     Args:
         optimizer: Optimizer with one parameter group per role.
-        policies: Policies by role.
         states: ``checkpoint["roles"]``, empty for a new run.
     """
     stepped = {group["name"] for group in optimizer.param_groups}

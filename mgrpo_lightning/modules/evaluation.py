@@ -42,10 +42,8 @@ class Evaluation(nn.Module):
     """Running means over held-out questions.
 
     Args:
-        roles: The team.
         questions: All questions of the split; the tables get one line for each of their levels.
         by: Metadata keys of questions that get a table too.
-        repeats: Rollouts per question.
         f1: The task's own F1 score; see ``Task.f1``.
     """
 
@@ -79,9 +77,7 @@ class Evaluation(nn.Module):
         """Create the evaluation of a run from its config.
 
         Args:
-            roles: The team.
             task: The task that provides the questions.
-            config: Split and repeats.
         """
         return cls(roles, task.questions(config.split), by=task.table_by, repeats=config.repeats, f1=task.f1)
 

@@ -15,7 +15,6 @@ def log_step_metrics(module: LightningModule, metrics: Mapping[str, float], *, s
     ``trainer.callback_metrics``.
 
     Args:
-        module: The root module.
         metrics: Values by metric name.
         step: Index of the training step, from 0.
     """

@@ -80,13 +80,7 @@ def play_metrics(roles: Mapping[str, RoleConfig]) -> MeanMetrics:
 
 
 def observe_play(means: MeanMetrics, groups: Sequence[Group], roles: Mapping[str, RoleConfig]) -> None:
-    """Add every rollout of the played groups.
-
-    Args:
-        means: From ``play_metrics``.
-        groups: Scored groups.
-        roles: The team.
-    """
+    """Add every rollout of the played groups."""
     for rollout in (rollout for group in groups for rollout in group.rollouts):
         # Each sub trajectory was delegated; main and its equals were not.
         means.add("delegations_per_rollout", 1 + len(rollout.subs) - len(rollout.leads))
@@ -138,7 +132,6 @@ def labels(question: Question, by: Sequence[str]) -> dict[str, str]:
     """Return the table lines that a question belongs to, as suffixes of metric names.
 
     Args:
-        question: The question.
         by: Metadata keys that split tables, besides the level.
 
     Returns:
@@ -163,10 +156,8 @@ def observe_answer(
     """Score main's answer with every rule.
 
     Args:
-        means: From ``answer_metrics``.
         question: The question with its accepted answers.
         rollout: A played rollout; a missing answer counts as wrong.
-        by: See ``labels``.
         f1: The task's own F1 score; see ``Task.f1``.
     """
     for name, score in (ANSWER_SCORES | {"f1": f1}).items():
@@ -179,9 +170,7 @@ def observe_question(means: MeanMetrics, group: Group, by: Sequence[str] = ()) -
     """Add the scores of the task or its judge over all rollouts of a question.
 
     Args:
-        means: From ``answer_metrics``.
         group: The scored rollouts of the question.
-        by: See ``labels``.
     """
     for name, value in question_scores(group).items():
         for suffix in ("", *(f"/{part}" for part in labels(group.question, by).values())):

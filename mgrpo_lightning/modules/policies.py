@@ -18,7 +18,6 @@ def played_here(roles: Mapping[str, RoleConfig], local_roles: Sequence[str] | No
     """Return the roles that this process plays: the local ones, and all roles behind an endpoint.
 
     Args:
-        roles: The team.
         local_roles: Names of the local roles; None: all.
 
     Raises:
@@ -50,7 +49,6 @@ def load_policies(
     """Load the base models, each once, and make the policies on them.
 
     Args:
-        roles: The team.
         local_roles: Roles that this process plays.
         owners: The role that owns the adapter of each role.
         quantization: How the linear layers of the bases are stored.

@@ -120,10 +120,6 @@ def refuse_trainer(trainer: Trainer) -> None:
 def refuse_nothing_asked(trainer: Trainer, command: str | None) -> None:
     """Reject a validation or test that would ask no question.
 
-    Args:
-        trainer: The command's trainer.
-        command: ``validate`` or ``test``.
-
     Raises:
         ConfigurationError: The limit of batches is 0.
     """

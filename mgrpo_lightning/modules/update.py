@@ -31,7 +31,6 @@ class Update:
 
     Args:
         policy: Policy of the role.
-        objective: The loss.
         batch: This rank's rows of the role in one optimizer step; the coefficients of all ranks sum to 1.
         token_budget: Maximum number of tokens in one micro-batch; see ``split``.
         gradient_checkpointing: Recompute each layer in the backward pass; see ``recomputed_layers``.

@@ -33,7 +33,6 @@ def read_table(
     """Read columns of a Parquet file, with the types of a schema and with checksums and validation.
 
     Args:
-        path: The Parquet file.
         schema: The expected columns; the file may have more.
         columns: Names of the columns to read; None: all columns of the schema.
         check: Called with the key-value metadata; raises if the file is of another kind.

@@ -47,7 +47,6 @@ def training_log_path(folder: Path, step: int, *, rank: int = 0) -> Path:
 
     Args:
         folder: Folder of the resume logs.
-        step: Training step.
         rank: Rank; each has its own file.
     """
     return folder / (f"step-{step:06d}-{rank}.jsonl" if rank else f"step-{step:06d}.jsonl")
@@ -124,18 +123,13 @@ class ResumeLog:
             self._append(head)
 
     def get(self, key: str) -> Any | None:
-        """Return the value that an earlier process recorded; None if there is none.
-
-        Args:
-            key: From ``key_of``.
-        """
+        """Return the value that an earlier process recorded; None if there is none."""
         return self._known.get(key)
 
     def put(self, key: str, value: Mapping[str, Any]) -> None:
         """Record a finished turn or call. ``get`` of this process does not return it.
 
         Args:
-            key: From ``key_of``.
             value: Values that JSON can hold; floats are restored bit for bit.
         """
         self._append({"key": key, "value": value, "seconds": round(self.seconds + time.monotonic() - self._opened, 3)})

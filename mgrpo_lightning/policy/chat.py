@@ -30,7 +30,6 @@ class Chat:
     """The message format of one policy.
 
     Args:
-        tokenizer: A fast tokenizer.
         template: None for the tokenizer's own template, a name from ``chatml.py``, or the path of a Jinja file.
         eos_ids: More ids that end a turn, from the model's generation settings.
 

@@ -91,7 +91,6 @@ def refuse_other(
         ours: Identities of the current policies by role.
         source: Name of the saved file in the error message.
         accepted: Parts that may differ.
-        parts: Parts to compare.
 
     Raises:
         ConfigurationError: A part differs and is not accepted. The message names all such parts with both values.

@@ -43,7 +43,6 @@ def action_logprobs(
         lengths: Real length of each row in tokens, int64, B.
         mask: bool, B x T; True on the ids to score. The first id of a row cannot be scored.
         temperature: Divides the logits; above 0.
-        chunk: See ``prefix_tree_logprobs``.
 
     Returns:
         float32 (float64 for a float64 model), N, in row-major order of the mask; differentiable.

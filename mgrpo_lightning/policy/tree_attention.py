@@ -37,7 +37,6 @@ def tree_attention(
     """The attention function that transformers calls in each layer.
 
     Args:
-        module: The attention layer.
         query: 1 x heads x T x head size if there is a prefix tree, else B x heads x R x head size.
         key: 1 x key/value heads x T x head size, or B rows of them.
         value: Like ``key``.

@@ -42,7 +42,6 @@ class TrainingRow:
         """Create the rows of one trajectory: one for each segment with a sampled token, in their order.
 
         Args:
-            trajectory: The token-exact trajectory.
             advantage: Its advantage in its group.
             coefficient: Its share of the loss of the step.
         """

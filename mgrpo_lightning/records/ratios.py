@@ -39,7 +39,6 @@ def write_ratios(
 
     Args:
         folder: Folder of the journal.
-        step: Training step.
         ratios: Log ratios by role and trajectory, float32, shape (n,).
         rank: Rank of this process; each rank writes its own file.
         num_ranks: Number of ranks; files of higher ranks, from an earlier run with more ranks, are removed.

@@ -174,7 +174,6 @@ def longest_row(roles: Mapping[str, RoleConfig], base_model: str) -> int:
     This is the largest ``limits.context`` of the roles on that base model.
 
     Args:
-        roles: The team.
         base_model: As written in the team file; at least one role uses it.
     """
     return max(role.limits.context for role in roles.values() if role.base_model == base_model)

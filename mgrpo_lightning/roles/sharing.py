@@ -23,7 +23,6 @@ def refuse_split_adapters(roles: Mapping[str, RoleConfig], local: Sequence[str])
     """Reject a team in which one adapter is used in two processes: processes do not exchange weights.
 
     Args:
-        roles: The team.
         local: Roles that this process plays.
 
     Raises:

@@ -41,7 +41,6 @@ class JsonCache:
         """The value of an entry; None if there is none, or if its file is damaged.
 
         Args:
-            name: See ``entry_name``.
             read: Converts the JSON. If it raises one of ``UNREADABLE``, the file counts as damaged.
         """
         if self._folder is None:
@@ -55,7 +54,6 @@ class JsonCache:
         """Write an entry.
 
         Args:
-            name: See ``entry_name``.
             value: Anything that JSON can hold.
 
         Raises:

@@ -136,12 +136,10 @@ class Service:
         """Send a request, with retries, and return what ``read`` makes of the answer.
 
         Args:
-            method: HTTP method.
             url: Full URL of the request.
             read: Converts an answer. If it raises one of ``UNREADABLE``, the answer is unusable, and the request is
                 retried.
             headers: HTTP headers of the request.
-            params: Query parameters.
             body: Request body, sent as JSON; None sends none.
 
         Raises:

@@ -50,7 +50,6 @@ class Agreement:
         """Whether a record holds settings that were not compared yet.
 
         Args:
-            record: A peer's record.
             rank: Rank of this process within its role.
         """
         return self._settings is not None and record.key == _place(rank) and record.hash not in self._compared

@@ -46,7 +46,6 @@ class Disk:
 
         Args:
             path: The file; its folder must exist.
-            data: The whole content.
 
         Raises:
             OSError: The write failed; the file has the old or the new content.

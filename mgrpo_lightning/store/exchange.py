@@ -49,7 +49,6 @@ class Exchange:
         lost_after: Timeout of a heartbeat, in seconds.
         settings: Settings that must agree between all roles (see ``shared_settings``); None: not compared.
         keep_steps: Steps to keep before the first step at which any role would resume; None: keep all.
-        disk: The file system.
 
     Raises:
         MgrpoError: The store cannot be written, or the folder is not a store.

@@ -35,10 +35,6 @@ _INCARNATION = re.compile(r"\d{6}")
 def open_folder(disk: Disk, root: Path) -> None:
     """Create a store's folder, or check that an existing folder is a store.
 
-    Args:
-        disk: The file system.
-        root: The folder.
-
     Raises:
         DataError: It is a store of another version, or contains something else.
     """
@@ -52,10 +48,6 @@ def open_folder(disk: Disk, root: Path) -> None:
 
 def check_folder(disk: Disk, root: Path) -> None:
     """Require that a folder is a store; a store that is just being created passes.
-
-    Args:
-        disk: The file system.
-        root: The folder.
 
     Raises:
         DataError: The folder does not exist, is a store of another version, or is not a store.
@@ -135,7 +127,6 @@ def read_alive(disk: Disk, folder: Path) -> Alive | None:
     """Read the heartbeat file of an incarnation; None if it is missing or incomplete.
 
     Args:
-        disk: The file system.
         folder: Folder of the incarnation.
     """
     found = _read_json(disk, folder / Alive.NAME) or {}

@@ -27,9 +27,7 @@ class Ledger:
         """Return the latest records of one step.
 
         Args:
-            kind: Kind of record.
             stage: train, validate or predict.
-            step: Training step.
         """
         return list(self._records.get((kind, stage, step), {}).values())
 

@@ -50,7 +50,6 @@ def segments(disk: Disk, folder: Path) -> list[Segment]:
     """List the segments of an incarnation in order; of two with the same start, the longer one comes first.
 
     Args:
-        disk: The file system.
         folder: Folder of the incarnation.
     """
     matches = filter(None, map(_NAME.fullmatch, disk.names(folder)))
@@ -63,7 +62,6 @@ def write_segment(disk: Disk, folder: Path, numbered: Mapping[int, Record]) -> S
     """Write records as one segment, durably.
 
     Args:
-        disk: The file system.
         folder: Folder of the incarnation.
         numbered: Records by sequence number, ascending.
 
@@ -90,7 +88,6 @@ def read_segment(disk: Disk, folder: Path, segment: Segment) -> dict[int, Record
     """Return the records of a segment by sequence number, ascending.
 
     Args:
-        disk: The file system.
         folder: Folder of the incarnation.
         segment: The segment to read.
 

@@ -37,7 +37,6 @@ def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
     """Return all values of a resolved config by dotted key; a list or an empty mapping is a value.
 
     Args:
-        config: Nested mappings.
         prefix: Prefix of the keys.
     """
     if not isinstance(config, Mapping) or not config:

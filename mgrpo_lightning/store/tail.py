@@ -46,7 +46,6 @@ class Tail:
     Args:
         root: Folder of the store; it must exist.
         patience: Timeout in seconds of a missing or torn segment.
-        disk: The file system.
         clock: Returns seconds; it is never compared with another machine's clock.
 
     Raises:

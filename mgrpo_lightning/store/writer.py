@@ -34,7 +34,6 @@ class StoreWriter:
         root: Folder of the store; created if missing.
         role: Name of the role.
         rank: Rank within the role.
-        disk: The file system.
 
     Raises:
         MgrpoError: The store cannot be written.

@@ -67,7 +67,6 @@ def group_data(
     """Return one query's question and rollouts as JSON-ready data.
 
     Args:
-        group: The query's rollouts.
         extras: Journal rows by key, with advantages and coefficients.
         decoders: Token decoder of each role.
         ratios: Log ratio of each sampled token, by key; only for trajectories that an update trained on.

@@ -14,7 +14,6 @@ async def play_eagerly(agents: AgentTasks, model: ModelThread) -> None:
 
     Args:
         agents: The agents, which have started already.
-        model: Computes the turns.
     """
     while agents.tasks:
         await model.wait(agents.change())

@@ -17,7 +17,6 @@ async def play_rounds(agents: AgentTasks, model: ModelThread, link: Link | None)
 
     Args:
         agents: The agents, which have started already.
-        model: Computes the turns.
         link: Exchange with agents of other processes, once a round.
     """
     while agents.tasks:

@@ -47,7 +47,6 @@ class Scheduler(AgentTasks):
         """Run agents to their end in their own thread, and the model in this one. Return the agents' results in order.
 
         Args:
-            coroutines: The agents.
             on_done: Called after each agent ends, in the agents' thread.
             link: Exchange with agents of other processes.
             background: Background work. Called in this thread when the model is idle; does one piece and returns
