@@ -73,7 +73,6 @@ class Task(ABC):
 
         Args:
             answer: Answer of main; None scores 0.
-            golds: Accepted answers.
         """
         return token_f1(answer, golds)
 

@@ -48,7 +48,6 @@ def verdict_prompt(question: str, accepted: Sequence[str], answer: str) -> str:
 
     Args:
         question: Text of the question.
-        accepted: Accepted answers.
         answer: The policy's answer. It is cut to ``LONGEST_ANSWER`` characters and quoted as a JSON string, because it
             may contain instructions to the judge.
     """
@@ -81,11 +80,7 @@ def _quoted(text: str) -> str:
 
 
 def read_rubric(text: str) -> float | None:
-    """Return the share of the rubric's two questions answered with yes; None if one has no answer.
-
-    Args:
-        text: The judge's message.
-    """
+    """Return the share of the rubric's two questions answered with yes; None if one has no answer."""
     verdicts = [_verdict(word, text) for word in ("answers", "supported")]
     return None if None in verdicts else sum(map(bool, verdicts)) / len(verdicts)
 
@@ -95,9 +90,6 @@ def read_verdict(text: str) -> bool | None:
 
     Only a line with nothing but ``correct: yes`` or ``correct: no`` counts, in any case, with Markdown emphasis or a
     full-width colon allowed. Text inside ``<think>`` and lines quoted with ``>`` do not count.
-
-    Args:
-        text: The judge's message.
     """
     return _verdict("correct", text)
 

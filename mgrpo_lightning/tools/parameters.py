@@ -28,7 +28,6 @@ class Misfit(Exception):
 
     Args:
         place: Path of the value in the arguments, such as ``filters[0].year``.
-        value: The wrong value.
         wanted: The expected type in words.
     """
 

@@ -15,7 +15,6 @@ def shown_part(name: str, text: str, part: int, size: int = PART) -> str:
 
     Args:
         name: Name of the text for the error message, such as its URL.
-        text: The whole text.
         part: Number of the part, from 1.
         size: Characters of one part.
 

@@ -140,7 +140,6 @@ def text_of(row: DatasetRow, *names: str, default: str | None = None) -> str:
     """Return a text or number of a row as text, from the first column name that exists.
 
     Args:
-        row: Row from ``read_rows``.
         names: Accepted spellings of the column.
         default: Value if the column is missing or null; None makes that an error.
 

@@ -135,7 +135,6 @@ def shown(hit: Hit, *, whole: bool) -> str:
     """The text of a hit for the policy.
 
     Args:
-        hit: The search result.
         whole: Whether to show the whole text and no URL, for passages that cannot be visited.
     """
     head = " | ".join(filter(None, (hit.url if not whole else "", hit.title)))

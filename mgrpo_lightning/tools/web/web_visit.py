@@ -47,9 +47,6 @@ def visit_tool(fetcher: Fetcher, *, part: int = PART) -> Tool:
 def main_text(page: Page) -> str:
     """The text of a page, without navigation, advertisements and scripts.
 
-    Args:
-        page: A downloaded page.
-
     Raises:
         ToolError: The page has no text, or the extraction takes too much time or memory.
     """
