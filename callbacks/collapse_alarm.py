@@ -26,8 +26,8 @@ SOLVED = 0.95
 """Share of the maximum reward above which a small standard deviation means success, not collapse."""
 
 HINTS = {
-    "reward_std": "raise the role's temperature, ask harder questions, or check that its reward can be earned at all.",
-    "calls_per_rollout": "check that calls succeed and pay off; lower the learning rate, or set objective.kl above 0.",
+    "reward_std": "raise the role's temperature, use harder questions, or check that rollouts can earn its reward.",
+    "calls_per_rollout": "check that calls raise the reward; lower the learning rate, or set objective.kl above 0.",
     "format_rate": "lower the learning rate, raise reward.format, or warm-start the role on demonstrations.",
 }
 

@@ -60,7 +60,7 @@ class GracefulStop(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._disk.exists(path := self._file(trainer)):
-            raise RunStopped(f"{path} asks this run to stop before it begins.", hint="remove the file to go on.")
+            raise RunStopped(f"{path} stops this run before it starts.", hint="remove the file, and start again.")
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -109,13 +109,13 @@ class GracefulStop(Callback):
         saver = trainer.checkpoint_callback
         if save and isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:
             trainer.save_checkpoint(Path(saver.dirpath) / f"{FILENAME.format(step=trainer.global_step)}.ckpt")
-        place = "behind" if save else "before the validation behind"
+        place = "after" if save else "before the validation after"
         path = self._file(trainer)
         asked = self._signals.asked or signal.SIGTERM  # None here if another rank received the signal
-        who, first = (path, "remove the file and ") if self._disk.exists(path) else (asked.name, "")
+        who, first = (path, "remove the file, and ") if self._disk.exists(path) else (asked.name, "")
         raise RunStopped(
-            f"stopped {place} step {trainer.global_step} of {trainer.max_steps}, as {who} asks.",
-            hint=f"{first}go on with --ckpt_path=last.",
+            f"stopped {place} step {trainer.global_step} of {trainer.max_steps}, because of {who}.",
+            hint=f"{first}resume with --ckpt_path=last.",
         )
 
     def _file(self, trainer: Trainer) -> Path:

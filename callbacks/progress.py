@@ -98,7 +98,7 @@ class TeamProgress(ProgressBar):
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._console.is_terminal:  # without a bar, a log file would show nothing for minutes
-            self.print(f"asking the held-out questions at step {trainer.global_step} ...")
+            self.print(f"validating on the held-out questions at step {trainer.global_step} ...")
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

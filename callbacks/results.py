@@ -163,7 +163,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(results, dict):
-            raise ValueError("it holds no object")
+            raise ValueError("it is not an object")
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}.", hint="move it away; the next run writes a new one.") from error
     return results

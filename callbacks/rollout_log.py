@@ -66,8 +66,8 @@ class RolloutLog(HeldOut):
         late = [name for name in module.trained_roles if module.roles[name].lag or module.roles[name].queue]
         if late and self.every_n_steps > 1:
             raise ConfigurationError(
-                f"rollout_log.every_n_steps is {self.every_n_steps}, and role {late[0]!r} has a lag or a queue.",
-                hint="leave it at 1: a resumed run takes what such a role has not yet trained on from the journal.",
+                f"rollout_log.every_n_steps is {self.every_n_steps}, but role {late[0]!r} has a lag or a queue.",
+                hint="set it to 1: a resumed run reads the rollouts that are not trained on yet from the journal.",
             )
 
     @override

@@ -62,7 +62,7 @@ def _role(role: str, metrics: Mapping[str, float]) -> str:
         _value(metrics, f"{role}/reward", "{:.2f}"),
         f"({components})" if components else "",
         _value(metrics, f"{role}/format_rate", "valid {:.0%}"),
-        _value(metrics, f"{role}/zero_advantage_groups", "flat {:.0%}"),
+        _value(metrics, f"{role}/zero_advantage_groups", "zero-advantage {:.0%}"),
         _value(metrics, f"{role}/loss", "loss {:.3f}"),
     )
     return f"{role} {text}" if text else ""

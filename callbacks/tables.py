@@ -41,8 +41,8 @@ def figures_table(runs: Runs) -> Table:
     Args:
         runs: At least one validation record.
     """
-    table = Table(title="Other held-out figures", title_justify="left")
-    table.add_column("figure")
+    table = Table(title="Other held-out metrics", title_justify="left")
+    table.add_column("metric")
     for head in runs:
         table.add_column(head, justify="right")
     columns = [dict(_alarm_metrics(run)) for run in runs.values()]
@@ -72,12 +72,15 @@ def _alarm_metrics(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if run[name] is not None:
             yield name, f"{run[name]:.1%}"
     if run.get("undecided"):
-        yield "could not be decided", str(run["undecided"])
+        yield "undecided answers", str(run["undecided"])
     if judge := run.get("judge"):
         if "unmatched_right" in judge:
-            yield "right for the judge, not for the rule", f"{judge['unmatched_right']:.1%} of what the rule left open"
+            yield (
+                "right for the judge, not for the rule",
+                f"{judge['unmatched_right']:.1%} of answers that match no rule",
+            )
         if "agreement" in judge:
-            yield "judge and rule agree", f"{judge['agreement']:.1%}, {judge['judged']:.0f} judged"
+            yield "judge and rule agree", f"{judge['agreement']:.1%} of {judge['judged']:.0f} judged answers"
     yield "exact match", f"{run['exact_match']:.1%}"
     yield "token F1", f"{run['f1']:.3f}"
     yield "GAIA rule", f"{run['gaia']:.1%}"
@@ -85,7 +88,7 @@ def _alarm_metrics(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"format rate, {role}", "-" if rate is None else f"{rate:.1%}"
     for role, rate in run.get("failed_calls", {}).items():
         if rate is not None:
-            yield f"calls that failed, {role}", f"{rate:.1%}"
+            yield f"failed calls, {role}", f"{rate:.1%}"
     if "delegations_per_rollout" in run:  # a resumed run may hold results of a version that did not count them
         yield "delegations per rollout", f"{run['delegations_per_rollout']:.2f}"
     yield "calls per rollout", f"{run['calls_per_rollout']:.2f}"

@@ -41,7 +41,7 @@ def check_roles(names: Iterable[object]) -> None:
         if not isinstance(name, str) or not _ROLE.fullmatch(name):
             raise ConfigurationError(
                 f"a role is called {name!r}.",
-                hint="begin its name with a letter and go on with letters, digits and underscores, 64 at most.",
+                hint="start its name with a letter, and use letters, digits and underscores only, 64 at most.",
             )
         # YAML reads some plain words as other types: `no` and `off` are booleans, `null` is None.
         if yaml.safe_load(name) != name:
@@ -51,13 +51,13 @@ def check_roles(names: Iterable[object]) -> None:
             )
         if name.lower() in (*FOLDERS, *METRICS, *CLASS_KEYS):
             raise ConfigurationError(
-                f"a role is called {name!r}, a name that the run folder, its metrics or the command line need.",
+                f"a role is called {name!r}, a name that is reserved for run folders, metrics or the command line.",
                 hint=f"take another name, such as {name}_role.",
             )
         # Case-insensitive file systems map `Main` and `main` to one folder.
         if (other := seen.setdefault(name.lower(), name)) != name:
             raise ConfigurationError(
-                f"roles are called {other!r} and {name!r}, which is one folder on some machines.",
+                f"roles are called {other!r} and {name!r}, which are the same folder on some machines.",
                 hint="rename one of them.",
             )
 
@@ -84,6 +84,6 @@ def check_tools(role: str, tools: Iterable[str], callees: Iterable[str]) -> None
         if name in taken:
             raise ConfigurationError(
                 f"role {role!r} may call two things called {name!r}: a tool and a {taken[name]}.",
-                hint="rename one, or take it off the list: a call has nothing but the name.",
+                hint="rename or remove one: a call has only the name.",
             )
         taken[name] = "tool"

@@ -136,7 +136,7 @@ def test_the_same_base_in_another_folder_is_the_same(folder: Path) -> None:
 def test_an_older_checkpoint_is_loaded_with_a_warning(folder: Path) -> None:
     checkpoint = torch.load(last_checkpoint(run_of(folder) / "checkpoints"))
     del checkpoint["identity"]
-    with pytest.warns(UserWarning, match="does not say what it belongs to"):
+    with pytest.warns(UserWarning, match="does not record its model"):
         assert loaded(folder, checkpoint=checkpoint).model.num_steps == 2
 
 
@@ -157,7 +157,7 @@ def test_every_command_that_reads_a_checkpoint_refuses_it(folder: Path, capsys: 
 def test_a_part_that_there_is_not_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(folder / "team.yaml"), "--run.accept_changes=[alpha]"])
-    assert "run.accept_changes names 'alpha'. HINT: the parts are base_model," in capsys.readouterr().err
+    assert "run.accept_changes has the unknown part 'alpha'. HINT: use base_model," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part", OF_A_START)

@@ -136,7 +136,7 @@ def test_a_name_that_something_reads_otherwise_is_refused(name: object) -> None:
 
 
 def test_names_that_differ_in_case_alone_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="'main' and 'Main', which is one folder"):
+    with pytest.raises(ConfigurationError, match="'main' and 'Main', which are the same folder"):
         check_roles(["main", "Main"])
 
 
@@ -156,7 +156,7 @@ def test_a_role_that_leaves_the_run_makes_no_folder(
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", str(team), "--role", "../x"])
     assert stopped.value.code == 2
-    assert "local role '../x' is none of this team" in capsys.readouterr().err
+    assert "local role '../x' is not in this team" in capsys.readouterr().err
     team.write_text(team.read_text().replace("searcher", "../x"))
     with pytest.raises(ConfigurationError, match=r"a role is called '\.\./x'"):
         team_of(["--config", str(team)])

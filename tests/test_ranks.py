@@ -63,7 +63,7 @@ def test_sigterm_on_one_rank_stops_all_behind_the_same_step(tmp_path: Path, team
     other.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 75, process.said()
     told = process.said()
-    assert re.search(r"stopped behind step \d+ of 500, as SIGTERM asks. HINT: go on with --ckpt_path=last", told)
+    assert re.search(r"stopped after step \d+ of 500, because of SIGTERM. HINT: resume with --ckpt_path=last", told)
     assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
 
 
@@ -82,7 +82,7 @@ def test_ranks_that_see_other_checkpoints_do_not_begin(tmp_path: Path, steps: tu
     start_processes(_go_on, (str(tmp_path), steps), nprocs=2, start_method="forkserver")
     told = [path.read_text() for path in sorted(tmp_path.glob("*.txt"))]
     assert len(told) == (0 if steps[0] == steps[1] else 2)
-    assert all("ranks go on from steps 2 to 3" in text for text in told)
+    assert all("ranks resume from different steps, 2 to 3" in text for text in told)
 
 
 @pytest.mark.slow

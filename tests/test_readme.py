@@ -76,7 +76,7 @@ def test_the_commands_for_roles_of_their_own_run(
     ):
         monkeypatch.setattr("sys.argv", ["mgrpo", *arguments])
         program()
-    assert "every file is whole" in capfd.readouterr().out
+    assert "all files are complete" in capfd.readouterr().out
 
 
 def test_the_command_for_a_cluster_writes_a_job(

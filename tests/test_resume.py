@@ -81,8 +81,8 @@ def test_a_run_killed_in_its_last_validation_goes_on_with_it(tmp_path: Path, tea
     kept = [record for file in (run / "resume_logs").glob("held-out*") for record in whole_lines(file)[0][1:]]
     said = Counter(tuple(record["value"]["ids"]) for record in kept if "ids" in record["value"])
     told = Started([*words, "--ckpt_path=last"]).finish()
-    assert f"step {STEPS - 1} goes on" in told, "the turns of the last step are not sampled again"
-    assert f"validation at step {STEPS} goes on" in told
+    assert f"resuming step {STEPS - 1}:" in told, "the turns of the last step are not sampled again"
+    assert f"resuming validation at step {STEPS}:" in told
     assert json.loads((run / "results.json").read_text())["after"]["questions"] == 6
     groups = read_groups(run / "journal" / f"validation-{STEPS:06d}.parquet")
     spans = [span for g in groups for r in g.rollouts for t in r.trajectories() for span in t.spans]
@@ -107,7 +107,7 @@ def test_a_validate_that_is_killed_goes_on_when_it_is_given_again(tmp_path: Path
     # What was played for whichever batch is taken up, though they are others now.
     again = [*words, "--data.validation.per_batch=4"]
     told = Started(again).finish()
-    assert f"what is kept in {path.parent} goes on: {len(kept)} finished turns and calls" in told
+    assert f"resuming the play kept in {path.parent}: {len(kept)} finished turns and calls" in told
     assert not (run / "resume_logs").exists(), "its results are on disk"
     record = json.loads((run / "results.json").read_text())["validate"]
     assert (record["questions"], record["repeats"]) == (4, 2)
@@ -128,7 +128,7 @@ def test_a_run_killed_in_play_says_its_finished_turns_again(tmp_path: Path, team
     finished = [value for value in values if "ids" in value]
     assert finished
     told = Started([*words, "--ckpt_path=last"]).finish()
-    assert f"step 1 goes on: {len(values)} finished turns and calls are taken up." in told
+    assert f"resuming step 1: {len(values)} finished turns and calls are restored." in told
     groups = read_groups(tmp_path / "run" / "journal" / "step-000001.parquet")
     keys = Counter(t.key[:3] for g in groups for r in g.rollouts for t in r.trajectories("main"))
     assert keys == Counter((1, query, rollout) for query in range(2) for rollout in range(8))

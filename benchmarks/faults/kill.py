@@ -102,12 +102,12 @@ class Killer(Kills):
 def main() -> None:
     """Kill, resume, look, and print the hits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--decoupled", action="store_true", help="each role in a process of its own")
-    parser.add_argument("--kills", type=int, default=50, help="of each schedule")
+    parser.add_argument("--decoupled", action="store_true", help="run each role in its own process")
+    parser.add_argument("--kills", type=int, default=50, help="number of kills for each schedule")
     parser.add_argument("--schedules", nargs="+", choices=["rounds", "eager"], default=["rounds", "eager"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tmpdir", help="$TMPDIR of the runs, for instance on another device than the run folder")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--tmpdir", help="$TMPDIR of the runs, for example on another device than the run folder")
+    parser.add_argument("--json", type=Path, help="file for the results")
     arguments = parser.parse_args()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if arguments.tmpdir:
@@ -128,7 +128,7 @@ def main() -> None:
         result = {k.schedule: {"hits": dict(k.hits), "runs": k.runs, **k.faults} for k in killers}
         arguments.json.write_text(json.dumps(result, indent=2))
     if any(k.faults.total() or 0 in k.hits.values() for k in killers):
-        raise SystemExit("something was lost, doubled or changed, or a point was never hit")
+        raise SystemExit("a record was lost, duplicated or changed, or a kill point was never reached")
 
 
 if __name__ == "__main__":

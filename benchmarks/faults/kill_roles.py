@@ -79,7 +79,7 @@ class RolesKiller(Kills):
                     finished[role][step] = finished[role].get(step, Counter()) | turns
                 print(f"{self.schedule}: {self.hits.total()} kills, {self.runs} runs", end="\r", flush=True)
                 children[role] = self._child(folder, role, kills)
-            assert time.monotonic() - last < LONGEST, f"nothing happens: {(self.root / 'log').read_text()[-3000:]}"
+            assert time.monotonic() - last < LONGEST, f"no progress: {(self.root / 'log').read_text()[-3000:]}"
             time.sleep(0.02)
         return finished
 

@@ -162,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="file for the results")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     with tempfile.TemporaryDirectory() as root:
@@ -176,7 +176,7 @@ def main() -> None:
         result = {"hits": stopper.hits, "runs": stopper.runs, "slowest": slowest, "seconds": stopper.seconds}
         arguments.json.write_text(json.dumps({**result, **stopper.faults}, indent=2))
     if stopper.faults.total():
-        raise SystemExit("somebody was left behind, or ended wrongly, or something changed")
+        raise SystemExit("a process was left behind or ended with a wrong status, or a result changed")
 
 
 if __name__ == "__main__":

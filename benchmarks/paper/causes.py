@@ -67,7 +67,7 @@ def main() -> None:
     for run in arguments.runs:
         played = sorted((run / "journal").glob("validation-??????.parquet"))
         if len(played) < 2:
-            parser.error(f"{run} holds no validation before and after training")
+            parser.error(f"{run} has no validation before and after training")
         before += count(played[0])
         after += count(played[-1])
     rows = [

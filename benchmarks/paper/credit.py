@@ -225,14 +225,16 @@ def main() -> None:
     """Measure, record, draw and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--step", type=int, default=0, help="adapters of this step; 0: what the run began with")
+    parser.add_argument(
+        "--step", type=int, default=0, help="use the adapters of this step; 0: those at the start of the run"
+    )
     parser.add_argument("--role", default="searcher")
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--copies", type=int, default=16)
     arguments = parser.parse_args()
     team = TrainedTeam(arguments.run)
     if arguments.step not in team.steps:
-        parser.error(f"{arguments.run} kept the steps {sorted(team.steps)}")
+        parser.error(f"--step must be a step with a checkpoint in {arguments.run}: {sorted(team.steps)}")
     team.take(team.steps[arguments.step])
     found = measure(team, arguments.role, questions=arguments.questions, copies=arguments.copies)
     name = f"{arguments.run.name}-{arguments.step}"

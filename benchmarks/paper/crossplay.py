@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--questions", type=int, default=300)
-    parser.add_argument("--name", default="team", help="of the record and of the picture")
+    parser.add_argument("--name", default="team", help="name of the record and of the picture")
     arguments = parser.parse_args()
     teams = {run.name: TrainedTeam(run) for run in arguments.runs}
     first = next(iter(teams.values()))

@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with its share of the cores")
+    parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs, which share the cores")
     parser.add_argument("--out", type=Path, default=Path("runs/lag"))
     arguments = parser.parse_args()
     work = []

@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart_bench"))
     parser.add_argument("--test", action="store_true", help="also evaluate on the test split")
-    parser.add_argument("--json", type=Path, help="where to write all results")
+    parser.add_argument("--json", type=Path, help="file for all results")
     arguments = parser.parse_args()
     tables: dict[Split, dict[str, list[dict[str, Any]]]] = {
         "validation": {arm: [fit(arm, seed, arguments.out) for seed in arguments.seeds] for arm in arguments.arms}

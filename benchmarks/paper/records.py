@@ -71,7 +71,7 @@ def recorded(name: str, make: Callable[[], Any]) -> None:
     """
     if name not in load(FILE):
         add({name: make()})
-    print(f"{name} is recorded", flush=True)
+    print(f"recorded {name}", flush=True)
 
 
 def merge(other: Path) -> None:
@@ -93,8 +93,8 @@ def merge(other: Path) -> None:
 def main() -> None:
     """List the records, show one, or take over those of another file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", help="of the record to show; all names are listed without it")
-    parser.add_argument("--merge", type=Path, metavar="FILE", help="another file of records")
+    parser.add_argument("name", nargs="?", help="name of the record to show; without it, all names are listed")
+    parser.add_argument("--merge", type=Path, metavar="FILE", help="add the records of this file")
     arguments = parser.parse_args()
     if arguments.merge:
         try:
@@ -107,7 +107,7 @@ def main() -> None:
     elif arguments.name in found:
         print(json.dumps(found[arguments.name], indent=1))
     else:
-        parser.error(f"there is no record {arguments.name!r}; without a name, all are listed")
+        parser.error(f"there is no record {arguments.name!r}; leave the name out to list all records")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def main() -> None:
     """Print the tables and draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmarks", nargs="*", choices=[[], *REPORTS], metavar="BENCHMARK", help=", ".join(REPORTS))
-    parser.add_argument("--beside", choices=list(ARMS), default="co_training", help="the other arm of the paired tests")
+    parser.add_argument(
+        "--beside", choices=list(ARMS), default="co_training", help="arm to compare with in the paired tests"
+    )
     arguments = parser.parse_args()
     reports = REPORTS | {"arms": partial(arms, arguments.beside)}
     names = load(records.FILE)

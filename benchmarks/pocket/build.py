@@ -65,8 +65,8 @@ def build_model(
 def main() -> None:
     """Build and save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=WEIGHTS, help="where to save")
-    parser.add_argument("--steps", type=int, default=STEPS, help="batches of the pretraining")
+    parser.add_argument("--folder", type=Path, default=WEIGHTS, help="folder for the weights")
+    parser.add_argument("--steps", type=int, default=STEPS, help="number of pretraining batches")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()

@@ -125,7 +125,7 @@ def main() -> None:
     """Measure every model and batch size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(MODELS))
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="file for the results")
     arguments = parser.parse_args()
     figures = []
     print("| base | conversations a step | planned MiB | measured MiB | planned / measured |\n|---|---|---|---|---|")

@@ -204,9 +204,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=list(SHAPES), default=["22M", "135M"])
     parser.add_argument("--bases", nargs="+", choices=list(BASES), default=list(BASES))
-    parser.add_argument("--rows", nargs="+", type=int, default=[8, 32], help="batch sizes of decoding")
-    parser.add_argument("--threads", type=int, help="as many as there are cores if not given")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--rows", nargs="+", type=int, default=[8, 32], help="batch sizes for decoding")
+    parser.add_argument("--threads", type=int, help="number of threads; default: number of cores")
+    parser.add_argument("--json", type=Path, help="file for the results")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -182,9 +182,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=list(SHAPES), default="2M")
     parser.add_argument("--vary", nargs="+", choices=list(VARIED), default=list(VARIED))
-    parser.add_argument("--threads", type=int, help="as many as there are cores if not given")
-    parser.add_argument("--png", type=Path, help="where to draw the curves")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--threads", type=int, help="number of threads; default: number of cores")
+    parser.add_argument("--png", type=Path, help="file for the picture of the curves")
+    parser.add_argument("--json", type=Path, help="file for the results")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

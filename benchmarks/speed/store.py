@@ -206,10 +206,10 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--writers", type=int, nargs="+", default=[1, 64])
-    parser.add_argument("--rate", type=float, default=12_000, help="records a second of all writers")
+    parser.add_argument("--rate", type=float, default=12_000, help="records per second, all writers together")
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--million", type=int, default=1_000_000, help="records of the large store")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--million", type=int, default=1_000_000, help="number of records in the large store")
+    parser.add_argument("--json", type=Path, help="file for the results")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"tailed": []}
     columns = (

@@ -120,13 +120,21 @@ def main() -> None:
     """Measure every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
-    parser.add_argument("--lengths", nargs="+", default=list(LENGTHS), help="tokens of prompt+completion")
+    parser.add_argument(
+        "--lengths", nargs="+", default=list(LENGTHS), help="tokens of prompt and completion, as PROMPT+COMPLETION"
+    )
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["trl", "ours"], help="ratios: to the first")
-    parser.add_argument("--repeats", type=int, default=3, help="processes an arm and size")
-    parser.add_argument("--steps", type=int, default=1, help="timed steps of a process")
-    parser.add_argument("--threads", type=int, help="of each process; as many as there are cores if not given")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        choices=list(ARMS),
+        default=["trl", "ours"],
+        help="arms to run; ratios are relative to the first",
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="number of processes for each arm and size")
+    parser.add_argument("--steps", type=int, default=1, help="number of timed steps in a process")
+    parser.add_argument("--threads", type=int, help="threads of each process; default: number of cores")
+    parser.add_argument("--json", type=Path, help="file for the results")
     arguments = parser.parse_args()
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)

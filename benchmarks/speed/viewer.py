@@ -181,8 +181,8 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--rollouts", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--command", action="store_true", help="time one path from the command line instead")
-    parser.add_argument("--picture", type=Path, help="take a picture of one rollout instead")
+    parser.add_argument("--command", action="store_true", help="time only the way from the command line to a rollout")
+    parser.add_argument("--picture", type=Path, help="only take a picture of one rollout")
     arguments = parser.parse_args()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

@@ -41,12 +41,12 @@ class Breakdowns:
             return
         self._told.add((call.name, kind, error.where))
         # Without the message and the arguments: both may quote an encrypted question.
-        said = f"{kind} (of an encrypted question: message and arguments are not shown)"
+        said = f"{kind} (encrypted question: its message and arguments are not shown)"
         if not encrypted:
             arguments = json.dumps(call.arguments, ensure_ascii=False)
             said = f"{_short(str(error))} Its arguments were {_short(arguments)}"
         log.warning(
-            "tool %s broke down: %s\n%sFurther failures like this one are counted as tool_failures.",
+            "tool %s failed: %s\n%sFurther failures of this kind are only counted, as tool_failures.",
             call.name,
             said,
             error.where,

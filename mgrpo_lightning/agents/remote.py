@@ -129,7 +129,7 @@ class RemoteCalls:
             self._deliver(None)
             # When main's play is over, its process may end: that is no error.
             if self._over is None or not self._over.done():
-                self.exchange.check("the others' calls and reports")
+                self.exchange.check("calls and reports of the other roles")
             if self._pending and time.monotonic() - looked > BEAT:
                 await self._refuse_lost_calls()
                 looked = time.monotonic()
@@ -256,9 +256,9 @@ class RemoteCalls:
             self._lost_since = time.monotonic()
         elif time.monotonic() - self._lost_since > self.exchange.lost_after:
             raise DataError(
-                f"role {lost[0].role!r} is past {stage} step {step}, and was asked other things there than "
-                f"{lost[0].text!r}: {self.exchange.role!r} was resumed and says other words than before.",
-                hint=f"go on with all roles from checkpoints of step {step} or before; remove later ones.",
+                f"role {lost[0].role!r} has finished {stage} step {step} without the call "
+                f"{lost[0].text!r}: {self.exchange.role!r} was resumed and calls something else than before.",
+                hint=f"resume all roles from checkpoints of step {step} or earlier; remove later ones.",
             )
 
     async def _until(self, found: Callable[[], T | None], what: str) -> T:

@@ -181,7 +181,7 @@ class RolloutPlay:
         if script is None:
             raise ConfigurationError(
                 f"the task has no demonstration for role {role!r} on question {self.question.id!r}.",
-                hint="demonstrations (a warm start) need a task whose `script` returns one for every role it calls.",
+                hint="use a task whose `script` returns a demonstration for every role that it calls.",
             )
         return ScriptedConversation(script, seat.chat, messages, length=length)
 

@@ -166,7 +166,7 @@ def _number(score: Any, method: str, question: Question, task: Task) -> float:
     if not 0 <= number <= 1:  # also true for nan
         raise DataError(
             f"{method!r} of task {type(task).__name__} scored question {question.id!r} with {reprlib.repr(score)}.",
-            hint="return a number from 0 to 1, or raise a ScoringError where nobody can decide.",
+            hint="return a number from 0 to 1, or raise a ScoringError if the answer cannot be scored.",
         )
     return number
 

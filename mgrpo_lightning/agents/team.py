@@ -184,7 +184,7 @@ def _tools(name: str, role: RoleConfig, offered: Mapping[str, Tool]) -> dict[str
     for wanted in role.tools:
         if wanted not in offered:
             raise ConfigurationError(
-                f"role {name!r} has tool {wanted!r}, which does not exist.", hint=f"the tools are {sorted(offered)}."
+                f"role {name!r} has tool {wanted!r}, which does not exist.", hint=f"use one of {sorted(offered)}."
             )
     tools = [offered[wanted] for wanted in role.tools]
     check_tools(name, [tool.name for tool in tools], role.calls)

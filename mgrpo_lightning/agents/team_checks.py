@@ -50,8 +50,8 @@ def check_team(roles: Mapping[str, RoleConfig], names: Iterable[str], task: Task
             _refuse_long_context(name, seat.config, config)
         if 0 < steps <= seat.config.lag:
             raise ConfigurationError(
-                f"{PLACE}.{name}.lag is {seat.config.lag} in a run of {steps} steps: no update would come.",
-                hint="give a lag below trainer.max_steps.",
+                f"{PLACE}.{name}.lag is {seat.config.lag} in a run of {steps} steps: it would never update.",
+                hint="set lag below trainer.max_steps.",
             )
     return seats
 
@@ -98,14 +98,14 @@ def _refuse_short_context(seat: Seat) -> None:
     # Equality is refused too: the task needs at least one token.
     if needed >= limits.context:
         raise ConfigurationError(
-            f"{place}.context is {limits.context}: a prompt of {prompt} tokens without its task, a notice of {notice} "
-            f"and a turn of {limits.new_tokens} do not fit.",
-            hint=f"give more than {needed}, and room for the task, or a shorter system_prompt or new_tokens.",
+            f"{place}.context is {limits.context}, too short for a prompt of {prompt} tokens without its task, a "
+            f"notice of {notice} and a turn of {limits.new_tokens}.",
+            hint=f"set it above {needed} plus room for the task, or shorten system_prompt or new_tokens.",
         )
     if seat.offers and limits.observation > limits.context:
         raise ConfigurationError(
-            f"{place}.observation is {limits.observation}, and context {limits.context}.",
-            hint="give an observation that fits into the context.",
+            f"{place}.observation is {limits.observation}, but context is {limits.context}.",
+            hint="lower observation so that it fits into the context.",
         )
 
 
@@ -116,22 +116,22 @@ def _refuse_impossible_reward(seat: Seat, task: Task, *, lead: bool) -> None:
         return
     weights = role.weights
     for component, never, why, hint in (
-        ("correct", not lead, "only main and its equals answer the question", "weigh correct_main instead"),
-        ("correct_main", lead, "the role answers the question itself", "weigh correct instead"),
+        ("correct", not lead, "only main and its equals answer the question", "set correct_main instead"),
+        ("correct_main", lead, "the role answers the question itself", "set correct instead"),
         ("expert", not task.has_expert, "the task has no expert", "set it to 0, or give the task an expert or a judge"),
     ):
         if never and (weight := getattr(weights, component)):
             raise ConfigurationError(
-                f"{place}.{component} is {weight}, and would never be earned: {why}.", hint=f"{hint}."
+                f"{place}.{component} is {weight}, but it can never be earned: {why}.", hint=f"{hint}."
             )
     if not any((weights.format, weights.correct, weights.correct_main, weights.expert)):
-        raise ConfigurationError(f"{place} weighs nothing.", hint="leave it out: the paper's weights stand for it.")
+        raise ConfigurationError(f"{place} has no weight above 0.", hint="leave it out to use the paper's weights.")
 
 
 def _refuse_long_context(name: str, role: RoleConfig, config: PreTrainedConfig) -> None:
     most = positions(config)
     if most is not None and role.limits.context > most:
         raise ConfigurationError(
-            f"{PLACE}.{name}.limits.context is {role.limits.context}, and {role.base_model!r} has {most} positions.",
-            hint=f"give at most {most}, or a base_model whose config.json scales them.",
+            f"{PLACE}.{name}.limits.context is {role.limits.context}, but {role.base_model!r} has {most} positions.",
+            hint=f"set it to at most {most}, or use a base_model whose config.json scales its positions.",
         )

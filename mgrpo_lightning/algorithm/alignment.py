@@ -37,7 +37,7 @@ class AlignmentConfig:
 
     def __post_init__(self) -> None:
         if self.mode not in ("duplicate_drop", "weights"):
-            raise ConfigurationError(f"alignment mode is {self.mode!r}.", hint="give duplicate_drop or weights.")
+            raise ConfigurationError(f"alignment mode is {self.mode!r}.", hint="set it to duplicate_drop or weights.")
 
 
 @dataclass(frozen=True)

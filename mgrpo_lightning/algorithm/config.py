@@ -55,7 +55,7 @@ class ObjectiveConfig:
     sampled by the current policy."""
     correction_cap: Annotated[float, Range(0, MOST, above=True)] = 2.0
     """Upper bound of the ``truncated`` weight."""
-    kl: Annotated[float, Range(0, 1000, "0 is without")] = 0.0
+    kl: Annotated[float, Range(0, 1000, "0 switches it off")] = 0.0
     """Weight of the KL estimate against the frozen start adapter; 0 loads no reference adapter."""
-    std_floor: Annotated[float, Range(0, 1, "rewards that are equal round", above=True)] = 1e-6
+    std_floor: Annotated[float, Range(0, 1, "above rounding errors", above=True)] = 1e-6
     """Groups with a reward std below this get advantage 0, and are counted."""

@@ -37,7 +37,7 @@ def main(args: Sequence[str] | None = None) -> None:
     # SIGTERMException is Lightning's. Left alone, it ends the process with status 0, as if the run had succeeded.
     except (Interrupted, SIGTERMException) as error:
         name = str(error) if isinstance(error, Interrupted) else "SIGTERM"
-        hint = "go on with --ckpt_path=last" if words[:1] == ["fit"] else "give the command again"
+        hint = "resume with --ckpt_path=last" if words[:1] == ["fit"] else "run the command again"
         print(f"mgrpo: stopped by {name}. HINT: {hint}.", file=sys.stderr)
         raise SystemExit(STOPPED) from error
     except Exception as error:

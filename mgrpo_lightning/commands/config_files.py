@@ -76,7 +76,7 @@ def _require_text(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:  # Python keeps bytes that are not UTF-8 as lone surrogates
             raise ConfigurationError(
-                f"{argument!r} on the command line is not UTF-8.", hint="give it in the encoding UTF-8."
+                f"{argument!r} on the command line is not UTF-8.", hint="encode it as UTF-8."
             ) from error
 
 
@@ -154,12 +154,14 @@ def _load(path: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigurationError(
             f"config file {path!r} cannot be read: {error.strerror}.",
-            hint="check the path; packaged ones are pkg:NAME.",
+            hint="correct the path; a config file of the package is named pkg:NAME.",
         ) from error
     except yaml.YAMLError as error:
         raise ConfigurationError(
-            f"config file {path!r} is no valid YAML: {error}.", hint="correct that line."
+            f"config file {path!r} is not valid YAML: {error}.", hint="correct that line."
         ) from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"config file {path!r} holds no mapping.", hint="see configs/quickstart.yaml.")
+        raise ConfigurationError(
+            f"config file {path!r} is not a mapping.", hint="write keys and values, as in configs/quickstart.yaml."
+        )
     return content

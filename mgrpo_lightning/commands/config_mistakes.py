@@ -92,9 +92,9 @@ def mistake(message: str, keys: Sequence[str], arguments: Sequence[str]) -> Conf
     expected = [found for reason in reasons if (found := _expected(reason))]
     if expected and len(expected) == len(reasons):
         given = "wrong" if value is None else _short(value)
-        return ConfigurationError(f"{key} is {given}, and must be {' or '.join(dict.fromkeys(expected))}.", hint=_EVERY)
+        return ConfigurationError(f"{key} is {given}; it must be {' or '.join(dict.fromkeys(expected))}.", hint=_EVERY)
     return ConfigurationError(
-        f"{key}: {_short('; '.join(reasons))}.", hint="correct the value; docs/team_file.md says what may stand there."
+        f"{key}: {_short('; '.join(reasons))}.", hint="correct the value; docs/team_file.md lists the allowed values."
     )
 
 
@@ -147,7 +147,7 @@ def _no_key(path: Sequence[str], inner: str, class_path: str | None, keys: Seque
     names = {name.rpartition(".")[2]: name for name in known}
     near = difflib.get_close_matches(wrong.rpartition(".")[2], names, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
-    return ConfigurationError(f"{'.'.join([*path, wrong])} is no key of a team file.", hint=f"{meant}{_EVERY}")
+    return ConfigurationError(f"{'.'.join([*path, wrong])} is not a key of a team file.", hint=f"{meant}{_EVERY}")
 
 
 def _unknown_option(key: str, keys: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -187,7 +187,7 @@ def _expected(reason: str) -> str | None:
         return "a block of keys"
     if (found := _EXPECTED.fullmatch(reason)) is None:
         return None
-    words = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+    words = {"int": "an integer", "float": "a number", "str": "text", "bool": "true or false"}
     words |= {"list": "a list", "dict": "a block of keys"}
     choices = re.fullmatch(r"typing\.Literal\[(.+)\]", found[2] or "")
     return f"one of {choices[1]}" if choices else words.get(found[1] or "", found[1] or found[2])

@@ -71,7 +71,7 @@ def examine(model: TeamModule, data: AlignedTrajectoryDataModule, root: Path, de
         return
     # No test here: configure_model has raised if a chat template changes earlier tokens when a turn is added.
     for policy in model.policies.values():
-        yield Line(f"{policy.role}: chat template", True, "keeps every earlier token")
+        yield Line(f"{policy.role}: chat template", True, "a new turn keeps every earlier token")
     trained = [model.policies[name] for name in model.trained_roles]
     for policy in {policy.base.name: policy for policy in trained}.values():
         if model.quantization == "nf4":
@@ -111,7 +111,7 @@ def folder_line(root: Path) -> Line:
         except FileExistsError:
             exclusive = True
     good = renames and exclusive
-    found = f"{root} renames, creates exclusively and syncs" if good else f"{root} renames or creates wrongly"
+    found = f"{root} has atomic rename, exclusive create, fsync" if good else f"{root} lacks atomic rename or create"
     return Line("run folder", good, found, "" if good else "set run.root to a local disk or another shared filesystem.")
 
 
@@ -124,7 +124,7 @@ def memory_line(needed: int, device: torch.device) -> Line:
     """
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     good = needed <= free
-    fix = "set gradient_checkpointing, a smaller token_budget, cache_gib or limits.context; see `mgrpo fit --dry_run`."
+    fix = "set gradient_checkpointing, or lower token_budget, cache_gib or limits.context; see `mgrpo fit --dry_run`."
     return Line(
         "memory",
         good,
@@ -155,7 +155,7 @@ def gradient_line(policy: Policy) -> Line:
     change = float((after - before).norm() / before.norm().clamp(min=1e-30))
     good = change <= LARGEST_GRADIENT_CHANGE
     found = f"sampling changes later gradients by {change:.1g} of their norm"
-    fix = "set quantization: none, and report this: a library repacks the base while it samples."
+    fix = "set quantization: none, and report a bug: a library repacks the base's weights while it samples."
     return Line(f"{policy.base.name}: gradients", good, found, "" if good else fix)
 
 
@@ -165,7 +165,7 @@ def mismatch_line(policy: Policy) -> Line:
     gap = _gap(policy, rows, turns)
     bound = _bound(policy)
     good = float(gap.mean()) <= bound
-    found = f"abs log rho {float(gap.mean()):.1g} on average (bound {bound:g}), {float(gap.max()):.1g} at most"
+    found = f"abs log rho: mean {float(gap.mean()):.1g} (bound {bound:g}), largest {float(gap.max()):.1g}"
     fix = "set dense_copy: false, or compute_dtype: float32."
     return Line(f"{policy.role}: sampler against trainer", good, found, "" if good else fix)
 
@@ -177,12 +177,12 @@ def context_line(policy: Policy) -> Line:
     """
     context = policy.config.limits.context
     (short, long), (first, last) = _play(policy, [_prompt(policy), _long_prompt(policy, context - TOKENS)])
-    gaps = {"a short row": _gap(policy, [short], [first]), "the long one": _gap(policy, [long], [last])}
+    gaps = {"a short sequence": _gap(policy, [short], [first]), "the long one": _gap(policy, [long], [last])}
     bound = _bound(policy)
     good = all(float(gap.mean()) <= bound for gap in gaps.values())
-    means = " and ".join(f"{float(gap.mean()):.1g} of {which}" for which, gap in gaps.items())
-    found = f"beside a row of {len(long)} tokens, mean abs log rho {means} (bound {bound:g})"
-    fix = "set limits.context to a length at which this line is good, or take another base."
+    means = " and ".join(f"{float(gap.mean()):.1g} for {which}" for which, gap in gaps.items())
+    found = f"in a batch with a sequence of {len(long)} tokens, mean abs log rho is {means} (bound {bound:g})"
+    fix = "lower limits.context until this check passes, or use another base."
     return Line(f"{policy.role}: sampler against trainer at limits.context", good, found, "" if good else fix)
 
 

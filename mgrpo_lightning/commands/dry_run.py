@@ -91,7 +91,7 @@ def planned(model: TeamModule, data: AlignedTrajectoryDataModule, *, on_gpu: boo
 
 def _prompts_table(seats: Mapping[str, Seat]) -> Table:
     """Table of each role's context size, prompt length, and number of full-length calls that fit."""
-    figures = ("context", "prompt", "calls of full length that fit")
+    figures = ("context", "prompt", "full-length calls that fit")
     table = Table("role", *(Column(name, justify="right") for name in figures))
     for name, seat in seats.items():
         calls = f"{full_calls(seat):,} of {seat.config.limits.calls:,}" if seat.offers else "-"
@@ -101,7 +101,7 @@ def _prompts_table(seats: Mapping[str, Seat]) -> Table:
 
 def _roles_table(model: TeamModule, rollouts: int) -> Table:
     """Table of trainable parameters and of a step's tokens, an upper bound: every conversation fills its context."""
-    figures = ("trainable parameters", "conversations a step", "tokens a step, at most")
+    figures = ("trainable parameters", "conversations per step", "tokens per step, at most")
     table = Table("role", "base", *(Column(name, justify="right") for name in figures))
     for name, config in model.roles.items():
         owner = config.adapter.shared_with
@@ -113,7 +113,7 @@ def _roles_table(model: TeamModule, rollouts: int) -> Table:
         table.add_row(
             name,
             config.base_model,
-            f"those of {owner}" if owner else f"{trainable:,}",
+            f"shared with {owner}" if owner else f"{trainable:,}",
             f"{count:,}" if not callers else f"up to {count:,}",
             f"{count * config.limits.context:,}",
         )

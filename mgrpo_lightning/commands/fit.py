@@ -201,8 +201,8 @@ class MgrpoCLI(LightningCLI):
         else:
             kept = self.datamodule.command.settings is not None and self.datamodule.schedule == "eager"
             rank_zero_warn(
-                f"{undecided} answers could not be decided and count for nothing. Give the command again when whoever "
-                f"could not be asked can be{': what was played is kept, and only they are asked' if kept else ''}."
+                f"{undecided} answers are undecided and are not counted. Run the command again when the failed service "
+                f"answers{': the other answers are kept and not asked for again' if kept else ''}."
             )
 
     before_test, after_test = before_validate, after_validate
@@ -248,7 +248,7 @@ def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI
         parser_class=TeamFileParser,
         parser_kwargs={
             "parser_mode": "yaml",  # not omegaconf: we resolve references, and skip those in users' texts
-            "epilog": "Also, each with its own --help: mgrpo replay, doctor, launch, store and view.",
+            "epilog": "Other commands, each with its own --help: mgrpo replay, doctor, launch, store and view.",
         },
         run=run,
     )

@@ -58,10 +58,10 @@ def main(args: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # unknown options belong to `mgrpo fit`; a prefix match would steal one
     )
-    parser.add_argument("--restarts", type=int, default=0, help="how often a role that failed is started again, in all")
-    parser.add_argument("--ckpt_path", choices=["last"], help="go on with the roles that have a checkpoint")
+    parser.add_argument("--restarts", type=int, default=0, help="restarts of failed roles, for all roles together")
+    parser.add_argument("--ckpt_path", choices=["last"], help="resume the roles that have a checkpoint")
     parser.add_argument("--slurm", type=Path, metavar="CLUSTER", help="YAML file that says where each role runs")
-    parser.add_argument("--write_only", action="store_true", help="with --slurm: write the script, submit nothing")
+    parser.add_argument("--write_only", action="store_true", help="with --slurm: write the script but do not submit it")
     arguments, rest = parser.parse_known_args(args)
     roles, folder = team_of(rest)
     for role in roles:
@@ -82,7 +82,7 @@ def main(args: Sequence[str]) -> None:
         print(f"mgrpo: error: role {failed!r} failed; see {folder / failed / 'log.txt'}.", file=sys.stderr)
         raise SystemExit(1)
     if launch.stopped:
-        print(f"mgrpo: {', '.join(launch.stopped)} stopped. HINT: go on with --ckpt_path last.", file=sys.stderr)
+        print(f"mgrpo: {', '.join(launch.stopped)} stopped. HINT: resume with --ckpt_path last.", file=sys.stderr)
         raise SystemExit(STOPPED)
 
 
@@ -100,7 +100,7 @@ def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
     check_roles(blocks)
     roles = [name for name, block in blocks.items() if not (block or {}).get("endpoint")]
     if not roles:
-        raise ConfigurationError("no config file has roles.", hint="give a team file: mgrpo launch --config TEAM.")
+        raise ConfigurationError("no config file defines roles.", hint="give a team file: mgrpo launch --config TEAM.")
     run = settings.get("run") or {}
     for word, following in zip(args, [*args[1:], ""], strict=True):
         name, equals, value = word.partition("=")
@@ -173,7 +173,9 @@ class Launch:
                             self._tell_to_end()
                     elif code != 0 and restarts > 0 and self._deadline is None:
                         restarts -= 1
-                        print(f"{role} | ended with {code}; started again, {restarts} more times allowed", flush=True)
+                        print(
+                            f"{role} | exited with status {code}; restarting it, {restarts} restarts left", flush=True
+                        )
                         self._start(role, resume=True)
                     elif code != 0:
                         failed = failed or role

@@ -103,7 +103,7 @@ def completed(content: Mapping[str, Any], more: Iterable[str]) -> dict[str, Any]
     defaults = model.get(DEFAULTS) or {}
     if not isinstance(defaults, dict):
         raise ConfigurationError(
-            f"model.{DEFAULTS} is {defaults!r}, and must be a block of keys.", hint="give keys that a role has."
+            f"model.{DEFAULTS} is {defaults!r}; it must be a block of keys.", hint="write keys of a role in it."
         )
     blocks = {**(dict.fromkeys(more) if defaults else {}), **roles}
     blocks = {name: {} if block is None else block for name, block in blocks.items()}

@@ -46,13 +46,13 @@ def escaped(value: Any, key: str = "") -> Any:
     if isinstance(value, list):
         return [escaped(one, key) for one in value]
     if value == _MISSING and key not in TEXTS:
-        raise ConfigurationError(f"{key} is {value!r}, which stands for a value to come.", hint="write the value.")
+        raise ConfigurationError(f"{key} is {value!r}, which marks a missing value.", hint="write the value.")
     if not isinstance(value, str) or "${" not in value:
         return value
     if key not in TEXTS and _RESOLVER.search(value):
         raise ConfigurationError(
-            f"{key} is {value!r}, which is to come from outside of the team file.",
-            hint="write the value; keys of services are named by key_variable.",
+            f"{key} is {value!r}, which takes its value from outside of the team file.",
+            hint="write the value; for the key of a service, name its environment variable in key_variable.",
         )
 
     def replaced(found: re.Match[str]) -> str:
@@ -86,7 +86,7 @@ def resolved(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, A
         key = (error.full_key or "").removeprefix(f"{_ASKED}.")
         text = None if error.child_node is None else error.child_node._value()
         raise ConfigurationError(
-            f"{key} is {text!r}: {str(error).splitlines()[0]}.", hint="name another key, or write the value out."
+            f"{key} is {text!r}: {str(error).splitlines()[0]}.", hint="refer to an existing key, or write the value."
         ) from error
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}

@@ -138,8 +138,8 @@ def _config(run: Path) -> dict[str, Any]:
     except OSError as error:
         roles = [str(path.parent) for path in sorted(run.glob("*/config.yaml"))] if (run / FOLDER).is_dir() else []
         raise ConfigurationError(
-            f"{run} is no folder of a run: {error.strerror}: config.yaml.",
-            hint=f"each role has been trained apart: give {' or '.join(roles)}."
+            f"{run} is not a run folder: {error.strerror}: config.yaml.",
+            hint=f"each role was trained in a folder of its own: give {' or '.join(roles)}."
             if roles
             else "give the folder that `mgrpo fit` wrote.",
         ) from error
@@ -184,9 +184,15 @@ def main(args: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser("mgrpo replay", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("--step", type=int, help="the update of this step, from 0; all of them without it")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="what would step's update be with this?"
+        "--step", type=int, help="recompute the update of this step only, counted from 0; default: all updates"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="recompute the step with this setting and compare",
     )
     arguments = parser.parse_args(args)
     logging.getLogger("lightning").setLevel(logging.WARNING)  # at INFO each replay reports that there is no GPU
@@ -196,12 +202,14 @@ def main(args: Sequence[str]) -> None:
             parser.error("--set needs --step")
         until = max(training_files(_journal(arguments.run, _config(arguments.run))), default=-1) + 1
         if until == 0:
-            raise DataError(f"the journal of {arguments.run} is empty.", hint="give a run that has trained.")
-        with console.status(f"computing {until} updates again ..."):
+            raise DataError(
+                f"the journal of {arguments.run} is empty.", hint="give a run that has finished at least one step."
+            )
+        with console.status(f"recomputing {until} updates ..."):
             replayed = replay(arguments.run, start=None, until=until)
         _compare(console, arguments.run, until, replayed)
         return
-    with tempfile.TemporaryDirectory() as folder, console.status(f"computing step {arguments.step} again ..."):
+    with tempfile.TemporaryDirectory() as folder, console.status(f"recomputing step {arguments.step} ..."):
         before = Path(folder) / "before.ckpt"
         earlier = {step: path for step, path in kept(arguments.run).items() if step <= arguments.step}
         start = earlier[max(earlier)] if earlier else None
@@ -223,13 +231,13 @@ def _compare(console: Console, run: Path, until: int, replayed: Replayed) -> Non
     path = kept(run).get(until)
     if path is None:
         console.print(
-            f"The run kept no checkpoint of step {until} to compare with (checkpoint.save_top_k: -1 keeps all)."
+            f"Nothing is compared: the run kept no checkpoint of step {until} (checkpoint.save_top_k: -1 keeps all)."
         )
         return
     state = torch.load(path, map_location="cpu", weights_only=True)
     found = differences(replayed.adapters, {role: values["adapter"] for role, values in state["roles"].items()})
     for role, difference in found.items():
-        verdict = "bitwise the same as" if difference == 0 else f"off by up to {difference:.3g} from"
+        verdict = "bitwise equal to" if difference == 0 else f"differs by up to {difference:.3g} from"
         console.print(f"{role}: {verdict} {path}", soft_wrap=True)
     if any(found.values()):
         raise SystemExit(1)
@@ -237,8 +245,8 @@ def _compare(console: Console, run: Path, until: int, replayed: Replayed) -> Non
 
 def _table(recorded: Replayed, changed: Replayed | None = None) -> Table:
     """Table of the metrics of the recorded update and, if given, of the changed one beside it."""
-    heads = ["as recorded", *(["as set"] if changed else [])]
-    table = Table("figure", *(Column(head, justify="right") for head in heads))
+    heads = ["recorded", *(["changed"] if changed else [])]
+    table = Table("metric", *(Column(head, justify="right") for head in heads))
     for name, value in recorded.metrics.items():
         if name.rpartition("/")[0] in recorded.adapters:
             table.add_row(name, f"{value:.6g}", *([f"{changed.metrics[name]:.6g}"] if changed else []))

@@ -46,21 +46,21 @@ TEMPLATE = f"""#!/bin/bash
 
 run=@run@ requeue=@requeue@
 mkdir -p "$run"
-# Of two jobs that begin at once one makes the file. The run's own locks come too late: this script removes files first.
+# If two jobs start at once, only one creates the file. The run's own locks come too late: this script removes files.
 if ! (set -o noclobber; echo "$SLURM_JOB_ID" >"$run/{JOB}") 2>/dev/null; then
   other=$(cat "$run/{JOB}")
   state=$([ "$other" = "$SLURM_JOB_ID" ] || squeue --noheader --jobs="$other" --format=%T 2>&1)
   case $state in
-    "" | *"Invalid job id"*) echo "$SLURM_JOB_ID" >"$run/{JOB}" ;;  # this one was requeued, or that one is over
+    "" | *"Invalid job id"*) echo "$SLURM_JOB_ID" >"$run/{JOB}" ;;  # this job was requeued, or the other has ended
     *)
-      echo "mgrpo: error: job $other ($state) has the run in $run. HINT: wait for its end, or end it with scancel;" \
-        "if there is no such job, remove $run/{JOB}; then submit again." >&2
+      echo "mgrpo: error: job $other ($state) uses the run folder $run. HINT: wait until it ends, or cancel it with" \
+        "scancel; if there is no such job, remove $run/{JOB}; then submit again." >&2
       exit 2 ;;
   esac
 fi
 cd @place@ || exit 1
 @setup@
-rm -f "$run/{STOP}"  # of an attempt before
+rm -f "$run/{STOP}"  # left by an earlier attempt
 stopped=
 trap 'stopped=1; touch "$run/{STOP}"' USR1  # the time limit is near
 
@@ -74,7 +74,7 @@ role() {{  # name, index, options of srun, --, options of mgrpo fit
   rm -f "$run/$name/status" "$run/$name/stopped"
   compgen -G "$run/$name/checkpoints/step=*.ckpt" >/dev/null && last=(--ckpt_path=last)
   (
-    # A rank that has stopped says so in a file: of its status, srun would make a failure of the others.
+    # A rank that stopped creates a file and exits with 0: any other status would make srun kill the other ranks.
     MGRPO_ROLE_INDEX=$index srun "${{srun[@]}}" --kill-on-bad-exit=1 --open-mode=append --output="$run/$name/log.txt" \\
       bash -c '{RANK}' bash "$run/$name/stopped" \\
       @fit@ --role "$name" "$@" "${{last[@]}}"
@@ -93,7 +93,7 @@ for name in "${{names[@]}}"; do
   code=$(cat "$run/$name/status" || echo 1)
   if [ "$code" -eq {STOPPED} ]; then again=1; elif [ "$code" -ne 0 ]; then status=$code; fi
 done
-if [ -n "$again" ] && [ "$status" -eq 0 ]; then  # stopped before its end: the job has succeeded only if it goes on
+if [ -n "$again" ] && [ "$status" -eq 0 ]; then  # stopped early: the job succeeds only if it is requeued
   [ -n "$requeue" ] && [ -n "$stopped" ] && scontrol requeue "$SLURM_JOB_ID" || status={STOPPED}
 fi
 exit "$status"
@@ -171,15 +171,15 @@ def read_cluster(path: Path, roles: Sequence[str]) -> ClusterConfig:
         ) from error
     if strange := sorted(set(cluster.roles) - set(roles)):
         raise ConfigurationError(
-            f"cluster file {path} places role {strange[0]!r}, which is none of the team.",
-            hint=f"it has {sorted(roles)}.",
+            f"cluster file {path} names role {strange[0]!r}, which is not in the team.",
+            hint=f"use a role of the team: {sorted(roles)}.",
         )
     cluster = replace(cluster, roles={role: cluster.roles.get(role, PlaceConfig()) for role in roles})
     for role, place in cluster.roles.items():
         if (place.partition or place.memory) and not cluster.job.heterogeneous:
             raise ConfigurationError(
-                f"cluster file {path}: role {role!r} has a partition or memory of its own in a shared allocation.",
-                hint="set job.heterogeneous: true, or both under `job`.",
+                f"cluster file {path}: role {role!r} sets a partition or memory, but all roles share one allocation.",
+                hint="set job.heterogeneous: true, or set partition and memory under `job`.",
             )
     return cluster
 
@@ -287,13 +287,15 @@ def submit(cluster: ClusterConfig, folder: Path, options: Sequence[str], *, writ
     with atomic_path(folder / SCRIPT) as temporary:  # never a half-written script, even if a job submits it meanwhile
         temporary.write_text(render(cluster, folder, options, command), encoding="utf-8")
     path = folder / SCRIPT
-    print(f"written: {path}", flush=True)
+    print(f"wrote {path}", flush=True)
     if write_only:
         return
     try:
         done = subprocess.run(["sbatch", str(path)], capture_output=True, text=True)
     except FileNotFoundError as error:
-        raise MgrpoError("there is no command `sbatch` here.", hint=f"submit {path} where there is one.") from error
+        raise MgrpoError(
+            "this machine has no command `sbatch`.", hint=f"submit {path} on a machine that has it."
+        ) from error
     if done.returncode:
-        raise MgrpoError(f"sbatch refuses {path}: {' '.join(done.stderr.split())}.", hint="mend the cluster file.")
+        raise MgrpoError(f"sbatch rejects {path}: {' '.join(done.stderr.split())}.", hint="correct the cluster file.")
     print(f"{done.stdout.strip()}; logs in {folder}/ROLE/log.txt, status: mgrpo store {folder}", flush=True)

@@ -129,7 +129,7 @@ def table(statuses: Sequence[WriterStatus], living: set[str]) -> Table:
         shown.add_row(name, *(str(value(status)) for status in statuses))
     for name in sorted({name for status in statuses if status.alive for name in status.alive.state}):
         states = [status.alive.state if status.alive else {} for status in statuses]
-        shown.add_row(f"is at: {name}".replace("_", " "), *(str(state.get(name, "")) for state in states))
+        shown.add_row(f"current {name}".replace("_", " "), *(str(state.get(name, "")) for state in states))
     return shown
 
 
@@ -148,7 +148,7 @@ def main(args: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser(prog="mgrpo store", description=__doc__)
     parser.add_argument("run", type=Path, help="run folder of a decoupled run, or its store")
-    parser.add_argument("--wait", type=float, default=1.5 * BEAT, help="seconds to look for signs of life")
+    parser.add_argument("--wait", type=float, default=1.5 * BEAT, help="seconds to wait for heartbeats")
     arguments = parser.parse_args(args)
     root = next(_stores(arguments.run))
     statuses = examine(root)
@@ -156,7 +156,11 @@ def main(args: Sequence[str]) -> None:
     problems = [problem for status in statuses for problem in status.problems]
     for problem in problems:
         print(problem)
-    print("every file is whole" if not problems else f"{len(problems)} problems: restart the roles that wrote them")
+    print(
+        "all files are complete"
+        if not problems
+        else f"{len(problems)} problems: restart the roles that wrote these files"
+    )
     if problems:
         raise SystemExit(1)
 

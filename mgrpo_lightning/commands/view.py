@@ -26,11 +26,18 @@ def main(args: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser("mgrpo view", description=__doc__)
     parser.add_argument(
-        "runs", type=Path, nargs="+", help="folders of a run or of many; new steps of one that goes on appear"
+        "runs",
+        type=Path,
+        nargs="+",
+        help="run folders, or folders that hold run folders; new steps of a running run appear",
     )
     parser.add_argument("--out", type=Path, help="write the page into this folder instead of serving it")
-    parser.add_argument("--encrypted", action="store_true", help="with --out, questions of encrypted benchmarks too")
-    parser.add_argument("--port", type=int, default=0, help="on loopback; 0, the default, takes a free one")
+    parser.add_argument(
+        "--encrypted", action="store_true", help="with --out: also write the questions of encrypted benchmarks"
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, help="port on the loopback address; 0, the default, takes a free port"
+    )
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     arguments = parser.parse_args(args)
     sources = [source for run in arguments.runs for source in Source.found(run)]
@@ -46,10 +53,10 @@ def main(args: Sequence[str]) -> None:
         console.print(f"open {page}", soft_wrap=True)
         return
     with Server(Site(sources, live=True), arguments.port) as server:
-        console.print(f"{server.url} (Ctrl-C ends it)", soft_wrap=True)
+        console.print(f"{server.url} (Ctrl-C stops it)", soft_wrap=True)
         if not arguments.no_browser:
             webbrowser.open(server.url)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            console.print("ended")
+            console.print("stopped")

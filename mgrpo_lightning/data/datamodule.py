@@ -15,7 +15,7 @@ from mgrpo_lightning.agents.play import PlayRequest, PlayResult
 from mgrpo_lightning.agents.team_checks import check_team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.data.command import CommandContext
-from mgrpo_lightning.data.played_batches import HeldOutStream, TrainBatches, part_of
+from mgrpo_lightning.data.played_batches import HeldOutBatches, TrainBatches, part_of
 from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.question_order import QuestionOrder
 from mgrpo_lightning.data.recorded import played_before
@@ -131,15 +131,15 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         return TrainBatches(batches.batch, self._first_step, self.trainer.max_steps)
 
     @override
-    def val_dataloader(self) -> HeldOutStream:
+    def val_dataloader(self) -> HeldOutBatches:
         return self._held_out(self.validation)
 
     @override
-    def test_dataloader(self) -> HeldOutStream:
+    def test_dataloader(self) -> HeldOutBatches:
         return self._held_out(replace(self.validation, split="test"))
 
     @override
-    def predict_dataloader(self) -> HeldOutStream:
+    def predict_dataloader(self) -> HeldOutBatches:
         return self._stream(self.command.questions, self.validation, "there is no question to answer.")
 
     @override
@@ -169,15 +169,15 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         for name, option in (("seed", "run.seed"), ("queries_per_step", "data.queries_per_step")):
             if state_dict[name] != getattr(self, name):
                 raise DataError(
-                    f"the checkpoint's stream has {name} {state_dict[name]}, this run {getattr(self, name)}.",
-                    hint=f"resume with --{option}={state_dict[name]}, or start a new run (run.name).",
+                    f"the checkpoint was made with {name} {state_dict[name]}, but this run has {getattr(self, name)}.",
+                    hint=f"resume with --{option}={state_dict[name]}, or start a new run with another run.name.",
                 )
         self._first_step = state_dict["step"]
 
     def _refuse_empty_steps(self, trainer: Trainer) -> None:
         if trainer.max_steps < 1:
             raise ConfigurationError(
-                f"trainer.max_steps is {trainer.max_steps}, so the run has no length.",
+                f"trainer.max_steps is {trainer.max_steps}, so the run has no end.",
                 hint="set trainer.max_steps to the number of optimizer steps.",
             )
         if self.source == "policy" and self.rollouts_per_query < 2:
@@ -188,7 +188,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         if self.queries_per_step < trainer.world_size:
             raise ConfigurationError(
                 f"queries_per_step is {self.queries_per_step} for {trainer.world_size} ranks.",
-                hint="give each rank at least one query a step.",
+                hint="give each rank at least one query per step.",
             )
 
     def _source(self, questions: Sequence[Question], part: range) -> GroupSource:
@@ -234,22 +234,22 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         )
         return self._play(request)
 
-    def _held_out(self, validation: ValidationConfig) -> HeldOutStream:
+    def _held_out(self, validation: ValidationConfig) -> HeldOutBatches:
         questions = self.task.questions(validation.split)[: validation.questions]
         return self._stream(questions, validation, f"split {validation.split} has no questions.")
 
-    def _stream(self, questions: Sequence[Question], validation: ValidationConfig, problem: str) -> HeldOutStream:
+    def _stream(self, questions: Sequence[Question], validation: ValidationConfig, problem: str) -> HeldOutBatches:
         if not questions:
             raise DataError(
                 problem,
-                hint="check the task's paths and filters; a fit needs none with trainer.limit_val_batches=0.",
+                hint="check the task's paths and filters, or fit without validation: trainer.limit_val_batches=0.",
             )
         if len(questions) < (ranks := self.trainer.world_size if self.trainer is not None else 1):
             raise ConfigurationError(
-                f"{len(questions)} held-out questions are asked by {ranks} ranks.",
-                hint="give each rank at least one (validation.questions), or take fewer.",
+                f"{len(questions)} held-out questions are too few for {ranks} ranks.",
+                hint="raise validation.questions to at least one per rank, or use fewer ranks.",
             )
-        return HeldOutStream(
+        return HeldOutBatches(
             self._play_held_out,
             lambda: self.resume_logs.held_out_log(self.module.num_steps),
             questions,

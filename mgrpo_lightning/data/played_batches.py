@@ -37,7 +37,7 @@ class TrainBatches:
 
 
 @dataclass(frozen=True)
-class HeldOutStream:
+class HeldOutBatches:
     """Held-out questions of one rank, played in chunks."""
 
     play: Callable[[Sequence[Question], int, ResumeLog | None], PlayResult]

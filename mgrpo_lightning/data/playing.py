@@ -133,10 +133,10 @@ class Playing:
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         self._undecided = self._undecided + len(rollouts) if all(map(undecided, rollouts)) else 0
         if self._undecided >= NOTHING_DECIDED:
-            why = why or "no turn was given for them; the log says why."
+            why = why or "no turn was played for them; see the log."
             raise ScoringError(
                 f"none of the last {self._undecided} answers could be decided: {why}",
-                hint="mend whoever decides or speaks, then go on; what was finished is kept.",
+                hint="correct the service that fails, then resume; finished turns are kept.",
             )
 
     def _wrong_demonstrations(self, groups: Sequence[Group]) -> int:
@@ -152,7 +152,7 @@ class Playing:
             question, rollout = wrong[0]
             answers = "" if question.encrypted else f" answers {rollout.main.answer!r}, which"
             log.warning(
-                "a demonstration of question %r%s is scored %g: the team learns to do so all the same. "
+                "a demonstration of question %r%s is scored %g, and the team still learns from it. "
                 "Such demonstrations are counted as wrong_demonstrations.",
                 *(question.id, answers, rollout.scores[0].correct),
             )

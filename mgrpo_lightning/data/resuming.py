@@ -72,7 +72,7 @@ class ResumeLogs:
         folder, what = self._folder, f"validation at step {step}"
         if folder is not None and self.trainer.state.fn != TrainerFn.FITTING:
             folder = None if self.settings is None else self._command_folder
-            what = f"what is kept in {folder}"
+            what = f"the play kept in {folder}"
         if folder is None:
             yield None
             return
@@ -139,5 +139,5 @@ def _told(resume_log: ResumeLog, what: str) -> Iterator[ResumeLog]:
     """Yield the resume log, and print how many finished turns and calls it restored."""
     with closing(resume_log):
         if resume_log.found:
-            rank_zero_info(f"{what} goes on: {resume_log.found} finished turns and calls are taken up.")
+            rank_zero_info(f"resuming {what}: {resume_log.found} finished turns and calls are restored.")
         yield resume_log

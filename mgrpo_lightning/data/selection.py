@@ -34,7 +34,8 @@ class SelectionConfig:
     def __post_init__(self) -> None:
         if self.at_least > self.at_most:
             raise ConfigurationError(
-                f"selection is from {self.at_least} to {self.at_most}.", hint="give at_least <= at_most."
+                f"selection.at_least is {self.at_least}, and at_most is {self.at_most}.",
+                hint="give at_least <= at_most.",
             )
 
 
@@ -67,7 +68,7 @@ def selected(questions: Sequence[Question], config: SelectionConfig) -> list[Que
     if not known:
         raise DataError(
             f"{config.journal} has answers to none of the {len(questions)} training questions.",
-            hint="validate on them first: mgrpo validate with data.validation.split=train.",
+            hint="validate on them first: run mgrpo validate with data.validation.split=train.",
         )
     kept = [question for question in known if config.at_least <= rates[question.id, question.text] <= config.at_most]
     if not kept:

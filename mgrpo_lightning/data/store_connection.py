@@ -67,12 +67,12 @@ def open_exchange(
 def _refuse_nested_calls(module: TeamModule) -> None:
     if equals := module.roles[module.main].discusses_with:
         raise ConfigurationError(
-            f"role {module.main!r} discusses with {equals}; equals play in one process.",
+            f"role {module.main!r} discusses with {equals}; equals must play in one process.",
             hint="leave run.role out.",
         )
     for name, role in module.roles.items():
         if name != module.main and role.calls:
             raise ConfigurationError(
-                f"role {name!r} calls {role.calls}; in processes of their own only main may call.",
+                f"role {name!r} calls {role.calls}; with one process per role, only main may call.",
                 hint="play this team in one process: leave run.role out.",
             )

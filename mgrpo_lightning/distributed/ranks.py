@@ -52,8 +52,8 @@ def refuse_apart(num_steps: int, device: torch.device) -> None:
     most, least = over_ranks([num_steps, -num_steps], device, largest=True)
     if most != -least:
         raise DataError(
-            f"ranks go on from steps {int(-least)} to {int(most)}: not every node sees the same checkpoints.",
-            hint="start again when the newest one is to be seen everywhere, or give --ckpt_path its file.",
+            f"ranks resume from different steps, {int(-least)} to {int(most)}: nodes see different checkpoints.",
+            hint="start again when every node sees the newest checkpoint, or give its file as --ckpt_path.",
         )
 
 

@@ -76,7 +76,7 @@ class StepEnvironment(SLURMEnvironment):
         nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ.get("SLURM_NNODES", "1"))
         if (self.world_size(), nodes) != (num_devices * num_nodes, num_nodes):
             raise ConfigurationError(
-                f"the SLURM step has {self.world_size()} tasks on {nodes} nodes, the trainer {num_devices} devices on "
-                f"each of {num_nodes} nodes.",
+                f"the SLURM step has {self.world_size()} tasks on {nodes} nodes, but the trainer has {num_devices} "
+                f"devices on each of {num_nodes} nodes.",
                 hint="start it with srun --nodes=N --ntasks-per-node=DEVICES, or set trainer.devices and num_nodes.",
             )

@@ -41,7 +41,7 @@ def role_states(policies: Mapping[str, Policy], optimizer: torch.optim.Optimizer
         for role, policy in policies.items()
     }
     for role, state in states.items():
-        _refuse_nonfinite(state, f"role {role!r}", hint="go on from the last checkpoint, with a lower optimizer.lr.")
+        _refuse_nonfinite(state, f"role {role!r}", hint="resume from the last checkpoint with a lower optimizer.lr.")
     return states
 
 
@@ -66,7 +66,7 @@ def refuse_other_checkpoint(
     """
     saved = checkpoint.get("identity")
     if saved is None:
-        rank_zero_warn(f"{source} does not say what it belongs to: it was written before checkpoints did.")
+        rank_zero_warn(f"{source} does not record its model: an older version wrote it.")
         return
     refuse_other(saved, {name: policy.identity for name, policy in policies.items()}, source=source, accepted=accepted)
 
@@ -83,18 +83,18 @@ def load_role_states(policies: Mapping[str, Policy], checkpoint: Mapping[str, An
     """
     if "roles" not in checkpoint:
         raise DataError(
-            "the checkpoint holds no roles, so it was not written by mgrpo.",
+            "the checkpoint has no roles, so it was not written by mgrpo.",
             hint="give a checkpoint of a `mgrpo fit` run.",
         )
     states = checkpoint["roles"]
     if set(states) != set(policies):
         raise DataError(
-            f"the checkpoint is of a team with roles {sorted(states)}, this team has {sorted(policies)}.",
-            hint="use the team file the checkpoint was trained with (config.yaml in its run folder).",
+            f"the checkpoint has the roles {sorted(states)}, but this team has {sorted(policies)}.",
+            hint="use the team file of the checkpoint: config.yaml in its run folder.",
         )
     for role, state in states.items():
         # All roles are checked before any is loaded, so that an error leaves every policy unchanged.
-        _refuse_nonfinite(state, f"{source}, role {role!r}", hint="go on from an earlier checkpoint.")
+        _refuse_nonfinite(state, f"{source}, role {role!r}", hint="resume from an earlier checkpoint.")
     for role, policy in policies.items():
         policy.load_adapter_state(states[role]["adapter"])
         policy.version = states[role]["updates"]

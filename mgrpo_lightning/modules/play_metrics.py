@@ -41,7 +41,7 @@ class MeanMetrics(Metric):
 
     def add(self, name: str, value: float) -> None:
         """Add one observation under one of the constructor's names."""
-        assert name in self._names, f"{name} is none of {self._names}"
+        assert name in self._names, f"{name} is not in {self._names}"
         self._seen.setdefault(name, []).append(value)
 
     @override

@@ -25,7 +25,7 @@ def played_here(roles: Mapping[str, RoleConfig], local_roles: Sequence[str] | No
     """
     if unknown := sorted(set(local_roles or ()) - set(roles)):
         raise ConfigurationError(
-            f"local role {unknown[0]!r} is none of this team.", hint=f"the roles are {sorted(roles)}."
+            f"local role {unknown[0]!r} is not in this team.", hint=f"use its roles: {sorted(roles)}."
         )
     served = {name for name, role in roles.items() if role.endpoint}
     if local_roles is not None and not set(local_roles) - served:

@@ -23,8 +23,8 @@ from mgrpo_lightning.roles.config import RoleConfig
 
 log = logging.getLogger(__name__)
 
-_AGAIN = "go on from the last checkpoint (--ckpt_path last) with a lower optimizer.lr"
-_SEEN = "the figures of the steps before are in the run's log"
+_AGAIN = "resume from the last checkpoint (--ckpt_path last) with a lower optimizer.lr"
+_SEEN = "the metrics of earlier steps are in the run's log"
 
 
 class RoleModule(LightningModule):
@@ -118,17 +118,17 @@ class RoleModule(LightningModule):
         bound = LARGEST_MEAN.get(dtype, LARGEST_MEAN[torch.float32])
         place = worst_place(batch.rows, self.log_ratios) or "a trajectory of another rank"
         found = (
-            f"role {self.name!r}: in step {step} sampler and trainer differ by abs log rho {mean:.2g} on average "
-            f"(bound {bound:g}) and {largest:.2g} at most, at {place}"
+            f"role {self.name!r}: in step {step} sampler and trainer differ: abs log rho is {mean:.2g} on average "
+            f"(bound {bound:g}) and at most {largest:.2g}, at {place}"
         )
         if mean > bound:
             raise MgrpoError(
-                f"{found}; the step is not kept.",
-                hint="see what `mgrpo doctor` says of this team; set compute_dtype: float32, or dense_copy: false.",
+                f"{found}; the step is discarded.",
+                hint="run `mgrpo doctor` with this team; set compute_dtype: float32, or dense_copy: false.",
             )
         if largest > LARGEST.get(dtype, LARGEST[torch.float32]) and not self._told_of_mismatch:
             self._told_of_mismatch = True
-            log.warning("%s; further ones are in the run's log as mismatch_max.", found)
+            log.warning("%s. Later differences are logged as mismatch_max only.", found)
 
     def reduce(self) -> None:
         """Sum the adapter's gradient over all ranks. Call it after all roles that share the adapter are computed."""
@@ -148,7 +148,7 @@ class RoleModule(LightningModule):
         if not math.isfinite(norm):
             raise MgrpoError(
                 f"the gradient of role {self.name!r} has norm {norm} at its update {self.policy.version + 1}; "
-                "the adapter is as it was before.",
+                "the adapter is unchanged.",
                 hint=f"{_AGAIN}, or another objective.ratio or compute_dtype; {_SEEN}.",
             )
         return norm
@@ -169,8 +169,8 @@ class RoleModule(LightningModule):
             tensors |= {f"{key} of {name}": value for key, value in optimizer.state.get(parameter, {}).items()}
         if (found := first_nonfinite(tensors)) is not None:
             raise MgrpoError(
-                f"role {self.name!r}: {found} is not finite after its update {self.policy.version + 1} in step {step}, "
-                "which is not kept.",
+                f"role {self.name!r}: {found} is not finite after its update {self.policy.version + 1} in step {step}; "
+                "the step is discarded.",
                 hint=f"{_AGAIN}, and optimizer.betas below 1; {_SEEN}.",
             )
 

@@ -82,7 +82,7 @@ class TeamModule(LightningModule):
         self.roles = roles = rewarded(roles)
         if roles[self.main].queue is not None:
             raise ConfigurationError(
-                f"role {self.main!r} has a queue.", hint="give it to sub-agents: main's rollouts are whole steps."
+                f"role {self.main!r} has a queue.", hint="leave queue out of its block: only sub-agents may have one."
             )
         self.local_roles = played_here(roles, local_roles)
         self.trained_roles = [name for name in self.local_roles if roles[name].trainable]

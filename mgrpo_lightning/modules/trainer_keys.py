@@ -38,21 +38,21 @@ RULES: Mapping[str, Rule] = {
         lambda value: (
             isinstance(value, TeamStrategy | SingleDeviceStrategy) or value in ("auto", "single_device", NAME)
         ),
-        "leave it out; several trainer.devices make it mgrpo.",
+        "leave it out: with several trainer.devices it is mgrpo.",
     ),
     "precision": Rule(
         _only(None, 32, "32", "32-true"),
-        "leave it out, and choose model.compute_dtype: float32 or bfloat16; trainer.precision would change "
-        "updates and not the sampling.",
+        "leave it out, and set model.compute_dtype to float32 or bfloat16: trainer.precision would change "
+        "updates but not sampling.",
     ),
     "fast_dev_run": Rule(
-        _only(False, 0), "use --dry_run, or two small steps: --config pkg:debug/fast.yaml behind the team file."
+        _only(False, 0), "use --dry_run, or two small steps: --config pkg:debug/fast.yaml after the team file."
     ),
     "max_epochs": Rule(_only(None, -1), "set trainer.max_steps: one epoch is the whole run."),
     "min_epochs": Rule(_only(None, 0), "leave it out: one epoch is the whole run."),
     "min_steps": Rule(_only(None), "leave it out: to stop later, give EarlyStopping more patience."),
     "limit_train_batches": Rule(_only(None, 1.0), "set trainer.max_steps: a batch is a step."),
-    "overfit_batches": Rule(_only(None, 0, 0.0), "give a task of few questions, such as JsonlTask with a short file."),
+    "overfit_batches": Rule(_only(None, 0, 0.0), "use a task with few questions, such as JsonlTask with a short file."),
     "val_check_interval": Rule(
         lambda value: value is None or isinstance(value, int | float), "give steps, as in val_check_interval: 50."
     ),
@@ -66,10 +66,10 @@ RULES: Mapping[str, Rule] = {
     ),
     "gradient_clip_val": Rule(_only(None), "set optimizer.clip_norm of each role."),
     "gradient_clip_algorithm": Rule(_only(None), "set optimizer.clip_norm of each role: it bounds the norm."),
-    "barebones": Rule(_only(False), "leave it out: a run without checkpoints and figures cannot be resumed or read."),
+    "barebones": Rule(_only(False), "leave it out: a run without checkpoints and metrics cannot be resumed or read."),
     "sync_batchnorm": Rule(_only(False), "leave it out: the bases are frozen."),
     "reload_dataloaders_every_n_epochs": Rule(_only(0), "leave it out: one epoch is the whole run."),
-    "model_registry": Rule(_only(None), "leave it out, and publish what is in the run's `adapters`."),
+    "model_registry": Rule(_only(None), "leave it out, and publish the folder `adapters` of the run."),
 }
 """Rules by key; keys without a rule are left to Lightning."""
 
@@ -85,7 +85,7 @@ def refuse_keys(values: Mapping[str, Any]) -> None:
     """
     for key, rule in RULES.items():
         if key in values and not rule.holds(value := values[key]):
-            raise ConfigurationError(f"trainer.{key} is {value!r}, which cannot hold for a team.", hint=rule.hint)
+            raise ConfigurationError(f"trainer.{key} is {value!r}, which a team cannot use.", hint=rule.hint)
 
 
 def refuse_trainer(trainer: Trainer) -> None:
@@ -101,13 +101,13 @@ def refuse_trainer(trainer: Trainer) -> None:
     if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > trainer.max_steps > 0:
         raise ConfigurationError(
             f"trainer.val_check_interval is {interval} in a run of {trainer.max_steps} steps.",
-            hint="give at most trainer.max_steps, or trainer.limit_val_batches: 0 for no validation.",
+            hint="set it to at most trainer.max_steps, or set trainer.limit_val_batches: 0 for no validation.",
         )
     if not trainer.early_stopping_callbacks:
         return
     if (isinstance(interval, float) and interval == 1) or not trainer.limit_val_batches:
         raise ConfigurationError(
-            f"EarlyStopping looks at validations, and there is none before the end: trainer.val_check_interval is "
+            f"EarlyStopping needs a validation before the end of the run: trainer.val_check_interval is "
             f"{interval}, trainer.limit_val_batches is {trainer.limit_val_batches}.",
             hint="set trainer.val_check_interval to steps, as in val_check_interval: 10.",
         )
@@ -126,5 +126,5 @@ def refuse_nothing_asked(trainer: Trainer, command: str | None) -> None:
     limit = "limit_val_batches" if command == "validate" else "limit_test_batches"
     if getattr(trainer, limit) == 0:
         raise ConfigurationError(
-            f"trainer.{limit} is 0: nothing would be asked.", hint=f"leave it out, or give --trainer.{limit}=1.0."
+            f"trainer.{limit} is 0: no question would be asked.", hint=f"leave it out, or give --trainer.{limit}=1.0."
         )

@@ -31,7 +31,7 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         if self.repeats > 1 and self.temperature == 0:
             raise ConfigurationError(
-                f"validation.repeats is {self.repeats} at temperature 0, where all of them are the same.",
+                f"validation.repeats is {self.repeats} at temperature 0, so all repeats are the same.",
                 hint="set validation.temperature, for instance to 0.7.",
             )
 

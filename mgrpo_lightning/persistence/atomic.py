@@ -130,7 +130,7 @@ def unwritten(error: OSError, path: Path, kept: str) -> MgrpoError:
     if disk_is_full(error):
         reason, fix = "no space left on the disk", "free some space (or raise the quota)"
     else:
-        reason, fix = error.strerror or str(error), "see that the disk is there and may be written to"
+        reason, fix = error.strerror or str(error), "check that the disk is mounted and writable"
     return MgrpoError(f"{reason} while writing {path}.", hint=f"{fix}, and resume; {kept}.")
 
 

@@ -59,7 +59,7 @@ def last_checkpoint(folder: Path) -> Path:
         if _loads(path):
             return path
     raise DataError(
-        f"no checkpoint in {folder} loads ({len(found)} found).",
+        f"no checkpoint in {folder} can be loaded ({len(found)} found).",
         hint="give --ckpt_path a file, or leave it out to start a new run under another run.name.",
     )
 
@@ -77,8 +77,8 @@ def refuse_two_runs(folder: Path, start: Path | None) -> None:
     found = checkpoints(folder)
     if found and (start is None or start.resolve() != last_checkpoint(folder).resolve()):
         raise ConfigurationError(
-            f"{folder.parent} holds a run that has done {max(found)} steps, which this one does not go on with.",
-            hint="give --ckpt_path last to go on with it, another run.name to start beside it, or remove the folder "
+            f"{folder.parent} already holds a run of {max(found)} steps, which this command does not resume.",
+            hint="give --ckpt_path last to resume it, give another run.name to start a new run, or remove the folder "
             "or the checkpoints after the given one.",
         )
 

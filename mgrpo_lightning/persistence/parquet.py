@@ -56,7 +56,7 @@ def read_table(
     return found
 
 
-_HINT = "files of a run are written whole or not at all, so it was damaged later, or is none of this package."
+_HINT = "restore the file from a copy: it was damaged after it was written, or another program wrote it."
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

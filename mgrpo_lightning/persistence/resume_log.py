@@ -29,7 +29,7 @@ VERSION = 2
 """Version of the format."""
 FOLDER = "resume_logs"
 """Folder of the resume logs, in a run folder."""
-KEPT = "finished turns are kept"
+KEPT = "all finished turns are kept"
 _NAME = re.compile(r"(step|held-out)-(\d+)(?:-\d+)?")
 
 

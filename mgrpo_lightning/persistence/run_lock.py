@@ -100,7 +100,7 @@ class RunLock:
                 self._write(self._owner)
                 self._remove_earlier()
             except OSError as error:
-                raise unwritten(error, self._home, "nothing was begun") from error
+                raise unwritten(error, self._home, "nothing was started") from error
             self._ended = threading.Event()
             threading.Thread(target=self._beat, args=(self._ended,), name="beat of the lock", daemon=True).start()
         self._depth += 1
@@ -114,9 +114,9 @@ class RunLock:
         if self._depth and (latest := max(self._numbers(), default=0)) > self._number:
             owner = _read(self._home / f"{latest:06d}" / _OWNER)
             raise MgrpoError(
-                f"{self._folder} has been taken over by {owner.words if owner else 'another process'}: this "
-                f"{self._command} showed no sign of life for {SILENCE:.0f} s, and now stops without writing.",
-                hint="let the other one run; what it found here is where it went on from.",
+                f"{self._folder} was taken over by {owner.words if owner else 'another process'}: this "
+                f"{self._command} sent no heartbeat for {SILENCE:.0f} s, and stops without writing.",
+                hint="let the other process run: it resumed from the files in the folder.",
             )
 
     def release(self) -> None:
@@ -136,7 +136,7 @@ class RunLock:
             if latest and (owner := self._living(latest)) is not None:
                 raise ConfigurationError(
                     f"another {self._command} writes into {self._folder}: {owner.words}.",
-                    hint="wait for it or end it, or give another run.name to start beside it.",
+                    hint="wait until it ends, stop it, or give another run.name.",
                 )
             with suppress(FileExistsError):  # another process was faster; check whether it lives
                 (self._home / f"{latest + 1:06d}").mkdir()
@@ -159,8 +159,8 @@ class RunLock:
             if owner is not None and not told:
                 told = True
                 print(
-                    f"mgrpo: {self._folder} was last written by {owner.words}; seeing for up to {SILENCE:.0f} s "
-                    "whether it lives.",
+                    f"mgrpo: {self._folder} was last written by {owner.words}; waiting up to {SILENCE:.0f} s for "
+                    "its heartbeat.",
                     file=sys.stderr,
                     flush=True,
                 )

@@ -92,7 +92,7 @@ class AdapterBank:
                 of the adapter's layers when it loads an export.
         """
         if name in self._configs:
-            raise ConfigurationError(f"there is an adapter {name!r} already.", hint="rename the role.")
+            raise ConfigurationError(f"the adapter {name!r} exists already.", hint="rename the role.")
         self._check_targets(config.target_modules)
         lora = LoraConfig(
             r=config.rank,
@@ -137,8 +137,8 @@ class AdapterBank:
         if paths:
             lost = sorted({path.rpartition(".")[2] for path in paths})
             raise ConfigurationError(
-                f"base_model {self._base_name!r} ({type(self.model).__name__}): peft {peft.__version__} does not find "
-                f"the adapter of {min(paths)} in a folder that holds it, nor of {len(paths) - 1} other layers.",
+                f"base_model {self._base_name!r} ({type(self.model).__name__}): peft {peft.__version__} cannot load "
+                f"the adapter of layer {min(paths)} from an exported folder, nor of {len(paths) - 1} other layers.",
                 hint=f"leave {lost} out of `adapter.target_modules`.",
             )
 
@@ -152,8 +152,8 @@ class AdapterBank:
                 names = sorted({path.rsplit(".", 1)[-1] for path in linear.keys() - heads})
                 raise ConfigurationError(
                     f"adapter target_modules names {target!r}, "
-                    + ("the output head, which stays frozen." if found else "which is no linear layer of the base."),
-                    hint=f"the linear layers are {names}.",
+                    + ("the LM head, which stays frozen." if found else "which is not a linear layer of the base."),
+                    hint=f"use its linear layers: {names}.",
                 )
 
     def key(self, name: str) -> str:

@@ -54,8 +54,8 @@ class Chat:
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self.end_id, *eos_ids)))
         if self.end_id not in self.specials.values():
             raise ConfigurationError(
-                f"the chat template ends a turn with {tokenizer.decode([self.end_id])!r}, which is no special token.",
-                hint="take a template whose turns end in a special token of this tokenizer.",
+                f"the chat template ends turns with {tokenizer.decode([self.end_id])!r}, which is not a special token.",
+                hint="use a template whose turns end with a special token of this tokenizer.",
             )
 
     def check(self) -> None:
@@ -151,12 +151,12 @@ def _source(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:
         except OSError as error:
             raise ConfigurationError(
                 f"chat_template {template!r} cannot be read: {error.strerror}.",
-                hint=f"give {' or '.join(TEMPLATES)} or the path of a Jinja file, or nothing for the tokenizer's own.",
+                hint=f"give {' or '.join(TEMPLATES)} or the path of a Jinja file, or leave it out.",
             ) from error
     own = getattr(tokenizer, "chat_template", None)
     if not isinstance(own, str):
         raise ConfigurationError(
-            "the tokenizer has no single chat template of its own.", hint="set `chat_template: chatml` or a Jinja file."
+            "the tokenizer has no chat template, or several.", hint="set `chat_template` to chatml or to a Jinja file."
         )
     return own
 

@@ -42,7 +42,7 @@ def clear_pass_error(model: PreTrainedModel, name: str) -> Iterator[None]:
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         said = f"{type(error).__name__}: {shorten(str(error), 200, placeholder='...')}"
         raise ConfigurationError(
-            f"base_model {name!r} ({type(model).__name__}) cannot compute rows at positions of their own ({said}).",
+            f"base_model {name!r} ({type(model).__name__}) cannot place sequences of a batch independently ({said}).",
             hint=TAKE,
         ) from error
 
@@ -71,15 +71,15 @@ def check_passes(model: PreTrainedModel, name: str, *, context: int) -> None:
         for i in range(2)
     )
     cut = hidden_states(model, ids[:1, :-4])[0]
-    _require(row[:-4], cut, model, name, "a token's numbers depend on the tokens behind it")
+    _require(row[:-4], cut, model, name, "the result of a token depends on later tokens")
     both = hidden_states(model, ids, position_ids=positions, attention_mask=_causal(model, 2))
-    why = f"a row's numbers depend on the longest row of its pass, and rows may have {context} tokens"
+    why = f"the result of a sequence depends on the longest one of its batch, which may have {context} tokens"
     for alone, beside in zip((row, last), both, strict=True):
         _require(alone, beside, model, name, why)
     cached = _in_pieces(model, ids)
-    _require(row[-4:], cached[0], model, name, "a row read in pieces, with a cache, gets other numbers")
+    _require(row[-4:], cached[0], model, name, "a sequence computed in pieces, with a cache, has another result")
     plain = hidden_states(model, ids[1:])[0]
-    _require(plain[-4:], cached[1], model, name, "a row read in pieces, with a cache, gets other numbers")
+    _require(plain[-4:], cached[1], model, name, "a sequence computed in pieces, with a cache, has another result")
 
 
 def _in_pieces(model: PreTrainedModel, ids: Tensor) -> Tensor:

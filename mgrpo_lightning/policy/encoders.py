@@ -28,7 +28,7 @@ class Encoders:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise ConfigurationError(
-                f"{type(tokenizer).__name__} is no fast tokenizer.", hint="take a model that has a tokenizer.json."
+                f"{type(tokenizer).__name__} is not a fast tokenizer.", hint="use a model that has a tokenizer.json."
             )
         self.description = backend.to_str()
         """The tokenizer as JSON."""
@@ -79,8 +79,8 @@ class Encoders:
         for token in self._added:
             if added & set(self.plain(token)) or specials & set(self.tagged(token)):
                 raise ConfigurationError(
-                    f"the tokenizer reads {token!r} as a control token even as plain text.",
-                    hint="take a model with a byte-level BPE tokenizer.",
+                    f"the tokenizer reads {token!r} as a control token even in plain text.",
+                    hint="use a model with a byte-level BPE tokenizer.",
                 )
         # ["x", "y"] finds tokenizers that put a space before each text: some decoders hide a space at the very start.
         for texts in (["x"], [" x"], ["\nx"], ["x", "y"]):
@@ -88,7 +88,7 @@ class Encoders:
             if read != text:
                 raise ConfigurationError(
                     f"the tokenizer reads {text!r} as {read!r}: pieces of a conversation cannot be joined exactly.",
-                    hint="take a model whose tokenizer adds no space in front of a text.",
+                    hint="use a model whose tokenizer adds no space before a text.",
                 )
 
 
@@ -118,6 +118,6 @@ def _reader(description: dict[str, Any], *, added: bool) -> Tokenizer:
         return Tokenizer.from_str(json.dumps(copy))
     except Exception as error:  # the Rust bindings raise plain Exception
         raise ConfigurationError(
-            f"the tokenizer cannot be read without its control tokens: {error}.",
-            hint="take a model with a byte-level BPE tokenizer.",
+            f"the tokenizer cannot be loaded without its control tokens: {error}.",
+            hint="use a model with a byte-level BPE tokenizer.",
         ) from error

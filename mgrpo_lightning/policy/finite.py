@@ -37,4 +37,4 @@ def refuse_nonfinite(tensors: Mapping[str, Tensor], *, source: str, hint: str) -
         DataError: A tensor holds NaN or an infinity. The message names the tensor.
     """
     if (name := first_nonfinite(tensors)) is not None:
-        raise DataError(f"{source}: {name} holds numbers that are not finite.", hint=hint)
+        raise DataError(f"{source}: {name} contains NaN or infinite values.", hint=hint)

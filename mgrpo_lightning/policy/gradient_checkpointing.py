@@ -33,8 +33,8 @@ def recomputed_layers(model: PreTrainedModel) -> Iterator[None]:
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise ConfigurationError(
-            f"{type(model).__name__} has no layers that gradient checkpointing is known for.",
-            hint="set `gradient_checkpointing: false` and a smaller token_budget.",
+            f"gradient checkpointing does not know the layers of {type(model).__name__}.",
+            hint="set `gradient_checkpointing: false`, and lower token_budget.",
         )
     # transformers checkpoints a layer only in train mode. Set the flag of the layer alone: train() would also switch
     # the modules inside it.

@@ -72,7 +72,7 @@ def known_parts(accepted: Collection[str]) -> tuple[str, ...]:
     """
     for name in accepted:
         if name not in PARTS:
-            raise ConfigurationError(f"{ACCEPT} names {name!r}.", hint=f"the parts are {', '.join(PARTS)}.")
+            raise ConfigurationError(f"{ACCEPT} has the unknown part {name!r}.", hint=f"use {', '.join(PARTS)}.")
     return tuple(accepted)
 
 
@@ -102,13 +102,13 @@ def refuse_other(
             if part in saved[role] and part not in accepted and not _same(theirs, own):
                 found.append(part)
                 there, here = _shown(theirs, own)
-                told.append(f"{role}'s {part} is {there} there, {here} here")
+                told.append(f"{role}'s {part} was {there} and is {here}")
     if found:
         # Each part once, though several roles may differ in it, so that the hint can be copied to the command line.
         names = ",".join(part for part in PARTS if part in found)
         raise ConfigurationError(
             f"{source} belongs to another model: {'; '.join(sorted(told))}.",
-            hint=f"give what it was made with, or accept the change with '--{ACCEPT}=[{names}]'.",
+            hint=f"restore the earlier settings, or accept the change with '--{ACCEPT}=[{names}]'.",
         )
 
 
@@ -126,7 +126,7 @@ def read_identity(folder: Path) -> Identity:
     except ValueError as error:
         raise DataError(f"{path} cannot be read: {error}.", hint="export the adapter again.") from error
     if not isinstance(identity, dict):
-        raise DataError(f"{path} is no JSON object.", hint="export the adapter again.")
+        raise DataError(f"{path} is not a JSON object.", hint="export the adapter again.")
     return identity
 
 

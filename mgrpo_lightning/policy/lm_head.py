@@ -75,6 +75,6 @@ def check_lm_head(model: PreTrainedModel, name: str) -> None:
     ours = final_logits(model, hidden_states(model, ids)).float()
     if not torch.allclose(own, ours, rtol=1e-2, atol=1e-2 * float(own.abs().max())):
         raise ConfigurationError(
-            f"base_model {name!r} ({type(model).__name__}) changes its logits in a way this package does not know.",
-            hint="take a Llama, Qwen, Mistral, Gemma, Granite or Cohere model.",
+            f"base_model {name!r} ({type(model).__name__}) changes its logits in an unknown way.",
+            hint="use a Llama, Qwen, Mistral, Gemma, Granite or Cohere model.",
         )

@@ -78,14 +78,14 @@ def read_peft_folder(config: AdapterConfig, *, role: str) -> dict[str, Tensor]:
     except (ValueError, SafetensorError) as error:
         raise DataError(f"the adapter in {folder} cannot be read: {error}", hint="export it again.") from error
     if not isinstance(saved, dict):
-        raise DataError(f"{description} is no JSON object.", hint="export the adapter again.")
+        raise DataError(f"{description} is not a JSON object.", hint="export the adapter again.")
     _refuse_other_fields(saved, role=role, folder=folder)
     _check_shape(config, saved, role=role, folder=folder)
     if foreign := sorted(name for name in state if not name.startswith(_PEFT_PREFIX)):
         raise DataError(
-            f"{weights} has {foreign[0]!r}, a name that PEFT does not read.", hint="export the adapter again."
+            f"{weights} has the tensor {foreign[0]!r}, which PEFT does not read.", hint="export the adapter again."
         )
-    refuse_nonfinite(state, source=str(weights), hint="take an earlier export of it; its training has diverged.")
+    refuse_nonfinite(state, source=str(weights), hint="use an earlier export; the training of this one diverged.")
     return {name.removeprefix(_PEFT_PREFIX): value for name, value in state.items()}
 
 
@@ -100,12 +100,12 @@ def _refuse_other_fields(saved: dict[str, Any], *, role: str, folder: Path) -> N
         # A newer peft writes fields that this version does not know, even if their feature is off.
         if name not in defaults and json.dumps(value) in _UNUSED:
             continue
-        known = "makes it another thing than plain LoRA" if name in defaults else "is unknown to this version of peft"
-        hint = "train and export one as plain LoRA."
+        known = "makes it different from plain LoRA" if name in defaults else "is unknown to this version of peft"
+        hint = "export the adapter as plain LoRA."
         if name == "init_lora_weights":
             hint = "export it with `save_pretrained(..., path_initial_model_for_weight_conversion=...)` of peft."
         elif name not in defaults:
-            hint = f"if {name} is at its default, remove it from {DESCRIPTION_NAME}; else export one as plain LoRA."
+            hint = f"if {name} has its default value, remove it from {DESCRIPTION_NAME}; else export as plain LoRA."
         raise ConfigurationError(
             f"role {role!r}: the adapter in {folder} has {name} {shortened(value)}, which {known}.", hint=hint
         )
@@ -127,7 +127,7 @@ def _check_shape(config: AdapterConfig, saved: dict[str, Any], *, role: str, fol
     wanted = {"rank": config.rank, "alpha": config.alpha, "target_modules": sorted(config.target_modules)}
     if found != wanted:
         raise ConfigurationError(
-            f"role {role!r}: the adapter in {folder} has {found}, the team file says {wanted}.",
+            f"role {role!r}: the adapter in {folder} has {found}, but the team file says {wanted}.",
             hint=f"set `adapter: {{rank: {found['rank']}, alpha: {found['alpha']}, "
-            f"target_modules: {found['target_modules']}}}` or take another folder.",
+            f"target_modules: {found['target_modules']}}}` or use another folder.",
         )

@@ -186,8 +186,8 @@ def refuse_biased_training(role: str, config: RoleConfig) -> None:
         return
     if config.adapter.dropout > 0:
         raise ConfigurationError(
-            f"role {role!r}: adapter dropout is {config.adapter.dropout}: M-GRPO's ratio would not be 1, and a warm "
-            "start computes without dropout too.",
+            f"role {role!r}: adapter dropout is {config.adapter.dropout}; training needs 0, so that the "
+            "importance ratio of an unchanged policy is 1.",
             hint="set `adapter.dropout: 0`.",
         )
     if config.objective.kind != "mgrpo":
@@ -196,11 +196,11 @@ def refuse_biased_training(role: str, config: RoleConfig) -> None:
     if sampling.top_p < 1 or sampling.top_k > 0:
         raise ConfigurationError(
             f"role {role!r}: training samples with top_p {sampling.top_p} and top_k {sampling.top_k}; "
-            "the sampler would renormalise and the trainer not.",
+            "the sampler would renormalise probabilities and the trainer would not.",
             hint="set `sampling: {top_p: 1.0, top_k: 0}`.",
         )
     if sampling.temperature <= 0:
         raise ConfigurationError(
             f"role {role!r}: training samples at temperature {sampling.temperature}.",
-            hint="give a temperature above 0.",
+            hint="set sampling.temperature above 0.",
         )

@@ -42,9 +42,9 @@ def refuse_unquantised(model: PreTrainedModel, name: str) -> None:
     if share > LARGEST_SHARE:
         first = sorted(large, key=lambda weight: -large[weight])[:4]
         raise ConfigurationError(
-            f"base_model {name!r}: {share:.0%} of the bytes of its inner weights are not in 4 bit, "
+            f"base_model {name!r}: {share:.0%} of the bytes of its inner weights are not 4-bit, "
             f"{sum(large.values()) / 2**20:,.1f} MiB in {len(large)} weights such as {', '.join(first)}.",
-            hint="set `quantization: none` and give it the memory, or take a model without fused experts.",
+            hint="set `quantization: none` if the memory allows it, or use a model without fused experts.",
         )
 
 

@@ -57,9 +57,9 @@ def refuse_code(source: str, name: str) -> None:
             if key == "auto_map" and known.get(file, False):
                 continue
             raise ConfigurationError(
-                f"base_model {name!r} brings code of its own: {key} in its {file} names {value!r}; no code of a model "
-                "is ever run here.",
-                hint=f"take a model whose model_type transformers has itself; it has no {kind!r}."
+                f"base_model {name!r} needs code from its folder: {key} in its {file} names {value!r}, but this "
+                "package never runs a model's code.",
+                hint=f"use a model whose model_type is part of transformers; {kind!r} is not."
                 if key.endswith("auto_map")
                 else f"remove {key.split('.')[-1]} from a copy of the folder.",
             )
@@ -77,16 +77,16 @@ def refuse_pickles(source: str, name: str) -> None:
     """
     if _described(source, ADAPTER):
         raise ConfigurationError(
-            f"base_model {name!r} holds an adapter ({ADAPTER}), not a base alone.",
-            hint="name its base as base_model and the folder as `adapter.path`.",
+            f"base_model {name!r} is the folder of an adapter (it has {ADAPTER}), not of a base.",
+            hint="give its base as base_model and this folder as `adapter.path`.",
         )
     pickled = _has(source, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
     # Pickles beside safetensors do no harm: with use_safetensors=True transformers never reads them.
     if pickled and not _has(source, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME):
         raise ConfigurationError(
-            f"base_model {name!r} has its weights in {WEIGHTS_NAME} only: a pickle, which may run code when it is "
-            "read.",
-            hint="convert it to safetensors where you trust it: load it with transformers and `save_pretrained` it.",
+            f"base_model {name!r} has its weights only in {WEIGHTS_NAME}, a pickle, which may run code when it is "
+            "loaded.",
+            hint="if you trust it, convert it to safetensors: load it with transformers and call `save_pretrained`.",
         )
 
 
@@ -100,9 +100,9 @@ def _described(source: str, file: str) -> dict[str, Any]:
     try:
         described = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path} is no JSON: {error}.", hint="get the model again.") from error
+        raise DataError(f"{path} is not JSON: {error}.", hint="download the model again.") from error
     if not isinstance(described, dict):
-        raise DataError(f"{path} is no JSON object.", hint="get the model again.")
+        raise DataError(f"{path} is not a JSON object.", hint="download the model again.")
     return described
 
 

@@ -23,7 +23,7 @@ from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.process.one_run import making_a_model
 from mgrpo_lightning.roles.config import LimitsConfig
 
-TAKE = "take a decoder with full attention, such as a Llama, Qwen2.5, Qwen3, Mistral, OLMo or SmolLM3."
+TAKE = "use a decoder with full attention, such as a Llama, Qwen2.5, Qwen3, Mistral, OLMo or SmolLM3."
 _WINDOW = re.compile(r"(.*_)?window(_size|_len)?|attention_chunk_size|local_attention")
 """Config fields that say how many tokens a layer sees."""
 _MASKED = {"sliding_window", "attention_chunk_size"}
@@ -63,16 +63,16 @@ def refuse_unsupported(config: PreTrainedConfig, name: str, *, context: int) -> 
         ConfigurationError: The base is not supported. The message names the base, its class and the reason.
     """
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise _refused(name, type(config).__name__, "is no causal language model of transformers")
+        raise _refused(name, type(config).__name__, "is not a causal language model of transformers")
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if config.is_encoder_decoder:
-        raise _refused(name, kind.__name__, "is an encoder with a decoder")
+        raise _refused(name, kind.__name__, "is an encoder-decoder model")
     if getattr(kind, "_is_stateful", False):
         raise _refused(name, kind.__name__, "has recurrent layers, whose state the sampler cannot cache")
     try:
         text = config.get_text_config()
     except ValueError:
-        raise _refused(name, kind.__name__, "has several language models") from None
+        raise _refused(name, kind.__name__, "contains several language models") from None
     _refuse_layers(text, name, kind.__name__, context)
     try:
         model = empty_model(config)
@@ -89,18 +89,18 @@ def _refuse_layers(config: PreTrainedConfig, name: str, kind: str, context: int)
         raise _refused(name, kind, f"has layers of kind {others}, which the sampler cannot cache")
     windows = _windows(config)
     if kinds & _WINDOWED and not windows:
-        raise _refused(name, kind, f"has layers of kind {sorted(kinds & _WINDOWED)} and does not say how far they see")
+        raise _refused(name, kind, f"has layers of kind {sorted(kinds & _WINDOWED)} and does not give their window")
     if kinds and not kinds & _WINDOWED:  # the config names a window, but no layer uses it
         windows = {field: seen for field, seen in windows.items() if field not in _MASKED}
     for field, seen in windows.items():
         if field not in _MASKED:
-            raise _refused(name, kind, f"has layers that see {seen} places of a pass back ({field}), not of a row")
+            raise _refused(name, kind, f"has layers with a window of {seen} places in the padded batch ({field})")
         if seen < context:
             raise _refused(
                 name,
                 kind,
-                f"has layers that see {seen} tokens back ({field}), less than limits.context of {context}",
-                f"set limits.context to {seen} at most, or {TAKE}",
+                f"has layers with a window of {seen} tokens ({field}), less than limits.context of {context}",
+                f"set limits.context to at most {seen}, or {TAKE}",
             )
 
 
@@ -118,36 +118,36 @@ def _refuse_modules(model: PreTrainedModel, name: str, context: int) -> None:
     decoder = model.get_decoder()
     takes = set(inspect.signature(decoder.forward).parameters)
     if decoder is model or "input_ids" not in takes:
-        raise _refused(name, kind, "does not show which of its parts gives the hidden states")
+        raise _refused(name, kind, "does not name the part that computes the hidden states")
     # In transformers, `is_causal` is an attribute of attention modules.
     attention = [module for module in decoder.modules() if hasattr(module, "is_causal")]
     if attention and not any(module.is_causal for module in attention):
-        raise _refused(name, kind, "is an encoder: its tokens see those that come after them")
+        raise _refused(name, kind, "is an encoder: its tokens attend to later tokens")
     if getattr(model.config.get_text_config(), "alibi", False) or "position_ids" not in takes:
-        why = "takes no positions (ALiBi, or positions by place), which rows that share a pass need"
+        why = "accepts no position ids (ALiBi, or positions by place), which batched sequences need"
         raise _refused(name, kind, why)
     if "past_key_values" not in takes:
-        raise _refused(name, kind, "has no cache of keys and values")
+        raise _refused(name, kind, "has no KV cache")
     if not any(isinstance(module, nn.Linear) for module in decoder.modules()):
         layers = sorted({type(module).__name__ for module in decoder.modules() if _is_matrix(module)})
-        raise _refused(name, kind, f"has no linear layer that an adapter could stand on: its layers are {layers}")
+        raise _refused(name, kind, f"has no linear layer for an adapter: its layers are {layers}")
     for module, limit in _learned(decoder):
         if limit < context:
             raise _refused(
                 name,
                 kind,
                 f"has learned positions for {limit} tokens ({module}), less than limits.context of {context}",
-                f"set limits.context to {limit} at most.",
+                f"set limits.context to at most {limit}.",
             )
     for rope, limit in _length_dependent(model):
         if limit < context:
             raise _refused(
                 name,
                 kind,
-                f"has rotary positions of type {rope!r}: beyond {limit} tokens the longest row of a pass decides those "
-                f"of all others, and limits.context is {context}",
-                f"set limits.context to {limit} at most, or write a scaling that is the same at every length into its "
-                "config.json, such as yarn, linear or llama3.",
+                f"has rotary positions of type {rope!r}: beyond {limit} tokens they depend on the longest sequence "
+                f"of the batch, and limits.context is {context}",
+                f"set limits.context to at most {limit}, or set a scaling in its config.json that does not depend on "
+                "the length, such as yarn, linear or llama3.",
             )
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mgrpo_lightning.errors import ConfigurationError
 
-_HINT = "set `chat_template: chatml` for the role, or a Jinja file that keeps earlier turns as they were."
+_HINT = "set `chat_template: chatml` for the role, or a Jinja file that does not change earlier turns."
 # Example turns for the check. Templates that rewrite old turns look for thinking or for tool calls.
 _TURNS = (
     "plain",
@@ -70,8 +70,8 @@ class Template:
         # The policy would sample a turn whose `<think>` is not among the sampled ids, so its text could not be parsed.
         if header.rfind("<think>") > header.rfind("</think>"):
             raise ConfigurationError(
-                f"the chat template begins a turn with {header[-30:]!r}, inside of a thought that the turn is not seen "
-                "to open.",
+                f"the chat template begins a turn with {header[-30:]!r}, so that the thought is opened outside of "
+                "the turn.",
                 hint="set `chat_template: chatml` for the role, or a Jinja file that leaves `<think>` to the model.",
             )
         for turn in _TURNS:

@@ -150,9 +150,9 @@ def attend_by_prefix_tree(model: PreTrainedModel, name: str) -> None:
         if all(_distance(found[path], row) <= bound for path, row in zip(prefix_tree.paths, plain, strict=True)):
             return
     raise ConfigurationError(
-        f"base_model {name!r} ({type(model).__name__}, attention {own!r}) does not take a mask of its own and "
-        "positions, which training needs.",
-        hint="take a decoder with full attention, such as a Llama, Qwen or Mistral model.",
+        f"base_model {name!r} ({type(model).__name__}, attention {own!r}) does not accept the attention mask and "
+        "the positions that training gives it.",
+        hint="use a decoder with full attention, such as a Llama, Qwen or Mistral model.",
     )
 
 

@@ -57,7 +57,7 @@ def _kill(pid: int, mark: str | None) -> None:
     if os.getppid() != pid:
         return
     os.kill(pid, signal.SIGKILL)
-    _write(2, b"mgrpo: killed, as it did not end by itself. HINT: nothing finished is lost; go on where it was.\n")
+    _write(2, b"mgrpo: killed, because it did not stop by itself. HINT: resume it; all finished work is kept.\n")
 
 
 def _write(descriptor: int, text: bytes) -> None:

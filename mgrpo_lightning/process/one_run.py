@@ -70,6 +70,6 @@ def making_a_model() -> Iterator[None]:
 def _refuse_beside_another() -> None:
     if _running not in (None, threading.current_thread()) and _running.is_alive():
         raise ConfigurationError(
-            "a run is in another thread of this process, whose seed, settings of torch and command line are for one.",
-            hint="wait for its end, or start a second process.",
+            "another thread of this process has a run; a process can have only one at a time.",
+            hint="wait until it ends, or start a second process.",
         )

@@ -108,13 +108,13 @@ class Stopping:
         if not os.read(told, 1):
             return  # the guard has ended
         if self.patient:
-            _tell(f"mgrpo: the step at hand has {GRACE} s to end; another signal ends it now.\n")
+            _tell(f"mgrpo: the current step has {GRACE} s to finish; a second signal stops it now.\n")
         time.sleep(GRACE)
         if not self._interrupted:
             # To the main thread itself: only then does its blocking system call return.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         time.sleep(LAST - GRACE)
-        _tell(f"mgrpo: stopped by {(self.asked or signal.SIGTERM).name}, without waiting for what still ran.\n")
+        _tell(f"mgrpo: stopped by {(self.asked or signal.SIGTERM).name}, without waiting for running tasks.\n")
         self.leave(STOPPED)
 
     def leave(self, status: int) -> NoReturn:

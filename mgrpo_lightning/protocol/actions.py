@@ -123,7 +123,7 @@ class HermesDialect(Dialect):
             blocks.append(f"<answer>{action.answer}</answer>")
         text = "\n".join([action.thought, *blocks] if action.thought else blocks)
         if self.parse(text) != action:
-            raise ValueError(f"no legal turn says {action!r}: it reads back as {self.parse(text)!r}.")
+            raise ValueError(f"{action!r} cannot be written as a legal turn: it is parsed as {self.parse(text)!r}.")
         return text
 
 

@@ -139,7 +139,7 @@ def read_groups(path: str | Path) -> list[Group]:
         return _groups(row for batch in table.to_batches() for row in batch.to_pylist(maps_as_pydicts="strict"))
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} has rows that make no rollouts: {type(error).__name__} ({error}).",
+            f"{path} has rows that do not form rollouts: {type(error).__name__} ({error}).",
             hint="read it with the package that wrote it.",
         ) from error
 
@@ -169,7 +169,9 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     allowed = {name: table[SCORED].null_count for name in SCORES if SCORED in table.column_names}
     for name in table.column_names:
         if name not in OPTIONAL and table[name].null_count != allowed.get(name, 0):
-            raise DataError(f"{path} lacks values in its column {name}.", hint="it is none of this package.")
+            raise DataError(
+                f"{path} lacks values in its column {name}.", hint="give a journal that this package wrote."
+            )
     return table
 
 

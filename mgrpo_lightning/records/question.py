@@ -44,7 +44,7 @@ class Question:
         answers: object = self.answers
         if isinstance(answers, str):
             raise DataError(
-                f"question {self.id!r} has the answers {answers!r}.", hint='give a tuple, such as ("Paris",).'
+                f"question {self.id!r} has the answers {answers!r}.", hint='give a tuple of text, such as ("Paris",).'
             )
 
     @property

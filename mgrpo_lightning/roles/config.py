@@ -43,7 +43,10 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         if not self.target_modules:
-            raise ConfigurationError("adapter target_modules is empty.", hint=f"for instance {list(LINEAR_LAYERS)}.")
+            raise ConfigurationError(
+                "adapter target_modules is empty.",
+                hint=f"give names of linear layers, for instance {list(LINEAR_LAYERS)}.",
+            )
 
 
 @ranged("sampling")
@@ -159,12 +162,12 @@ class RoleConfig:
     def __post_init__(self) -> None:
         if self.endpoint is not None and self.trainable:
             raise ConfigurationError(
-                f"the role of {self.endpoint.model!r} at {self.endpoint.url} is trainable.",
+                f"the role played by {self.endpoint.model!r} at {self.endpoint.url} is trainable.",
                 hint="set trainable: false.",
             )
         if self.queue is not None and self.lag:
             raise ConfigurationError(
-                f"queue is {self.queue} with lag {self.lag}.", hint="give one of them, and leave the other out."
+                f"queue is {self.queue} and lag is {self.lag}.", hint="give one of them, and leave the other out."
             )
 
 
@@ -217,16 +220,16 @@ def main_role(roles: Mapping[str, RoleConfig]) -> str:
             for other in others:
                 if other not in roles:
                     raise ConfigurationError(
-                        f"role {name!r} {key.replace('_', ' ')} {other!r}, which is no role of this team.",
-                        hint=f"the roles are {sorted(roles)}; add a block for {other!r} or correct the name.",
+                        f"role {name!r} {key.replace('_', ' ')} {other!r}, which is not a role of this team.",
+                        hint=f"use one of {sorted(roles)}, or add a block for {other!r}.",
                     )
     called = {callee for role in roles.values() for callee in role.calls}
     equals = {equal for role in roles.values() for equal in role.discusses_with}
     leads = [name for name in roles if name not in called | equals]
     if len(leads) != 1:
         raise ConfigurationError(
-            f"{len(leads)} roles are called by nobody: {leads}.",
-            hint="exactly one role (main) must stand at the top; give the others a caller in `calls`.",
+            f"{len(leads)} roles have no caller, but only main may have none: {leads}.",
+            hint="list the other roles under `calls` or `discusses_with` of a role.",
         )
     # From every role: a cycle that main does not reach has no role that nobody calls, so it is no second head either.
     for name in roles:
@@ -244,16 +247,16 @@ def _refuse_unequal(roles: Mapping[str, RoleConfig], main: str) -> None:
     for name, role in roles.items():
         if name != main and role.discusses_with:
             raise ConfigurationError(
-                f"role {name!r} discusses with {role.discusses_with}; only main, here {main!r}, may.",
-                hint=f"name all equals in the block of {main!r}.",
+                f"role {name!r} discusses with {role.discusses_with}, but only main, here {main!r}, may.",
+                hint=f"list all equals in the block of {main!r}.",
             )
     if len(members) > 1 and (called := [callee for name in members for callee in roles[name].calls]):
         raise ConfigurationError(
-            f"{members} discuss as equals, and {called} are called.",
-            hint="give every equal the tools themselves, and leave `calls` out.",
+            f"{members} discuss as equals, but {called} are called.",
+            hint="give tools to every equal, and leave `calls` out.",
         )
     if len(set(members)) < len(members):
-        raise ConfigurationError(f"{members} discuss, one of them twice.", hint="name each equal once.")
+        raise ConfigurationError(f"{members} discuss, but one of them is listed twice.", hint="list each equal once.")
 
 
 def _refuse_cycles(roles: Mapping[str, RoleConfig], name: str, path: tuple[str, ...]) -> None:

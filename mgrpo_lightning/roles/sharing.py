@@ -31,8 +31,8 @@ def refuse_split_adapters(roles: Mapping[str, RoleConfig], local: Sequence[str])
     for name, owner in adapter_owners(roles).items():
         if (name in local) != (owner in local):
             raise ConfigurationError(
-                f"role {name!r} shares the adapter of {owner!r}, which another process plays.",
-                hint="play this team in one process (leave run.role out), or give each role its own adapter.",
+                f"role {name!r} shares the adapter of {owner!r}, which runs in another process.",
+                hint="run this team in one process (leave run.role out), or give each role its own adapter.",
             )
 
 
@@ -43,15 +43,15 @@ def _owner(name: str, role: RoleConfig, roles: Mapping[str, RoleConfig]) -> str:
     if owner not in roles or roles[owner].adapter.shared_with is not None:
         owners = sorted(other for other in roles if roles[other].adapter.shared_with is None)
         raise ConfigurationError(
-            f"role {name!r} shares the adapter of {owner!r}, which has none of its own.",
-            hint=f"roles with an adapter of their own are {owners}.",
+            f"role {name!r} shares the adapter of {owner!r}, which has no adapter of its own.",
+            hint=f"name a role that has one: {owners}.",
         )
     # Compare the two blocks without the reference itself.
     shared, own = roles[owner], replace(role, adapter=replace(role.adapter, shared_with=None))
     for key in ("base_model", "adapter", "optimizer", "trainable"):
         if getattr(own, key) != getattr(shared, key):
             raise ConfigurationError(
-                f"roles {name!r} and {owner!r} share an adapter and differ in {key}: "
+                f"roles {name!r} and {owner!r} share an adapter, but differ in {key}: "
                 f"{getattr(own, key)} and {getattr(shared, key)}.",
                 hint=f"write the same {key} in both blocks.",
             )

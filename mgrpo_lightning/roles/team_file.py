@@ -37,7 +37,7 @@ def flat(content: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if ARGUMENTS in block:
             raise ConfigurationError(
-                f"{name}.{ARGUMENTS} is no mapping but {block[ARGUMENTS]!r}.",
+                f"{name}.{ARGUMENTS} is {block[ARGUMENTS]!r}, not a mapping.",
                 hint=f"leave {ARGUMENTS} out, and write the keys directly under {name}.",
             )
         if "class_path" in block:
@@ -58,7 +58,7 @@ def check_class(name: str, path: object) -> None:
     """
     if not isinstance(path, str) or path.rpartition(".")[2] != CLASSES[name]:
         raise ConfigurationError(
-            f"{name}.class_path is {path!r}, and a team's {name} is always {CLASSES[name]}.",
+            f"{name}.class_path is {path!r}, but a team's {name} is always {CLASSES[name]}.",
             hint=f"leave class_path out, and write the keys directly under {name}.",
         )
 

@@ -71,5 +71,5 @@ class JsonCache:
             problem = error.strerror or error if isinstance(error, OSError) else error
             raise ConfigurationError(
                 f"the cache {self._folder} cannot be written: {problem}.",
-                hint="give another folder as `cache`, or none.",
+                hint="give another folder as `cache`, or leave it out.",
             ) from error

@@ -103,11 +103,14 @@ class Service:
         require_http(url, name)
         if secret and not (secret.isascii() and secret.isprintable()):
             raise ConfigurationError(
-                f"the key of the {name} at {url} has characters that no header can hold.", hint="copy it once more."
+                f"the key of the {name} at {url} has characters that an HTTP header cannot contain.",
+                hint="copy it again.",
             )
         for what, value in (("attempts", patience.attempts), ("concurrency", patience.concurrency)):
             if value < 1:
-                raise ConfigurationError(f"the {what} of the {name} at {url} are {value}.", hint="give at least 1.")
+                raise ConfigurationError(
+                    f"the {what} of the {name} at {url} are {value}.", hint="set them to at least 1."
+                )
         self.name, self.patience = name, patience
         self.url = shown_url(url)
         """The address for messages."""
@@ -191,7 +194,7 @@ class Service:
         except UnusableAnswer as error:  # the status, if an error, says more than the unreadable body
             return self._of_status(response, b"") or _Failure(f"its answer cannot be read: {error}")
         except TimeoutError:
-            return _Failure(f"no whole answer within {self.patience.timeout:g} s")
+            return _Failure(f"no complete answer within {self.patience.timeout:g} s")
         except httpx2.HTTPError as error:
             return _Failure(type(error).__name__, unreachable=isinstance(error, UNREACHABLE))
         if (failure := self._of_status(response, body)) is not None:
@@ -213,7 +216,7 @@ class Service:
         if status in REFUSED or status < 400:  # below 400: a redirect, so the address is wrong
             told = f": {words}" if words else ""
             raise ConfigurationError(
-                f"the {self.name} at {self.url} refuses with status {status}{told}.", hint=self._refused
+                f"the {self.name} at {self.url} refuses requests with status {status}{told}.", hint=self._refused
             )
         passing = status in RETRIED or status >= 500
         # Other errors below 500, such as a prompt that is too long or filtered, would come again: they are final.
@@ -230,13 +233,13 @@ class Service:
         kind = _VARYING.sub("#", f"{failure.problem} {failure.words}")
         if kind not in self._told and len(self._told) < MOST_TOLD:
             self._told.add(kind)
-            log.warning("the %s at %s: %s. Told once", self.name, self.url, failure)
+            log.warning("the %s at %s: %s. This is logged once", self.name, self.url, failure)
 
     def _given_up(self, failure: _Failure) -> MgrpoError:
         if failure.unreachable and not self._reached:
             return ConfigurationError(
                 f"the {self.name} at {self.url} cannot be reached: {failure.problem}.",
-                hint="start its server, correct the url, or see that this machine has a network.",
+                hint="start its server, correct its url, or connect this machine to the network.",
             )
         # Every usable answer resets the count; too many failures in a row end the run.
         self._failed_in_a_row += 1
@@ -244,7 +247,7 @@ class Service:
             return ConfigurationError(
                 f"the {self.name} at {self.url} gave no usable answer to {self._failed_in_a_row} requests in a row; "
                 f"the last time: {failure}.",
-                hint="mend the service or what it is asked (`parameters` of an endpoint or judge), then go on.",
+                hint="correct the service or its `parameters` (of an endpoint or judge), then resume.",
             )
         return ServiceFailed(f"the {self.name} at {self.url}", failure.problem, failure.words)
 

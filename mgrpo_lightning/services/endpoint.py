@@ -47,7 +47,7 @@ class EndpointConfig:
         # The caller sets these fields; another n would only cost tokens, as one choice is read.
         if taken := [name for name in OURS if name in (self.parameters or {})]:
             raise ConfigurationError(
-                f"the parameters of endpoint {self.url} have {taken[0]!r}.", hint="leave it out: it is set elsewhere."
+                f"the parameters of endpoint {self.url} have {taken[0]!r}.", hint="remove it: the package sets it."
             )
         require_http(self.url, "endpoint")
 
@@ -75,7 +75,7 @@ class ChatEndpoint:
     def __init__(self, config: EndpointConfig, name: str = "endpoint") -> None:
         key = None
         if config.key_variable is not None:
-            hint = "export it, or leave key_variable out for an endpoint without keys."
+            hint = "export it, or leave key_variable out if the endpoint needs no key."
             key = api_key(config.key_variable, f"endpoint {config.url}", hint)
         self.config = config
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -112,7 +112,7 @@ class ChatEndpoint:
             completion = _streamed(answer) if answer.kind == "text/event-stream" else _completion(answer.json())
             if (value := read(completion)) is not None:
                 return value
-            raise UnusableWords(f"its words cannot be used{', as they are cut' if completion.cut else ''}")
+            raise UnusableWords(f"its text cannot be used{', because it is cut off' if completion.cut else ''}")
 
         return await self._service.ask(
             "POST",

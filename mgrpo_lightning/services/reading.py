@@ -73,7 +73,7 @@ async def read_body(response: httpx2.Response, max_bytes: int) -> bytes:
     if packing == "gzip":
         return _unpacked(bytes(body), max_bytes)
     if packing != "identity":
-        raise UnusableAnswer(f"it is packed as {packing[:40]!r}, which was not asked for")
+        raise UnusableAnswer(f"it is compressed as {packing[:40]!r}, which was not requested")
     return bytes(body)
 
 
@@ -82,7 +82,7 @@ def _unpacked(body: bytes, max_bytes: int) -> bytes:
     try:
         unpacked = zlib.decompressobj(wbits=31).decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise UnusableAnswer("it cannot be unpacked") from error
+        raise UnusableAnswer("it cannot be decompressed") from error
     if len(unpacked) > max_bytes:
         raise _too_large(max_bytes)
     return unpacked
@@ -106,7 +106,7 @@ def parse_json(body: bytes | str) -> Any:
     except RecursionError as error:
         raise UnusableAnswer("its JSON is nested too deeply") from error
     except ValueError as error:
-        raise UnusableAnswer("it is no JSON") from error
+        raise UnusableAnswer("it is not JSON") from error
     # Walk level by level: a recursive check could itself exceed the recursion limit.
     level = [found]
     for _ in range(MAX_DEPTH):

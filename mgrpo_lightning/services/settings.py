@@ -27,7 +27,7 @@ def require_http(url: str, what: str) -> None:
         good = False
     if not good:
         raise ConfigurationError(
-            f"the url of the {what} is {url!r}.", hint="give a whole one, such as http://localhost:8000/v1."
+            f"the url of the {what} is {url!r}.", hint="give a full url, such as http://localhost:8000/v1."
         )
 
 
@@ -50,6 +50,6 @@ def api_key(variable: str | None, service: str, hint: str) -> str:
     """
     if not (key := os.environ.get(variable or "")):
         raise ConfigurationError(
-            f"the key of {service} is to be in the environment variable {variable!r}, which is not set.", hint=hint
+            f"the key of {service} must be in the environment variable {variable!r}, which is not set.", hint=hint
         )
     return key

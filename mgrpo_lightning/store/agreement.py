@@ -121,8 +121,8 @@ class Deadlock:
         elif stuck and time.monotonic() - self._since > STUCK:
             others = ", ".join(f"{name!r} for {waited}" for name, waited in peers.items())
             raise ConfigurationError(
-                f"role {self._role!r} waits for {what}, and {others}: none of it will come.",
-                hint="go on with all roles from checkpoints of one step, and with the same settings.",
+                f"the roles wait for each other: {self._role!r} for {what}, {others}.",
+                hint="resume all roles from checkpoints of one step, with the same settings.",
             )
 
 

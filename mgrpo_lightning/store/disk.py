@@ -22,7 +22,7 @@ T = TypeVar("T")
 PASSING = frozenset({errno.ESTALE, errno.EINTR, errno.EAGAIN})
 """Transient errors of network file systems; a retry often succeeds."""
 TRIES = 4
-_STRANGE = "a store has none; see who made it, and remove it."
+_STRANGE = "a store has none: find out which program made it, and remove it."
 
 
 class Disk:
@@ -129,9 +129,9 @@ class Disk:
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"{path} is no regular file.", hint=_STRANGE)
+                raise DataError(f"{path} is not a regular file.", hint=_STRANGE)
             if status.st_size > limit:
-                raise DataError(f"{path} has {status.st_size} bytes, above {limit}.", hint="see who wrote it.")
+                raise DataError(f"{path} has {status.st_size} bytes, above {limit}.", hint="find what wrote it.")
             # Bounded again, because the file may have grown after fstat.
             return file.read(limit + 1)
 

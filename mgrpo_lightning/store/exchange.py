@@ -27,7 +27,7 @@ from mgrpo_lightning.store.writer import StoreWriter
 T = TypeVar("T")
 PAUSES = (0.002, 0.05)
 """Seconds between two polls: at first, and at most."""
-_GO_ON = "remove the file `stop` if it is there, and go on with --ckpt_path=last."
+_GO_ON = "remove the file `stop` if it exists, and resume with --ckpt_path=last."
 
 
 class PeerLost(MgrpoError):
@@ -229,13 +229,15 @@ class Exchange:
             DataError: A peer needs records that have been removed.
         """
         if self._num_ranks == 1 and self._disk.exists(self._stop):  # several ranks stop together, after a step
-            raise RunStopped(f"{self.role!r} stopped while it waited for {what}, as {self._stop} asks.", hint=_GO_ON)
+            raise RunStopped(
+                f"{self.role!r} stopped while it waited for {what}, because {self._stop} exists.", hint=_GO_ON
+            )
         self._agree()
         for name, record in self._told(0).items():
             if record.ranks != self._num_ranks:
                 raise ConfigurationError(
                     f"role {name!r} has {record.ranks} ranks and {self.role!r} has {self._num_ranks}.",
-                    hint="give all roles as many devices and nodes: rank r of one plays with rank r of the others.",
+                    hint="give all roles the same number of devices and nodes: equal ranks play together.",
                 )
         told = self._told(self._rank)
         for name, record in told.items():
@@ -243,19 +245,20 @@ class Exchange:
                 raise RunStopped(f"role {name!r} has stopped while {self.role!r} waits for {what}.", hint=_GO_ON)
             if record.event == "begin" and (record.version or 0) < self._oldest:
                 raise DataError(
-                    f"role {name!r} begins with step {record.version}, and what {self.role!r} said before step "
-                    f"{self._oldest} has been removed.",
-                    hint="resume it with --ckpt_path=last, or all roles from one step; peers.keep_steps keeps more.",
+                    f"role {name!r} starts at step {record.version}, but {self.role!r} has removed its records "
+                    f"before step {self._oldest}.",
+                    hint="resume it with --ckpt_path=last, or resume all roles from one step; raise peers.keep_steps "
+                    "to keep more.",
                 )
         for name, peer in self._peers.items():
             silent = peer.silence(partial(self._sign, name))
             gone, lost, hint = None, False, ""
             if (last := told.get(name)) is not None and last.event in GONE:
                 gone, lost = GONE[last.event].format(last.text), True
-                hint = "mend what stopped it and resume both; nothing that was said is lost."
+                hint = "correct what stopped it and resume both; no record is lost."
             elif silent > min(QUIET, self.lost_after):
-                gone, lost = f"has shown no sign of life for {silent:.0f} s", silent > self.lost_after
-                hint = "start or resume it (see `mgrpo store RUN`); nothing that was said is lost."
+                gone, lost = f"has sent no heartbeat for {silent:.0f} s", silent > self.lost_after
+                hint = "start or resume it (see `mgrpo store RUN`); no record is lost."
             if lost and self._on_loss == "error":
                 raise PeerLost(f"role {name!r} {gone} while {self.role!r} waits for {what}.", hint=hint)
             peer.tell(gone, what)

@@ -57,7 +57,7 @@ def check_folder(disk: Disk, root: Path) -> None:
         raise DataError(f"there is no store at {root}.", hint="give the run folder of a decoupled run, or its store.")
     other = sorted(name for name in names - {"writers"} if not name.startswith(f".{_HEAD}."))
     if _HEAD not in names and other:
-        raise DataError(f"{root} is no store, but holds {other[0]!r}.", hint="give an empty folder.")
+        raise DataError(f"{root} is not a store: it has {other[0]!r}.", hint="give an empty folder.")
     # Missing while it is being created; each segment has a version too.
     version = (_read_json(disk, root / _HEAD) or {}).get("version", VERSION)
     if version != VERSION:
@@ -80,7 +80,7 @@ def writer_name(role: str, rank: int) -> str:
     name = f"{role}-{rank}"
     if not _WRITER.fullmatch(name):
         raise DataError(
-            f"role {role!r} of rank {rank} cannot have a folder in a store.",
+            f"role {role!r}, rank {rank}, cannot name a folder of the store.",
             hint="name roles with letters, digits and underscores, 64 at most.",
         )
     return name

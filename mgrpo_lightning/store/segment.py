@@ -77,7 +77,7 @@ def write_segment(disk: Disk, folder: Path, numbered: Mapping[int, Record]) -> S
     if len(data) > LARGEST:
         raise DataError(
             f"records {first} to {last} for {folder} take {len(data)} bytes, more than {LARGEST}.",
-            hint="bound what one agent says with limits.new_tokens.",
+            hint="lower limits.new_tokens.",
         )
     segment = Segment(first, last, f"{zlib.crc32(data):08x}")
     disk.write(folder / segment.name, data)
@@ -100,7 +100,7 @@ def read_segment(disk: Disk, folder: Path, segment: Segment) -> dict[int, Record
         data = disk.read(path, LARGEST)
         # Checked before Arrow parses the bytes: a network file system may show a file before all its data.
         if zlib.crc32(data) != int(segment.crc, 16):
-            raise Unreadable(f"{path}: its bytes are not those that its name says")
+            raise Unreadable(f"{path}: its content does not match the checksum in its name")
         file = pa.ipc.open_file(pa.BufferReader(data))
         version = (file.schema.metadata or {}).get(b"mgrpo_store", b"none").decode("utf-8", "replace")
         if version != VERSION:
@@ -122,5 +122,5 @@ def read_segment(disk: Disk, folder: Path, segment: Segment) -> dict[int, Record
         or numbers != sorted(numbers)
         or not all(segment.first <= n <= segment.last for n in numbers)
     ):
-        raise Unreadable(f"{path}: its records have other numbers than its name says")
+        raise Unreadable(f"{path}: its record numbers do not match its name")
     return numbered

@@ -99,8 +99,8 @@ class Tail:
             cursor.missing_since = self._clock()
         elif self._clock() - cursor.missing_since > self._patience:
             raise DataError(
-                f"a part of the store has not come in {self._patience:.0f} s: {waits}",
-                hint="see `mgrpo store RUN`; if the file is damaged, restart its role, which writes it anew.",
+                f"a part of the store has not arrived within {self._patience:.0f} s: {waits}",
+                hint="see `mgrpo store RUN`; if the file is damaged, restart its role, which writes it again.",
             )
 
     def _renew(self, cursor: _Cursor, home: Path) -> None:
@@ -124,7 +124,7 @@ class Tail:
                 continue
             # A gap: an earlier segment is not visible yet, or was removed on purpose.
             if segment.first > cursor.next and not self._removed(cursor, segment, folder):
-                return f"{folder / segment.name} is there, but not record {cursor.next} of that folder"
+                return f"{folder / segment.name} exists, but record {cursor.next} of that folder is missing"
             try:
                 numbered = read_segment(self._disk, folder, segment)
             except Unreadable as error:

@@ -24,7 +24,7 @@ from mgrpo_lightning.store.segment import LARGEST, Segment, Unreadable, read_seg
 T = TypeVar("T")
 CHUNK = 50_000
 """Maximum number of records in one segment."""
-KEPT = "what was published is kept"
+KEPT = "all published records are kept"
 
 
 class StoreWriter:
@@ -96,8 +96,8 @@ class StoreWriter:
         # A new incarnation may still appear between this check and the write; readers then ignore the write.
         if max(incarnations(self._disk, self._home), default=0) > self.incarnation:
             raise MgrpoError(
-                f"{self._home.name} has been started anew while incarnation {self.incarnation} of it still runs.",
-                hint="let one process of each role and rank run on a store, and end the others.",
+                f"{self._home.name} was started again while its incarnation {self.incarnation} still runs.",
+                hint="run one process of each role and rank on a store, and end the others.",
             )
         for chunk in _chunks(dict(enumerate(records, self._next))):
             self._loose.append(self._guard(partial(self._write, chunk)))
@@ -197,8 +197,8 @@ class StoreWriter:
             raise unwritten(error, self._home, KEPT) from error
         except Unreadable as error:
             raise MgrpoError(
-                f"a segment of this process has been damaged since it was written: {error}.",
-                hint="resume the run: it writes anew what the segment held.",
+                f"a segment of this process was damaged after it was written: {error}.",
+                hint="resume the run: it writes the content of the segment again.",
             ) from error
 
 

@@ -96,10 +96,10 @@ def read_questions(path: Path, metadata: Sequence[str] = ()) -> list[Question]:
         if line.strip():
             question = _question(line, path, number, metadata)
             if question.id in questions:
-                raise _malformed(path, number, 1, f"the id {question.id!r} stands on an earlier line too")
+                raise _malformed(path, number, 1, f"an earlier line has the id {question.id!r} too")
             questions[question.id] = question
     if not questions:
-        raise DataError(f"{path} holds no questions.", hint=LAYOUT)
+        raise DataError(f"{path} has no questions.", hint=LAYOUT)
     return list(questions.values())
 
 
@@ -111,9 +111,9 @@ def _question(line: bytes, path: Path, number: int, metadata: Sequence[str]) -> 
     except json.JSONDecodeError as error:
         raise _malformed(path, number, error.colno, error.msg) from error
     except (ValueError, RecursionError) as error:  # a number with thousands of digits, or very deep nesting
-        raise _malformed(path, number, 1, f"it cannot be read ({error})") from error
+        raise _malformed(path, number, 1, f"the line cannot be read ({error})") from error
     if not isinstance(record, dict):
-        raise _malformed(path, number, 1, f"it is a {type(record).__name__}, not an object")
+        raise _malformed(path, number, 1, f"the line is a {type(record).__name__}, not an object")
     answers = record.get("answer")
     answers = list(map(_text, answers if isinstance(answers, list) else [answers]))
     fields = {
@@ -124,9 +124,9 @@ def _question(line: bytes, path: Path, number: int, metadata: Sequence[str]) -> 
     }
     for key, value in fields.items():
         if not isinstance(value, str) or (key in ("question", "id") and not value.strip()):
-            raise _malformed(path, number, _column(line, key), f"{key!r} is {value!r}, not a text")
+            raise _malformed(path, number, _column(line, key), f"{key!r} is {value!r}, not text")
     if not answers or not all(isinstance(answer, str) and visible(answer).strip() for answer in answers):
-        problem = f"'answer' is {record.get('answer')!r}, not a text, a number or a list of these"
+        problem = f"'answer' is {record.get('answer')!r}, not text, a number or a list of these"
         raise _malformed(path, number, _column(line, "answer"), problem)
     for key, value in (*fields.items(), *(("answer", answer) for answer in answers)):
         # JSON allows \ud800 alone, but such text cannot be encoded as UTF-8 and would fail much later.

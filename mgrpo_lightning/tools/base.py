@@ -126,15 +126,15 @@ def load_tool(path: str) -> Tool:
         found = imported(path)
     except Exception as error:  # importing a user's module runs any code
         raise ConfigurationError(
-            f"there is no tool at {path!r}: {type(error).__name__}: {error}.",
-            hint="give the dotted path of a typed Python function, in a module that can be imported.",
+            f"tool {path!r} cannot be imported: {type(error).__name__}: {error}.",
+            hint="give the dotted path of a typed Python function.",
         ) from error
     if all(hasattr(found, name) for name in ("name", "description", "parameters")) and not inspect.isclass(found):
         return typing.cast("Tool", found)
     if not inspect.isfunction(found) or inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found):
         raise ConfigurationError(
             f"{path!r} is a {_kind(found)}, not a function that returns text.",
-            hint="name a typed function or a tool object.",
+            hint="give a typed function or a tool object.",
         )
     return function_tool(found, apart=path.partition(".")[0] != __name__.partition(".")[0])
 
@@ -156,7 +156,7 @@ def wanted_tools(roles: Mapping[str, RoleConfig], offered: Mapping[str, Tool]) -
             if name not in offered and "." not in name:
                 raise ConfigurationError(
                     f"role {role!r} has tool {name!r}, which the task does not offer.",
-                    hint=f"it offers {sorted(offered)}; a tool of your own is a dotted path: package.function.",
+                    hint=f"use one of {sorted(offered)}, or give your own tool as a dotted path: package.function.",
                 )
             tools[name] = offered[name] if name in offered else load_tool(name)
         check_tools(role, [tools[name].name for name in config.tools], config.calls)
@@ -180,13 +180,13 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
     except Exception as error:  # evaluating an annotation runs any code
         raise ConfigurationError(
             f"the annotations of tool {function.__name__!r} cannot be read: {error}.",
-            hint="use names that are imported when the module is, or plain str, int, float and bool.",
+            hint="use names that the module imports at run time, or plain str, int, float and bool.",
         ) from error
     parameters = inspect.signature(function).parameters.values()
     if bad := [p.name for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY)]:
         raise ConfigurationError(
-            f"tool {function.__name__!r} has the parameter {bad[0]!r}, which a call cannot name.",
-            hint="give every parameter a name of its own.",
+            f"tool {function.__name__!r} has the parameter {bad[0]!r}, which a call cannot pass by name.",
+            hint="use only parameters that can be passed by name.",
         )
     return {parameter.name: hints.get(parameter.name) for parameter in parameters}
 

@@ -116,7 +116,9 @@ def make_backend(name: str, passages: Iterable[Passage]) -> SearchBackend:
         ConfigurationError: There is no backend of that name.
     """
     if name not in BACKENDS:
-        raise ConfigurationError(f"there is no search backend {name!r}.", hint=f"give one of {sorted(BACKENDS)}.")
+        raise ConfigurationError(
+            f"the search backend {name!r} does not exist.", hint=f"give one of {sorted(BACKENDS)}."
+        )
     return BACKENDS[name](passages)
 
 

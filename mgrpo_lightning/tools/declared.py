@@ -40,24 +40,24 @@ def declared(name: str, schema: Any) -> dict[str, object]:
         raise _refused(name, "its arguments", f"{type(error).__name__}: {error}") from error
     # Older drafts of JSON Schema allow other forms in the fields that `check_arguments` reads.
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
-        raise _refused(name, "its arguments", "they are no object")
+        raise _refused(name, "its arguments", "they are not an object")
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if not isinstance(properties, dict):
         raise _refused(name, "its arguments", f"their properties are {properties!r}")
     for argument, described in properties.items():
         if not isinstance(described, dict | bool):
-            raise _refused(name, f"property {argument!r}", f"{described!r} is no schema")
+            raise _refused(name, f"property {argument!r}", f"{described!r} is not a schema")
         kinds = described.get("type", []) if isinstance(described, dict) else []
         for one in kinds if isinstance(kinds, list) else [kinds]:
             if not isinstance(one, str) or one not in KINDS:
-                raise _refused(name, f"property {argument!r}", f"{one!r} is no type of JSON")
+                raise _refused(name, f"property {argument!r}", f"{one!r} is not a JSON type")
     if not isinstance(required, list) or not all(isinstance(one, str) for one in required):
-        raise _refused(name, "its arguments", f"those that it requires are {required!r}")
+        raise _refused(name, "its arguments", f"the required ones are {required!r}")
     return schema
 
 
 def _refused(name: str, where: str, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"the tool {name!r} of an MCP server declares {where} in a way that JSON Schema does not have: {why[:300]}.",
-        hint="correct the server, or leave the tool out: `only` lists those that are taken.",
+        f"the tool {name!r} of an MCP server declares {where} with an invalid JSON Schema: {why[:300]}.",
+        hint="correct the server, or list only the other tools under `only`.",
     )

@@ -65,14 +65,16 @@ class McpTools(ToolSet):
         given = {name: one for name, one in (("url", url), ("command", command), ("server", server)) if one}
         if len(given) != 1:
             raise ConfigurationError(
-                f"an MCP server is given by {sorted(given) or 'nothing'}.", hint="give one of url, command and server."
+                f"an MCP server is defined by {sorted(given) or 'nothing'}.",
+                hint="give one of url, command and server.",
             )
         self._server = _Server(partial(_target, url, command, server), shown(url, command, server), timeout)
         found = {tool.name: tool for tool in self._server.listed}
         if missing := [name for name in only or () if name not in found]:
             self.close()
             raise ConfigurationError(
-                f"the MCP server {self._server.where} has no tool {missing[0]!r}.", hint=f"it has {sorted(found)}."
+                f"the MCP server {self._server.where} has no tool {missing[0]!r}.",
+                hint=f"use its tools: {sorted(found)}.",
             )
         try:
             self._tools = [_McpTool(found[name], self._server) for name in (only or found)]
@@ -104,7 +106,7 @@ class _McpTool:
         if result.is_error:
             raise ToolError(f"{self.name} failed: {' '.join(texts) or 'no reason given'}")
         if not texts:
-            raise ToolError(f"{self.name} gave no text.", hint="another tool may.")
+            raise ToolError(f"{self.name} returned no text.", hint="try another tool.")
         return "\n".join(texts)
 
 
@@ -126,12 +128,13 @@ class _Server:
             self.listed = self._connection.start(self._connection.list_tools()).result(timeout)
         except ImportError as error:
             raise ConfigurationError(
-                f"MCP tools cannot be imported: {error}.", hint="pip install 'mgrpo-lightning[mcp]'."
+                f"MCP tools cannot be imported: {error}.", hint="run pip install 'mgrpo-lightning[mcp]'."
             ) from error
         except Exception as error:  # each transport raises its own errors
             self.close()
             raise ConfigurationError(
-                f"the MCP server {where} does not answer: {self._reason(error)}.", hint="is it running?"
+                f"the MCP server {where} does not answer: {self._reason(error)}.",
+                hint="start it, or correct its url or command.",
             ) from error
 
     async def call(self, name: str, arguments: dict[str, object]) -> Any:
@@ -152,7 +155,7 @@ class _Server:
             async with self._mending.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
                 if self._connection is connection:  # no other call has reconnected in the meantime
                     await self._connect_again(connection, failed)
-            raise ToolError(f"{failed}; its server was started anew.", hint="call it again.") from error
+            raise ToolError(f"{failed}; its server was restarted.", hint="call it again.") from error
         self._deaths = 0
         return found
 
@@ -185,12 +188,12 @@ class _Server:
                 continue
             self._connection = connection
             if not self._told:
-                log.warning("the MCP server %s had died (%s) and was connected to again. Told once", self.where, failed)
+                log.warning("the MCP server %s died (%s) and was reconnected. This is logged once", self.where, failed)
             self._told = True
             return
         raise ConfigurationError(
-            f"the MCP server {self.where} has died and does not come back: {problem}.",
-            hint="mend or start it, then go on.",
+            f"the MCP server {self.where} died and cannot be reconnected: {problem}.",
+            hint="repair or start it, then resume.",
         )
 
     def _reason(self, error: BaseException) -> str:

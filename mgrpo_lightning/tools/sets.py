@@ -30,6 +30,6 @@ def collected(named: Sequence[str | ToolSet]) -> dict[str, Tool]:
     for one in named:
         for tool in [load_tool(one)] if isinstance(one, str) else one.tools():
             if tool.name in found:
-                raise ConfigurationError(f"two tools are called {tool.name!r}.", hint="rename one, or leave it out.")
+                raise ConfigurationError(f"two tools have the name {tool.name!r}.", hint="rename or remove one.")
             found[tool.name] = tool
     return found

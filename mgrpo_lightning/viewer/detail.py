@@ -139,14 +139,14 @@ def reasons(question: Question, trajectory: Trajectory, score: Score | None) -> 
 def _correct(question: Question, trajectory: Trajectory, score: Score | None) -> dict[str, Any]:
     answer, golds = repr(trajectory.answer), " / ".join(question.answers)
     if score is not None and score.failed:
-        return {"name": "correct", "holds": None, "text": f"{answer} could not be decided, beside {golds}"}
+        return {"name": "correct", "holds": None, "text": f"{answer} is undecided; accepted: {golds}"}
     matches = bool(exact_match(trajectory.answer, question.answers))
     # The task may be stricter or milder than exact match, and a broken protocol rule makes any answer count 0.
     decided = score.correct if score is not None else float(matches)
     if bool(decided) == matches:
-        text = f"{answer} {'matches' if matches else 'is none of'} {golds}"
+        text = f"{answer} {'matches' if matches else 'matches none of'} {golds}"
         return {"name": "correct", "holds": matches, "text": text}
-    text = f"{answer} {'matches' if matches else 'does not match'} {golds}, and counts {decided:g}"
+    text = f"{answer} {'matches' if matches else 'does not match'} {golds}, scored {decided:g}"
     return {"name": "correct", "holds": bool(decided), "text": text}
 
 
@@ -161,7 +161,7 @@ def _evidence(question: Question, trajectory: Trajectory, score: Score | None) -
             words += f"{'reported' if reported else 'did not report'} {hop.value!r}"
             found.append({"name": "evidence", "holds": visited and reported, "text": words})
     if question.evidence and not found:
-        found.append({"name": "evidence", "holds": False, "text": "no page of the gold path was opened"})
+        found.append({"name": "evidence", "holds": False, "text": "opened no page of the gold path"})
     agrees = score is None or bool(score.expert) == any(one["holds"] for one in found)
     return found if agrees and trajectory.valid else []
 

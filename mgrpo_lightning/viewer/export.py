@@ -35,7 +35,7 @@ def export(
     """
     if folder.exists() and not _is_ours(folder):
         raise ConfigurationError(
-            f"{folder} is there and no page of mgrpo view.", hint="give a new folder, or an empty one."
+            f"{folder} exists and is not a page of mgrpo view.", hint="give a new or an empty folder."
         )
     with atomic_folder(folder) as temporary:
         _copy(static(), temporary)
@@ -44,8 +44,8 @@ def export(
         for count, (run, slug, query) in enumerate(site.places(), start=1):
             if not encrypted and site.is_encrypted(run, slug, query):
                 raise ConfigurationError(
-                    f"{slug} asks questions of an encrypted benchmark, whose text is not to be published.",
-                    hint="look at them without --out, or give --encrypted for a folder that stays with you.",
+                    f"{slug} asks questions of an encrypted benchmark, whose text must not be published.",
+                    hint="view the run without --out, or give --encrypted and do not publish the folder.",
                 )
             path = data / str(run) / slug / f"{query}.js"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ class Server(ThreadingHTTPServer):
             super().__init__((HOST, port), _Handler)
         except OSError as error:
             raise ConfigurationError(
-                f"port {port} cannot be served on: {error.strerror}.", hint="give another --port, or 0 for a free one."
+                f"port {port} cannot be used: {error.strerror}.", hint="give another --port, or 0 for a free one."
             ) from error
 
     @property

@@ -59,8 +59,8 @@ class Source:
         found = [source for path in (folder, *sorted(folder.glob("*/"))) if (source := cls(path))._folders]
         if not found:
             raise ConfigurationError(
-                f"{folder} has no journal, and neither has a folder in it.",
-                hint="give the folder of a run that has begun to play: runs/NAME.",
+                f"{folder} has no journal, and no folder in it has one.",
+                hint="give the folder of a run that has played a step: runs/NAME.",
             )
         # If the folder itself is a run, its subfolders are that run's roles, not other runs.
         return found[:1] if found[0].folder == folder else found
@@ -121,7 +121,7 @@ class Source:
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(f"{path} cannot be read: {error}.")
             except (yaml.YAMLError, ValueError, RecursionError) as error:
-                problems.append(f"{path} is no config of a run: {' '.join(str(error).split()).rstrip('.')}.")
+                problems.append(f"{path} is not a config of a run: {' '.join(str(error).split()).rstrip('.')}.")
         return {}, problems
 
     @property
@@ -149,5 +149,5 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"{name} is no mapping but a {type(value).__name__}")
+        raise ValueError(f"{name} is a {type(value).__name__}, not a mapping")
     return value

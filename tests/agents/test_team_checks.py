@@ -32,12 +32,15 @@ SEARCHER = "--model.roles.searcher"
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (f"{SEARCHER}.limits.context=16", r"searcher.limits.context is 16: a prompt of \d+ tokens"),
-        (f"{SEARCHER}.limits.new_tokens=250", r"searcher.limits.context is 256: .* a turn of 250 do not fit"),
-        (f"{SEARCHER}.limits.observation=257", "searcher.limits.observation is 257, and context 256"),
-        (f"{SEARCHER}.limits.context=513", r"searcher.limits.context is 513, and .* has 512 positions"),
+        (f"{SEARCHER}.limits.context=16", r"searcher.limits.context is 16, too short for a prompt of \d+ tokens"),
+        (f"{SEARCHER}.limits.new_tokens=250", r"searcher.limits.context is 256.* a turn of 250"),
+        (f"{SEARCHER}.limits.observation=257", "searcher.limits.observation is 257, but context is 256"),
+        (f"{SEARCHER}.limits.context=513", r"searcher.limits.context is 513, but .* has 512 positions"),
         (f"{SEARCHER}.lag=4", "searcher.lag is 4 in a run of 4 steps"),
-        (f"{SEARCHER}.system_prompt={'much ' * 60}", r"searcher.limits.context is 256: a prompt of \d+ tokens"),
+        (
+            f"{SEARCHER}.system_prompt={'much ' * 60}",
+            r"searcher.limits.context is 256, too short for a prompt of \d+ tokens",
+        ),
     ],
 )
 def test_limits_that_do_not_go_together_are_refused_by_name(
@@ -45,7 +48,7 @@ def test_limits_that_do_not_go_together_are_refused_by_name(
 ) -> None:
     cli = make_cli(["--config", str(write_team_file(tmp_path, tiny)), option], run=False)
     model = cli.model
-    with pytest.raises(ConfigurationError, match=rf"^model\.roles\.{message}.*HINT: give "):
+    with pytest.raises(ConfigurationError, match=rf"^model\.roles\.{message}.*HINT: (set|lower) "):
         check_team(model.roles, model.local_roles, ToyTask(), steps=4)
 
 
@@ -73,7 +76,7 @@ def test_a_dry_run_refuses_the_folder_of_another_run(
     with pytest.raises(SystemExit) as stopped:
         main(["fit", *team, "--dry_run"])
     assert stopped.value.code == 2
-    assert "holds a run that has done 1 step" in capsys.readouterr().err
+    assert "already holds a run of 1 step" in capsys.readouterr().err
 
 
 def test_a_dry_run_shows_prompts_and_how_many_calls_fit(
@@ -132,10 +135,10 @@ class Unjudged(ToyTask):
 @pytest.mark.parametrize(
     ("option", "task", "message"),
     [
-        ("searcher.reward.correct=0.5", ToyTask(), "searcher.reward.correct is 0.5, and would never be earned"),
-        ("main.reward.correct_main=0.5", ToyTask(), "main.reward.correct_main is 0.5, and would never be earned"),
+        ("searcher.reward.correct=0.5", ToyTask(), "searcher.reward.correct is 0.5, but it can never be earned"),
+        ("main.reward.correct_main=0.5", ToyTask(), "main.reward.correct_main is 0.5, but it can never be earned"),
         ("searcher.reward.expert=0.3", Unjudged(), "searcher.reward.expert is 0.3, .*: the task has no expert"),
-        ("main.reward={format: 0, correct: 0}", ToyTask(), "main.reward weighs nothing"),
+        ("main.reward={format: 0, correct: 0}", ToyTask(), "main.reward has no weight above 0"),
     ],
 )
 def test_a_weight_of_what_is_always_0_is_refused_by_name(

@@ -108,7 +108,7 @@ def test_trouble_is_retried_and_then_an_error_of_the_call(server: Server, chat: 
     with pytest.raises(ServiceFailed, match=r"reader at .* gave no answer: status 503"):
         sample(server, chat, attempts=2)
     server.replies = [failed(404)]
-    with pytest.raises(ConfigurationError, match=r"refuses with status 404.*HINT"):
+    with pytest.raises(ConfigurationError, match=r"refuses requests with status 404.*HINT"):
         sample(server, chat)
 
 

@@ -38,11 +38,11 @@ def fit(root: Path, *callbacks: Callback, every: int = 1, ckpt: Path | None = No
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_it_saves_behind_the_step_and_says_how_to_go_on(tmp_path: Path, every: int) -> None:
-    with pytest.raises(RunStopped, match=r"stopped behind step 2 of 4, as .*stop asks.*HINT: .*--ckpt_path=last"):
+    with pytest.raises(RunStopped, match=r"stopped after step 2 of 4, because of .*stop.*HINT: .*--ckpt_path=last"):
         fit(tmp_path, Ask(tmp_path / "stop", 1), every=every)
     saved = checkpoints(tmp_path / "checkpoints")
     assert max(saved) == 2
-    with pytest.raises(RunStopped, match="before it begins"):
+    with pytest.raises(RunStopped, match="before it starts"):
         fit(tmp_path, ckpt=saved[2])
     (tmp_path / "stop").unlink()
     fit(tmp_path, ckpt=saved[2])
@@ -51,7 +51,7 @@ def test_it_saves_behind_the_step_and_says_how_to_go_on(tmp_path: Path, every: i
 
 def test_roles_in_processes_of_their_own_share_one_file(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with pytest.raises(RunStopped, match="behind step 3"):
+    with pytest.raises(RunStopped, match="after step 3"):
         fit(run / "searcher", Ask(run / "stop", 2), store=run / "store")
 
 

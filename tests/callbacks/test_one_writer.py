@@ -30,7 +30,7 @@ def fit(root: Path, *callbacks: Callback) -> None:
 
 
 def test_a_fit_that_was_taken_over_stops_before_its_next_write(tmp_path: Path) -> None:
-    with pytest.raises(MgrpoError, match="has been taken over by another process"):
+    with pytest.raises(MgrpoError, match="was taken over by another process"):
         fit(tmp_path, TakeOver())
     assert max(checkpoints(tmp_path / "checkpoints")) == 2
 

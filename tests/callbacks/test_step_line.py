@@ -21,7 +21,7 @@ def test_a_step_shows_every_figure_of_every_role_in_order() -> None:
         "seconds/update": 1.2,
     }
     assert step_line(7, 36, metrics, ["main", "searcher"]) == (
-        "step  7/36 | main 0.62 (format 0.98 correct 0.58) valid 98% flat 25% "
+        "step  7/36 | main 0.62 (format 0.98 correct 0.58) valid 98% zero-advantage 25% "
         "| searcher 0.71 (format 0.99 main 0.55 expert 0.80) | 1.83 delegations 412 tokens/rollout "
         "| play 3.1 s update 1.2 s"
     )

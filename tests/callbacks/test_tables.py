@@ -57,24 +57,24 @@ def test_other_parts_follow_the_levels_and_a_judge_says_how_often_it_agrees() ->
     assert [row[0] for row in cells(accuracy_table({"validate": record}))] == ["level", "1", "2", "language en", "all"]
     judged = make_record(36, 0.5) | {"judge": {"judged": 40.0, "unmatched_right": 0.25}}
     shown = cells(figures_table({"validate": judged}))
-    assert ["right for the judge, not for the rule", "25.0% of what the rule left open"] in shown
+    assert ["right for the judge, not for the rule", "25.0% of answers that match no rule"] in shown
     assert "judge and rule agree" not in [row[0] for row in shown]
     audited = make_record(36, 0.5) | {"judge": {"judged": 40.0, "agreement": 0.9}}
-    assert ["judge and rule agree", "90.0%, 40 judged"] in cells(figures_table({"validate": audited}))
+    assert ["judge and rule agree", "90.0% of 40 judged answers"] in cells(figures_table({"validate": audited}))
 
 
 def test_the_other_figures_name_every_role() -> None:
     assert cells(figures_table({"validate": make_record(36, 0.5)})) == [
-        ["figure", "validate"],
+        ["metric", "validate"],
         ["pass@5", "50.0%"],
         ["majority@5", "12.5%"],
-        ["could not be decided", "2"],
+        ["undecided answers", "2"],
         ["exact match", "50.0%"],
         ["token F1", "0.500"],
         ["GAIA rule", "50.0%"],
         ["format rate, main", "90.0%"],
         ["format rate, searcher", "-"],
-        ["calls that failed, searcher", "25.0%"],
+        ["failed calls, searcher", "25.0%"],
         ["delegations per rollout", "1.50"],
         ["calls per rollout", "4.25"],
         ["tokens per rollout", "412"],

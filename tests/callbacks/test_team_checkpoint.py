@@ -61,7 +61,7 @@ def test_a_run_that_is_killed_in_a_validation_does_it_when_it_is_resumed(tmp_pat
 
 
 def test_a_validation_that_is_over_is_not_done_again(tmp_path: Path) -> None:
-    with pytest.raises(RunStopped, match="stopped behind step 2 of 4"):
+    with pytest.raises(RunStopped, match="stopped after step 2 of 4"):
         fit(tmp_path, AskInValidation(2))
     (tmp_path / "stop").unlink()
     saved = torch.load(last_checkpoint(tmp_path / "checkpoints"), weights_only=True)
@@ -76,7 +76,7 @@ def test_a_stop_does_not_wait_for_a_validation(tmp_path: Path) -> None:
             if trainer.global_step == 3:
                 (tmp_path / "stop").touch()
 
-    with pytest.raises(RunStopped, match="stopped before the validation behind step 4 of 4"):
+    with pytest.raises(RunStopped, match="stopped before the validation after step 4 of 4"):
         fit(tmp_path, Ask())
     (tmp_path / "stop").unlink()
     assert fit(tmp_path) == [0, 2, 4]

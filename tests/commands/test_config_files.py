@@ -132,10 +132,10 @@ def test_a_packaged_config_is_found_by_name() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("roles:\n  main: {}\n  main: {}\n", r"'main' stands twice.*line 3"),
-        ("roles: [", "no valid YAML"),
+        ("roles:\n  main: {}\n  main: {}\n", r"'main' appears twice.*line 3"),
+        ("roles: [", "not valid YAML"),
         ("roles: !!set {a, b}\n", "'set' is not a supported.*HINT: give a text"),
-        ("- a\n- b\n", "holds no mapping"),
+        ("- a\n- b\n", "is not a mapping"),
     ],
 )
 def test_a_bad_file_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:

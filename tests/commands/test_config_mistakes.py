@@ -72,7 +72,7 @@ def test_a_wrong_key_or_value_is_named_with_its_role(
     team: Path, capsys: pytest.CaptureFixture[str], key: str, block: bool
 ) -> None:
     error = told(team, capsys, changed(f"{key}_", 1))
-    assert f"{PLACE}{key}_ is no key" in error
+    assert f"{PLACE}{key}_ is not a key" in error
     assert f"did you mean {key.rpartition('.')[2]}?" in error
     if block:
         inside = told(team, capsys, changed(key, {"no_such_key": 1}))
@@ -84,15 +84,15 @@ def test_a_wrong_key_or_value_is_named_with_its_role(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.roles.main.limits.turns=many"], "model.roles.main.limits.turns is many, and must be a whole number"),
-        (["--model.roles.main.limit.turns=3"], "model.roles.main.limit is no key of a team file. HINT: did you mean"),
-        (["--model.roles.main.objective.kind=ppo"], "kind is ppo, and must be one of 'mgrpo', 'supervised'"),
+        (["--model.roles.main.limits.turns=many"], "model.roles.main.limits.turns is many; it must be an integer"),
+        (["--model.roles.main.limit.turns=3"], "model.roles.main.limit is not a key of a team file. HINT: did you"),
+        (["--model.roles.main.objective.kind=ppo"], "kind is ppo; it must be one of 'mgrpo', 'supervised'"),
         (["--model.roles.main.endpoint.backoff=0"], "model.roles.main.endpoint lacks url and model. HINT: give url"),
-        (["--model.roles.main.adapter=3"], "model.roles.main.adapter is 3, and must be a block of keys"),
-        (["--data.task=Factbok"], "data.task is Factbok, and must be the dotted path of a class"),
+        (["--model.roles.main.adapter=3"], "model.roles.main.adapter is 3; it must be a block of keys"),
+        (["--data.task=Factbok"], "data.task is Factbok; it must be the dotted path of a class"),
         (["--data.task=mgrpo_lightning.tasks.Factbok"], "data.task: module 'mgrpo_lightning.tasks' has no attribute"),
-        (["--trainer.max_stps=4"], "trainer.max_stps is no key of a team file. HINT: did you mean max_steps?"),
-        (["--frobnicate"], "frobnicate is no key of a team file"),
+        (["--trainer.max_stps=4"], "trainer.max_stps is not a key of a team file. HINT: did you mean max_steps?"),
+        (["--frobnicate"], "frobnicate is not a key of a team file"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(

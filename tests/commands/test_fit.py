@@ -141,7 +141,7 @@ def test_a_command_that_sigterm_stops_is_not_done(
         scored(*arguments)
 
     monkeypatch.setattr(Playing, "_score", terminated)
-    for command, hint in (("validate", "give the command again"), ("fit", "go on with --ckpt_path=last")):
+    for command, hint in (("validate", "run the command again"), ("fit", "resume with --ckpt_path=last")):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--config", str(team), "--data.validation.per_batch=1"])
         assert stopped.value.code == 75
@@ -177,8 +177,8 @@ def test_a_run_goes_on_or_is_left_alone(team: Path, tmp_path: Path, capsys: pyte
             main([*arguments, *start])
         assert stopped.value.code == 2
         message = capsys.readouterr().err
-        assert "holds a run that has done 4 steps" in message
-        assert "HINT: give --ckpt_path last to go on with it" in message
+        assert "already holds a run of 4 steps" in message
+        assert "HINT: give --ckpt_path last to resume it" in message
     assert written() == there
     main([*arguments, f"--ckpt_path={folder / 'checkpoints' / 'step=000002.ckpt'}", "--run.name=fork"])
     ours, theirs = (adapters(checkpoint(tmp_path, 4, name)) for name in ("toy", "fork"))
@@ -276,7 +276,7 @@ def test_every_null_on_the_command_line_is_none(team: Path) -> None:
     ("arguments", "message"),
     [
         (["--model.roles.main.frobnicate=1"], "frobnicate"),
-        (["--model.roles.main.calls=[sercher]"], "'sercher', which is no role of this team"),
+        (["--model.roles.main.calls=[sercher]"], "'sercher', which is not a role of this team"),
         (["--model.roles.searcher.tools=[serch]"], "'serch', which the task does not offer"),
         (["--model.roles.main.sampling.top_p=0.9", "--model.roles.main.objective.kind=mgrpo"], "top_p"),
         (["--model.roles.main.adapter.dropout=0.1", "--model.roles.main.objective.kind=mgrpo"], "dropout"),
@@ -322,7 +322,7 @@ def test_a_step_that_diverges_is_not_kept(
     assert stopped.value.code == 2
     message = capsys.readouterr().err
     assert "role 'searcher'" in message
-    assert "after its update 3 in step 2, which is not kept. HINT: go on from the last checkpoint" in message
+    assert "after its update 3 in step 2; the step is discarded. HINT: resume from the last checkpoint" in message
     run = tmp_path / "runs" / "toy"
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step=000001.ckpt", "step=000002.ckpt"]
     assert not (run / "adapters").exists()

@@ -87,7 +87,7 @@ def test_a_role_that_was_stopped_has_not_failed_and_the_launch_says_how_to_go_on
     with pytest.raises(SystemExit) as ended:
         main(["--restarts", "2", "--config", str(root / "configs/quickstart.yaml"), f"--run.root={tmp_path}"])
     assert ended.value.code == 75
-    assert re.search(r"mgrpo: searcher.* stopped. HINT: go on with --ckpt_path last.", capsys.readouterr().err)
+    assert re.search(r"mgrpo: searcher.* stopped. HINT: resume with --ckpt_path last.", capsys.readouterr().err)
     assert len(tries(tmp_path, "searcher")) == 1, "it is not started again"
 
 
@@ -131,7 +131,7 @@ def test_a_launch_that_is_told_to_end_ends_its_roles(tmp_path: Path, root: Path,
     output, errors = process.communicate(timeout=20)
     assert process.returncode == 75
     assert output == "", "nobody holds it any more"
-    assert errors == "mgrpo: main, searcher stopped. HINT: go on with --ckpt_path last.\n"
+    assert errors == "mgrpo: main, searcher stopped. HINT: resume with --ckpt_path last.\n"
 
 
 def test_roles_go_on_when_nobody_looks_on_any_more(tmp_path: Path, root: Path) -> None:

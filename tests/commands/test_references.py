@@ -47,7 +47,7 @@ def test_values_refer_to_others_wherever_those_stand() -> None:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ("${oc.env:HOME}", r"root is '\$\{oc.env:HOME\}', which is to come from outside"),
+        ("${oc.env:HOME}", r"root is '\$\{oc.env:HOME\}', which takes its value from outside"),
         ("a/${oc.env:HOME,x}", "from outside"),
         ("${ oc.create:5 }", "from outside"),
         ("${run.nmae}", r"root is '\$\{run.nmae\}': Interpolation key 'run.nmae' not found"),
@@ -61,7 +61,7 @@ def test_what_leads_nowhere_is_named(value: str, problem: str) -> None:
 
 
 def test_the_mark_of_a_missing_value_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"root is '\?\?\?', which stands for a value to come.*HINT"):
+    with pytest.raises(ConfigurationError, match=r"root is '\?\?\?', which marks a missing value.*HINT"):
         resolved({"run": {"root": "???"}}, [])
 
 

@@ -41,14 +41,14 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_all_updates_give_bitwise_the_adapters_of_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = said(capsys, run)
     for role in ("main", "searcher"):
-        assert f"{role}: bitwise the same as {kept(run)[STEPS]}" in out
+        assert f"{role}: bitwise equal to {kept(run)[STEPS]}" in out
 
 
 def test_one_update_from_the_checkpoint_before_it_or_from_the_start(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_all = said(capsys, run, "--step", 1)
-    assert f"main: bitwise the same as {kept(run)[2]}" in with_all
+    assert f"main: bitwise equal to {kept(run)[2]}" in with_all
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "checkpoints" / "step=000001.ckpt").unlink()
@@ -68,21 +68,19 @@ def test_other_settings_give_another_update_and_leave_the_run_alone(
         pairs = [(reward.adapters[role][name], value) for name, value in recorded.adapters[role].items()]
         assert all(torch.equal(ours, theirs) for ours, theirs in pairs) is same
     out = said(capsys, run, "--step", 1, "--set", "data.alignment.mode=duplicate_drop")
-    assert "as recorded ┃ as set" in out
+    assert "recorded ┃ changed" in out
     assert "main/adapter, largest change │ │ 0 │" in out
     assert re.search(r"searcher/adapter, largest change │ │ (?!0 │)", out)
     assert files == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
 def test_what_is_missing_is_named(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"is no folder of a run.*HINT: give the folder that `mgrpo fit` wrote"
-    ):
+    with pytest.raises(ConfigurationError, match=r"is not a run folder.*HINT: give the folder that `mgrpo fit` wrote"):
         replay(tmp_path, start=None, until=1)
     for name in ("apart/store", "apart/main"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "apart" / "main" / "config.yaml").touch()
-    with pytest.raises(ConfigurationError, match=r"HINT: each role has been trained apart: give .*apart/main\."):
+    with pytest.raises(ConfigurationError, match=r"HINT: each role was trained .*: give .*apart/main\."):
         replay(tmp_path / "apart", start=None, until=1)
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
@@ -102,5 +100,5 @@ def test_a_difference_ends_with_an_exit_code(run: Path, tmp_path: Path, capsys: 
         said(capsys, copy)
     assert exit_.value.code == 1
     out = capsys.readouterr().out
-    assert "main: bitwise the same" in out
-    assert "searcher: off by up to 1 from" in out
+    assert "main: bitwise equal" in out
+    assert "searcher: differs by up to 1 from" in out

@@ -218,7 +218,7 @@ def test_a_script_that_is_submitted_again_leaves_the_running_job_alone(
     again = Job(tmp_path, 8)
     _, told = again.process.communicate(timeout=20)
     assert again.process.returncode == 2
-    assert f"job 7 ({state}) has the run in {tmp_path}/run. HINT: wait" in told
+    assert f"job 7 ({state}) uses the run folder {tmp_path}/run. HINT: wait" in told
     assert (tmp_path / "run" / "stop").exists() == stopping
     assert kept.exists()
     assert (tmp_path / "run" / "main" / "status").exists()
@@ -263,7 +263,7 @@ def test_the_examples_can_be_read(root: Path) -> None:
         ("job: {tim: 1}", "tim"),
         ("roles: {main: {nodes: many}}", "many"),
         ("roles: {reader: {}}", "reader"),
-        ("roles: {main: {partition: gpu}}", "shared allocation"),
+        ("roles: {main: {partition: gpu}}", "share one allocation"),
         ("job: [", "cluster.yaml"),
         ("- a\n- b", "cluster.yaml"),
     ],
@@ -286,8 +286,8 @@ def test_the_script_is_kept_and_a_refusal_is_told(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     team = ["--config", str(root / "configs" / "quickstart.yaml"), f"--run.root={tmp_path}"]
     main(["--slurm", str(tmp_path / "cluster.yaml"), "--write_only", *team])
-    assert f"written: {tmp_path}/quickstart/job.sbatch" in capsys.readouterr().out
-    with pytest.raises(MgrpoError, match=r"sbatch refuses .*job.sbatch: invalid partition"):
+    assert f"wrote {tmp_path}/quickstart/job.sbatch" in capsys.readouterr().out
+    with pytest.raises(MgrpoError, match=r"sbatch rejects .*job.sbatch: invalid partition"):
         main(["--slurm", str(tmp_path / "cluster.yaml"), *team])
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     with pytest.raises(MgrpoError, match="no command `sbatch`"):

@@ -54,7 +54,7 @@ def test_the_command_prints_a_table_and_fails_on_damage(tmp_path: Path, capsys: 
     writer.publish([call(0)])
     writer.publish([call(1)])
     main([str(tmp_path / "run"), "--wait", "0"])
-    assert "every file is whole" in capsys.readouterr().out
+    assert "all files are complete" in capsys.readouterr().out
     path = writer.folder / segments(Disk(), writer.folder)[0].name
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(SystemExit, match="1"):
@@ -68,7 +68,7 @@ def test_the_command_prints_a_table_and_fails_on_damage(tmp_path: Path, capsys: 
 
 def test_a_folder_without_a_store_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("run: {}")
-    with pytest.raises(DataError, match=r"is no store, but holds .config\.yaml."):
+    with pytest.raises(DataError, match=r"is not a store: it has .config\.yaml."):
         main([str(tmp_path)])
 
 

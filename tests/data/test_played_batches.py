@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import override
 
 from mgrpo_lightning.agents.play import PlayResult
-from mgrpo_lightning.data.played_batches import HeldOutStream, TrainBatches
+from mgrpo_lightning.data.played_batches import HeldOutBatches, TrainBatches
 from mgrpo_lightning.modules.validation_config import ValidationConfig
 from mgrpo_lightning.persistence.resume_log import ResumeLog
 from mgrpo_lightning.records.batch import TeamBatch
@@ -35,7 +35,7 @@ class Judged(ToyTask):
         return self._agreement
 
 
-def stream(task: ToyTask, log: Any = None) -> HeldOutStream:
+def stream(task: ToyTask, log: Any = None) -> HeldOutBatches:
     """The rank's part 3 to 7 of the questions, two at a time."""
 
     def play(questions: Sequence[Question], first: int, resume_log: ResumeLog | None) -> PlayResult:
@@ -47,7 +47,7 @@ def stream(task: ToyTask, log: Any = None) -> HeldOutStream:
         return PlayResult([Group(question, []) for question in questions])
 
     validation = ValidationConfig(per_batch=2)
-    return HeldOutStream(play, lambda: nullcontext(log), QUESTIONS, range(3, 8), task, validation)
+    return HeldOutBatches(play, lambda: nullcontext(log), QUESTIONS, range(3, 8), task, validation)
 
 
 def test_a_rank_plays_its_part_in_chunks_and_its_log_gives_the_seconds_of_killed_runs() -> None:

@@ -49,7 +49,7 @@ def test_numbers_that_are_not_finite_are_neither_saved_nor_loaded(make_roles: Ma
     tensor = saved["main"]["adapter"][name] if where == "adapter" else saved["main"]["optimizer"][name]["exp_avg"]
     tensor.view(-1)[2] = float("nan")
     before = policies["main"].adapter_state()
-    with pytest.raises(DataError, match=rf"x\.ckpt, role 'main': {found} holds numbers that are not finite"):
+    with pytest.raises(DataError, match=rf"x\.ckpt, role 'main': {found} contains NaN or infinite values"):
         load_role_states(policies, {"roles": saved}, source="x.ckpt")
     assert all(torch.equal(value, before[key]) for key, value in policies["main"].adapter_state().items())
     with torch.no_grad():

@@ -58,7 +58,7 @@ def test_a_large_mean_is_an_error_with_the_place(make_roles: MakeRoles, by: floa
     turn = sum(1 for i in range(1, token + 1) if mask[i] and not mask[i - 1]) - 1
     place = f"step 0, query 3, rollout 0, invocation 0, turn {turn}, token {token} of {len(mask)}"
     with pytest.raises(
-        MgrpoError, match=rf"role 'main': in step 5 .* 8 at most, at {place}; the step is not kept\. HINT"
+        MgrpoError, match=rf"role 'main': in step 5 .* at most 8.*, at {place}; the step is discarded\. HINT"
     ):
         checked(main, batch)
 
@@ -127,7 +127,7 @@ def test_the_run_stops_before_anything_moves(tiny_folder: Path, tmp_path: Path, 
         for name in ("main", "searcher")
     }
     module, data = TeamModule(roles, quantization="none"), Disagreeing()
-    with pytest.raises(MgrpoError, match=rf"role '{role}': in step 1 .*not kept"):
+    with pytest.raises(MgrpoError, match=rf"role '{role}': in step 1 .*the step is discarded"):
         plain_trainer(tmp_path, 4).fit(module, datamodule=data)
     assert module.num_steps == 1
     now = snapshot(module)

@@ -79,8 +79,8 @@ def test_a_run_exports_saves_and_resumes_the_one_adapter(tiny_folder: Path, tmp_
 @pytest.mark.parametrize(
     ("roles", "problem"),
     [
-        ({"searcher": replace(SEARCHER, adapter=AdapterConfig(shared_with="nobody"))}, "has none of its own"),
-        ({"reader": replace(READER, adapter=AdapterConfig(shared_with="searcher"))}, "has none of its own"),
+        ({"searcher": replace(SEARCHER, adapter=AdapterConfig(shared_with="nobody"))}, "has no adapter of its own"),
+        ({"reader": replace(READER, adapter=AdapterConfig(shared_with="searcher"))}, "has no adapter of its own"),
         ({"searcher": replace(SEARCHER, base_model="other")}, "differ in base_model: other and base"),
         ({"searcher": replace(SEARCHER, adapter=AdapterConfig(rank=8, shared_with="main"))}, "differ in adapter"),
         ({"searcher": replace(SEARCHER, optimizer=OptimizerConfig(lr=1.0))}, "differ in optimizer"),
@@ -98,5 +98,5 @@ def test_roles_of_one_adapter_stay_in_one_process() -> None:
     refuse_split_adapters(roles, ["main", "searcher"])
     refuse_split_adapters(roles, ["reader"])
     for local in (["main"], ["searcher", "reader"]):
-        with pytest.raises(ConfigurationError, match="which another process plays"):
+        with pytest.raises(ConfigurationError, match="which runs in another process"):
             refuse_split_adapters(roles, local)

@@ -155,7 +155,7 @@ def test_a_validation_that_would_ask_nothing_is_refused(
     with pytest.raises(SystemExit) as stopped:
         main([command, "--config", str(write_team_file(tmp_path, tiny, **settings))])
     assert stopped.value.code == 2
-    assert f"trainer.{limit} is 0: nothing would be asked. HINT" in capsys.readouterr().err
+    assert f"trainer.{limit} is 0: no question would be asked. HINT" in capsys.readouterr().err
 
 
 def test_a_run_ends_when_its_time_is_over_and_can_go_on(tmp_path: Path, tiny: Path) -> None:
@@ -187,7 +187,7 @@ def test_early_stopping_that_would_never_look_is_refused(
         with pytest.raises(SystemExit) as stopped:
             main(["fit", "--config", str(team), *dry])
         assert stopped.value.code == 2
-        assert "EarlyStopping looks at validations" in capsys.readouterr().err
+        assert "EarlyStopping needs a validation" in capsys.readouterr().err
 
 
 def test_an_interval_beyond_the_run_is_refused(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,7 @@ def test_work_of_other_adapters_is_not_taken_up(tmp_path: Path) -> None:
     ("number", "told"),
     [
         (errno.ENOSPC, r"no space left on the disk while writing .*file.*HINT: free some space"),
-        (errno.EIO, r"Input/output error while writing .*file.*HINT: see that the disk is there"),
+        (errno.EIO, r"Input/output error while writing .*file.*HINT: check that the disk is mounted"),
     ],
 )
 def test_a_disk_that_fails_ends_the_run_and_is_told(tmp_path: Path, number: int, told: str) -> None:

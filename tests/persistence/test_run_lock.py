@@ -75,7 +75,7 @@ def test_of_several_at_once_one_trains_and_the_others_are_refused(tmp_path: Path
         owner = contenders[[answer.split()[0] for answer in answers].index("trains")].process.pid
         for answer in answers:
             assert answer == "trains" or f"process {owner} on {os.uname().nodename}, since 20" in answer
-            assert answer == "trains" or "HINT: wait for it or end it, or give another run.name" in answer
+            assert answer == "trains" or "HINT: wait until it ends, stop it, or give another run.name" in answer
 
 
 def test_one_that_was_killed_is_taken_over_at_once_by_one_of_those_who_want_it(
@@ -167,7 +167,7 @@ def test_of_two_fits_started_at_once_one_trains_and_one_is_refused(
         fits = [subprocess.Popen([*words, *options], cwd=root, stderr=pipe, stdout=pipe, text=True) for _ in range(2)]
         told = [fit.communicate(timeout=300)[1] for fit in fits]
         refused = ["another fit writes into" in text for text in told]
-        trained = ["has shown no sign of life" in text if role else "writes into" not in text for text in told]
+        trained = ["has sent no heartbeat" in text if role else "writes into" not in text for text in told]
         assert sorted(refused) == [False, True], told
         assert [not there for there in refused] == trained, told
         assert [fit.returncode for fit in fits] == [2 if no or role else 0 for no in refused], told

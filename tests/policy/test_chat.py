@@ -216,11 +216,11 @@ def test_a_prompt_is_the_same_on_every_day(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (GENERIC.replace("assistant\n", "assistant\n<think>\n"), "inside of a thought"),
+        (GENERIC.replace("assistant\n", "assistant\n<think>\n"), "opened outside of the turn"),
         (GENERIC.replace("m['content']", "m['content'] + m['content']"), "drops, repeats or reorders"),
         (GENERIC.replace("messages", "messages[:2]"), "drops, repeats or reorders"),
         (GENERIC.replace("{% for", "{{ raise_exception('no system') }}{% for"), "cannot render.*no system"),
-        (GENERIC.replace("<|im_end|>", "END"), "no special token"),
+        (GENERIC.replace("<|im_end|>", "END"), "not a special token"),
         (GENERIC.replace("'<|im_start|>'", "loop.length|string"), "not prefix-preserving"),
         ("{% for", "cannot render"),
     ],
@@ -251,7 +251,7 @@ def test_a_tokenizer_that_reads_control_tokens_in_text_is_refused(tiny_tokenizer
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", unk_token="[UNK]")
-    with pytest.raises(ConfigurationError, match="HINT: take a model"):
+    with pytest.raises(ConfigurationError, match="HINT: use a model"):
         Chat(tokenizer, "chatml")
 
 
@@ -280,7 +280,7 @@ def test_white_space_among_the_added_tokens_is_text() -> None:
 
 
 def test_a_vocabulary_that_is_made_of_its_control_tokens_is_a_clear_error() -> None:
-    with pytest.raises(ConfigurationError, match=r"cannot be read without its control tokens.*HINT"):
+    with pytest.raises(ConfigurationError, match=r"cannot be loaded without its control tokens.*HINT"):
         Chat(bpe([("<", "a"), ("<a", ">")], ["<a", "x"]), "chatml")
 
 

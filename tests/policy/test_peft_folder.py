@@ -156,7 +156,7 @@ def test_a_number_that_is_not_finite_is_named_with_its_tensor_and_file(number: f
     name = sorted(state)[7]
     state[name][1, 0] = number
     save_file(state, path)
-    with pytest.raises(DataError, match=rf"{path}: {name} holds numbers that are not finite"):
+    with pytest.raises(DataError, match=rf"{path}: {name} contains NaN or infinite values"):
         read_peft_folder(config(folder), role="main")
 
 
@@ -167,7 +167,7 @@ def test_a_name_that_peft_would_not_read_is_refused(folder: Path) -> None:
     name = sorted(state)[0]
     state[name.removeprefix("base_model.model.")] = state.pop(name)
     save_file(state, path)
-    with pytest.raises(DataError, match=f"{name.removeprefix('base_model.model.')}.*a name that PEFT does not read"):
+    with pytest.raises(DataError, match=f"{name.removeprefix('base_model.model.')}.*which PEFT does not read"):
         read_peft_folder(config(folder), role="main")
 
 

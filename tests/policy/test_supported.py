@@ -33,20 +33,20 @@ def refusal(config: PreTrainedConfig, context: int = 80) -> str | None:
 @pytest.mark.parametrize(
     ("kind", "changes", "says"),
     [
-        ("mistral", {"sliding_window": 64}, "see 64 tokens back (sliding_window), less than limits.context of 80"),
-        ("gemma3_text", {"sliding_window": 64}, "see 64 tokens back (sliding_window), less than limits.context of 80"),
+        ("mistral", {"sliding_window": 64}, "window of 64 tokens (sliding_window), less than limits.context of 80"),
+        ("gemma3_text", {"sliding_window": 64}, "window of 64 tokens (sliding_window), less than limits.context of 80"),
         ("qwen2", {"layer_types": ["full_attention", "linear_attention"]}, "layers of kind ['linear_attention']"),
-        ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "does not say how far they see"),
-        ("gpt_neo", {}, "places of a pass back (window_size)"),
-        ("gpt2", {}, "no linear layer that an adapter could stand on: its layers are ['Conv1D']"),
+        ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "does not give their window"),
+        ("gpt_neo", {}, "places in the padded batch (window_size)"),
+        ("gpt2", {}, "no linear layer for an adapter: its layers are ['Conv1D']"),
         ("gpt_bigcode", {"n_positions": 64}, "learned positions for 64 tokens (wpe), less than limits.context of 80"),
         ("opt", {"max_position_embeddings": 64}, "learned positions for 64 tokens (embed_positions)"),
         ("falcon", {"alibi": True}, "ALiBi"),
         ("bloom", {}, "ALiBi"),
         ("mamba", {}, "recurrent layers"),
         ("bert", {}, "is an encoder"),
-        ("bart", {}, "is an encoder with a decoder"),
-        ("llama4_text", {}, "which of its parts gives the hidden states"),
+        ("bart", {}, "is an encoder-decoder model"),
+        ("llama4_text", {}, "the part that computes the hidden states"),
         ("llama", {"rope_parameters": DYNAMIC, "max_position_embeddings": 64}, "rotary positions of type 'dynamic'"),
     ],
 )
@@ -73,7 +73,7 @@ def test_the_context_that_a_hint_names_is_the_largest_that_works(
     kind: str, changes: dict[str, Any], largest: int
 ) -> None:
     config = tiny_config(kind, **changes)
-    assert f"HINT: set limits.context to {largest} at most" in str(refusal(config, largest + 1))
+    assert f"HINT: set limits.context to at most {largest}" in str(refusal(config, largest + 1))
     assert refusal(config, largest) is None
 
 
@@ -85,7 +85,7 @@ def test_a_window_that_is_switched_off_or_given_to_no_layer_is_none() -> None:
 def test_without_a_context_all_positions_of_the_config_are_meant(tmp_path: Path) -> None:
     config = tiny_config("mistral", sliding_window=64, max_position_embeddings=128)
     assert num_positions(config) == 128
-    with pytest.raises(ConfigurationError, match="see 64 tokens back"):
+    with pytest.raises(ConfigurationError, match="window of 64 tokens"):
         load_base(str(make_tiny(config, tmp_path)), quantization="none", compute_dtype=torch.float32)
 
 
@@ -115,7 +115,7 @@ def test_the_load_check_sees_what_short_rows_do_not(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(supported, "_length_dependent", lambda model: [])
     folder = str(make_tiny(config, tmp_path))
     load_base(folder, quantization="none", compute_dtype=torch.float32, context=64)
-    with pytest.raises(ConfigurationError, match="longest row of its pass, and rows may have 80 tokens"):
+    with pytest.raises(ConfigurationError, match="longest one of its batch, which may have 80 tokens"):
         load_base(folder, quantization="none", compute_dtype=torch.float32, context=80)
 
 
@@ -132,7 +132,7 @@ def test_the_load_check_sees_rows_that_see_what_follows(
         return forward(attention_mask=torch.zeros(len(ids), 1, ids.shape[1], ids.shape[1]), **inputs)
 
     monkeypatch.setattr(decoder, "forward", both_ways)
-    with pytest.raises(ConfigurationError, match="depend on the tokens behind it"):
+    with pytest.raises(ConfigurationError, match="depends on later tokens"):
         far_apart(model)
 
 
@@ -149,7 +149,7 @@ def test_the_load_check_sees_a_cache_that_is_not_read(
             **inputs, attention_mask=attention_mask if past_key_values is None else None
         ),
     )
-    with pytest.raises(ConfigurationError, match="read in pieces, with a cache"):
+    with pytest.raises(ConfigurationError, match="computed in pieces, with a cache"):
         far_apart(model)
 
 
@@ -158,7 +158,7 @@ def test_whatever_an_architecture_raises_is_a_sentence(make_base: Callable[..., 
     model = make_base().model
     assert isinstance(model, LlamaForCausalLM)
     with (
-        pytest.raises(ConfigurationError, match=rf"'tiny' \(LlamaForCausalLM\) cannot compute.*{type(error).__name__}"),
+        pytest.raises(ConfigurationError, match=rf"'tiny' \(LlamaForCausalLM\) cannot place.*{type(error).__name__}"),
         clear_pass_error(model, "tiny"),
     ):
         raise error

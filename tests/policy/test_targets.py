@@ -22,7 +22,9 @@ from tests.support.team_file import write_team_file
 @pytest.mark.parametrize("target", ["lm_head", "q_projection", "embed_tokens"])
 def test_targets_must_be_linear_layers_below_the_head(make_base: Callable[..., Base], target: str) -> None:
     base = make_base()
-    with pytest.raises(ConfigurationError, match=rf"{target}.*HINT: the linear layers are \['down_proj', .*'v_proj'\]"):
+    with pytest.raises(
+        ConfigurationError, match=rf"{target}.*HINT: use its linear layers: \['down_proj', .*'v_proj'\]"
+    ):
         base.adapters.add("main", AdapterConfig(target_modules=["q_proj", target]), trainable=True)
     assert base.adapters.parameters("main") == {}
 
@@ -41,7 +43,7 @@ def test_layers_whose_adapter_peft_would_lose_are_refused_by_name(device: str) -
         make = empty_model if device == "meta" else AutoModelForCausalLM.from_config
         targets = linear_layers(make(config))
         refusal = (
-            r"base_model 'tiny' \(LagunaForCausalLM\): peft .* does not find the adapter of model\.layers\.1\.mlp\."
+            r"base_model 'tiny' \(LagunaForCausalLM\): peft .* cannot load the adapter of layer model\.layers\.1\.mlp\."
             r"shared_experts\.down_proj .* 2 other layers\. HINT: leave \['down_proj', 'gate_proj', 'up_proj'\] out"
         )
         with pytest.raises(ConfigurationError, match=refusal):
@@ -56,4 +58,4 @@ def test_a_dry_run_refuses_targets_as_a_run_does(
     monkeypatch.setattr("sys.argv", ["mgrpo"])
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(write_team_file(tmp_path, folder)), "--dry_run"])
-    assert "'q_proj', which is no linear layer of the base. HINT: the linear layers are" in capsys.readouterr().err
+    assert "'q_proj', which is not a linear layer of the base. HINT: use its linear layers:" in capsys.readouterr().err

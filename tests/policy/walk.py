@@ -89,7 +89,7 @@ def outcome(kind: str, folder: Path) -> Outcome:
     try:
         refuse_unsupported(config, kind, context=CONTEXTS[-1] + 1)
     except ConfigurationError as error:
-        if field := re.search(r"tokens back \((\w+)\)", str(error)):
+        if field := re.search(r"window of \d+ tokens \((\w+)\)", str(error)):
             return Outcome("works", f"up to the `{field[1]}` of its config.json")
     return Outcome("works", "")
 

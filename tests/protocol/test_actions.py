@@ -147,7 +147,7 @@ def test_rendered_answers_read_back(thought: str, answer: str) -> None:
     ],
 )
 def test_what_no_legal_turn_says_is_not_rendered(action: Action) -> None:
-    with pytest.raises(ValueError, match="no legal turn"):
+    with pytest.raises(ValueError, match="cannot be written as a legal turn"):
         HermesDialect().render(action)
 
 

@@ -47,8 +47,8 @@ def test_the_ends_of_the_ranges_are_allowed() -> None:
         ({"main": ["a"], "a": ["b"], "b": ["a"]}, "circle: a -> b -> a|circle: main -> a -> b -> a"),
         ({"main": [], "a": ["b"], "b": ["a"]}, "circle: a -> b -> a"),  # main does not reach it
         ({"main": [], "a": ["a"]}, "circle: a -> a"),
-        ({"main": ["b"], "a": ["b"], "b": []}, "2 roles are called by nobody"),
-        ({"main": ["c"]}, "'c', which is no role"),
+        ({"main": ["b"], "a": ["b"], "b": []}, "2 roles have no caller"),
+        ({"main": ["c"]}, "'c', which is not a role"),
     ],
 )
 def test_calls_form_a_tree_under_one_main(calls: Mapping[str, Sequence[str]], problem: str) -> None:

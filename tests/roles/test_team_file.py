@@ -120,7 +120,7 @@ def test_references_see_the_defaults() -> None:
 
 
 def test_defaults_that_are_no_block_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"^model.defaults is 3, and must be a block of keys"):
+    with pytest.raises(ConfigurationError, match=r"^model.defaults is 3; it must be a block of keys"):
         compose([text_of({"model": {"defaults": 3, "roles": {"main": {}}}})])
 
 

@@ -28,7 +28,7 @@ def test_a_key_that_is_not_set_is_named(value: str | None, monkeypatch: pytest.M
     monkeypatch.setenv("SOME_KEY", value or "")
     if value is None:
         monkeypatch.delenv("SOME_KEY")
-    problem = r"the key of service 's' is to be in the environment variable 'SOME_KEY', which is not set\. HINT: export"
+    problem = r"the key of service 's' must be in the environment variable 'SOME_KEY', which is not set\. HINT: export"
     with pytest.raises(ConfigurationError, match=problem):
         api_key("SOME_KEY", "service 's'", "export it.")
     with pytest.raises(ConfigurationError, match="environment variable None, which is not set"):

@@ -141,7 +141,7 @@ def test_a_run_that_is_asked_to_stop_does_so_while_it_waits(tmp_path: Path) -> N
 
 def test_a_silent_peer_is_an_error_or_is_waited_for(tmp_path: Path) -> None:
     waiting = Exchange(tmp_path / "store", "main", peers=["searcher"], lost_after=0.0, on_loss="error")
-    with pytest.raises(PeerLost, match="no sign of life"):
+    with pytest.raises(PeerLost, match="no heartbeat"):
         waiting.until(lambda: None, "a report")
     waiting.close()
     patient = Exchange(tmp_path / "store", "main", peers=["searcher"], lost_after=0.0, on_loss="wait")
@@ -169,7 +169,7 @@ def test_the_terminal_is_told_once_who_is_waited_for_and_once_that_it_is_back(
     patient.close()
     silent, back, failed = said
     assert re.fullmatch(
-        r"role 'searcher' has shown no sign of life for 0 s. Waiting for a report: start or resume it.", silent
+        r"role 'searcher' has sent no heartbeat for 0 s. Waiting for a report: start or resume it.", silent
     )
     assert back == "role 'searcher' is back."
     assert "failed (incarnation 1: MgrpoError: no space left on the disk.)" in failed
@@ -198,7 +198,7 @@ def test_a_disk_that_cannot_say_who_lives_is_no_sign_of_life_and_no_error(
     disk.listing = False
     main.check("a report")
     time.sleep(0.6)
-    with pytest.raises(PeerLost, match="no sign of life"):
+    with pytest.raises(PeerLost, match="no heartbeat"):
         main.check("a report")
     disk.listing = True
     main.close()

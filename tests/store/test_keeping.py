@@ -85,7 +85,9 @@ def test_a_role_that_begins_before_what_is_kept_is_told(tmp_path: Path) -> None:
         main.close()
         again = Exchange(root, "main", peers=["searcher"], first_step=4, keep_steps=0)
         searcher.refresh()
-        with pytest.raises(DataError, match=r"'main' begins with step 4.*before step \d has been removed.*keep_steps"):
+        with pytest.raises(
+            DataError, match=r"'main' starts at step 4.*has removed its records before step \d.*keep_steps"
+        ):
             searcher.check("a call")
         again.close()
 

@@ -38,7 +38,7 @@ def test_a_segment_that_never_comes_is_an_error_with_its_name(tmp_path: Path, ha
     now = 9.0
     assert tail.poll() == []
     now = 11.0
-    with pytest.raises(DataError, match=r"has not come in 10 s: .*(0000000001|not record 1).*HINT: .*restart its role"):
+    with pytest.raises(DataError, match=r"not arrived within 10 s: .*(0000000001|record 1).*HINT: .*restart its role"):
         tail.poll()
     again = StoreWriter(root, "main")
     assert again.recovered == [call(0)]
@@ -98,7 +98,7 @@ def test_a_role_whose_name_is_none_for_a_folder_is_refused(tmp_path: Path, role:
 def test_another_folder_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     for make in (lambda: StoreWriter(tmp_path, "main"), lambda: Tail(tmp_path)):
-        with pytest.raises(DataError, match=r"is no store, but holds 'thesis.tex'"):
+        with pytest.raises(DataError, match=r"is not a store: it has 'thesis.tex'"):
             make()
     with pytest.raises(DataError, match="there is no store at"):
         Tail(tmp_path / "nowhere")

@@ -99,7 +99,7 @@ def test_one_that_was_thought_dead_is_told_and_not_read(tmp_path: Path) -> None:
     old.publish([call(0)])
     StoreWriter(root, "main")
     tail = Tail(root)
-    with pytest.raises(MgrpoError, match=r"main-0 has been started anew while incarnation 1.*HINT: let one process"):
+    with pytest.raises(MgrpoError, match=r"main-0 was started again while its incarnation 1.*HINT: run one process"):
         old.publish([call(1)])
     assert records(tail.poll()) == [call(0)]
 

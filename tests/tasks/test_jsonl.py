@@ -52,7 +52,7 @@ GOOD = '{"question": "q", "answer": "a"}'
         ('{"question": "q"', 17, "Expecting ',' delimiter"),
         ('["q", "a"]', 1, "list, not an object"),
         ('{"answer": "a"}', 1, "'question' is None"),
-        ('{"question": "q", "answer": true}', 19, "'answer' is True, not a text, a number or a list"),
+        ('{"question": "q", "answer": true}', 19, "'answer' is True, not text, a number or a list"),
         ('{"question": "q", "answer": NaN}', 19, "'answer' is nan"),
         ('{"question": "q", "answer": [3, null]}', 19, r"'answer' is \[3, None\]"),
         (r'{"question": "q", "answer": "\u200b"}', 19, "'answer' is '"),
@@ -61,10 +61,10 @@ GOOD = '{"question": "q", "answer": "a"}'
         ('{"question": "q", "answer": ["a", ""]}', 19, "'answer' is"),
         ('{"answer": "a", "question": " "}', 17, "'question' is ' '"),
         ('{"question": "q", "answer": "a", "level": [1]}', 34, r"'level' is \[1\]"),
-        ('{"question": "q", "answer": "a", "id": "line 1"}', 1, "'line 1' stands on an earlier line"),
+        ('{"question": "q", "answer": "a", "id": "line 1"}', 1, "an earlier line has the id 'line 1'"),
         (b'{"question": "\xff"}', 15, "0xff is not UTF-8"),
-        ("[" * 100_000, 1, "it cannot be read"),
-        ('{"question": "q", "answer": ' + "1" * 5000 + "}", 1, "it cannot be read"),
+        ("[" * 100_000, 1, "the line cannot be read"),
+        ('{"question": "q", "answer": ' + "1" * 5000 + "}", 1, "the line cannot be read"),
         (r'{"question": "q \ud83d", "answer": "a"}', 2, "'question' has half of a surrogate pair"),
         (r'{"question": "q", "answer": ["a", "\ud83d"]}', 19, "'answer' has half of a surrogate pair"),
     ],
@@ -76,7 +76,7 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str | bytes, column: in
 
 
 def test_empty_and_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"empty.jsonl holds no questions"):
+    with pytest.raises(DataError, match=r"empty.jsonl has no questions"):
         JsonlTask(write(tmp_path / "empty.jsonl", " ", ""))
     good = write(tmp_path / "good.jsonl", GOOD)
     with pytest.raises(DataError, match=r"nowhere.jsonl: No such file"):
@@ -112,9 +112,9 @@ def test_tools_are_loaded_by_path_and_offered_by_name(tmp_path: Path) -> None:
     task = JsonlTask(good, tools=["tests.support.toy.search"])
     assert list(task.tools()) == ["search"]
     assert asyncio.run(task.tools()["search"](query="0")) == "word 0: alpha"
-    with pytest.raises(ConfigurationError, match=r"two tools are called 'search'"):
+    with pytest.raises(ConfigurationError, match=r"two tools have the name 'search'"):
         JsonlTask(good, tools=["tests.support.toy.search", "tests.support.toy.search"])
-    with pytest.raises(ConfigurationError, match=r"no tool at 'tests.support.toy.serch'"):
+    with pytest.raises(ConfigurationError, match=r"tool 'tests.support.toy.serch' cannot be imported"):
         JsonlTask(good, tools=["tests.support.toy.serch"])
 
 

@@ -168,7 +168,7 @@ def test_one_prompt_that_is_not_taken_is_undecided_at_once_and_the_next_is_judge
 def test_silence_and_a_closed_port_are_errors_too(server: Server) -> None:
     server.replies = [said("correct: yes")]
     server.delay = 1.0
-    with pytest.raises(ScoringError, match=r"no whole answer within 0.1 s"):
+    with pytest.raises(ScoringError, match=r"no complete answer within 0.1 s"):
         ask(Judge(server.url, "m", timeout=0.1, attempts=1))
 
 
@@ -185,7 +185,7 @@ def test_whoever_was_never_there_is_the_users_to_mend_and_whoever_goes_away_is_n
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "http://[::1", "ftp://host/v1", "", "http:///v1"])
 def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"url of the endpoint is .*HINT: give a whole one"):
+    with pytest.raises(ConfigurationError, match=r"url of the endpoint is .*HINT: give a full url"):
         Judge(url, "m")
 
 

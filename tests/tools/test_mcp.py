@@ -80,7 +80,7 @@ def test_some_of_the_tools_can_be_taken() -> None:
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({}, "given by nothing"),
+        ({}, "defined by nothing"),
         ({"url": "http://localhost:1/mcp", "server": "tests.tools.mcp_server.server"}, r"\['server', 'url'\]"),
         ({"url": "http://127.0.0.1:1/mcp"}, "does not answer"),
         ({"command": ["no-such-program"]}, "does not answer"),
@@ -144,9 +144,9 @@ def test_a_server_that_dies_is_connected_to_again_told_once_and_ends_the_run_whe
             assert isinstance(results[0], ToolError)
             assert all(result == "alive" or isinstance(result, ToolError) for result in results[1:])
             assert asyncio.run(found["live"]()) == "alive"
-        assert caplog.text.count("and was connected to again") == 1
+        assert caplog.text.count("and was reconnected") == 1
         alive.unlink()
-        with pytest.raises(ConfigurationError, match=r"has died and does not come back: MCPError.*HINT"):
+        with pytest.raises(ConfigurationError, match=r"died and cannot be reconnected: MCPError.*HINT"):
             asyncio.run(found["die"]())
 
 

@@ -26,7 +26,7 @@ def test_the_problem_is_asked_and_the_conclusion_comes_back() -> None:
     assert request["messages"][0]["content"].endswith("What is 3 + 4?")
 
 
-@pytest.mark.parametrize("reply", [failed(500), said("  "), (200, "no JSON", {})])
+@pytest.mark.parametrize("reply", [failed(500), said("  "), (200, "not JSON", {})])
 def test_a_model_that_says_nothing_is_a_failed_call(reply: tuple[int, str, dict[str, str]]) -> None:
     server = Server()
     server.replies = [reply]

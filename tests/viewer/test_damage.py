@@ -100,14 +100,14 @@ KINDS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "truncated ratios": (truncated(RATIOS), RATIOS, "cannot be read"),
     "ratios without steps": (changed(lambda t: t.drop_columns(["step"]), RATIOS), RATIOS, "no column step"),
     "a config that is not UTF-8": (written(CONFIG, b"model: \xff\xfe"), CONFIG, "utf-8"),
-    "a config that is no YAML": (written(CONFIG, b"model: [unclosed"), CONFIG, "no config of a run"),
-    "a config that is deep": (written(CONFIG, b"[" * 500), CONFIG, "no config of a run"),
-    "a config that is a list": (written(CONFIG, b"- model"), CONFIG, "it is no mapping but a list"),
-    "a config that is a text": (written(CONFIG, b"hello"), CONFIG, "it is no mapping but a str"),
-    "a config with a date that is none": (written(CONFIG, b"model: 2020-13-45"), CONFIG, "no config of a run"),
+    "a config that is no YAML": (written(CONFIG, b"model: [unclosed"), CONFIG, "not a config of a run"),
+    "a config that is deep": (written(CONFIG, b"[" * 500), CONFIG, "not a config of a run"),
+    "a config that is a list": (written(CONFIG, b"- model"), CONFIG, "it is a list, not a mapping"),
+    "a config that is a text": (written(CONFIG, b"hello"), CONFIG, "it is a str, not a mapping"),
+    "a config with a date that is none": (written(CONFIG, b"model: 2020-13-45"), CONFIG, "not a config of a run"),
     "a folder for a config": (folder(CONFIG), CONFIG, "cannot be read"),
     **{
-        f"a config with {text}": (written(CONFIG, text.encode()), CONFIG, "no mapping|is 5|is always TeamModule")
+        f"a config with {text}": (written(CONFIG, text.encode()), CONFIG, "not a mapping|is 5|is always TeamModule")
         for text in (
             "model: 5",
             "model: {init_args: [1]}",
@@ -196,7 +196,7 @@ def test_what_a_table_hides_is_told_where_it_is_looked_at(tmp_path: Path, run: P
     calls = column("calls", lambda table: _with_arguments(table, "{not JSON"))
     site = Site(Source.found(damaged(tmp_path, run, calls)), live=True)
     assert received(site.index())["problems"] == [], "an index reads no texts"
-    assert "rows that make no rollouts" in received(site.group(1, "step-000001", 0))["problem"]
+    assert "rows that do not form rollouts" in received(site.group(1, "step-000001", 0))["problem"]
     assert site.group(1, "step-000009", 0) is None
     assert len(received(site.index())["problems"]) == 1
     page = export(Site(Source.found(tmp_path / "runs"), live=False), tmp_path / "page")

@@ -111,5 +111,5 @@ def test_data_is_ascii_and_holds_no_tag(server: Server) -> None:
 
 def test_it_is_bound_to_loopback_and_says_when_the_port_is_taken(server: Server) -> None:
     assert server.server_address[0] == "127.0.0.1"
-    with pytest.raises(ConfigurationError, match="cannot be served on"):
+    with pytest.raises(ConfigurationError, match="cannot be used"):
         Server(server.site, server.server_address[1])

@@ -216,14 +216,14 @@ def test_an_export_replaces_a_page_of_ours_and_nothing_else(tmp_path: Path) -> N
     assert received((out / "data" / "0" / "step-000001" / "1.js").read_text(encoding="ascii"))["rollouts"]
     (mine := tmp_path / "mine").mkdir()
     (mine / "thesis.txt").write_text("years of work", encoding="utf-8")
-    with pytest.raises(ConfigurationError, match="no page of mgrpo view"):
+    with pytest.raises(ConfigurationError, match="not a page of mgrpo view"):
         main(["--out", str(mine), str(run)])
     assert (mine / "thesis.txt").read_text(encoding="utf-8") == "years of work"
     (mine / "data").mkdir()
     (mine / "data" / "index.js").write_text("export default {};", encoding="utf-8")
     (out / "CNAME").write_text("lab.example", encoding="utf-8")
     for theirs in (mine, out):
-        with pytest.raises(ConfigurationError, match="no page of mgrpo view"):
+        with pytest.raises(ConfigurationError, match="not a page of mgrpo view"):
             main(["--out", str(theirs), str(run)])
     assert (out / "CNAME").exists()
 

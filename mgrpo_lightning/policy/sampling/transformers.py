@@ -111,8 +111,8 @@ class TransformersSampler:
         if not all(math.isfinite(value) for _, turn in finished for value in turn.logprobs):
             raise MgrpoError(
                 f"role {self.name!r} computes logits that are not finite, after {self.policy.version} updates.",
-                hint="go on from an earlier checkpoint, with a lower optimizer.lr; at 0 updates, its base, its "
-                "adapter.path or compute_dtype is the cause: try `mgrpo doctor`.",
+                hint="resume from an earlier checkpoint with a lower optimizer.lr; after 0 updates, check its "
+                "base, adapter.path and compute_dtype with `mgrpo doctor`.",
             )
 
     def _join(self) -> Finished:
@@ -244,9 +244,9 @@ class TransformersSampler:
         least = 2 * padded(self.policy.config.limits.context) * each
         if cache_bytes < least:
             raise ConfigurationError(
-                f"role {self.name!r}: {cache_bytes / 2**30:.3g} GiB of cache hold less than two conversations of "
+                f"role {self.name!r}: {cache_bytes / 2**30:.3g} GiB of cache hold fewer than two conversations of "
                 f"{self.policy.config.limits.context} tokens.",
-                hint=f"set cache_gib to {least / 2**30:.3g} or more, or a smaller limits.context.",
+                hint=f"set cache_gib to {least / 2**30:.3g} or more, or lower limits.context.",
             )
         return cache_bytes // each
 

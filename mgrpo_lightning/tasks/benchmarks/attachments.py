@@ -26,7 +26,7 @@ def attachment_tool(files: Mapping[str, Path]) -> Tool:
         """Read the file that belongs to the question, or a further part of a long one."""
         path = known.get(name.strip())
         if path is None:
-            raise ToolError(f"there is no file {name!r}.", hint="give the name that the question names.")
+            raise ToolError(f"there is no file {name!r}.", hint="use the file name that the question gives.")
         return shown_part(name, file_text(path), part)
 
     return function_tool(attachment)
@@ -54,4 +54,4 @@ def file_text(path: Path) -> str:
             continue
         if "\0" not in text:  # text has no NUL; a short binary file may decode well and has no other sign
             return text
-    raise ToolError(f"{path.name} is no text.", hint="a tool for its kind has to read it.")
+    raise ToolError(f"{path.name} is not a text file.", hint="read it with a tool for its file type.")

@@ -34,7 +34,7 @@ class Benchmark(JudgedTask):
     ) -> None:
         super().__init__(judge, tools)
         if not questions:
-            raise DataError("the benchmark has no question that fits its filters.", hint="give less of them.")
+            raise DataError("the benchmark has no question that passes the filters.", hint="remove a filter.")
         ids = Counter(question.id for question in questions)
         if double := next((name for name, count in ids.items() if count > 1), None):
             raise DataError(f"two questions have the id {double!r}.", hint="give the file of one split only.")
@@ -61,5 +61,5 @@ def inside(folder: Path, name: str) -> Path:
     below = os.path.normpath(name)
     path = Path(os.path.abspath(folder), below)
     if os.path.isabs(below) or ".." in PurePath(below).parts or not path.is_file():
-        raise DataError(f"{folder} has no file {name!r}, which a row names.", hint="get the benchmark as a whole.")
+        raise DataError(f"{folder} lacks the file {name!r}, which a row names.", hint="download the whole benchmark.")
     return path

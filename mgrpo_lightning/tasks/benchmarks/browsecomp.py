@@ -15,8 +15,8 @@ from mgrpo_lightning.tools.sets import ToolSet
 SOURCE = Source(
     "BrowseComp",
     # The repository does not contain the file; its evaluation code downloads it from this URL.
-    "https://openaipublic.blob.core.windows.net/simple-evals/browse_comp_test_set.csv, as openai/simple-evals does",
-    "MIT; its plain text is never to go online",
+    "https://openaipublic.blob.core.windows.net/simple-evals/browse_comp_test_set.csv, the url of openai/simple-evals",
+    "MIT; never publish its plain text",
     [["problem"], ["answer"], ["canary"]],
 )
 

@@ -40,7 +40,9 @@ class Source:
         Args:
             problem: Text that says what is missing, and where.
         """
-        return DataError(f"{self.name}: {problem}.", hint=f"get it from {self.where} ({self.terms}) and give its path.")
+        return DataError(
+            f"{self.name}: {problem}.", hint=f"download it from {self.where} ({self.terms}) and give its path."
+        )
 
     def lacks(self, row: DatasetRow) -> str | None:
         """Return the first required column that a row lacks; None if it has all.
@@ -65,14 +67,14 @@ def located(path: str, source: Source) -> Path:
     if local.exists():
         return local
     if not _HUB_NAME.fullmatch(path):
-        raise source.missing(f"there is no {path}")
+        raise source.missing(f"{path} does not exist")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(path, repo_type="dataset"))
     except (OSError, ValueError) as error:  # the hub's errors for not found, gated and offline are subclasses of these
         reason = str(error).strip().splitlines()[0]
-        raise source.missing(f"there is no {path} here, and the hub did not give it ({reason})") from error
+        raise source.missing(f"{path} does not exist, and the hub did not provide it ({reason})") from error
 
 
 def files_of(folder: Path, patterns: Sequence[str], source: Source) -> list[Path]:
@@ -100,7 +102,10 @@ def files_of(folder: Path, patterns: Sequence[str], source: Source) -> list[Path
     else:
         wanted = names[:1]
     if names != wanted:
-        raise DataError(f"{source.name}: {folder} has {' and '.join(names)}.", hint="give the path of one of them.")
+        raise DataError(
+            f"{source.name}: {folder} has several files of rows: {' and '.join(names)}.",
+            hint="give the path of one of them.",
+        )
     return found
 
 
@@ -122,17 +127,17 @@ def _read(path: Path, source: Source) -> list[DatasetRow]:
     try:
         rows = list(reader(path))
     except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
-        raise DataError(f"cannot read {path}: {error}.", hint="get it again: it may be cut off.") from error
+        raise DataError(f"cannot read {path}: {error}.", hint="download it again: it may be incomplete.") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
-            raise DataError(f"{path}, row {number} is {row!r}, not an object.", hint="get the file again.")
+            raise DataError(f"{path}, row {number} is {row!r}, not an object.", hint="download the file again.")
         if (column := source.lacks(row)) is not None:
             raise DataError(
-                f"{path} is no file of {source.name}: row {number} has no {column!r}; it has {sorted(map(str, row))}.",
-                hint=f"give a file of {source.name}, or the class of the benchmark that this one is of.",
+                f"{path} is not a file of {source.name}: row {number} has no {column!r}, but {sorted(map(str, row))}.",
+                hint=f"give a file of {source.name}, or use the class of the benchmark that this file belongs to.",
             )
     if not rows:
-        raise DataError(f"{path} holds no rows.", hint="get the file again; it may be cut off.")
+        raise DataError(f"{path} has no rows.", hint="download the file again: it may be incomplete.")
     return rows
 
 
@@ -150,7 +155,7 @@ def text_of(row: DatasetRow, *names: str, default: str | None = None) -> str:
     if isinstance(value, str | int | float):
         return encodable(str(value))
     raise DataError(
-        f"a row has {names[0]} = {value!r}; it has {sorted(map(str, row))}.", hint="is it the file of this benchmark?"
+        f"a row has {names[0]} = {value!r}; it has {sorted(map(str, row))}.", hint="give a file of this benchmark."
     )
 
 

@@ -24,6 +24,5 @@ def decrypted(text: str, key: bytes) -> str:
         return bytes(a ^ b for a, b in zip(base64.b64decode(text, validate=True), cycle(key), strict=False)).decode()
     except (binascii.Error, ValueError, AssertionError) as error:
         raise DataError(
-            "an encrypted text does not open with its row's canary.",
-            hint="get the file again; it may have been edited.",
+            "a row's canary does not decrypt its text.", hint="download the file again: it may have been edited."
         ) from error

@@ -24,7 +24,7 @@ from mgrpo_lightning.tools.sets import ToolSet
 SOURCE = Source(
     "GAIA",
     "gaia-benchmark/GAIA on the Hugging Face hub",
-    "gated: accept its terms there; its rows are not to be shared",
+    "gated: accept its terms there; do not share its rows",
     [["task_id"], ["Question"], ["Level"]],
 )
 
@@ -68,7 +68,7 @@ class Gaia(Benchmark):
     @override
     def rule(self, question: Question, answer: str) -> float:
         if not question.known:
-            raise ScoringError(f"the answer of {question.id} is known to GAIA's leaderboard only.")
+            raise ScoringError(f"only GAIA's leaderboard knows the answer of {question.id}.")
         return max(gaia_rule(answer, gold) for gold in question.answers)
 
     @override

@@ -62,7 +62,7 @@ class HotpotQA(MultiHop):
         ]
         titles = dict.fromkeys(title for title, _ in _pairs(row, "supporting_facts", "sent_id", name))
         if unknown := titles.keys() - {paragraph.title for paragraph in paragraphs}:
-            raise DataError(f"question {name} rests on {sorted(unknown)}, which it does not bring along.", hint=_HINT)
+            raise DataError(f"question {name} needs the pages {sorted(unknown)}, which its context lacks.", hint=_HINT)
         return Example(question, paragraphs, [Hop(title) for title in titles])
 
     @override
@@ -74,7 +74,7 @@ class HotpotQA(MultiHop):
         return ".json", json.dumps({"answer": answers, "sp": nothing, "evidence": nothing}, ensure_ascii=False) + "\n"
 
 
-_HINT = "take the files of the distractor setting: its context holds the supporting pages."
+_HINT = "use the files of the distractor setting: their context holds the supporting pages."
 
 
 def _pairs(row: DatasetRow, column: str, other: str, name: str) -> Sequence[tuple[str, Any]]:

@@ -74,9 +74,11 @@ class MultiHop(Task):
         for split, found in examples.items():
             names = Counter(one.question.id for one in found)
             if bare := [one.question.id for one in found if not one.paragraphs]:
-                raise DataError(f"question {bare[0]!r} brings no paragraphs along.", hint="there is nothing to search.")
+                raise DataError(
+                    f"question {bare[0]!r} has no paragraphs to search.", hint="give a file with paragraphs."
+                )
             if twice := [name for name, count in names.items() if count > 1]:
-                raise DataError(f"split {split} has two questions {twice[0]!r}.", hint="remove one, or rename it.")
+                raise DataError(f"split {split} has question {twice[0]!r} twice.", hint="remove or rename one.")
         # Evaluation may lack answers, for a leaderboard. Training cannot: there would be no reward.
         if unknown := [one.question.id for one in examples.get("train", ()) if not one.question.known]:
             raise DataError(f"the training question {unknown[0]} has no answer.", hint="train on a split with answers.")
@@ -110,7 +112,7 @@ class MultiHop(Task):
         if answer is None:
             return 0.0
         if not question.known:
-            raise ScoringError(f"the answer of {question.id} is known to the authors only.")
+            raise ScoringError(f"only the benchmark's authors know the answer of {question.id}.")
         return float(hotpot_normalise(answer) in map(hotpot_normalise, question.answers))
 
     @override

@@ -46,8 +46,8 @@ class MuSiQue(MultiHop):
             aliases = [str(alias) for alias in row.get("answer_aliases") or ()]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"question {name} has no paragraphs or decomposition as MuSiQue has them ({error!r}).",
-                hint="take musique_ans_v1.0_*.jsonl.",
+                f"question {name} has no paragraphs or decomposition in MuSiQue's format ({error!r}).",
+                hint="use musique_ans_v1.0_*.jsonl.",
             ) from error
         question = Question(
             id=name,

@@ -18,7 +18,7 @@ from mgrpo_lightning.tools.sets import ToolSet
 SOURCE = Source(
     "xbench-DeepSearch",
     "xbench-ai/xbench-evals on GitHub",
-    "MIT; its plain text is never to go online",
+    "MIT; never publish its plain text",
     [["id"], ["prompt"], ["answer"], ["canary"]],
 )
 _FINAL = re.compile("最终答案[:\uff1a]")

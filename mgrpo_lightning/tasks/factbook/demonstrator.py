@@ -58,9 +58,11 @@ class Demonstrator:
         self._closed = closed
         for name, probability in self.mistakes.items():
             if name not in MISTAKES:
-                raise ConfigurationError(f"there is no mistake {name!r}.", hint=f"give some of {list(MISTAKES)}.")
+                raise ConfigurationError(f"mistakes has the unknown name {name!r}.", hint=f"use {list(MISTAKES)}.")
             if not 0 <= probability <= 1:
-                raise ConfigurationError(f"mistake {name!r} has probability {probability}.", hint="give 0 to 1.")
+                raise ConfigurationError(
+                    f"mistake {name!r} has probability {probability}.", hint="give a number from 0 to 1."
+                )
 
     def script(self, question: Question, role: str, subtask: str, seed: int, *, callees: Sequence[str]) -> Script:
         """Return the script of one trajectory.

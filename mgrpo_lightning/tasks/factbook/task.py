@@ -66,7 +66,7 @@ class Factbook(Task):
     @override
     def questions(self, split: Split) -> Sequence[Question]:
         if split not in ORDER:
-            raise ConfigurationError(f"there is no split {split!r}.", hint=f"give one of {list(ORDER)}.")
+            raise ConfigurationError(f"the Factbook has no split {split!r}.", hint=f"give one of {list(ORDER)}.")
         if split not in self._generated:
             found = generate(
                 self.facts, hops=self._hops, with_comparisons=self._comparisons, seed=self._seed, split=split
@@ -113,6 +113,8 @@ def held_out() -> frozenset[str]:
 
 def _check(hops: Sequence[int], comparisons: bool) -> None:
     if len(set(hops)) < len(hops):
-        raise ConfigurationError(f"hops {list(hops)} names a number twice.", hint="name every number once.")
+        raise ConfigurationError(f"hops {list(hops)} has a number twice.", hint="give every number once.")
     if not hops and not comparisons:
-        raise ConfigurationError("hops is empty and comparisons is off.", hint="give for instance hops: [1, 2].")
+        raise ConfigurationError(
+            "no questions: hops is empty and comparisons is off.", hint="set hops, for instance to [1, 2]."
+        )

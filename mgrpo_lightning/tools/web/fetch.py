@@ -115,7 +115,7 @@ class Fetcher:
 
     def _refuse_blocked(self, text: str) -> None:
         if self.blocks(text):
-            raise ToolError("this page is not to be read here.", hint="find the answer elsewhere.")
+            raise ToolError("this page is blocked.", hint="find the answer elsewhere.")
 
     def _refuse_blocked_page(self, page: Page) -> None:
         self._refuse_blocked(page.url)
@@ -202,7 +202,7 @@ def _pattern(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern, re.IGNORECASE)
     except re.error as error:
         raise ConfigurationError(
-            f"fetch.blocked has {pattern!r}, which is no regular expression: {error}.", hint="escape it: \\( for (."
+            f"fetch.blocked has {pattern!r}, which is not a regular expression: {error}.", hint="escape it: \\( for (."
         ) from error
 
 
@@ -211,5 +211,5 @@ def _parsed(url: str) -> httpx2.URL:
         return httpx2.URL(url.strip())
     except (httpx2.InvalidURL, ValueError, TypeError) as error:
         raise ToolError(
-            f"{url[:200]!r} is no URL.", hint="give a whole URL, such as https://example.org/page."
+            f"{url[:200]!r} is not a URL.", hint="give a whole URL, such as https://example.org/page."
         ) from error

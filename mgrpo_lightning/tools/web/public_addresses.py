@@ -99,13 +99,15 @@ def check_url(url: httpx2.URL, allowed: frozenset[str] = frozenset()) -> None:
         ToolError: The URL has a scheme other than http(s), a user name, no host, or a port that is not in ``PORTS``.
     """
     if url.scheme not in ("http", "https"):
-        raise ToolError(f"{url.scheme or 'nothing'!r} is no scheme of a web page.", hint="give an http or https URL.")
+        raise ToolError(
+            f"{url.scheme or 'nothing'!r} is not a scheme of a web page.", hint="give an http or https URL."
+        )
     if url.userinfo:
-        raise ToolError("a URL with a user's name in it is not asked.", hint="leave out what stands before the @.")
+        raise ToolError("a URL with a user name is not read.", hint="remove the part before the @.")
     if not url.host:
-        raise ToolError("the URL names no host.", hint="give a whole URL, such as https://example.org/page.")
+        raise ToolError("the URL has no host.", hint="give a whole URL, such as https://example.org/page.")
     if url.port is not None and url.port not in PORTS and f"{url.host}:{url.port}" not in allowed:
-        raise ToolError(f"port {url.port} is none of a web server.", hint=f"the ports are {list(PORTS)}.")
+        raise ToolError(f"port {url.port} is not a port of a web server.", hint=f"use one of {list(PORTS)}.")
 
 
 async def public_address(host: str, port: int, *, allowed: bool = False) -> str:
@@ -122,7 +124,7 @@ async def public_address(host: str, port: int, *, allowed: bool = False) -> str:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, ValueError) as error:
-        raise ToolError(f"there is no host {host!r}.", hint="check the URL, or search for the page.") from error
+        raise ToolError(f"the host {host!r} cannot be found.", hint="check the URL, or search for the page.") from error
     addresses = [ipaddress.ip_address(place[0]) for *_, place in found]
     if not allowed and not all(map(is_public, addresses)):
         raise ToolError(f"{host!r} is not on the public web.", hint="read another page.")

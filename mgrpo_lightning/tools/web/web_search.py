@@ -55,15 +55,15 @@ class WebSearch:
         self._name = engine
         self._url = url or self._engine.url or ""
         if not self._url:
-            raise ConfigurationError(f"search engine {engine!r} has no address.", hint="give the url of your server.")
+            raise ConfigurationError(f"search engine {engine!r} has no url.", hint="give the url of your server.")
         self._key_variable = key_variable
         secret, self._headers = None, {}
         if self._engine.key is not None:
-            secret = api_key(key_variable, f"search engine {engine!r}", "set key_variable to its name and export it.")
+            secret = api_key(key_variable, f"search engine {engine!r}", "export it, and give its name as key_variable.")
             name, _, value = self._engine.key.partition(": ")
             self._headers = {name: value.format(secret)}
         if k < 1:
-            raise ConfigurationError(f"search shows k = {k} hits.", hint="give at least 1.")
+            raise ConfigurationError(f"search has k = {k} hits.", hint="set k to at least 1.")
         patience = Patience(timeout, attempts, BACKOFF, AT_ONCE)
         self._service = Service(f"search engine {engine!r}", self._url, patience, refused=self._hint(), secret=secret)
         self._k = k
@@ -125,10 +125,10 @@ class WebSearch:
     def _hint(self) -> str:
         """The hint of the error that is raised if the service rejects every request."""
         if self._engine.key is not None:
-            return f"check the key in the environment variable {self._key_variable!r}, and what is left of its quota."
+            return f"check the key in the environment variable {self._key_variable!r} and its remaining quota."
         if self._name == "searxng":
-            return "list json under search.formats in its settings.yml, and let its limiter pass this machine."
-        return "check its url, and that it lets this machine ask."
+            return "list json under search.formats in its settings.yml, and allow this machine in its limiter."
+        return "check its url, and check that it serves this machine."
 
 
 def shown(hit: Hit, *, whole: bool) -> str:

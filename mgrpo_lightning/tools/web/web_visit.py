@@ -66,5 +66,5 @@ def _require_extraction() -> None:
         import trafilatura  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(
-            "reading pages of the web needs the package trafilatura.", hint="pip install 'mgrpo-lightning[web]'."
+            "reading web pages needs the package trafilatura.", hint="run pip install 'mgrpo-lightning[web]'."
         ) from error

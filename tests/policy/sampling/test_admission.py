@@ -53,7 +53,7 @@ def test_a_short_cache_changes_no_turn(
 def test_a_bound_below_two_conversations_is_refused(make_policy: MakePolicy) -> None:
     policy = make_policy(context=CONTEXT)
     with pytest.raises(
-        ConfigurationError, match=r"main.*less than two conversations of 256 tokens.*HINT: set cache_gib"
+        ConfigurationError, match=r"main.*fewer than two conversations of 256 tokens.*HINT: set cache_gib"
     ):
         play(policy, cache_bytes=1000)
 

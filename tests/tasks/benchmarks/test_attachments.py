@@ -38,7 +38,7 @@ def test_a_text_is_read_in_whatever_encoding_it_comes(tmp_path: Path, encoding: 
 def test_what_is_no_text_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(ToolError, match=f"{name} is no text"):
+    with pytest.raises(ToolError, match=f"{name} is not a text file"):
         read(path)
 
 

@@ -46,7 +46,9 @@ def test_a_split_without_one_of_its_shards_is_refused(tmp_path: Path) -> None:
 def test_several_files_are_refused_by_name(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         write_rows(tmp_path / name, [{"n": 1}])
-    with pytest.raises(DataError, match=rf"has {names[0]} and {names[1]}\. HINT: give the path of one"):
+    with pytest.raises(
+        DataError, match=rf"has several files of rows: {names[0]} and {names[1]}\. HINT: give the path of one"
+    ):
         numbers(tmp_path, "*.jsonl")
 
 

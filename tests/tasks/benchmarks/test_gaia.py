@@ -57,7 +57,7 @@ def test_levels_and_questions_without_a_file_can_be_picked(folder: Path) -> None
     assert [q.id for q in Gaia(str(folder), text_only=True).questions("validation")] == ["a", "b"]
     (folder / "2023/validation/c.csv").unlink()
     assert len(Gaia(str(folder), text_only=True).questions("test")) == 2, "files of questions that are not asked"
-    with pytest.raises(DataError, match="no question that fits"):
+    with pytest.raises(DataError, match="no question that passes"):
         Gaia(str(folder), levels=[3], text_only=True)
 
 
@@ -90,7 +90,7 @@ def test_a_row_that_names_a_file_elsewhere_is_refused(tmp_path: Path, name: str)
     name = name.format(root=tmp_path)
     bad = [{**rows(int)[0], "file_name": name}]
     write_rows(tmp_path / "2023/validation/metadata.jsonl", bad)
-    with pytest.raises(DataError, match="has no file"):
+    with pytest.raises(DataError, match="lacks the file"):
         Gaia(str(tmp_path))
 
 

@@ -41,7 +41,7 @@ def test_there_is_a_file_of_every_benchmark() -> None:
 def test_a_file_of_another_benchmark_is_refused_by_name(tmp_path: Path, loader: str, other: str) -> None:
     for name, row in FILES[other].items():
         path = write_rows(tmp_path / name, [row])
-        with pytest.raises(DataError, match=rf"(?i){name} is no file of {loader[:4]}.*: row 1 has no '.*HINT"):
+        with pytest.raises(DataError, match=rf"(?i){name} is not a file of {loader[:4]}.*: row 1 has no '.*HINT"):
             load(loader, path)
 
 

@@ -131,9 +131,9 @@ def test_the_expert_wants_the_hop_read_and_found(tmp_path: Path, url: str, repor
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ({**HOTPOT, "context": "no JSON"}, r"h1 has context = 'no JSON'"),
+        ({**HOTPOT, "context": "not JSON"}, r"h1 has context = 'not JSON'"),
         ({**HOTPOT, "context": {"title": ["a"]}}, "h1 has context"),
-        ({**HOTPOT, "supporting_facts": [["Elsewhere", 0]]}, r"rests on \['Elsewhere'\]"),
+        ({**HOTPOT, "supporting_facts": [["Elsewhere", 0]]}, r"needs the pages \['Elsewhere'\]"),
         ({**HOTPOT, "answer": ["a"]}, r"answer = \['a'\]"),
     ],
 )
@@ -156,7 +156,7 @@ def test_a_test_split_without_answers_is_asked_but_neither_scored_nor_trained_on
     path = str(write_rows(tmp_path / "a.jsonl", [{**without_answer(row), **answer}]))
     (question,) = kind(test_path=path).questions("test")
     assert (question.text, question.answers, question.evidence) == (row["question"], ("?",), ())
-    with pytest.raises(ScoringError, match="known to the authors only"):
+    with pytest.raises(ScoringError, match="only the benchmark's authors know"):
         asyncio.run(kind(test_path=path).correct(question, "?"))
     with pytest.raises(DataError, match=f"{question.id} has no answer"):
         kind(path)
@@ -239,7 +239,7 @@ def test_a_question_without_paragraphs_is_named(
     tmp_path: Path, kind: type[HotpotQA | MuSiQue], row: dict[str, Any]
 ) -> None:
     rows = [row if kind is HotpotQA else {**MUSIQUE, **row, "paragraphs": [], "question_decomposition": []}]
-    with pytest.raises(DataError, match="question 'h1' brings no paragraphs along"):
+    with pytest.raises(DataError, match="question 'h1' has no paragraphs to search"):
         kind(validation_path=str(write_rows(tmp_path / "a.json", rows)))
 
 
@@ -251,7 +251,7 @@ def test_musique_reports_its_own_f1(tmp_path: Path) -> None:
 
 
 def test_two_questions_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"split validation has two questions 'h1'.*HINT"):
+    with pytest.raises(DataError, match=r"split validation has question 'h1' twice.*HINT"):
         HotpotQA(validation_path=str(write_rows(tmp_path / "a.json", [HOTPOT, HOTPOT])))
 
 

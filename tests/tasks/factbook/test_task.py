@@ -77,7 +77,7 @@ def test_held_out_pages_are_those_of_validation_and_test(task: Factbook) -> None
     [
         ({"hops": [0]}, r"hops\[0\] is 0"),
         ({"hops": [1, 5]}, r"hops\[1\] is 5"),
-        ({"hops": [2, 2]}, "names a number twice"),
+        ({"hops": [2, 2]}, "has a number twice"),
         ({"hops": []}, "hops is empty"),
         ({"max_questions": 0}, "max_questions is 0"),
         ({"backend": "bing"}, "'bing'"),

@@ -1,4 +1,4 @@
-"""Pages that are huge, slow, packed or of another kind; politeness, the cache, and what is not to be read."""
+"""Pages that are huge, slow, packed or of another kind; politeness, the cache, and what is is blocked."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def get(site: Site, path: str = "/", **settings: object) -> Page:
         (said(bytes(LIMIT + 1)), "larger than 100,000 bytes"),
         (dripping(bytes(10_000), 0.0), "larger than 100,000 bytes"),
         (said(BOMB, Content_Encoding="gzip"), "larger than 100,000 bytes"),
-        (said(b"no gzip", Content_Encoding="gzip"), "cannot be unpacked"),
-        (said(b"x", Content_Encoding="br"), "packed as 'br'"),
+        (said(b"no gzip", Content_Encoding="gzip"), "cannot be decompressed"),
+        (said(b"x", Content_Encoding="br"), "compressed as 'br'"),
         (said(b"%PDF", "application/pdf"), "is 'application/pdf', not a page of text"),
         (said(b"\x7fELF", "application/octet-stream"), "not a page of text"),
         (said(b"x", ""), "of no kind"),
@@ -133,7 +133,7 @@ def test_what_matches_a_pattern_is_not_read(site: Site, path: str, tmp_path: Pat
         "/elsewhere": moved("/gaia-answers"),
     }
     for _ in range(2):
-        with pytest.raises(ToolError, match="not to be read"):
+        with pytest.raises(ToolError, match="is blocked"):
             get(site, path, blocked=("gaia-", "canary"), cache=str(tmp_path))
     assert not list(tmp_path.iterdir())
 
@@ -158,7 +158,7 @@ def test_a_cache_that_cannot_be_written_is_the_users_to_mend(site: Site, tmp_pat
 def test_what_is_remembered_is_held_against_the_patterns_of_now(site: Site, tmp_path: Path) -> None:
     site.pages["/"] = said(b"the CANARY string")
     get(site, cache=str(tmp_path))
-    with pytest.raises(ToolError, match="not to be read"):
+    with pytest.raises(ToolError, match="is blocked"):
         get(site, cache=str(tmp_path), blocked=("canary",))
 
 

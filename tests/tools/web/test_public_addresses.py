@@ -79,7 +79,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("name", PRIVATE)
 def test_private_addresses_are_refused_in_every_notation(name: str) -> None:
-    with pytest.raises(ToolError, match=r"not on the public web|no host|is no URL"):
+    with pytest.raises(ToolError, match=r"not on the public web|cannot be found|is not a URL"):
         asyncio.run(Fetcher().get(PRIVATE[name]))
 
 

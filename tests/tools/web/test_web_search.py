@@ -163,14 +163,14 @@ def test_a_service_that_refuses_ends_the_run_and_says_what_to_mend(
 @pytest.mark.parametrize("engine", ["searxng", "retriever", "serper", "brave", "tavily"])
 def test_a_missing_address_or_key_is_told_at_once(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEARCH_KEY")
-    with pytest.raises(ConfigurationError, match="no address" if engine in ("searxng", "retriever") else "SEARCH_KEY"):
+    with pytest.raises(ConfigurationError, match="has no url" if engine in ("searxng", "retriever") else "SEARCH_KEY"):
         WebSearch(cast("EngineName", engine), key_variable="SEARCH_KEY")
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 432, 433])
 def test_a_service_that_refuses_whoever_asks_ends_the_run(site: Site, status: int) -> None:
     site.pages["/search"] = said(b"", status=status)
-    with pytest.raises(ConfigurationError, match=f"refuses with status {status}"):
+    with pytest.raises(ConfigurationError, match=f"refuses requests with status {status}"):
         asyncio.run(engine_at(site).find("x"))
 
 

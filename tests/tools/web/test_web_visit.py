@@ -125,5 +125,5 @@ def test_a_team_file_names_sets_of_tools_beside_functions(tmp_path: Path) -> Non
 
 
 def test_two_tools_of_one_name_are_refused(site: Site) -> None:
-    with pytest.raises(ConfigurationError, match="two tools are called 'search'"):
+    with pytest.raises(ConfigurationError, match="two tools have the name 'search'"):
         collected([Retriever("http://localhost:1/retrieve"), Retriever("http://localhost:2/retrieve")])

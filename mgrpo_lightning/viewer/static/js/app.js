@@ -3,7 +3,7 @@
 
 const POLL = 2000;
 const KEYS = [["j or \u2192", "next rollout"], ["k or \u2190", "previous rollout"], ["g", "its group"], ["l", "list"], ["o", "overview"],
-  ["/", "search"], ["c", "colour of tokens"], ["t", "light or dark"], ["?", "these keys"]];
+  ["/", "search"], ["c", "colour of tokens"], ["t", "light or dark"], ["?", "show or hide this list"]];
 
 const decoded = (text) => { try { return decodeURI(text); } catch { return text; } };
 
@@ -43,7 +43,7 @@ function App() {
       if (!found.live) return;
       timer = setInterval(async () => {
         const state = await mgrpo.load("state", `?${Date.now()}`).catch(() => null);
-        setProblem(state ? "" : "mgrpo view has ended; this page shows what it had.");
+        setProblem(state ? "" : "mgrpo view has stopped; this page shows the last data that it received.");
         if (state && state.version !== mgrpo.index.version) reload();
       }, POLL);
     }, (error) => setProblem(error.message));
@@ -84,7 +84,7 @@ function App() {
   if (address.kind === "list") body = html`<${List} index=${index} filter=${address.filter} setFilter=${setFilter} setListed=${setListed} deep=${deep} setDeep=${setDeep} />`;
   if (row >= 0) body = address.kind === "group" ? html`<${Group} index=${index} row=${row} />`
     : html`<${Rollout} index=${index} row=${row} listed=${listed} mode=${mode} setMode=${setMode} />`;
-  if (row < 0 && ["rollout", "group"].includes(address.kind)) body = html`<main><p class="bad">There is no such rollout in this page's runs.</p></main>`;
+  if (row < 0 && ["rollout", "group"].includes(address.kind)) body = html`<main><p class="bad">The runs of this page have no such rollout.</p></main>`;
   return html`<header class="top"><a href="#/"><b>mgrpo</b></a><a href=${lastList}>rollouts</a>
       <span class="quiet">${index.runs.map((run) => run.name).join(", ")}${index.live ? " (live)" : ""}</span>
       ${problem && html`<span class="bad">${problem}</span>`}

@@ -9,7 +9,7 @@ function Loaded({ row, children }) {
     return () => { here = false; };
   }, [row, mgrpo.index]);
   if (state.row !== row) return html`<main><p class="quiet">loading \u2026</p></main>`;
-  if (state.error) return html`<main><p class="bad">${state.error.message}; is the run's journal still there?</p></main>`;
+  if (state.error) return html`<main><p class="bad">${state.error.message}. Check that the run's journal still exists.</p></main>`;
   if (state.group.problem) return html`<main><p class="bad"><${Text} text=${state.group.problem} /></p></main>`;
   return children(state.group);
 }

@@ -6,9 +6,9 @@ const COLUMNS = [["run", "run"], ["stage", ""], ["step", "step"], ["level", ""],
   ["reward", "reward"], ["calls", "calls"], ["tokens", "tokens"], ["marks", "marks"]];
 
 function Marks({ marks }) {
-  return html`${marks & TRUNCATED ? html`<i class="mark" title="a turn was cut by a limit">cut</i>` : null}
-    ${marks & INVALID ? html`<i class="mark bad" title="a trajectory broke a rule">rule</i>` : null}
-    ${marks & FAILED ? html`<i class="mark" title="a reward could not be decided">?</i>` : null}`;
+  return html`${marks & TRUNCATED ? html`<i class="mark" title="a limit cut off a turn">cut</i>` : null}
+    ${marks & INVALID ? html`<i class="mark bad" title="a trajectory broke a rule of the protocol">rule</i>` : null}
+    ${marks & FAILED ? html`<i class="mark" title="a reward is undecided">?</i>` : null}`;
 }
 
 function Choice({ name, value, options, change }) {
@@ -28,10 +28,10 @@ function Filters({ index, filter, setFilter, progress, deepSearch }) {
     <${Choice} name="role" value=${filter.role} change=${set("role")} options=${index.roles.map((one) => [one, one])} />
     ${field("low", "reward from", 4)}${field("high", "to", 4)}${field("calls", "calls", 3)}
     <${Choice} name="marked" value=${filter.mark} change=${set("mark")}
-      options=${[["truncated", "truncated"], ["invalid", "broken rule"], ["undecided", "not decided"]]} />
+      options=${[["truncated", "truncated"], ["invalid", "broken rule"], ["undecided", "undecided"]]} />
     <label class="search">text<input name="text" type="search" id="search" value=${filter.text} placeholder="in questions and answers"
       onInput=${(event) => set("text")(event.target.value)} /></label>
-    <button type="submit" title="in what agents said and saw">search all texts</button>
+    <button type="submit" title="search in everything that agents wrote and saw">search all texts</button>
     <span class="quiet">${progress}</span></form>`;
 }
 
@@ -55,7 +55,7 @@ function List({ index, filter, setFilter, setListed, deep, setDeep }) {
     if (!filter.text) return;
     if (mgrpo.index.live) setProgress("searching \u2026");
     await mgrpo.search(filter.text, among, seen, said, () => mine !== generation.current)
-      .catch(() => mine === generation.current && setProgress("the search got no answer: is mgrpo view still running?"));
+      .catch(() => mine === generation.current && setProgress("the search got no answer; check that mgrpo view still runs"));
   };
   const height = box.current ? box.current.clientHeight : 800;
   const first = Math.max(0, Math.floor(top / ROW) - 10), last = Math.min(rows.length, first + Math.ceil(height / ROW) + 20);

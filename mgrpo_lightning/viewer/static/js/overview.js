@@ -14,7 +14,7 @@ const chartsOf = ({ curves, runs }) => {
 };
 
 function HeldOut({ index }) {
-  if (!index.held_out.length) return html`<p class="quiet">Nothing was asked on held-out questions yet.</p>`;
+  if (!index.held_out.length) return html`<p class="quiet">No held-out questions have been played yet.</p>`;
   const levels = [...new Set(index.held_out.flatMap((one) => Object.keys(one.levels)))].sort();
   const share = (entries) => {
     const total = entries.reduce((sum, one) => sum + one.rollouts - one.undecided, 0);
@@ -40,7 +40,7 @@ function Overview({ index, theme }) {
     ["rollouts", index.count, "#/list"], ["training steps", steps, "#/list?stage=train"],
     ["with a truncated turn", marked(TRUNCATED), "#/list?mark=truncated"],
     ["with a broken rule", marked(INVALID), "#/list?mark=invalid"],
-    ["not decided", marked(FAILED), "#/list?mark=undecided"],
+    ["undecided", marked(FAILED), "#/list?mark=undecided"],
   ];
   return html`<main class="overview">
     ${index.problems.map(({ run, text }) => html`<p class="bad"><b>${index.runs[run].name}</b>: <${Text} text=${text} /></p>`)}

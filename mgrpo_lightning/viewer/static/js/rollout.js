@@ -3,9 +3,9 @@
 
 const MODES = ["kind", "log-prob", "ratio", "advantage"];
 const LEGEND = {
-  kind: [["action", "an agent said it"], ["observation", "it was shown"]],
-  "log-prob": [[logprobColour(0), "sure"], [logprobColour(-2.5), ""], [logprobColour(-5), "log-prob -5 and less"]],
-  ratio: [[ratioColour(0.3), "likelier after the update"], [ratioColour(-0.3), "less likely"]],
+  kind: [["action", "written by the agent"], ["observation", "shown to the agent"]],
+  "log-prob": [[logprobColour(0), "log-prob 0"], [logprobColour(-2.5), ""], [logprobColour(-5), "log-prob -5 or less"]],
+  ratio: [[ratioColour(0.3), "more likely after the update"], [ratioColour(-0.3), "less likely"]],
   advantage: [[advantageColour(2), "pushed up"], [advantageColour(-2), "pushed down"]],
 };
 
@@ -31,7 +31,7 @@ function Score({ trajectory }) {
   const { score } = trajectory;
   if (!score) return null;
   const parts = Object.entries(score.parts);
-  return html`<span class="score"><b>${score.failed ? "not decided" : number(score.total)}</b>
+  return html`<span class="score"><b>${score.failed ? "undecided" : number(score.total)}</b>
     ${parts.length > 0 && html`<span class="quiet"> ${parts.map(([name, value]) => `${name} ${number(value)}`).join(", ")}</span>`}
     ${" "}<${Advantage} value=${trajectory.advantage} />
     ${trajectory.coefficient !== null && html` <span class="quiet" title="weight of its tokens in the role's loss">weight ${number(trajectory.coefficient, 4)}</span>`}</span>`;
@@ -49,7 +49,7 @@ function CallLine({ call, byInvocation, mode, depth }) {
     <p><b>${line(call.name)}</b> <span class="quiet"><${Text} text=${JSON.stringify(call.arguments)} limit=${400} /></span>
       ${call.failed && html` <i class="mark bad">failed</i>`} <span class="quiet">${number(call.seconds)} s</span></p>
     ${sub && html`<${Trajectory} trajectory=${sub} byInvocation=${byInvocation} mode=${mode} depth=${depth + 1} />`}
-    ${sub ? call.result !== sub.answer && html`<p class="came-back">came back: <${Text} text=${call.result} limit=${1000} /></p>`
+    ${sub ? call.result !== sub.answer && html`<p class="came-back">returned: <${Text} text=${call.result} limit=${1000} /></p>`
       : html`<details class="result"><summary>${line(call.result, 120) || "empty"}</summary><${Text} text=${call.result} /></details>`}
   </div>`;
 }
@@ -70,11 +70,11 @@ function Trajectory({ trajectory, byInvocation, mode, depth }) {
   return html`<section class=${`trajectory ${trajectory.parent === null ? "head" : "sub"}`} id=${`i${trajectory.invocation}`}>
     <header onClick=${() => setOpen(!open)}><button aria-expanded=${open}>${open ? "\u25be" : "\u25b8"}</button>
       <b>${trajectory.role}</b> <${Score} trajectory=${trajectory} />
-      ${trajectory.versions.map((one) => html` <i class="mark bad" title="sampled with an adapter of another step than this one">version ${one}</i>`)}
+      ${trajectory.versions.map((one) => html` <i class="mark bad" title="sampled with the adapter of another step">version ${one}</i>`)}
       ${trajectory.violations.map((one) => html` <i class="mark bad">${line(one)}</i>`)}</header>
     ${open && html`<div class="inside">
-      ${trajectory.parent !== null && html`<p class="task">asked: <${Text} text=${trajectory.task} /></p>`}
-      ${trajectory.elsewhere && html`<p class="quiet">played by another process; its turns are in that role's journal</p>`}
+      ${trajectory.parent !== null && html`<p class="task">task: <${Text} text=${trajectory.task} /></p>`}
+      ${trajectory.elsewhere && html`<p class="quiet">played by another process; the turns are in the journal of that role</p>`}
       ${trajectory.spans.map((span) => {
         if (span.action) {
           turn += 1;
