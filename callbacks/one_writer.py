@@ -1,4 +1,4 @@
-"""OneWriter: hold the run folder's lock while a command writes there, and stop the run if the lock is lost."""
+"""OneWriter: the callback that holds the run folder's ``RunLock``, and stops the run if the lock is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RolloutLog: write every rollout to the journal (Parquet), and a few as text to TensorBoard."""
+"""RolloutLog: the callback that gives each step's rollouts to the journal, and a few as text to TensorBoard."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 
 ROOT = Path(__file__).parents[1]
 COMPOSED = ("fit", "validate", "test", "predict")

@@ -19,10 +19,10 @@ import yaml
 
 import mgrpo_lightning.tasks
 import mgrpo_lightning.tools
-from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.commands.config_numbers import refuse_numbers
 from mgrpo_lightning.commands.fit import BLOCKS
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.ranges import Range, hints_of, range_in, refuse
 from mgrpo_lightning.records.journal import read_groups

@@ -14,9 +14,9 @@ import yaml
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
 from mgrpo_lightning.commands.replay import replay
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.persistence.checkpoints import last_checkpoint
 from mgrpo_lightning.policy.identity import OF_A_START, PARTS

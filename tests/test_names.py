@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from torch import nn
 
-from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.config_files import compose
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.commands.launch import team_of
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.names import check_roles, check_tools
 from mgrpo_lightning.policy.loading import load_base

@@ -125,7 +125,7 @@ def run_installed(site: Path, code: str, folder: Path) -> str:
 def run_mgrpo(site: Path, arguments: list[str], folder: Path) -> str:
     """What the installed console script prints."""
     code = f"""
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 try:
     main({arguments})
 except SystemExit as end:

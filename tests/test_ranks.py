@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
 from mgrpo_lightning.commands.replay import differences, replay
-from mgrpo_lightning.data.played_batches import part_of
+from mgrpo_lightning.data.dataloaders import part_of
 from mgrpo_lightning.distributed.ranks import refuse_apart
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.records.journal import read_groups, training_files

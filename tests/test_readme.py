@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.main import main as program
+from mgrpo_lightning.commands.run_command import main
 
 SMALL = ["--config", "configs/debug/fast.yaml", "--data.validation.questions=2"]
 

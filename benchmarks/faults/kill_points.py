@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from mgrpo_lightning.commands.command import main as mgrpo
+from mgrpo_lightning.commands.run_command import main as mgrpo
 from mgrpo_lightning.modules.microbatch import MicroBatch
 from mgrpo_lightning.modules.update import Update
 from mgrpo_lightning.persistence.resume_log import ResumeLog

@@ -174,7 +174,7 @@ class RolloutPlay:
             return EndpointConversation(endpoint, seat.chat, messages, length=length, key=key, resume_log=log)
         if request.script is None:
             return self.play.samplers[role].open(trajectory.segments[-1].ids, (key.query, key.rollout, key.invocation))
-        if trajectory.parent is None:  # main and its equals share one script: each does what main alone would do next
+        if trajectory.parent is None:  # main and its equals share one script
             role, key = HEAD, key._replace(invocation=0)
         seed = self._stream("script", key, 0)
         script = request.script(self.question, role, trajectory.task, seed, callees=seat.config.calls)

@@ -1,4 +1,4 @@
-"""Check a team file against its models and its task before any weights are loaded."""
+"""Check a team against its models and its task before any weights are loaded: context lengths, prompts, rewards."""
 
 from __future__ import annotations
 

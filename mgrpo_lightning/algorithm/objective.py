@@ -84,7 +84,7 @@ def surrogate_loss(
     if num_actions is None:
         num_actions = lengths
     divisor = num_actions if config.reduction == "trajectory_mean" else batch_tokens
-    # Divided in the coefficients' own type (float64), then cast.
+    # float32 would round coefficient and divisor before they are divided.
     weights = (coefficients / divisor).to(logprobs.dtype)[rows]
     if config.kind == "supervised":
         return LossOutput(-(weights * logprobs).sum(), {"tokens": float(len(rows))})

@@ -39,7 +39,7 @@ from mgrpo_lightning.commands.dry_run import dry_run
 from mgrpo_lightning.commands.quiet import quiet
 from mgrpo_lightning.commands.run_config import RunConfig
 from mgrpo_lightning.commands.run_links import RunConfigCallback, link_run
-from mgrpo_lightning.data.command import CommandContext
+from mgrpo_lightning.data.command_context import CommandContext
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
 from mgrpo_lightning.data.resuming import played_settings
 from mgrpo_lightning.distributed import strategy

@@ -62,7 +62,7 @@ def _command() -> None:
 
 
 def _command_on_models() -> None:
-    from mgrpo_lightning.commands.command import main as command  # imports torch, which takes seconds
+    from mgrpo_lightning.commands.run_command import main as command  # imports torch, which takes seconds
 
     command()
 

@@ -1,4 +1,4 @@
-"""Merge team files with OmegaConf; what every role has is in ``model.defaults``.
+"""Merge several team files key by key (OmegaConf): the later file wins; ``model.defaults`` goes to every role.
 
 OmegaConf merges mappings key by key and replaces lists. Two rules are ours. The key ``"*"`` changes every key that the
 earlier files have in its block. If a later file names another class, the arguments of the earlier class are dropped.

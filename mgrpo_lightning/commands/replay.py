@@ -26,7 +26,7 @@ from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
 from mgrpo_lightning.commands.run_links import OF_A_COMMAND
 from mgrpo_lightning.commands.yaml_text import dumped
-from mgrpo_lightning.data.command import CommandContext
+from mgrpo_lightning.data.command_context import CommandContext
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.persistence.checkpoints import checkpoints
 from mgrpo_lightning.policy.identity import PARTS, refuse_other

@@ -14,15 +14,15 @@ from typing_extensions import override
 from mgrpo_lightning.agents.play import PlayRequest, PlayResult
 from mgrpo_lightning.agents.team_checks import check_team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
-from mgrpo_lightning.data.command import CommandContext
-from mgrpo_lightning.data.played_batches import HeldOutBatches, TrainBatches, part_of
+from mgrpo_lightning.data.command_context import CommandContext
+from mgrpo_lightning.data.dataloaders import HeldOutBatches, TrainBatches, part_of
+from mgrpo_lightning.data.group_sources import GroupSource, PlayedGroups, RecordedGroups
 from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.data.question_order import QuestionOrder
 from mgrpo_lightning.data.recorded import played_before
 from mgrpo_lightning.data.resuming import ResumeLogs
 from mgrpo_lightning.data.selection import SelectionConfig, training_questions
-from mgrpo_lightning.data.sources import GroupSource, PlayedGroups, RecordedGroups
-from mgrpo_lightning.data.steps import StepBatches
+from mgrpo_lightning.data.step_batches import StepBatches
 from mgrpo_lightning.data.store_connection import PeersConfig
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.modules.validation_config import ValidationConfig

@@ -62,7 +62,7 @@ def take_outcomes(
             rollout.scores[0] = Score(
                 float(bool(outcome.valid)), correct=outcome.correct or 0.0, failed=bool(outcome.failed)
             )
-            if outcome.correct is None and not outcome.valid:  # undecided without a judge: main was interrupted
+            if outcome.correct is None and not outcome.valid:  # main was interrupted: no judge was asked
                 rollout.main.violations = [Violation.INTERRUPTED.value]
             # Equal hashes: main used the report of exactly this delegation, not of an earlier wording before a restart.
             rollout.subs = [sub for sub in rollout.subs if counting.get(sub.key[1:]) == delegations.get(sub.key)]

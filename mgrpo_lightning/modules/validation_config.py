@@ -1,4 +1,4 @@
-"""Validation: its configuration, and the batches of played held-out questions."""
+"""ValidationConfig: which held-out questions are asked, and how; HeldOutBatch: one played batch of them."""
 
 from __future__ import annotations
 

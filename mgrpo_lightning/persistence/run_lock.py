@@ -1,4 +1,4 @@
-"""RunLock: only one command of each kind writes into a run folder at a time.
+"""RunLock: a run folder has one command of each kind at a time; a second ``fit`` in the same folder is refused.
 
     runs/quickstart/locks/fit/000003/owner.json    the third fit in this folder: host, process, start, heartbeat
 

@@ -1,4 +1,4 @@
-"""Identity of an adapter: the base, settings and prompt that it was trained with, and that it needs.
+"""Identity of an adapter (base, settings, prompt), and the refusal of a checkpoint that belongs to another model.
 
 Checkpoints, exported adapters and journals store the identity. Continuing with a different one is an error that names
 the parts that differ, unless the user accepts these with ``--run.accept_changes``.
@@ -104,7 +104,7 @@ def refuse_other(
                 there, here = _shown(theirs, own)
                 told.append(f"{role}'s {part} was {there} and is {here}")
     if found:
-        # Each part once, though several roles may differ in it, so that the hint can be copied to the command line.
+        # Name each part once, even if several roles differ in it, so that the hint is a valid command line.
         names = ",".join(part for part in PARTS if part in found)
         raise ConfigurationError(
             f"{source} belongs to another model: {'; '.join(sorted(told))}.",

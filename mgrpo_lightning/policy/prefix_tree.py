@@ -153,8 +153,8 @@ class PrefixTreeBuilder:
             run = shared
         elif run is not None and at == run.start:
             run = run.parent
+        # A sequence that ends at the fork adds no tokens and only gets its path.
         if at < len(sequence) or run is None:
-            # Otherwise the sequence ends at the fork: it adds no tokens and only gets its path.
             run = _Run(sequence, at, len(sequence), run)
             self._runs.append(run)
         self.num_tokens += len(sequence) - at

@@ -1,4 +1,4 @@
-"""Split a chat template into the fixed pieces around message texts, and check that it never rewrites earlier turns.
+"""Split a chat template into the fixed pieces around message texts, and check that it is prefix-preserving.
 
 Tool results are ``tool`` messages if the template knows this role, else user messages with ``<tool_response>`` tags.
 All results that follow one turn form one observation.

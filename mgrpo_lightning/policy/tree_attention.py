@@ -137,7 +137,7 @@ def attend_by_prefix_tree(model: PreTrainedModel, name: str) -> None:
     rows[1, :SHORTEST] = rows[0, :SHORTEST]
     prefix_tree = PrefixTree.of(rows)
     plain = hidden_states(model, rows.to(model.device))
-    # Rounding already depends on the batch size, by this much. A difference of up to twice that is no error.
+    # The batch size alone changes the rounding by this much, so a difference of up to twice this is no error.
     noise = max(
         _distance(hidden_states(model, row[None].to(model.device))[0], of) for row, of in zip(rows, plain, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Stopping: how many seconds a command has after SIGINT or SIGTERM, even if a tool hangs; it ends with its parent.
+"""How many seconds a command has to end after SIGINT or SIGTERM, even if a tool hangs.
 
 seconds   what happens
 0         a fit finishes and saves the current step; any other command is interrupted

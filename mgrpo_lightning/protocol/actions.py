@@ -1,4 +1,4 @@
-"""Parse a turn into calls or an answer (Hermes/Qwen convention), strictly; write turns for demonstrators.
+"""Parse a turn strictly (Hermes/Qwen convention) into calls, an answer, or a violated rule; write turns of a script.
 
 A turn is free text (thoughts), followed by either one or more calls or exactly one answer, and nothing else::
 

@@ -1,4 +1,4 @@
-"""Configuration of a role (base model, adapter, tools, limits, rewards, optimizer), and which role may call which.
+"""RoleConfig: the settings of one role, and the rules of who may call whom: main is the one role that no other calls.
 
 These dataclasses are the blocks under ``model.roles`` of a team file. Each field is one key there.
 """
@@ -231,7 +231,7 @@ def main_role(roles: Mapping[str, RoleConfig]) -> str:
             f"{len(leads)} roles have no caller, but only main may have none: {leads}.",
             hint="list the other roles under `calls` or `discusses_with` of a role.",
         )
-    # From every role: a cycle that main does not reach has no role that nobody calls, so it is no second head either.
+    # Start from every role: in a cycle that main does not reach, every role has a caller, so the check above misses it.
     for name in roles:
         _refuse_cycles(roles, name, ())
     _refuse_unequal(roles, leads[0])

@@ -173,7 +173,7 @@ class Service:
     def _client(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(
             timeout=httpx2.Timeout(None, connect=TO_CONNECT * self.patience.timeout),
-            headers={"Accept-Encoding": "gzip"},  # only gzip: `read_body` decompresses itself, with a limit
+            headers={"Accept-Encoding": "gzip"},  # only gzip: `read_body` decompresses it, with a size limit
             verify=certificates(),
             limits=kept_connections(self.patience.concurrency),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # no request depends on an earlier one

@@ -1,4 +1,4 @@
-"""Agreement: compare the settings of roles that meet in a store, and detect a deadlock between them."""
+"""Agreement: refuse roles that meet in a store with different settings, and detect a deadlock between them."""
 
 from __future__ import annotations
 

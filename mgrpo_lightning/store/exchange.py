@@ -184,7 +184,7 @@ class Exchange:
         if self._ended.is_set():
             return
         self._ended.set()
-        # First, so that no heartbeat follows the last record.
+        # The heartbeat ends first, so that none follows the last record.
         self._heart.join()
         self._member(ending(error), f"{type(error).__name__}: {error}" if error else None)
 

@@ -1,4 +1,4 @@
-"""Ledger: the latest record for each place, of all records read from a store."""
+"""Ledger: the records read from a store; of two records about the same thing, the later one counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peer: how long another role has shown no heartbeat, and what the terminal shows about it."""
+"""Peer: how old another role's heartbeat is, and what the terminal shows about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""StoreWriter: publish the records of one process; no other process writes into its folder.
+"""StoreWriter: write one process's records and heartbeat (``alive.json``); no other process writes into its folder.
 
 On start, a process claims the next incarnation by making its folder, which only one process can do. It then copies the
 latest valid record of each place from the previous incarnation. So a reader needs only the latest incarnation. If a
@@ -68,8 +68,7 @@ class StoreWriter:
         self.recovered = self._counting(earlier)
         """Records of the previous incarnation that still count, in order, one per place."""
         self.publish(self.recovered)
-        # The recovered records may include later steps than the next step that closes, so they are closed as the latest
-        # step among them.
+        # Recovered records may belong to steps after the next one to close, so they all close under the latest of them.
         self._close(max((record.key.step for record in self.recovered), default=0))
         self._announce({})
 

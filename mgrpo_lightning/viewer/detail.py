@@ -110,7 +110,7 @@ def _trajectory(
         "elsewhere": t.elsewhere,
         "advantage": _extra(extras, t, "advantage"),
         "coefficient": _extra(extras, t, "coefficient"),
-        "versions": [] if versions == [t.key.step] else versions,  # only if not all tokens are from this step's adapter
+        "versions": [] if versions == [t.key.step] else versions,
         "score": _score(score, weighed.get(t.role, COMPONENTS)),
         "reasons": reasons(question, t, score),
         "spans": _with_ratios(_spans(t, decoders.get(t.role)), ratios.get(t.key)),

@@ -10,8 +10,8 @@ from transformers import LlamaConfig
 
 from mgrpo_lightning.agents.team_checks import check_team, full_calls, positions, prompt_tokens
 from mgrpo_lightning.algorithm.config import RewardConfig
-from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.fit import make_cli
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.tasks.base import Task
 from tests.support.team_file import write_team_file

@@ -13,7 +13,7 @@ import pytest
 from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.agents.text_conversations import EndpointConversation
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.persistence.resume_log import ResumeLog
 from mgrpo_lightning.policy.chat import Chat

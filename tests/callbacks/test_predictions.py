@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mgrpo_lightning.callbacks.predictions import write_predictions
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tasks.benchmarks import Gaia, HotpotQA, MuSiQue
 from tests.callbacks.fakes import make_groups

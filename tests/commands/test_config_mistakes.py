@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.ranges import hints_of
 from mgrpo_lightning.roles.config import RoleConfig
 from tests.support.team_file import write_team_file

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mgrpo_lightning.commands import doctor
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from tests.support.team_file import write_team_file
 from tests.support.tiny import make_tiny_model
 

@@ -18,8 +18,8 @@ import yaml
 from lightning.pytorch.trainer.states import TrainerFn
 
 from mgrpo_lightning.algorithm.config import SUB_REWARD
-from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.fit import make_cli
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.data.playing import Playing
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.persistence.run_lock import RunLock

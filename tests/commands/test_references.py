@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.config_files import compose
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.commands.references import TEXTS
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.commands.yaml_text import dumped, parsed
 from mgrpo_lightning.errors import ConfigurationError
 from tests.support.team_file import write_team_file

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.replay import kept, replay
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from tests.support.teams import Team
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ScoringError
 from mgrpo_lightning.records.question import Question
 from tests.support.chat_server import Server, said

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from tests.support.team_file import write_team_file
 from tests.support.tiny import make_tiny_model
 from tests.support.toy import search as plain_search

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.data.selection import SelectionConfig, selected, success_rates
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.records.journal import read_groups, training_files, write_groups

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mgrpo_lightning.callbacks import Distributions, RolloutLog
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.records.ratios import read_ratios, read_steps, write_ratios
 from mgrpo_lightning.records.trajectory import Key

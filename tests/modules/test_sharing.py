@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
-from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.fit import make_cli
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.role import RoleModule
 from mgrpo_lightning.policy.policy import Policy

@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from typing_extensions import override
 
+from mgrpo_lightning.data.dataloaders import TrainBatches
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
-from mgrpo_lightning.data.played_batches import TrainBatches
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.logprobs import action_logprobs

@@ -14,8 +14,8 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
-from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.fit import make_cli
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.modules.trainer_keys import RULES, refuse_keys
 from tests.support.team_file import write_team_file

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.policy.loading import load_base, load_tokenizer
 from mgrpo_lightning.policy.memory import meta_model

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy import supported
 from mgrpo_lightning.policy.consistency import check_passes, clear_pass_error

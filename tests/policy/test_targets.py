@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.loading import Base

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import Interrupted
 from mgrpo_lightning.process.guard import KILL
 from mgrpo_lightning.process.stopping import GRACE, LAST, unwrapped

@@ -3,7 +3,7 @@
 It imports what ``python -m mgrpo_lightning`` does, in its order. No thread and no random number comes of it.
 """
 
-import mgrpo_lightning.commands.command  # noqa: F401
+import mgrpo_lightning.commands.run_command  # noqa: F401
 from mgrpo_lightning.tasks.factbook.world import load_world
 
 load_world()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mgrpo_lightning.commands.command import main as mgrpo
+from mgrpo_lightning.commands.run_command import main as mgrpo
 from mgrpo_lightning.records.journal import write_groups
 from mgrpo_lightning.viewer.export import export
 from mgrpo_lightning.viewer.server import Server

@@ -1,4 +1,4 @@
-"""Sample one id for each row of logits, by inverse CDF with counter-based uniform numbers.
+"""Draw the next token for each row of logits (temperature, top-p, top-k), with counter-based random numbers.
 
 The returned log-probability is that of the full distribution at the temperature, which the trainer recomputes. top-p
 and top-k restrict only the choice of the id, so training refuses them (correctness.md 8).

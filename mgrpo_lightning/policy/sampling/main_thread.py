@@ -1,4 +1,4 @@
-"""MainThreadExecutor: other threads submit work, and the thread that calls ``serve`` does it."""
+"""MainThreadExecutor: the thread that calls ``serve`` does the work that other threads submit."""
 
 from __future__ import annotations
 

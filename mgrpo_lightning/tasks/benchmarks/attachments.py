@@ -52,6 +52,6 @@ def file_text(path: Path) -> str:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if "\0" not in text:  # text has no NUL; a short binary file may decode well and has no other sign
+        if "\0" not in text:  # a short binary file may decode well; only a NUL shows it
             return text
     raise ToolError(f"{path.name} is not a text file.", hint="read it with a tool for its file type.")

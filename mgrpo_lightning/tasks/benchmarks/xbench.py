@@ -1,4 +1,4 @@
-"""xbench-DeepSearch: Chinese search questions, published encrypted; decrypted in memory only, never in logs."""
+"""xbench-DeepSearch: Chinese search questions that are published encrypted; ``encrypted.py`` decrypts them."""
 
 from __future__ import annotations
 

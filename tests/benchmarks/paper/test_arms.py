@@ -14,8 +14,8 @@ from benchmarks.paper.arms_measures import deepest_drop, for_a_right_answer, p_v
 from benchmarks.paper.arms_picture import draw
 from benchmarks.paper.arms_record import record
 from benchmarks.paper.arms_tables import accuracy_table, parts_table, stability_table
-from mgrpo_lightning.commands.command import main
 from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.records.question import Evidence, Question
 from mgrpo_lightning.roles.sharing import adapter_owners
 from tests.support.team_file import write_team_file

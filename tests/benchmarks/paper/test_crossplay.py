@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.paper.crossplay import draw, gap, grid
 from benchmarks.paper.trained_team import TrainedTeam
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from tests.support.team_file import write_team_file
 from tests.support.tiny import make_tiny_model
 

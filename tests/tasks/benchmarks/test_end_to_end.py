@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mgrpo_lightning.commands.command import main
+from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.records.journal import read_groups
 from tests.tasks.benchmarks.files import write_rows
 from tests.tasks.benchmarks.test_multihop import HOTPOT

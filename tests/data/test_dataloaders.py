@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import override
 
 from mgrpo_lightning.agents.play import PlayResult
-from mgrpo_lightning.data.played_batches import HeldOutBatches, TrainBatches
+from mgrpo_lightning.data.dataloaders import HeldOutBatches, TrainBatches
 from mgrpo_lightning.modules.validation_config import ValidationConfig
 from mgrpo_lightning.persistence.resume_log import ResumeLog
 from mgrpo_lightning.records.batch import TeamBatch

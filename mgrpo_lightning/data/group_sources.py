@@ -1,4 +1,4 @@
-"""Sources of the groups of a training step: the team plays them, or a journal holds them."""
+"""GroupSource: where the groups of a training step come from: the team plays them, or a journal holds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The iterables behind the dataloaders: each batch is played on demand, by the current policies."""
+"""The iterables that the data module gives to the trainer; each batch is played when it is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""StepBatches: make the batch of each training step from its groups, in the order of the steps."""
+"""StepBatches: make the ``TeamBatch`` of each training step from its groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.data.aligned_batches import align_role, of_all_ranks
 from mgrpo_lightning.data.backlog import Backlog
-from mgrpo_lightning.data.sources import GroupSource
+from mgrpo_lightning.data.group_sources import GroupSource
 from mgrpo_lightning.records.batch import AlignedBatch, TeamBatch
 from mgrpo_lightning.records.trajectory import Group
 from mgrpo_lightning.tasks.judge_agreement import Agreement
