@@ -1,4 +1,4 @@
-"""PlayRequest goes in and PlayResult comes out, from the data module down to the last agent."""
+"""The types PlayRequest (what to play) and PlayResult (what was played); the data module and the agents share them."""
 
 from __future__ import annotations
 

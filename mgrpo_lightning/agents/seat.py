@@ -1,4 +1,4 @@
-"""Seat: what one role needs to play any question (prompt, tools, limits), and its context budget for a turn."""
+"""Seat: what one role needs to play (prompt, tools, limits), and how long tool results are cut to the limits."""
 
 from __future__ import annotations
 

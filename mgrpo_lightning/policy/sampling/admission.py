@@ -1,4 +1,4 @@
-"""Admission control: decide which waiting turns fit into the KV cache together. The others wait."""
+"""Admission control: decide which waiting turns fit into the limit of the KV cache together. The others wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engine and Link: what the scheduler needs of a sampler, and of the agents of other processes."""
+"""Two interfaces of the scheduler: Engine computes turns; Link exchanges calls with agents of other processes."""
 
 from __future__ import annotations
 

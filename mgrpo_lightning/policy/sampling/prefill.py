@@ -1,4 +1,4 @@
-"""Plan a prefill: the order of shared prefixes, the sequences that are copied from equal ones, and the passes."""
+"""Plan a prefill: which sequences are computed in which pass, and which are copied from an equal prefix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BrowseComp: questions with short answers that are hard to find and easy to check; published encrypted."""
+"""BrowseComp: questions whose short answers are hard to find; published encrypted, ``encrypted.py`` decrypts them."""
 
 from __future__ import annotations
 
