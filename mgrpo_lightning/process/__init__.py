@@ -1,1 +1,1 @@
-"""Settings of a whole process: how signals stop it, and that it has one run."""
+"""How a whole process behaves: how signals stop it, and that it has one run at a time."""

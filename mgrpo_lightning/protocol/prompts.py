@@ -1,4 +1,4 @@
-"""The texts that the package writes into prompts: system prompts, the answer-now notice, error texts."""
+"""The texts that the package writes into prompts: system prompts with the tools' JSON, the last notice, errors."""
 
 from __future__ import annotations
 
