@@ -47,12 +47,12 @@ def check_roles(names: Iterable[object]) -> None:
         if yaml.safe_load(name) != name:
             raise ConfigurationError(
                 f"a role is called {name!r}, which YAML reads as {yaml.safe_load(name)!r}.",
-                hint=f"take another name, such as {name}_role.",
+                hint=f"use another name, such as {name}_role.",
             )
         if name.lower() in (*FOLDERS, *METRICS, *CLASS_KEYS):
             raise ConfigurationError(
                 f"a role is called {name!r}, a name that is reserved for run folders, metrics or the command line.",
-                hint=f"take another name, such as {name}_role.",
+                hint=f"use another name, such as {name}_role.",
             )
         # Case-insensitive file systems map `Main` and `main` to one folder.
         if (other := seen.setdefault(name.lower(), name)) != name:

@@ -66,15 +66,15 @@ def other_tokenizer(folder: Path) -> None:
 
 ROLE = "--model.roles.searcher"
 CHANGES: dict[str, tuple[Callable[[Path], None] | str, str]] = {
-    "base_model": (other_weights, r"'\w{14} \(.*' there, '\w{14} \(.*' here"),
-    "quantization": ("--model.quantization=none", "'nf4' there, 'none' here"),
-    "compute_dtype": ("--model.compute_dtype=bfloat16", "'float32' there, 'bfloat16' here"),
-    "adapter.rank": (f"{ROLE}.adapter.rank=8", "'4' there, '8' here"),
-    "adapter.alpha": (f"{ROLE}.adapter.alpha=128", "'8' there, '128' here"),
-    "adapter.target_modules": (f"{ROLE}.adapter.target_modules=[q_proj]", r"there, '\[\"q_proj\"\]' here"),
-    "tokenizer": (other_tokenizer, r"'\w{48}' there, '\w{48}' here"),
-    "chat_template": (f"{ROLE}.chat_template=chatml_no_think", r"there, .*<think>.* here"),
-    "system_prompt": (f"{ROLE}.system_prompt=searches", "'searcher' there, 'searches' here"),
+    "base_model": (other_weights, r"'\w{14} \(.*' and is '\w{14} \(.*'"),
+    "quantization": ("--model.quantization=none", "'nf4' and is 'none'"),
+    "compute_dtype": ("--model.compute_dtype=bfloat16", "'float32' and is 'bfloat16'"),
+    "adapter.rank": (f"{ROLE}.adapter.rank=8", "'4' and is '8'"),
+    "adapter.alpha": (f"{ROLE}.adapter.alpha=128", "'8' and is '128'"),
+    "adapter.target_modules": (f"{ROLE}.adapter.target_modules=[q_proj]", r"and is '\[\"q_proj\"\]'"),
+    "tokenizer": (other_tokenizer, r"'\w{48}' and is '\w{48}'"),
+    "chat_template": (f"{ROLE}.chat_template=chatml_no_think", r"and is .*<think>.*"),
+    "system_prompt": (f"{ROLE}.system_prompt=searches", "'searcher' and is 'searches'"),
 }
 
 
@@ -94,7 +94,7 @@ def test_a_checkpoint_under_another_part_is_refused_by_it_and_loads_where_that_i
     options = [change] if isinstance(change, str) else []
     if callable(change):
         change(folder)
-    with pytest.raises(ConfigurationError, match=rf"searcher's {part} is .*{told}.*HINT.*accept_changes=\[{part}\]"):
+    with pytest.raises(ConfigurationError, match=rf"searcher's {part} was .*{told}.*HINT.*accept_changes=\[{part}\]"):
         loaded(folder, *options)
     accept = f"--run.accept_changes=[{part}]"
     if part in ("adapter.rank", "adapter.target_modules"):  # no shape can be accepted
@@ -147,7 +147,7 @@ def test_every_command_that_reads_a_checkpoint_refuses_it(folder: Path, capsys: 
             main([*command, *words])
         assert stopped.value.code == 2
         message = capsys.readouterr().err
-        assert "step=000002.ckpt belongs to another model: searcher's adapter.alpha is '8' there, '128' here" in message
+        assert "step=000002.ckpt belongs to another model: searcher's adapter.alpha was '8' and is '128'" in message
     main(["fit", *words, "--run.accept_changes=[adapter.alpha]", "--trainer.max_steps=3"])
     assert "accept_changes" not in (run_of(folder) / "config.yaml").read_text()
     assert yaml.safe_load((run_of(folder) / "config.yaml").read_text())["run"]["name"] == "toy"
@@ -173,7 +173,7 @@ def test_an_exported_adapter_of_another_base_is_no_start(part: str, folder: Path
     options = [change] if isinstance(change, str) else []
     if callable(change):
         change(folder)
-    with pytest.raises(ConfigurationError, match=rf"{adapter} belongs to .*searcher's {part} is .*{told}"):
+    with pytest.raises(ConfigurationError, match=rf"{adapter} belongs to .*searcher's {part} was .*{told}"):
         begin(*options)
     begin(*options, f"--run.accept_changes=[{part}]")
     (adapter / "mgrpo_identity.json").unlink()

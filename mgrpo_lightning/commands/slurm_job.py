@@ -293,9 +293,7 @@ def submit(cluster: ClusterConfig, folder: Path, options: Sequence[str], *, writ
     try:
         done = subprocess.run(["sbatch", str(path)], capture_output=True, text=True)
     except FileNotFoundError as error:
-        raise MgrpoError(
-            "this machine has no command `sbatch`.", hint=f"submit {path} on a machine that has it."
-        ) from error
+        raise MgrpoError("there is no command `sbatch`.", hint=f"submit {path} on a cluster's machine.") from error
     if done.returncode:
         raise MgrpoError(f"sbatch rejects {path}: {' '.join(done.stderr.split())}.", hint="correct the cluster file.")
     print(f"{done.stdout.strip()}; logs in {folder}/ROLE/log.txt, status: mgrpo store {folder}", flush=True)

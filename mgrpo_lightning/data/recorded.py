@@ -29,7 +29,7 @@ def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) ->
     if paths is None:
         raise DataError(
             f"the journal {folder} has no step {step}.",
-            hint="record all steps (rollout_log.every_n_steps: 1): a replay needs all steps before this one too.",
+            hint="record all steps (rollout_log.every_n_steps: 1): a replay recomputes the updates one after another.",
         )
     groups = [group for path in paths for group in read_groups(path)]
     for group in groups:

@@ -224,7 +224,7 @@ def test_a_failure_is_told_once_with_what_led_to_it_and_then_counted(
         result = team.play(PlayRequest([asked], step=step, rollouts=4))
         assert result.counts == {"tool_failures": 8}, "of this play"
     (told,) = [record.getMessage() for record in caplog.records]
-    assert "tool search broke down" in told
+    assert "tool search failed" in told
     assert "ValueError" in told
     assert 'raise ValueError(f"there is no {query}")' in told, "the place in the code"
     assert ("there is no word a" in told) == ('{"query": "word a"}' in told) == (not encrypted)

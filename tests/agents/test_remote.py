@@ -207,7 +207,7 @@ def test_other_words_for_a_role_that_has_gone_on_are_an_error(tmp_path: Path, sc
     while not (root / "writers/searcher-0/000001/alive.json").read_text().count('"train"'):
         assert time.monotonic() < give_up
         time.sleep(0.05)
-    with pytest.raises(DataError, match=r"'searcher' is past train step 3, .* than 'One\? a'.*HINT: .* of step 3"):
+    with pytest.raises(DataError, match=r"'searcher' has finished train step 3 .* 'One\? a'.*HINT: .* of step 3"):
         play(["main", "editor"], root, schedule=schedule, lost_after=4)
     ahead.close()
 

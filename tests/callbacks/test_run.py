@@ -212,7 +212,7 @@ def test_a_thinned_journal_is_refused_at_once_where_a_role_would_need_the_whole(
     team = FakeTeam()
     team.roles = {**ROLES, "searcher": replace(ROLES["searcher"], lag=1)}
     team.trained_roles = ["main", "searcher"]
-    with pytest.raises(ConfigurationError, match=r"every_n_steps is 2, and role 'searcher' has a lag.*HINT: leave it"):
+    with pytest.raises(ConfigurationError, match=r"every_n_steps is 2, but role 'searcher' has a lag.*HINT: set it"):
         RolloutLog(every_n_steps=2).on_fit_start(Trainer(logger=False), team)
     RolloutLog(every_n_steps=1).on_fit_start(Trainer(logger=False), team)
     team.trained_roles = ["main"]

@@ -92,7 +92,7 @@ def test_a_large_maximum_alone_is_told_once(make_roles: MakeRoles, caplog: pytes
             main.refuse_mismatch(sampled_by(main), metrics, step)
     (record,) = caplog.records
     assert "role 'main': in step 0" in record.getMessage()
-    assert "2 at most" in record.getMessage()
+    assert "at most 2" in record.getMessage()
 
 
 def test_the_worst_place_counts_turns_and_tokens() -> None:

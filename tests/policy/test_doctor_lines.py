@@ -62,7 +62,7 @@ def test_a_base_that_goes_wrong_beyond_a_length_is_bad_at_the_context(
         line = doctor.context_line(policy)
         assert line.good == good, line
         assert bool(line.fix) != good
-        length = int(line.found.split()[4])
+        length = int(line.found.split()[7])
         assert context - doctor.TOKENS - 8 <= length <= context
 
 
@@ -79,4 +79,4 @@ def test_a_row_that_is_scored_otherwise_is_named(
     monkeypatch.setattr(doctor, "action_logprobs", scored)
     line = doctor.context_line(policy)
     assert not line.good
-    assert f" 1 of {'the long one' if row == 'long' else 'a short row'}" in line.found
+    assert f" 1 for {'the long one' if row == 'long' else 'a short sequence'}" in line.found

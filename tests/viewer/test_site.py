@@ -189,12 +189,12 @@ def test_reasons_never_contradict_the_reward() -> None:
     main, sub = group.rollouts[0].main, group.rollouts[0].subs[0]
     reason = reasons(group.question, main, Score(1.0, correct=0.0))[1]
     assert reason["holds"] is False
-    assert reason["text"] == "'Mont Blanc' matches Mont Blanc, and counts 0"
+    assert reason["text"] == "'Mont Blanc' matches Mont Blanc, scored 0"
     reason = reasons(group.question, replace(main, answer="White Mountain"), Score(1.0, correct=1.0))[1]
     assert reason["holds"] is True
     reason = reasons(group.question, main, Score(1.0, failed=True))[1]
     assert reason["holds"] is None
-    assert "could not be decided" in reason["text"]
+    assert "is undecided" in reason["text"]
     asked_by_another_rule = reasons(group.question, replace(sub, calls=[], answer="France"), Score(1.0, expert=1.0))
     assert [one["name"] for one in asked_by_another_rule] == ["format"]
 
