@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,10 @@ def no_leaked_threads() -> Iterator[None]:
 def no_leaked_event_loops() -> Iterator[None]:
     before = set(_loops)
     yield
+    give_up = time.monotonic() + 10
+    # A daemon thread that ends with its test may still be closing its loop.
+    while any(loop.is_running() for loop in set(_loops) - before) and time.monotonic() < give_up:
+        time.sleep(0.01)
     if any(not loop.is_closed() for loop in set(_loops) - before):
         gc.collect()  # a loop is in reference cycles; one that nothing else holds is no leak of ours to report here
     leaked = [loop for loop in set(_loops) - before if not loop.is_closed()]

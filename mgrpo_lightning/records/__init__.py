@@ -35,7 +35,7 @@ How they nest::
     TeamBatch                   one optimizer step
     |-- Group          x Q      what was played
     `-- AlignedBatch   x ...    one per trained role
-        `-- Row        x ...    one per segment of a trajectory that fills a slot
+        `-- TrainingRow x ...   one per segment of a trajectory that fills a slot
 
 ``modules/microbatch.py`` cuts the rows into micro-batches. ``journal.py`` stores groups as Parquet, and ``ratios.py``
 the log importance ratios of an update.

@@ -112,7 +112,7 @@ def test_no_logits_outlive_their_chunk(make_policy: MakePolicy, monkeypatch: pyt
         chunks.append(tuple(made.shape))
         return made
 
-    monkeypatch.setattr("mgrpo_lightning.policy.logprobs.head_product", logits)
+    monkeypatch.setattr("mgrpo_lightning.policy.logprobs.raw_logits", logits)
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
         values = action_logprobs(policy, ids, lengths, mask, temperature=1.0, chunk=5)
     assert {rows for rows, _ in chunks} == {5, len(values) % 5}

@@ -109,5 +109,5 @@ def test_a_store_of_another_version_is_told(tmp_path: Path) -> None:
     root = tmp_path / "store"
     StoreWriter(root, "main")
     (root / "store.json").write_text('{"version": 1}')
-    with pytest.raises(DataError, match="of version 1; this package reads version 2"):
+    with pytest.raises(DataError, match="of version 1; this package reads version 3"):
         Tail(root)

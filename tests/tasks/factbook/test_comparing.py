@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from mgrpo_lightning.agents.play import PlayRequest
+from mgrpo_lightning.agents.play import PlayRequest, PlayResult
 from mgrpo_lightning.agents.scoring import score_groups
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.algorithm.config import RewardConfig
-from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+from mgrpo_lightning.data.step_batches import StepBatches
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.records.trajectory import Group
 from mgrpo_lightning.roles.config import LimitsConfig, RoleConfig
@@ -55,12 +55,16 @@ def test_every_specialist_does_its_part_and_is_judged_by_it(groups: list[Group])
 
 
 def test_each_role_aligns_to_its_own_number_of_slots(task: Factbook, groups: list[Group]) -> None:
-    data = AlignedTrajectoryDataModule(task, alignment=AlignmentConfig("duplicate_drop", slots=8))
-    data.trainer = cast("Any", SimpleNamespace(lightning_module=SimpleNamespace(roles=ROLES, device="cpu")))
+    module = cast("Any", SimpleNamespace(roles=ROLES, trained_roles=list(ROLES), device="cpu", begin=lambda due: None))
     called_both = [group for group in groups if all(len(rollout.subs) == 3 for rollout in group.rollouts)][:5]
 
+    source = cast("Any", SimpleNamespace(play=lambda *_: PlayResult(called_both)))
+    alignment = AlignmentConfig("duplicate_drop", slots=8)
+    batches = StepBatches(module, source, lambda step: [], alignment=alignment, agreement=None, seed=0)
+    batch = batches.batch(0)
+
     def shares(role: str) -> list[float]:
-        rows = cast("Any", data)._align(called_both, role, 0).rows
+        rows = batch.roles[role].rows
         return [row.coefficient * len(called_both) * 2 for row in rows]
 
     assert shares("comparer") == [1.0] * 10, "one slot, one call: a whole rollout each"
