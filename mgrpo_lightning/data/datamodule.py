@@ -140,7 +140,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
 
     @override
     def predict_dataloader(self) -> HeldOutBatches:
-        return self._stream(self.command.questions, self.validation, "there is no question to answer.")
+        return self._held_out_batches(self.command.questions, self.validation, "there is no question to answer.")
 
     @override
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -236,9 +236,11 @@ class AlignedTrajectoryDataModule(LightningDataModule):
 
     def _held_out(self, validation: ValidationConfig) -> HeldOutBatches:
         questions = self.task.questions(validation.split)[: validation.questions]
-        return self._stream(questions, validation, f"split {validation.split} has no questions.")
+        return self._held_out_batches(questions, validation, f"split {validation.split} has no questions.")
 
-    def _stream(self, questions: Sequence[Question], validation: ValidationConfig, problem: str) -> HeldOutBatches:
+    def _held_out_batches(
+        self, questions: Sequence[Question], validation: ValidationConfig, problem: str
+    ) -> HeldOutBatches:
         if not questions:
             raise DataError(
                 problem,
