@@ -145,7 +145,8 @@ def test_a_command_ends_with_the_one_that_launched_it(tmp_path: Path) -> None:
     """
     process = subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert [process.stdout.readline() for _ in range(3)] == ["1\n"] * 3
+    # Sorted: three processes write into one pipe, and a line may come between another and its end.
+    assert sorted("".join(process.stdout.readline() for _ in range(3))) == sorted("1\n" * 3)
     time.sleep(0.3)
     started = time.monotonic()
     process.kill()
