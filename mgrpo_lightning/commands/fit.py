@@ -123,7 +123,9 @@ class MgrpoCLI(LightningCLI):
             parser.add_argument("--question", type=str, required=True, help="The question to answer.")
         if subcommand == "fit":
             parser.add_argument(
-                "--dry_run", action="store_true", help="Check everything, print what the run needs, and exit."
+                "--dry_run",
+                action="store_true",
+                help="Check the settings without loading weights, print what the run needs, and exit.",
             )
         return parser
 
