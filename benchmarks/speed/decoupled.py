@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.runs import read_scalars
+from benchmarks.tables import header, row
 
 ROLES = ("main", "searcher")
 LAG = "--model.roles.{}.lag=1"
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the results")
     arguments = parser.parse_args()
     figures = {}
-    print("| roles | step, s | to the first | play, s | update, s | idle |\n|---|---|---|---|---|---|")
+    print(header(("roles", "step, s", "to the first", "play, s", "update, s", "idle")))
     with tempfile.TemporaryDirectory() as root:
         for arm in arguments.arms:
             decoupled, options = ARMS[arm]
@@ -84,7 +85,7 @@ def main() -> None:
             ratio = step / _step(figures[arguments.arms[0]])
             play, update = (" / ".join(f"{one[phase]:.2f}" for one in found.values()) for phase in ("play", "update"))
             idle = " / ".join(f"{one['idle'] / (one['play'] + one['update']):.0%}" for one in found.values())
-            print(f"| {arm} | {step:.2f} | {ratio:.2f} | {play} | {update} | {idle} |", flush=True)
+            print(row((arm, f"{step:.2f}", f"{ratio:.2f}", play, update, idle)), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2))
 

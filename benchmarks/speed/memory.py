@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.speed.fresh import MIB, PeakMemory, report, run
 from benchmarks.speed.setting import SHAPES, write_model
+from benchmarks.tables import header, row
 from mgrpo_lightning.commands.dry_run import planned
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.modules.team import TeamModule
@@ -128,7 +129,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the results")
     arguments = parser.parse_args()
     figures = []
-    print("| base | conversations a step | planned MiB | measured MiB | planned / measured |\n|---|---|---|---|---|")
+    print(header(("base", "conversations a step", "planned MiB", "measured MiB", "planned / measured")))
     with tempfile.TemporaryDirectory() as root:
         for model in arguments.models:
             write_model(folder := Path(root) / model, SHAPES[model])
@@ -136,8 +137,8 @@ def main() -> None:
                 found = run("benchmarks.speed.memory", {"folder": str(folder), "queries": queries})
                 figures.append({"model": model, "queries": queries, **found})
                 ratio = found["planned"] / found["measured"]
-                sizes = f"{found['planned'] / MIB:.0f} | {found['measured'] / MIB:.0f} | {ratio:.2f}"
-                print(f"| {model} | {2 * queries * ROLLOUTS} | {sizes} |", flush=True)
+                sizes = (f"{found[name] / MIB:.0f}" for name in ("planned", "measured"))
+                print(row((model, 2 * queries * ROLLOUTS, *sizes, f"{ratio:.2f}")), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2))
 

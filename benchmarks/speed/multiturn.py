@@ -33,6 +33,7 @@ from transformers import GenerationConfig
 from benchmarks.speed.fresh import Clock
 from benchmarks.speed.script import PROMPT, Ids, Script, make_scripts
 from benchmarks.speed.setting import ADAPTER, SHAPES, write_model
+from benchmarks.tables import header, row
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.base import Conversation, SamplingParams
@@ -196,18 +197,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    print(
-        "| model | queries x K | conversations | generate | faster | less CPU | tokens |\n|---|---|---|---|---|---|---|"
-    )
+    print(header(("model", "queries x K", "conversations", "generate", "faster", "less CPU", "tokens")))
     found = []
     for size in arguments.sizes:
         f = measure(size, arguments.dtype, *PLAYED[size], arguments.repeats)
         ours, theirs = (statistics.median(f["seconds"][side]) for side in SIDES)
-        print(
-            f"| {size} | {f['queries']} x {f['rollouts']} | {ours:.1f} s | {theirs:.1f} s | {f['faster']:.1f} | "
-            f"{f['less_cpu']:.1f} | {f['tokens']['conversations']:,} against {f['tokens']['generate']:,} |",
-            flush=True,
-        )
+        gains = (f"{f['faster']:.1f}", f"{f['less_cpu']:.1f}")
+        tokens = f"{f['tokens']['conversations']:,} against {f['tokens']['generate']:,}"
+        played = f"{f['queries']} x {f['rollouts']}"
+        print(row((size, played, f"{ours:.1f} s", f"{theirs:.1f} s", *gains, tokens)), flush=True)
         found.append(f)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2))

@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from benchmarks.speed.setting import ADAPTER, SHAPES, Shape, Step, write_model
+from benchmarks.tables import header, row
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.cpu.onednn import product
 from mgrpo_lightning.policy.policy import Policy
@@ -211,16 +212,14 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     columns = ("model", "base", "work", "limit, ms", "measured, ms", "of the limit", "GFLOP/s", "GB/s")
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    print(header(columns))
     figures = []
     for size in arguments.sizes:
         for base in arguments.bases:
             for f in measure(size, base, arguments.rows):
-                print(
-                    f"| {size} | {base} | {f['work']} | {f['limit'] * 1e3:.1f} | {f['measured'] * 1e3:.1f} | "
-                    f"{f['share']:.2f} | {f['gflops']:.0f} | {f['gb_per_second']:.1f} |",
-                    flush=True,
-                )
+                milliseconds = (f"{f[name] * 1e3:.1f}" for name in ("limit", "measured"))
+                rates = (f"{f['share']:.2f}", f"{f['gflops']:.0f}", f"{f['gb_per_second']:.1f}")
+                print(row((size, base, f["work"], *milliseconds, *rates)), flush=True)
                 figures.append(f)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2))

@@ -25,6 +25,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.speed.setting import ADAPTER, SHAPES, write_model
+from benchmarks.tables import header, row
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.data.aligned_batches import align_role
 from mgrpo_lightning.modules.team import TeamModule
@@ -188,7 +189,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    print("| varied | value | tokens | play, CPU s | update, CPU s |\n|---|---|---|---|---|")
+    print(header(("varied", "value", "tokens", "play, CPU s", "update, CPU s")))
     figures: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder), SHAPES[arguments.size])
@@ -198,8 +199,8 @@ def main() -> None:
                 work = replace(Work(calls=8) if name == "d" else Work(), **{field: value})
                 found = measure(folder, work)
                 figures.append({"varied": name, "value": value, **found})
-                line = f"{found['tokens']:,} | {found['play']:.2f} | {found['update']:.2f}"
-                print(f"| {name} | {value} | {line} |", flush=True)
+                seconds = (f"{found[phase]:.2f}" for phase in ("play", "update"))
+                print(row((name, value, f"{found['tokens']:,}", *seconds)), flush=True)
     if arguments.png:
         draw(figures, arguments.png)
     if arguments.json:

@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 from playwright.sync_api import sync_playwright
 
+from benchmarks.tables import header, row
 from mgrpo_lightning.records.journal import Extra, read_groups, training_files, write_groups
 from mgrpo_lightning.records.trajectory import Group, Key, Trajectory
 from mgrpo_lightning.viewer.server import Server
@@ -216,10 +217,10 @@ def report(run: Path, browser: Any, wanted: int, repeats: int) -> None:
             every.append(measure(next(serving), browser, count))
             every[-1]["server, MiB"] = (psutil.Process().memory_info().rss - before) / MIB
             next(serving, None)
-    print(f"| {count:,} rollouts | median of {len(every)} | all |\n|---|---|---|")
+    print(header((f"{count:,} rollouts", f"median of {len(every)}", "all")))
     for name in every[0]:
         values = [one[name] for one in every]
-        print(f"| {name} | {statistics.median(values):.2f} | {', '.join(f'{value:.2f}' for value in values)} |")
+        print(row((name, f"{statistics.median(values):.2f}", ", ".join(f"{value:.2f}" for value in values))))
 
 
 if __name__ == "__main__":

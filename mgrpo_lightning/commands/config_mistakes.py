@@ -17,10 +17,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
 from mgrpo_lightning.commands.config_files import composed
-from mgrpo_lightning.commands.config_numbers import imported
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.ranges import hints_of
 from mgrpo_lightning.roles.team_file import roles_of
+from mgrpo_lightning.tools.base import imported
 
 # Patterns of jsonargparse's message texts. If a release changes a text, the user sees the original reason instead.
 _KEY = re.compile(r'Parser key "(.+?)":\s*(.*)')

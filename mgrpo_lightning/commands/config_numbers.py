@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import typing
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from jsonargparse import Namespace
 
 from mgrpo_lightning.ranges import hints_of, range_in, refuse
 from mgrpo_lightning.roles.team_file import arguments_of
+from mgrpo_lightning.tools.base import imported
 
 
 def refuse_numbers(value: Any, hint: Any, name: str) -> None:
@@ -54,13 +54,3 @@ def _hint_of_key(hint: Any, key: str) -> Any:
 def _block(value: Mapping[str, Any] | Namespace) -> Mapping[str, Any]:
     """Return a block as a mapping of its own keys; iterating over a Namespace gives dotted keys of inner blocks."""
     return vars(value) if isinstance(value, Namespace) else value
-
-
-def imported(path: str) -> Any:
-    """Import the class at a dotted path; the parser has imported it before, so it exists.
-
-    Args:
-        path: Module and name of the class, with dots, as ``class_path`` in a config.
-    """
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)

@@ -91,8 +91,8 @@ def planned(model: TeamModule, data: AlignedTrajectoryDataModule, *, on_gpu: boo
 
 def _prompts_table(seats: Mapping[str, Seat]) -> Table:
     """Table of each role's context size, prompt length, and number of full-length calls that fit."""
-    figures = ("context", "prompt", "full-length calls that fit")
-    table = Table("role", *(Column(name, justify="right") for name in figures))
+    columns = ("context", "prompt", "full-length calls that fit")
+    table = Table("role", *(Column(name, justify="right") for name in columns))
     for name, seat in seats.items():
         calls = f"{full_calls(seat):,} of {seat.config.limits.calls:,}" if seat.offers else "-"
         table.add_row(name, f"{seat.config.limits.context:,}", f"{prompt_tokens(seat):,}", calls)
@@ -101,8 +101,8 @@ def _prompts_table(seats: Mapping[str, Seat]) -> Table:
 
 def _roles_table(model: TeamModule, rollouts: int) -> Table:
     """Table of trainable parameters and of a step's tokens, an upper bound: every conversation fills its context."""
-    figures = ("trainable parameters", "conversations per step", "tokens per step, at most")
-    table = Table("role", "base", *(Column(name, justify="right") for name in figures))
+    columns = ("trainable parameters", "conversations per step", "tokens per step, at most")
+    table = Table("role", "base", *(Column(name, justify="right") for name in columns))
     for name, config in model.roles.items():
         owner = config.adapter.shared_with
         trainable = adapter_parameters(meta_model(config.base_model), config.adapter) if config.trainable else 0

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from mgrpo_lightning.commands.config_files import composed
+from mgrpo_lightning.commands.options import split
 from mgrpo_lightning.commands.slurm_job import read_cluster, submit
 from mgrpo_lightning.errors import STOPPED, ConfigurationError
 from mgrpo_lightning.names import check_roles
@@ -102,10 +103,8 @@ def team_of(args: Sequence[str]) -> tuple[list[str], Path]:
     if not roles:
         raise ConfigurationError("no config file defines roles.", hint="give a team file: mgrpo launch --config TEAM.")
     run = settings.get("run") or {}
-    for word, following in zip(args, [*args[1:], ""], strict=True):
-        name, equals, value = word.partition("=")
-        if name in ("--run.root", "--run.name"):
-            run |= {name.removeprefix("--run."): value if equals else following}
+    _, _, words = split(args)
+    run |= {word.key.removeprefix("run."): word.text for word in words if word.key in ("run.root", "run.name")}
     return roles, Path(run.get("root", "runs")) / run.get("name", "run")
 
 
