@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mgrpo_lightning.agents.play import PlayRequest
+from mgrpo_lightning.agents.players import Players
 from mgrpo_lightning.agents.scoring import score_groups
-from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.algorithm.advantages import group_advantages
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig, align
 from mgrpo_lightning.algorithm.coefficients import coefficients
@@ -93,7 +93,7 @@ def play(policies: dict[str, Policy], task: Factbook, questions: Sequence[Questi
     scheduler = Scheduler("rounds")
     chats = {name: policy.chat for name, policy in policies.items()}
     samplers = {name: TransformersSampler(policy, scheduler) for name, policy in policies.items()}
-    team = Team(ROLES, chats, samplers, task.tools(), scheduler=scheduler, seed=SEED)
+    team = Players(ROLES, chats, samplers, task.tools(), scheduler=scheduler, seed=SEED)
     groups = team.play(PlayRequest(questions, step=STEP, rollouts=K)).groups
     score_groups(groups, task, ROLES)  # format, correct, correct_main and expert of each trajectory
     return groups

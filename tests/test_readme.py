@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mgrpo_lightning import Team
 from mgrpo_lightning.commands.main import main as program
 from mgrpo_lightning.commands.run_command import main
 
@@ -45,21 +46,52 @@ def commands(readme: str, program: str) -> list[list[str]]:
 
 
 def test_the_commands_run_one_after_the_other(
-    readme: str, mgrpo: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    readme: str,
+    mgrpo: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     given = commands(readme, "mgrpo")
-    names = ["doctor", "fit", "fit", "validate", "predict", "replay", "view", "launch", "store", "fit", "fit", "launch"]
+    names = [
+        "doctor",
+        "fit",
+        "fit",
+        "validate",
+        "ask",
+        "serve",
+        "replay",
+        "view",
+        "launch",
+        "store",
+        "fit",
+        "fit",
+        "launch",
+    ]
     assert [arguments[0] for arguments in given] == names
-    doctor, fit, resume, validate, predict, (replay, run), (view, viewed), *_ = given
+    doctor, fit, resume, validate, (ask, asked, question), (_, served), (replay, run), (view, viewed), *_ = given
     mgrpo(*doctor)
     mgrpo(*fit, *SMALL, "--run.name=readme")
-    assert run == viewed == "runs/quickstart"
+    assert run == viewed == asked == served == "runs/quickstart"
     mgrpo(replay, str(tmp_path / "readme"))
     monkeypatch.setattr("sys.argv", ["mgrpo", view, str(tmp_path / "readme"), "--out", str(tmp_path / "page")])
     program()
     assert (tmp_path / "page" / "index.html").is_file()
-    for number, arguments in enumerate((resume, validate, predict), 3):
+    for number, arguments in enumerate((resume, validate), 3):
         mgrpo(*arguments, *SMALL, f"--trainer.max_steps={number}", "--run.name=readme")
+    monkeypatch.setattr("sys.argv", ["mgrpo", ask, str(tmp_path / "readme"), question])
+    program()
+    assert "Lima\n" in capfd.readouterr().out
+
+
+def test_the_python_lines_run(readme: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the adapters that the package ships; the run folder that the lines name is a fit's."""
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(Team, "from_run", lambda folder: Team.from_file("configs/quickstart.yaml"))
+    monkeypatch.setattr("sys.argv", ["mgrpo"])
+    printed: list[object] = []
+    exec(blocks(readme, "python")[0], {"print": printed.append})
+    assert printed == ["Lima"]
 
 
 def test_the_commands_for_roles_of_their_own_run(

@@ -32,8 +32,8 @@ from typing import Any
 from benchmarks import runs
 from benchmarks.tables import header, row
 from mgrpo_lightning.agents.play import PlayRequest
+from mgrpo_lightning.agents.players import Players
 from mgrpo_lightning.agents.scoring import score_groups
-from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_base
@@ -135,7 +135,7 @@ def first_hit(split: Split) -> float:
     chats = {role: Chat(tokenizers[config.base_model].tokenizer) for role, config in roles.items()}
     task = Factbook(hops=[1, 2], mistakes={"first_hit": 1.0})
     questions = task.questions(split)[: data.validation.questions]
-    team = Team(roles, chats, {}, task.tools(), scheduler=Scheduler("rounds"), seed=0)
+    team = Players(roles, chats, {}, task.tools(), scheduler=Scheduler("rounds"), seed=0)
     groups = team.play(PlayRequest(questions, step=0, rollouts=1, script=task.script)).groups
     score_groups(groups, task, roles)
     return statistics.mean(group.rollouts[0].scores[0].correct for group in groups)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from mgrpo_lightning.agents.play import PlayRequest
+from mgrpo_lightning.agents.players import Players
 from mgrpo_lightning.agents.scoring import score_groups
-from mgrpo_lightning.agents.team import Team
-from mgrpo_lightning.commands.replay import cli_of, kept
+from mgrpo_lightning.commands.replay import kept
+from mgrpo_lightning.commands.saved_run import cli_of
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.sampling.base import Sampler
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
@@ -77,7 +78,7 @@ class TrainedTeam:
         """
         roles, tools = self.module.roles, wanted_tools(self.module.roles, self.task.tools())
         own = samplers or self.samplers
-        team = Team(roles, self.module.chats, own, tools, scheduler=self.scheduler, seed=seed)
+        team = Players(roles, self.module.chats, own, tools, scheduler=self.scheduler, seed=seed)
         groups = team.play(PlayRequest(questions, step=0, rollouts=rollouts, temperature=temperature)).groups
         score_groups(groups, self.task, roles)
         return groups

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from benchmarks.pocket.pretraining import Document
 from mgrpo_lightning.agents.play import PlayRequest
-from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.agents.players import Players
 from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
@@ -72,7 +72,7 @@ def play(
         rollouts: Plays of each question; more than one only matters where the demonstrator makes mistakes.
         seed: Of the scripts.
     """
-    team = Team(roles, dict.fromkeys(roles, chat), {}, task.tools(), scheduler=Scheduler("rounds"), seed=seed)
+    team = Players(roles, dict.fromkeys(roles, chat), {}, task.tools(), scheduler=Scheduler("rounds"), seed=seed)
     found: dict[Transcript, None] = {}
     for group in team.play(PlayRequest(questions, step=0, rollouts=rollouts, script=task.script)).groups:
         hops = group.question.evidence

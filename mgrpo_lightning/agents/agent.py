@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mgrpo_lightning.agents.calls import Delegate, run_calls
+from mgrpo_lightning.agents.play import Watch
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
 from mgrpo_lightning.protocol.actions import Action, Violation
@@ -24,6 +25,7 @@ class Agent:
         conversation: The token sequence at the sampler.
         delegate: Starts sub-agents and records tool calls.
         stream: Maps the index of a turn to the id of its random stream.
+        watch: Called after each message that is added to the trajectory; None: nobody watches.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Agent:
         *,
         delegate: Delegate,
         stream: Callable[[int], int],
+        watch: Watch | None = None,
     ) -> None:
         assert [span.kind for span in trajectory.spans] == ["observation"], "a trajectory starts with its prompt"
         self._spans = trajectory.segments[-1].spans
@@ -42,6 +45,7 @@ class Agent:
         self._conversation = conversation
         self._delegate = delegate
         self._stream = stream
+        self._watch = watch
         self._last = self._is_last(conversation.length)
 
     async def play(self) -> None:
@@ -96,10 +100,10 @@ class Agent:
 
     def _read(self, turn: SampledTurn) -> Action:
         """Record a turn and parse it. A turn without a stop token is a violation, whatever its text."""
-        record, chat = self.trajectory, self.seat.chat
+        chat = self.seat.chat
         self._spans.append(Span("action", turn.ids, turn.logprobs, turn.version, truncated=not turn.stopped))
         text = chat.decode_action(turn.ids)
-        record.messages.append(Message("assistant", text))
+        self._say(Message("assistant", text))
         if not turn.stopped:
             return Action(text, violations=(Violation.TRUNCATED,))
         action = self.seat.dialect.parse(text)
@@ -127,7 +131,13 @@ class Agent:
         ids = chat.observe(contents, after_cut=unended)
         self._conversation.extend(ids)
         self._spans.append(Span("observation", tuple(ids)))
-        self.trajectory.messages += [Message("tool", content) for content in contents]
+        for content in contents:
+            self._say(Message("tool", content))
+
+    def _say(self, message: Message) -> None:
+        self.trajectory.messages.append(message)
+        if self._watch is not None:
+            self._watch(self.trajectory)
 
     def _is_last(self, length: int) -> bool:
         return self.seat.is_last(turns=self.trajectory.num_turns, calls=len(self.trajectory.calls), length=length)

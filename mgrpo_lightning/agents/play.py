@@ -8,11 +8,13 @@ from typing import Literal, Protocol
 
 from mgrpo_lightning.persistence.resume_log import ResumeLog
 from mgrpo_lightning.records.question import Question
-from mgrpo_lightning.records.trajectory import Group, Key
+from mgrpo_lightning.records.trajectory import Group, Key, Trajectory
 from mgrpo_lightning.tasks.base import Script
 
 Stage = Literal["train", "validate", "predict"]
 """Purpose of a play. Part of every random stream, because training and validation use the same step numbers."""
+Watch = Callable[[Trajectory], None]
+"""Sees a trajectory whose last message is new. It must return at once and must not change the trajectory."""
 Background = Callable[[], bool]
 """Background work: does one piece while there is nothing else to compute, and returns whether there was one."""
 
@@ -48,6 +50,8 @@ class PlayRequest:
     """Resume log: turns and calls that an earlier, killed process finished are not played again. None: no log."""
     background: Background | None = None
     """Background work of the thread that computes; see ``Scheduler.play``."""
+    watch: Watch | None = None
+    """Called for each new message of a trajectory, in the agents' thread, while the request is played."""
 
     @property
     def queries(self) -> range:

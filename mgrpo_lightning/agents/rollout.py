@@ -163,6 +163,7 @@ class RolloutPlay:
             conversation or self._converse(trajectory),
             delegate=_Delegate(self, trajectory.key),
             stream=lambda turn: self._stream("turn", trajectory.key, turn),
+            watch=self.play.request.watch,
         )
 
     def _converse(self, trajectory: Trajectory) -> Conversation:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from transformers import PreTrainedConfig
 
+from mgrpo_lightning.agents.players import make_seats
 from mgrpo_lightning.agents.seat import Seat
-from mgrpo_lightning.agents.team import make_seats
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_config, load_tokenizer

@@ -166,25 +166,14 @@ class MgrpoCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         self.one_writer.take(self.trainer, subcommand)  # before looking for a checkpoint: no other process writes now
         if "ckpt_path" in kwargs:
-            kwargs["ckpt_path"] = self._start(subcommand, kwargs["ckpt_path"])
+            kwargs["ckpt_path"] = checkpoint_to_start(self.trainer, subcommand, kwargs["ckpt_path"])
         return kwargs
-
-    def _start(self, subcommand: str, path: str | None) -> str | None:
-        """Resolve ``--ckpt_path``: ``last`` is the newest checkpoint in the run folder that loads.
-
-        A fit must not start where another run has left checkpoints; that is an error here.
-        """
-        folder = Path(self.trainer.default_root_dir) / "checkpoints"
-        start = last_checkpoint(folder) if path == "last" else None if path is None else Path(path)
-        if subcommand == "fit":
-            refuse_two_runs(folder, start)
-        return None if start is None else str(start)
 
     def before_fit(self) -> None:
         """With ``--dry_run``, check and print instead of training."""
         if self._get(self.config_init, "dry_run"):
             refuse_trainer(self.trainer)
-            self._start("fit", self._get(self.config_init, "ckpt_path"))
+            checkpoint_to_start(self.trainer, "fit", self._get(self.config_init, "ckpt_path"))
             dry_run(self.model, self.datamodule, on_gpu=self.on_gpu, steps=self.trainer.max_steps)
             raise SystemExit(0)
 
@@ -223,6 +212,25 @@ class MgrpoCLI(LightningCLI):
         """
         for trees in self.trainer.predict(**kwargs) or []:
             print("\n\n".join(str(tree) for tree in trees))
+
+
+def checkpoint_to_start(trainer: Trainer, subcommand: str, path: str | None) -> str | None:
+    """Resolve ``--ckpt_path``: ``last`` is the newest checkpoint in the run folder that loads.
+
+    Args:
+        trainer: Trainer whose ``default_root_dir`` is the run folder.
+        subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
+        path: The option's value.
+
+    Raises:
+        ConfigurationError: A fit would start where another run has left checkpoints.
+        DataError: No checkpoint loads.
+    """
+    folder = Path(trainer.default_root_dir) / "checkpoints"
+    start = last_checkpoint(folder) if path == "last" else None if path is None else Path(path)
+    if subcommand == "fit":
+        refuse_two_runs(folder, start)
+    return None if start is None else str(start)
 
 
 @one_run()

@@ -22,16 +22,12 @@ from rich.table import Column, Table
 from torch import Tensor
 from typing_extensions import override
 
-from mgrpo_lightning.commands.config_files import composed
-from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
-from mgrpo_lightning.commands.run_links import OF_A_COMMAND
-from mgrpo_lightning.commands.yaml_text import dumped
+from mgrpo_lightning.commands.saved_run import cli_of, saved_config
 from mgrpo_lightning.data.command_context import CommandContext
-from mgrpo_lightning.errors import ConfigurationError, DataError
+from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.persistence.checkpoints import checkpoints
 from mgrpo_lightning.policy.identity import PARTS, refuse_other
 from mgrpo_lightning.records.journal import identity_of_file, training_files
-from mgrpo_lightning.store.layout import FOLDER
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
@@ -90,7 +86,7 @@ def replay(
         ConfigurationError: The folder is not a run, or a setting cannot be used.
         DataError: The journal lacks a step.
     """
-    config = _config(run)
+    config = saved_config(run)
     cli = cli_of(run, settings)
     journal = _journal(run, config)
     cli.datamodule.command = CommandContext(replayed=journal)
@@ -113,37 +109,6 @@ def replay(
     if save is not None:
         trainer.save_checkpoint(save)
     return Replayed({role: policy.adapter_state() for role, policy in cli.model.adapters.items()}, cli.model.metrics)
-
-
-def cli_of(run: Path, settings: Sequence[str] = ()) -> MgrpoCLI:
-    """Make the model, data module and trainer of a run from its saved config.
-
-    Args:
-        run: Folder of the run.
-        settings: Changed settings, as options of ``mgrpo fit``.
-
-    Raises:
-        ConfigurationError: The folder is not a run, or a setting cannot be used.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        config = dumped(_config(run))
-        (plain := Path(folder) / "config.yaml").write_text(config, encoding="utf-8")
-        return make_cli(["--config", str(plain), *settings], run=False)
-
-
-def _config(run: Path) -> dict[str, Any]:
-    path = run / "config.yaml"
-    try:
-        path.stat()
-    except OSError as error:
-        roles = [str(path.parent) for path in sorted(run.glob("*/config.yaml"))] if (run / FOLDER).is_dir() else []
-        raise ConfigurationError(
-            f"{run} is not a run folder: {error.strerror}: config.yaml.",
-            hint=f"each role was trained in a folder of its own: give {' or '.join(roles)}."
-            if roles
-            else "give the folder that `mgrpo fit` wrote.",
-        ) from error
-    return {key: value for key, value in composed(["--config", str(path)]).items() if key not in OF_A_COMMAND}
 
 
 def _journal(run: Path, config: Mapping[str, Any]) -> Path:
@@ -200,7 +165,7 @@ def main(args: Sequence[str]) -> None:
     if arguments.step is None:
         if arguments.set:
             parser.error("--set needs --step")
-        until = max(training_files(_journal(arguments.run, _config(arguments.run))), default=-1) + 1
+        until = max(training_files(_journal(arguments.run, saved_config(arguments.run))), default=-1) + 1
         if until == 0:
             raise DataError(
                 f"the journal of {arguments.run} is empty.", hint="give a run that has finished at least one step."

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from mgrpo_lightning.commands.ask import main as ask
 from mgrpo_lightning.commands.doctor import main as doctor
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.commands.replay import main as replay
-from mgrpo_lightning.errors import STOPPED, Interrupted, MgrpoError, RunStopped
+from mgrpo_lightning.errors import STOPPED, ConfigurationError, Interrupted, MgrpoError, RunStopped
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -32,6 +33,10 @@ def main(args: Sequence[str] | None = None) -> None:
             replay(words[1:])
         elif words[:1] == ["doctor"]:
             doctor(words[1:])
+        elif words[:1] == ["ask"]:
+            ask(words[1:])
+        elif words[:1] == ["serve"]:
+            _serve(words[1:])
         else:
             make_cli(words)
     # SIGTERMException is Lightning's. Left alone, it ends the process with status 0, as if the run had succeeded.
@@ -48,6 +53,19 @@ def main(args: Sequence[str] | None = None) -> None:
             raise SystemExit(STOPPED) from error
         print(f"mgrpo: error: {mistake}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _serve(words: Sequence[str]) -> None:
+    try:
+        from mgrpo_lightning.commands.serve import main as serve  # needs an extra
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise ConfigurationError(
+            f"`mgrpo serve` needs {error.name}, which is not installed.",
+            hint="run: pip install 'mgrpo-lightning[serve]'",
+        ) from error
+    serve(words)
 
 
 def _mistake(error: BaseException | None) -> MgrpoError | None:

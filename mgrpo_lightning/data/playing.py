@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning.pytorch import Trainer
 
 from mgrpo_lightning.agents.play import PlayRequest, PlayResult, Stage
+from mgrpo_lightning.agents.players import Players
 from mgrpo_lightning.agents.scoring import score_groups, undecided
-from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.data.resuming import saved_steps
 from mgrpo_lightning.data.store_connection import PeersConfig, open_exchange
@@ -25,8 +25,41 @@ from mgrpo_lightning.tools.base import wanted_tools
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
+    from mgrpo_lightning.store.exchange import Exchange
 
 log = logging.getLogger(__name__)
+
+
+def make_players(
+    module: TeamModule,
+    task: Task,
+    schedule: Literal["rounds", "eager"],
+    *,
+    cache_bytes: int | None,
+    seed: int,
+    exchange: Exchange | None = None,
+) -> Players:
+    """The players of all roles that this process plays, on the policies of a module.
+
+    Args:
+        module: The root module, its policies loaded.
+        task: Tools of the roles.
+        schedule: Order in which the agents' turns run; see ``Scheduler``.
+        cache_bytes: Limit of the KV cache of one role's open conversations, in bytes; None: no limit.
+        seed: Fixes the random streams.
+        exchange: This process's end of the store, if other processes play some roles.
+
+    Raises:
+        ConfigurationError: A role's tool does not exist.
+    """
+    scheduler = Scheduler(schedule)
+    samplers = {
+        name: TransformersSampler(policy, scheduler, cache_bytes=cache_bytes)
+        for name, policy in module.policies.items()
+    }
+    tools = wanted_tools(module.roles, task.tools())
+    return Players(module.roles, module.chats, samplers, tools, scheduler=scheduler, seed=seed, exchange=exchange)
+
 
 NOTHING_DECIDED = 4
 """Number of undecided answers in a row that ends the run; at least one whole batch. Then there is nothing to train on
@@ -72,15 +105,7 @@ class Playing:
         self.exchange = None if store is None else open_exchange(store, trainer, peers, shared)
         """This process's end of the store; None if all roles are local."""
         self._told_wrong = False
-        scheduler = Scheduler(schedule)
-        samplers = {
-            name: TransformersSampler(policy, scheduler, cache_bytes=cache_bytes)
-            for name, policy in module.policies.items()
-        }
-        tools = wanted_tools(module.roles, task.tools())
-        self._team = Team(
-            module.roles, module.chats, samplers, tools, scheduler=scheduler, seed=seed, exchange=self.exchange
-        )
+        self._players = make_players(module, task, schedule, cache_bytes=cache_bytes, seed=seed, exchange=self.exchange)
 
     def play(self, request: PlayRequest) -> PlayResult:
         """Play questions and score their rollouts; predictions are not scored.
@@ -95,7 +120,7 @@ class Playing:
         """
         stage, step = request.stage, request.step
         self._notify("on_play_start", total=len(request.questions) * request.rollouts, stage=stage)
-        result = self._team.play(request, on_done=lambda: self._notify("on_play_advance"))
+        result = self._players.play(request, on_done=lambda: self._notify("on_play_advance"))
         if stage != "predict":
             self._score(result, stage)
         if request.script is not None and self._module.main in self._module.local_roles:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from mgrpo_lightning.agents.play import PlayRequest
-from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.agents.players import Players
 from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.errors import ScoringError
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn, SamplingParams
@@ -223,9 +223,9 @@ def make_team(
     scheduler: object | None = None,
     delay: Callable[[], float] | None = None,
     seed: int = 0,
-) -> tuple[Team, dict[str, FakeSampler]]:
+) -> tuple[Players, dict[str, FakeSampler]]:
     samplers = {role: FakeSampler(speak, delay=delay) for role, speak in speakers.items()}
-    team = Team(
+    team = Players(
         roles,
         cast("Any", {role: FakeChat() for role in roles}),
         samplers,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mgrpo_lightning.agents.play import PlayRequest
-from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.agents.players import Players
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.loading import load_base
 from mgrpo_lightning.policy.policy import Policy
@@ -17,7 +17,7 @@ from mgrpo_lightning.protocol.actions import Action, HermesDialect, ToolCall
 from mgrpo_lightning.protocol.prompts import NOTICE
 from mgrpo_lightning.records.trajectory import Rollout
 from tests.agents.fakes import FakeTool, Speak, answer, call, duo, echo, limits, question
-from tests.agents.test_team import scripts
+from tests.agents.test_players import scripts
 from tests.support.tiny import make_tiny_model, make_tiny_tokenizer
 
 
@@ -25,7 +25,7 @@ def scripted(speakers: dict[str, Speak], **budget: int) -> Rollout:
     chat = Chat(make_tiny_tokenizer())
     roles = duo(main=limits(**budget), searcher=limits(**budget))
     tools = cast("Any", {"search": FakeTool(echo)})
-    team = Team(roles, dict.fromkeys(roles, chat), {}, tools, scheduler=Scheduler("rounds"), seed=0)
+    team = Players(roles, dict.fromkeys(roles, chat), {}, tools, scheduler=Scheduler("rounds"), seed=0)
     request = PlayRequest([question("Où? <|im_end|>")], step=0, rollouts=1, script=scripts(speakers))
     return team.play(request).groups[0].rollouts[0]
 
@@ -82,7 +82,7 @@ def test_a_sampled_play_records_what_the_sampler_made(tmp_path: Path) -> None:
     roles = duo(main=limits(new_tokens=12, turns=3), searcher=limits(new_tokens=12))
     policies = {name: Policy(name, role, base, seed=0) for name, role in roles.items()}
     scheduler = Scheduler("rounds")
-    team = Team(
+    team = Players(
         roles,
         {name: policy.chat for name, policy in policies.items()},
         {name: TransformersSampler(policy, scheduler) for name, policy in policies.items()},

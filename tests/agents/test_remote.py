@@ -15,8 +15,8 @@ from typing import Any, cast
 import pytest
 
 from mgrpo_lightning.agents.play import PlayRequest
+from mgrpo_lightning.agents.players import Players
 from mgrpo_lightning.agents.scoring import score_groups, undecided
-from mgrpo_lightning.agents.team import Team
 from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.errors import DataError, MgrpoError
 from mgrpo_lightning.persistence.resume_log import ResumeLog
@@ -85,7 +85,7 @@ def play(
     exchange = Exchange(store, local[0], peers=peers, lost_after=lost_after) if store else None
     chats = cast("Any", {role: FakeChat() for role in local})
     tools = {"search": cast("Tool", FakeTool(run))}
-    team = Team(roles, chats, cast("Any", engines), tools, scheduler=scheduler, seed=0, exchange=exchange)
+    team = Players(roles, chats, cast("Any", engines), tools, scheduler=scheduler, seed=0, exchange=exchange)
     try:
         result = team.play(PlayRequest(QUESTIONS, step=3, rollouts=2, resume_log=resume_log))
         groups = result.groups

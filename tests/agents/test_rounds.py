@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from mgrpo_lightning.agents.play import PlayRequest
-from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.agents.players import Players
 from mgrpo_lightning.policy.sampling.base import Conversation, SampledTurn
 from mgrpo_lightning.policy.sampling.conversation import CachedConversation, Request, Tokens
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
@@ -98,7 +98,7 @@ def play(seed: int, schedule: Any = "rounds") -> tuple[list[Rollout], list[list[
     engines = {role: FakeEngine(role, scheduler) for role in roles}
     chats = cast("Any", {role: FakeChat() for role in roles})
     tool = cast("Tool", FakeTool(run))
-    team = Team(roles, chats, cast("Any", engines), {"search": tool}, scheduler=scheduler, seed=0)
+    team = Players(roles, chats, cast("Any", engines), {"search": tool}, scheduler=scheduler, seed=0)
     groups = team.play(PlayRequest([question("One?"), question("Two?")], step=0, rollouts=2)).groups
     return [r for g in groups for r in g.rollouts], [engine.batches for engine in engines.values()]
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from mgrpo_lightning.commands.config_files import compose, composed
-from mgrpo_lightning.commands.replay import cli_of
 from mgrpo_lightning.commands.run_command import main
+from mgrpo_lightning.commands.saved_run import cli_of
 from mgrpo_lightning.commands.yaml_text import parsed
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.roles.team_file import flat, nested, roles_of

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from mgrpo_lightning.agents.play import PlayRequest
-from mgrpo_lightning.agents.team import Team
+from mgrpo_lightning.agents.players import Players
 from mgrpo_lightning.errors import ConfigurationError, ToolError
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.tools.base import Tool
@@ -104,7 +104,7 @@ def test_a_searcher_uses_them_in_a_rollout() -> None:
     engines = {"main": FakeEngine("main", scheduler, main), "searcher": FakeEngine("searcher", scheduler, searcher)}
     with tools(only=["search"]) as found:
         chats, samplers = cast("Any", {role: FakeChat() for role in engines}), cast("Any", engines)
-        team = Team(duo(), chats, samplers, found, scheduler=scheduler, seed=0)
+        team = Players(duo(), chats, samplers, found, scheduler=scheduler, seed=0)
         (group,) = team.play(PlayRequest([question()], step=0, rollouts=2)).groups
     for rollout in group.rollouts:
         (sub,) = rollout.subs

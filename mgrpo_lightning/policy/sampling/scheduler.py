@@ -7,8 +7,9 @@ their own; the model computes in the thread that calls ``play`` (see ``model_thr
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
@@ -58,16 +59,26 @@ class Scheduler(AgentTasks):
         self._loop = self._worker = None
         here = MainThreadExecutor()
         model = ModelThread(here, background)
-        with ThreadPoolExecutor(1, thread_name_prefix="agents") as pool:
-            playing = pool.submit(lambda: asyncio.run(self._play(coroutines, on_done, model, link)))
+        playing: Future[list[T]] = Future()
+
+        def run() -> None:
             try:
-                return here.serve(playing)
-            finally:
-                self.idle = here.idle
-                # Reached only after an interrupt of this thread. Repeat, as the loop may not have started yet.
-                while not playing.done():
-                    self._interrupt()
-                    wait([playing], timeout=0.1)
+                playing.set_result(asyncio.run(self._play(coroutines, on_done, model, link)))
+            except BaseException as error:
+                playing.set_exception(error)
+
+        # A daemon: the interpreter must be able to exit while ``LivePlayers`` keeps a play open.
+        agents = threading.Thread(target=run, name="agents", daemon=True)
+        agents.start()
+        try:
+            return here.serve(playing)
+        finally:
+            self.idle = here.idle
+            # Reached only after an interrupt of this thread. Repeat, as the loop may not have started yet.
+            while not playing.done():
+                self._interrupt()
+                wait([playing], timeout=0.1)
+            agents.join()
 
     def _interrupt(self) -> None:
         """Cancel the play. Called from the thread that computes."""

@@ -96,6 +96,7 @@ class TransformersSampler:
             MgrpoError: The logits of a turn were not finite.
         """
         finished: Finished = []
+        self._drop_cancelled()
         with self.policy.sampling(), self._eval_mode():
             finished += self._join()
             for _ in range(steps):
@@ -150,6 +151,12 @@ class TransformersSampler:
         self._share(self._turns.requests)
         self._close_up()
         return finished
+
+    def _drop_cancelled(self) -> None:
+        self._waiting = [request for request in self._waiting if not request.future.cancelled()]
+        if self._turns is not None:
+            self._turns.drop_cancelled()
+            self._close_up()
 
     def _make_room(self, requests: Sequence[Request]) -> None:
         self._batches += 1

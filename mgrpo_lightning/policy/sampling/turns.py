@@ -75,6 +75,13 @@ class Turns:
         self._logprobs = _padded(self._logprobs, len(self.last), width)
         return self._sample(slice(first, None), logits, version)
 
+    def drop_cancelled(self) -> None:
+        """End the rows whose agents were cancelled. Nobody waits for their turns."""
+        for row, request in enumerate(self.requests):
+            if request is not None and request.future.cancelled():
+                self.requests[row] = None
+                self._done[row] = True
+
     def step(self, logits: Tensor, version: int) -> list[tuple[Request, SampledTurn]]:
         """Sample the next id of every row from raw logits, B x V; return the turns that ended with it."""
         return self._sample(slice(0, None), logits, version)

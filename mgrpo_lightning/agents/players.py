@@ -1,7 +1,8 @@
-"""Team: plays K rollouts of each question concurrently and returns them as groups."""
+"""Players: the agents of all roles of a team. They play K rollouts of each question concurrently, as groups."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from mgrpo_lightning.store.record import Record
 
 
-class Team:
-    """All roles of a team, ready to play.
+class Players:
+    """All roles of a team, ready to play. The public class for users is ``mgrpo_lightning.Team``.
 
     Args:
         roles: Configuration of every role of the team, by name.
@@ -64,7 +65,7 @@ class Team:
         self._exchange = exchange
         self._samplers = samplers
         self._endpoints = {name: ChatEndpoint(role.endpoint) for name, role in roles.items() if role.endpoint}
-        self._scheduler = scheduler
+        self.scheduler = scheduler
         self._seed = seed
         self._told: set[tuple[str, str, str]] = set()
         """Kinds of tool failures that are logged already."""
@@ -86,21 +87,46 @@ class Team:
 
         remote = self._remote(request, answer)
         play = self._play(request, remote)
-        for query, question in zip(request.queries, request.questions, strict=True):
-            for k in range(request.rollouts):
-                rollouts[query, k] = RolloutPlay(play, question, query=query, rollout=k)
-        self._scheduler.play(self._agents(play, [*rollouts.values()]), on_done, remote, request.background)
+        for one in self._rollouts(play):
+            rollouts[one.place] = one
+        self.scheduler.play(self._agents(play, [*rollouts.values()]), on_done, remote, request.background)
         if remote is not None:
             remote.finish()
         return PlayResult(
-            [
-                Group(question, [rollouts[query, k].rollout() for k in range(request.rollouts)])
-                for query, question in zip(request.queries, request.questions, strict=True)
-            ],
-            idle=self._scheduler.idle,
+            _groups(request, list(rollouts.values())),
+            idle=self.scheduler.idle,
             counts={"tool_failures": play.breakdowns.count},
             delegations={} if remote is None else remote.delegations,
         )
+
+    async def join(self, request: PlayRequest) -> list[Group]:
+        """Play a request inside of a play that is running already, in the event loop of its agents.
+
+        Args:
+            request: The questions, and how they are played. It has no background work.
+
+        Returns:
+            The groups, not scored.
+        """
+        assert self._exchange is None, "a process that plays some of the roles cannot answer alone"
+        play = self._play(request, None)
+        rollouts = self._rollouts(play)
+        agents = [self.scheduler.spawn(agent) for agent in self._agents(play, rollouts)]
+        try:
+            await asyncio.gather(*agents)
+        finally:
+            for agent in agents:
+                agent.cancel()
+            await asyncio.gather(*agents, return_exceptions=True)
+        return _groups(request, rollouts)
+
+    def _rollouts(self, play: Play) -> list[RolloutPlay]:
+        """The rollouts of a request, those of each question side by side."""
+        return [
+            RolloutPlay(play, question, query=query, rollout=k)
+            for query, question in zip(play.request.queries, play.request.questions, strict=True)
+            for k in range(play.request.rollouts)
+        ]
 
     def _play(self, request: PlayRequest, remote: RemoteCalls | None) -> Play:
         samplers, resume_log = self._samplers, request.resume_log
@@ -111,7 +137,7 @@ class Team:
             seats=self.seats,
             samplers=samplers,
             endpoints=self._endpoints,
-            scheduler=self._scheduler,
+            scheduler=self.scheduler,
             seed=self._seed,
             # A kind of failure is logged once for the team, and counted in each play.
             breakdowns=Breakdowns(self._told),
@@ -139,12 +165,20 @@ class Team:
     def _remote(self, request: PlayRequest, answer: Callable[[Record], Awaitable[Trajectory]]) -> RemoteCalls | None:
         if self._exchange is None:
             return None
-        return RemoteCalls(self._exchange, self._scheduler, self._roles, set(self.seats), request, answer)
+        return RemoteCalls(self._exchange, self.scheduler, self._roles, set(self.seats), request, answer)
 
     def _openings(self, play: Play, question: Question, query: int) -> Sequence[Conversation | None]:
         """The K conversations of a group. They share one prompt, which is prefilled once."""
         ids, _ = self.seats[self.main].prompt(question.text)
         return play.samplers[self.main].open(ids, (query,)).fork(play.request.rollouts)
+
+
+def _groups(request: PlayRequest, rollouts: Sequence[RolloutPlay]) -> list[Group]:
+    k = request.rollouts
+    return [
+        Group(question, [one.rollout() for one in rollouts[index * k : (index + 1) * k]])
+        for index, question in enumerate(request.questions)
+    ]
 
 
 def make_seats(
