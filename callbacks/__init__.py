@@ -1,4 +1,4 @@
-"""Lightning callbacks of a team run: exports, journal, progress, alarms and the final tables."""
+"""Lightning callbacks of a run: checkpoint, journal, adapter export, progress, alarm, stop, run lock, final tables."""
 
 from mgrpo_lightning.callbacks.adapter_export import AdapterExport
 from mgrpo_lightning.callbacks.collapse_alarm import CollapseAlarm, CollapseWarning

@@ -1,4 +1,4 @@
-"""OneWriter: the callback that holds the run folder's ``RunLock``, and stops the run if the lock is lost."""
+"""RunLockCallback: take the ``RunLock`` of the run folder, check it before each write, release it at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mgrpo fit``, ``validate``, ``test`` and ``predict``, built on LightningCLI; a run writes into one folder.
+"""``mgrpo fit``, ``validate``, ``test`` and ``predict`` (LightningCLI): parser, callbacks, checkpoint to start from.
 
 The other commands have their own parsers in ``commands/replay.py``, ``doctor.py``, ``launch.py``, ``store.py`` and
 ``view.py``.

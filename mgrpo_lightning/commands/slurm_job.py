@@ -1,4 +1,4 @@
-"""``mgrpo launch --slurm CLUSTER``: write and submit the batch script of a job with one ``srun`` for each role.
+"""``mgrpo launch --slurm CLUSTER``: write and submit the batch script: one ``srun`` a role, stop in time, requeue.
 
 CLUSTER is a YAML file with the resources of each role; the team file defines the roles:
 

@@ -1,4 +1,4 @@
-"""How many seconds a command has to end after SIGINT or SIGTERM, even if a tool hangs.
+"""Stopping: handlers of SIGINT (Ctrl-C) and SIGTERM: finish the step, interrupt, exit, be killed; a second interrupts.
 
 seconds   what happens
 0         a fit finishes and saves the current step; any other command is interrupted

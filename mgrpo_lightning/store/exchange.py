@@ -1,4 +1,4 @@
-"""Exchange: one role's end of the store. It publishes records, waits for records of others, and detects lost peers.
+"""Exchange: one role's end of the store: publish records, wait for others' records, send heartbeats, find lost peers.
 
 If roles have several ranks, all have the same number. Rank r of one role plays the same queries as rank r of the
 others.

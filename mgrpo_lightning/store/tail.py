@@ -1,4 +1,4 @@
-"""Tail: read the records of all writers as they arrive, each record once and in its writer's order.
+"""Tail: poll all writers' folders for new records, each once and in order; wait for files that have not arrived yet.
 
 A poll lists the folders and reads only new segments. A segment may be listed but incomplete, or missing while a later
 one is listed. Then it has not arrived yet, and the reader waits for it. It is an error only after a long timeout.

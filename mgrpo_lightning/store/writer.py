@@ -1,4 +1,4 @@
-"""StoreWriter: write one process's records and heartbeat (``alive.json``); no other process writes into its folder.
+"""StoreWriter: claim an incarnation, recover and append records, send heartbeats; a superseded writer's writes fail.
 
 On start, a process claims the next incarnation by making its folder, which only one process can do. It then copies the
 latest valid record of each place from the previous incarnation. So a reader needs only the latest incarnation. If a

@@ -1,4 +1,4 @@
-"""ModelThread: all model work of a play, turns and background updates, is done in the thread that called it.
+"""ModelThread: what coroutines have computed in the thread of ``play``: turns, slices of turns, background updates.
 
 The model computes in the thread that calls ``Scheduler.play``; updates are computed there too. The agents' event loop
 has its own thread and computes nothing. OpenMP keeps a team of threads for each thread that computes, and two teams on

@@ -1,4 +1,4 @@
-"""Scheduler: runs the agents (coroutines) of a step and decides when to compute the turns they wait for.
+"""Scheduler: run the agents of a play in an event loop and the model in the calling thread, by ``rounds`` or ``eager``.
 
 Two schedules decide it: ``rounds.py`` and ``eager.py``, one loop each. The agents run in an event loop in a thread of
 their own; the model computes in the thread that calls ``play`` (see ``model_thread.py``).
