@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mgrpo_lightning.errors import ConfigurationError, DataError, MgrpoError, RunStopped
-from mgrpo_lightning.store.agreement import NOWHERE, Agreement, Deadlock
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import BEAT, STOP, Alive, incarnation_folder, incarnations, read_alive, writer_name
 from mgrpo_lightning.store.ledger import Ledger
 from mgrpo_lightning.store.peer import GONE, QUIET, Peer, ending
+from mgrpo_lightning.store.peer_checks import NOWHERE, Agreement, Deadlock
 from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import StoreWriter

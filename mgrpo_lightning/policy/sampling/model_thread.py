@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from mgrpo_lightning.policy.sampling.conversation import Request
 from mgrpo_lightning.policy.sampling.engine import SLICE, Engine, Finished
-from mgrpo_lightning.policy.sampling.main_thread import MainThreadExecutor
+from mgrpo_lightning.policy.sampling.executor import MainThreadExecutor
 
 T = TypeVar("T")
 PAUSE = 0.005

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from mgrpo_lightning.policy.sampling.agent_tasks import AgentTasks
 from mgrpo_lightning.policy.sampling.eager import play_eagerly
 from mgrpo_lightning.policy.sampling.engine import Link
-from mgrpo_lightning.policy.sampling.main_thread import MainThreadExecutor
+from mgrpo_lightning.policy.sampling.executor import MainThreadExecutor
 from mgrpo_lightning.policy.sampling.model_thread import ModelThread
 from mgrpo_lightning.policy.sampling.rounds import play_rounds
 

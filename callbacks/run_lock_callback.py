@@ -13,7 +13,7 @@ from mgrpo_lightning.persistence.run_lock import RunLock
 from mgrpo_lightning.process.one_run import begin_run, end_run
 
 
-class OneWriter(Callback):
+class RunLockCallback(Callback):
     """Allows one ``fit``, one ``validate`` and one ``test`` at a time in a run folder.
 
     Rank zero holds the lock for all ranks. A process has one run at a time (``process/one_run.py``).
