@@ -1,4 +1,4 @@
-"""Stopping: handlers of SIGINT (Ctrl-C) and SIGTERM: finish the step, interrupt, exit, be killed; a second interrupts.
+"""Stopping: at SIGINT (Ctrl-C) or SIGTERM let a step finish, then interrupt, exit, be killed; a second one interrupts.
 
 seconds   what happens
 0         a fit finishes and saves the current step; any other command is interrupted

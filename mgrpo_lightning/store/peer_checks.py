@@ -1,4 +1,4 @@
-"""Refuse peers with other settings (Agreement); detect that all roles wait for each other (Deadlock)."""
+"""Refuse peers of a store with other settings (Agreement); detect that all roles wait for each other (Deadlock)."""
 
 from __future__ import annotations
 

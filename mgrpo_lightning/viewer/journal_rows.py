@@ -1,4 +1,4 @@
-"""Read a journal without its long columns, a row for each trajectory, merged over processes, grouped by rollout."""
+"""Read a journal for the viewer without its long columns: a row for each trajectory, merged over processes."""
 
 from __future__ import annotations
 

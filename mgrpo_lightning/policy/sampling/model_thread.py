@@ -1,4 +1,4 @@
-"""ModelThread: what coroutines have computed in the thread of ``play``: turns, slices of turns, background updates.
+"""ModelThread: compute turns, slices of turns and background updates in the thread of ``play``, for coroutines.
 
 The model computes in the thread that calls ``Scheduler.play``; updates are computed there too. The agents' event loop
 has its own thread and computes nothing. OpenMP keeps a team of threads for each thread that computes, and two teams on
