@@ -1,4 +1,4 @@
-"""Update: forward and backward pass of one aligned batch, a micro-batch at a time; log ratios and loss metrics."""
+"""Update: forward and backward pass of one aligned batch, by micro-batches; KL reference, log ratios, loss metrics."""
 
 from __future__ import annotations
 
