@@ -1,4 +1,4 @@
-"""Runs that a benchmark is made of: each in its own folder, taken to its end, never done twice; and their figures."""
+"""Runs of ``mgrpo fit``, ``validate``, ``test`` for benchmarks: resumed, never done twice, in parallel; scalars."""
 
 from __future__ import annotations
 

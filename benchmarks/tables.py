@@ -1,4 +1,4 @@
-"""Tables in Markdown, as benchmarks print them and the pages of docs/ show them."""
+"""Format a table in Markdown (header, row), as benchmarks print them and the pages of docs/ show them."""
 
 from __future__ import annotations
 

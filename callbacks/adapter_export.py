@@ -1,4 +1,4 @@
-"""AdapterExport: write one PEFT folder for each role, for ``PeftModel.from_pretrained``, vLLM or the hub."""
+"""AdapterExport: write each role's adapter as a PEFT folder (peft, vLLM, hub), at the end and every few steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CollapseAlarm: warn when a team stops exploring, stops calling or stops following the format (correctness.md 27)."""
+"""CollapseAlarm: warn if reward std, calls per rollout or format rate of a role stay low (correctness.md 27)."""
 
 from __future__ import annotations
 

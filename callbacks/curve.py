@@ -1,4 +1,4 @@
-"""Draw the learning curve of a run as a PNG: held-out accuracy and each role's training reward."""
+"""Draw the learning curve of a run as a PNG: held-out accuracy by level, and each role's training reward."""
 
 from __future__ import annotations
 

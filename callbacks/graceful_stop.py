@@ -1,4 +1,4 @@
-"""GracefulStop: on a stop file or a signal, save a checkpoint and end the run so that it can be resumed."""
+"""GracefulStop: at a stop file or signal, finish the step, save a checkpoint, and raise ``RunStopped``; resumable."""
 
 from __future__ import annotations
 

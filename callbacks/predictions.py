@@ -1,4 +1,4 @@
-"""Predictions: write main's answers to a held-out split in the file format of the benchmark."""
+"""Predictions: in ``validate`` and ``test``, write main's answers to a file in the format of the benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TeamProgress: a progress bar of the run, one of the rollout phase, and one line of metrics for each step."""
+"""TeamProgress: progress bars of the training steps and of the rollouts in play; print a line after each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results: print the final tables of a run, and write results.json and the learning curve."""
+"""Results: print the final tables and the paths of all outputs; write results.json and the learning curve."""
 
 from __future__ import annotations
 

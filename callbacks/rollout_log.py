@@ -1,4 +1,4 @@
-"""RolloutLog: the callback that gives each step's rollouts to the journal, and a few as text to TensorBoard."""
+"""RolloutLog: write rollouts to the journal before each update, log ratios after it, and texts to TensorBoard."""
 
 from __future__ import annotations
 

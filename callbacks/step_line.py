@@ -1,4 +1,4 @@
-"""Format the line that a training step or a validation run prints; pure functions of logged metrics."""
+"""Format the printed line of a training step or a validation: rewards, format, delegations, tokens, seconds."""
 
 from __future__ import annotations
 

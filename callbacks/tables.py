@@ -1,4 +1,4 @@
-"""Make the final tables: held-out accuracy by level and other metrics, one column for each validation run."""
+"""Build the final tables for the terminal: held-out accuracy by level with its gain, and all other metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exceptions that users see: each message names the wrong value and ends with the fix after ``HINT:``."""
+"""Exceptions that users see, each with a ``HINT:``: wrong config or data, stopped run, failed tool, undecided score."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""Validate the names of roles and tools before anything is built from them.
+"""Check the names of roles and tools: characters, length, reserved words, words that YAML reads otherwise, duplicates.
 
 A role's name is a YAML key, a part of a command-line option, a folder name and the first half of a metric's name. It is
 never a part of a module's or parameter's name, so torch and peft do not see it. A tool's name is text that a policy

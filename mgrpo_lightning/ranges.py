@@ -1,4 +1,4 @@
-"""Declare the allowed range of a config number in its type, and check it before anything is built.
+"""Range and ``@ranged``: declare the allowed range of a number in its type; constructors refuse other numbers.
 
     lr: Annotated[float, Range(0, 10, "...")] = 1e-5
 

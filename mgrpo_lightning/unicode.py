@@ -1,4 +1,4 @@
-"""Clean text from outside: make it encodable, cut it to a length, remove invisible characters."""
+"""Clean text from outside: lone surrogates, invisible characters, composed form (NFC); cut a text, marked ``[cut]``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kill runs with SIGKILL, resume them, and see that nothing is lost, doubled or changed.
+"""Kill benchmark: kill runs at named points or random times, resume; nothing may be lost, doubled or changed.
 
     python -m benchmarks.faults.kill [--decoupled] [--kills 50] [--schedules rounds eager] [--tmpdir /dev/shm]
                                      [--json FILE]

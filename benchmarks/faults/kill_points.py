@@ -1,4 +1,4 @@
-"""A child of the kill benchmark: ``mgrpo`` that kills itself at a named point.
+"""Child of the kill benchmark: ``mgrpo`` patched to kill itself at a named point, such as the middle of a save.
 
 python -m benchmarks.faults.kill_points POINT SEED fit --config ...
 """

@@ -1,4 +1,4 @@
-"""The kill benchmark for roles in processes of their own: either is killed and resumed while the other goes on.
+"""Kill benchmark for decoupled roles: kill and resume either process while the other goes on; compare their journals.
 
 Both processes of a run are always on their way to a named point or a random time, at which they die; whichever does is
 resumed at once, until there have been enough kills. At the end of a run, besides what is asked of one process,

@@ -1,4 +1,4 @@
-"""Runs of the kill benchmark: how one is started and resumed, what is compared at its end, and what is counted."""
+"""Shared by the kill benchmarks: start and resume a run, count kills by point, compare with a run never killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop roles apart at random moments, go on, and see that nobody is left behind and nothing has changed.
+"""Stop benchmark: signal a launch or a role (SIGTERM, Ctrl-C, SIGKILL), resume; check exit status and leftovers.
 
     python -m benchmarks.faults.stop [--times 40] [--json FILE]
 

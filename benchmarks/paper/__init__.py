@@ -1,1 +1,1 @@
-"""What the method learns, beside everything it is compared with: the figures of docs/results.md."""
+"""Training results for docs/results.md: arms, lag, credit, crossplay, mismatch, the quickstart and SmolLM2."""

@@ -1,4 +1,4 @@
-"""The arms of the paper and more, on the pocket team: what co-training is worth beside everything it is compared with.
+"""Arms benchmark: train co-training, frozen roles, single agent, other rewards and more on the pocket team, over seeds.
 
     python -m benchmarks.paper.arms [--seeds 0 1 2] [--arms ...] [--jobs 1] [--out runs/arms]
 

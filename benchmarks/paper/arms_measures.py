@@ -1,4 +1,4 @@
-"""What the arms are compared by: accuracy, a paired test, sample efficiency, stability, cost; from their records."""
+"""Measures of recorded arms: accuracy, paired test, rollouts to a bar, deepest drop, spikes, cost of a right answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arms' curves: training success, and held-out accuracy against rollouts, tokens and wall time."""
+"""Draw the curves of recorded arms: training success, and held-out accuracy against rollouts, tokens and seconds."""
 
 from __future__ import annotations
 

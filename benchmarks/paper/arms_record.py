@@ -1,4 +1,4 @@
-"""What a finished run of an arm did, as one small record: each step's figures, and every held-out answer."""
+"""Make the record of an arm's finished run: metrics of each step; right answers, tokens and turns of validations."""
 
 from __future__ import annotations
 

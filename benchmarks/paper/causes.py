@@ -1,4 +1,4 @@
-"""Why a team's held-out answers are wrong, before and after training, from the journals of its runs.
+"""Count causes of wrong held-out answers before and after training: stopped early, wrong place, misread, no answer.
 
     python -m benchmarks.paper.causes RUN [RUN ...]
 

@@ -1,4 +1,4 @@
-"""Credit: whether a sub trajectory's advantage says how much it helped main to be right.
+"""Credit benchmark: measure a report's effect on main's success by forks, and correlate it with its advantage.
 
     python -m benchmarks.paper.credit RUN [--step 6] [--questions 64] [--copies 16]
 

@@ -1,4 +1,4 @@
-"""Crossplay: main of one moment of training with sub-agents of another. Skill shows anywhere, a private convention not.
+"""Crossplay benchmark: accuracy of main of one step or run with sub-agents of another; tables and heat maps.
 
     python -m benchmarks.paper.crossplay RUN [RUN ...] [--questions 300] [--name team]
 

@@ -1,4 +1,4 @@
-"""Forking a rollout at an invocation: everything until its report is said again, or everything but the invocation.
+"""Fork and ForkingSampler: repeat a rollout's turns up to an invocation, which is kept or sampled anew; play on.
 
 Of a played rollout main's turns up to the one that made the call are said again word for word, and so are the other
 sub trajectories that were called by then. ``kept`` copies also say the invocation's own turns again, fresh ones sample

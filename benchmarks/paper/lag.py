@@ -1,4 +1,4 @@
-"""What stale data cost: a sub-agent that trains some steps late, or from a queue, beside one that does not (Fig. 8).
+"""Lag benchmark (Fig. 8): train the searcher on steps ago or from a queue, with and without the ratio's correction.
 
     python -m benchmarks.paper.lag [--seeds 0 1 2] [--arms ...] [--steps 16] [--jobs 1] [--out runs/lag]
 

@@ -1,4 +1,4 @@
-"""How far the trainer's log-probabilities are from the sampler's, before any update.
+"""Mismatch benchmark: trainer's against sampler's log-probabilities by quantisation, dtype and temperature.
 
     python -m benchmarks.paper.mismatch [--config configs/quickstart.yaml] [--json FILE]
 

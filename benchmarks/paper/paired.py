@@ -1,4 +1,4 @@
-"""Paired tests: whether one team answers the same questions better than another."""
+"""Paired sign-flip test: exact p-value that one team answers the same questions better than another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of the pages of docs/: where they lie, and curves with the range of their seeds."""
+"""Helpers for pictures of docs/: their folder, smoothing, a mean line with the range of seeds, atomic saving."""
 
 from __future__ import annotations
 

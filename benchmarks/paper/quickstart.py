@@ -1,4 +1,4 @@
-"""The quickstart over seeds, beside what it is compared with: less training, another start, or no team.
+"""Quickstart benchmark: exact match over seeds of team, frozen searcher, single agent, clean start and a script.
 
     python -m benchmarks.paper.quickstart [--seeds 0 1 2] [--arms team frozen_searcher] [--test]
                                           [--out runs/quickstart_bench]

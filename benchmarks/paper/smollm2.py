@@ -1,4 +1,4 @@
-"""SmolLM2-135M on two cores: a warm start, then M-GRPO one seed after the other, each resumable.
+"""SmolLM2 benchmark: warm start and M-GRPO of SmolLM2-135M on two cores, by seed, resumable; before and after.
 
     python -m benchmarks.paper.smollm2_model            # the model, once
     python -m benchmarks.paper.smollm2 [--seeds 0 1]    # what is finished is not run again; what was cut off goes on

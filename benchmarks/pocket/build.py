@@ -1,4 +1,4 @@
-"""Build the pocket model's base from nothing but the world: ``python -m benchmarks.pocket.build``.
+"""Build the pocket model's tokenizer and base from the Factbook alone: ``python -m benchmarks.pocket.build``.
 
 Tokenizer, demonstrations of training countries, a start that can copy, and one run of pretraining on the
 demonstrations, most of them retold with other names. Everything is seeded; another machine type or thread count rounds

@@ -1,4 +1,4 @@
-"""What the pocket model is made of: texts for its tokenizer and documents for its pretraining.
+"""Training texts of the pocket model: for its tokenizer, retold demonstrations, random strings to copy; batches.
 
 Held-out countries stay outside: no page of theirs is read, no question about them is played. Only their names occur, on
 the pages of others and in lists of hits.

@@ -1,4 +1,4 @@
-"""Transcripts of the demonstrator: scripted teams play through the real agents, tools and limits.
+"""Play the demonstrator through real agents and tools; keep transcripts, and encode them with a loss mask.
 
 They are the last phase of the pretraining (every role, on training countries only), retold with other names most of the
 time (`fiction.py`).

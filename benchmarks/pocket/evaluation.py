@@ -1,4 +1,4 @@
-"""What a model can do, measured without playing: copying random strings, and the demonstrator's turns word by word."""
+"""Evaluate the pocket model without playing: copying of random strings, and demonstrated turns word by word."""
 
 from __future__ import annotations
 

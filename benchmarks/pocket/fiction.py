@@ -1,4 +1,4 @@
-"""Fiction: a transcript retold with other names and numbers, so that nothing in it can be learnt by heart.
+"""Storyteller: retell a transcript with invented names and numbers, so that nothing in it can be learnt by heart.
 
 What stays is the shape of the Factbook and of the team's protocol: headings, labels, the words around the facts. What
 changes, consistently within a transcript, is every country, every other name, every number and the answer. A country's

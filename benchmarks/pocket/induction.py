@@ -1,4 +1,4 @@
-"""A Llama that copies before it has learnt anything: the structured start of the pocket model.
+"""Start weights of the pocket model: a small Llama with an induction circuit, which copies before any training.
 
 At this size gradient descent from a default initialisation does not find copying. Here it is written into the weights
 (an induction circuit). The residual stream has five orthogonal parts: the token's content C, one shared direction u,

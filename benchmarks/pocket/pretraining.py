@@ -1,4 +1,4 @@
-"""The training loop of the pocket model: plain torch, loss on chosen tokens only, matrix products in bf16 where faster.
+"""Pretraining loop of the pocket model: cross-entropy on masked tokens, Muon and AdamW, warm-up and cosine, bf16.
 
 Matrices inside the layers are moved by Muon, which needs about half the tokens that AdamW needs at this size; the
 embeddings and norms by AdamW.

@@ -1,4 +1,4 @@
-"""The pocket tokenizer: byte-level BPE of 1,792 tokens, made so that copying is the same at every place.
+"""Train the pocket tokenizer: byte-level BPE of 1,792 tokens, with pairs of digits and capitals of their own.
 
 Three choices let a small model copy by induction. Numbers are pairs of digits. A capital letter (with its
 space) is a token of its own, so `France`, ` France` and the slug `/france` end in the same tokens and differ in the

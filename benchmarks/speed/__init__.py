@@ -1,1 +1,1 @@
-"""What a step costs: seconds, memory and their limits, beside TRL and ``generate``: docs/performance.md."""
+"""Speed and memory for docs/performance.md: steps beside TRL and ``generate``, scaling, store, viewer."""

@@ -1,4 +1,4 @@
-"""A step of the quickstart in one process and in one for each role, on the same cores, and who waits for whom.
+"""Decoupled benchmark: a quickstart step in one process and in one for each role: seconds and idle shares.
 
     python -m benchmarks.speed.decoupled [--steps 8] [--arms ...] [--json FILE]
 

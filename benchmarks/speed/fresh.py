@@ -1,4 +1,4 @@
-"""Measuring in fresh processes: seconds by part, and peak memory above that of the model."""
+"""Measure in a fresh child process: Clock for seconds by part, PeakMemory for the highest resident memory."""
 
 from __future__ import annotations
 

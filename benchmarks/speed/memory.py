@@ -1,4 +1,4 @@
-"""The memory plan of ``mgrpo fit --dry_run`` against the peak of a process that fills it.
+"""Memory benchmark: the plan of ``mgrpo fit --dry_run`` against the peak of a process that fills it.
 
     python -m benchmarks.speed.memory [--models 22M 135M] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""Team rollouts of several turns through our conversations, against ``generate`` called anew each turn.
+"""Multi-turn benchmark: team rollouts through our conversations, against ``generate`` called anew each turn.
 
     python -m benchmarks.speed.multiturn [--sizes 2M 22M 135M] [--dtype bfloat16] [--repeats 3]
                                          [--threads 1] [--json FILE]

@@ -1,4 +1,4 @@
-"""Decoding and updating against what this machine can do, measured in the same run.
+"""Roofline benchmark: decoding and updates against this machine's matrix-product and memory-reading speed.
 
     python -m benchmarks.speed.roofline [--sizes 22M 135M] [--bases fp32 nf4 bf16] [--rows 8 32]
                                         [--threads 2] [--json FILE]

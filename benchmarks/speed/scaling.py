@@ -1,4 +1,4 @@
-"""What a step costs as it grows: with K, with d, with the length of conversations, with the number of roles.
+"""Scaling benchmark: CPU seconds of play and update as K, d, the number of turns or of roles grows.
 
     python -m benchmarks.speed.scaling [--size 2M] [--vary K d turns roles] [--threads 1] [--png FILE] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""What rollouts of several turns will say: lengths and ids, made up once, so that every sampler plays the same."""
+"""Random scripts of multi-turn rollouts: prompt ids, turn lengths and observations, the same for every sampler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both sides of a comparison get: models of given shapes with random weights, prompts, lengths, LoRA."""
+"""Shared setting of the speed benchmarks: model shapes with random weights, step sizes, prompts, LoRA, reward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRPO steps of one role through this package, in a process of its own; ``benchmarks.speed.trl`` starts it.
+"""Timed GRPO steps through this package's sampler and modules, in a child process of ``benchmarks.speed.trl``.
 
 The sampler, the scheduler, alignment and the modules are those of a training run. Left out is what one turn of fixed
 length does not have: agents, tools, the journal.

@@ -1,4 +1,4 @@
-"""GRPO steps of TRL's trainer, in a process of its own; ``benchmarks.speed.trl`` starts it.
+"""Timed GRPO steps of TRL's ``GRPOTrainer``, in a child process of ``benchmarks.speed.trl``.
 
 No token ends a completion: the model has none that does, and the trainer is told of none. So both sides sample the same
 number of tokens, and TRL is spared the logits processor that forced lengths would cost it.

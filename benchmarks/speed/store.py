@@ -1,4 +1,4 @@
-"""The statistics store: records a second, and how long one takes from being said to being seen by another process.
+"""Store benchmark: records a second, delay from writer to reader, files of a step, and a million records.
 
     python -m benchmarks.speed.store [--writers 1 64] [--rate 12000] [--seconds 5] [--million 1000000] [--json FILE]
 

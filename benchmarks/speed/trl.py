@@ -1,4 +1,4 @@
-"""One GRPO step of one agent with one turn, beside TRL's trainer: seconds by part, and peak memory.
+"""TRL benchmark: a GRPO step of one agent and one turn here and by TRL's trainer: seconds by part, peak memory.
 
     python -m benchmarks.speed.trl [--sizes 2M 22M 135M] [--lengths 512+64 256+128] [--dtypes float32 bfloat16]
                              [--arms trl ours] [--repeats 3] [--threads 1] [--json FILE]

@@ -1,4 +1,4 @@
-"""The viewer on a run of many rollouts: until the first view, a filter, one rollout and a search; memory of the page.
+"""Viewer benchmark in a browser, many rollouts: first view, filter, rollout, search; memory; README's picture.
 
     pip install playwright && apt-get install chromium
     python -m benchmarks.speed.viewer RUN [--rollouts 10000] [--repeats 3]

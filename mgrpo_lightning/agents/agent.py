@@ -1,4 +1,4 @@
-"""Play one trajectory as a coroutine: sample a turn, parse it, run its calls, append the results, repeat."""
+"""Agent: play one trajectory: sample a turn, parse it, run its calls, append results, until an answer or violation."""
 
 from __future__ import annotations
 

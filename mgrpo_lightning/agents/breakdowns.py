@@ -1,4 +1,4 @@
-"""Count tool breakdowns and log each kind of failure once, with the arguments and the traceback."""
+"""Count the tool failures of a play, and log each kind of failure once, with its arguments and its traceback."""
 
 from __future__ import annotations
 

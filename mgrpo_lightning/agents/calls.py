@@ -1,4 +1,4 @@
-"""Run the calls of one turn concurrently; return results in the order of the calls, failures as error texts."""
+"""Run a turn's tool calls and delegations concurrently: budget of calls, argument check, timeout, error texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types PlayRequest (what to play) and PlayResult (what was played); the data module and the agents share them."""
+"""PlayRequest (questions, step, K, stage, temperature, script) and PlayResult (groups, idle seconds, counts)."""
 
 from __future__ import annotations
 

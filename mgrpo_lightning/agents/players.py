@@ -14,7 +14,7 @@ from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.names import check_tools
 from mgrpo_lightning.policy.sampling.base import Conversation, Sampler
-from mgrpo_lightning.policy.sampling.resumed import ResumedSampler
+from mgrpo_lightning.policy.sampling.resumed_sampler import ResumedSampler
 from mgrpo_lightning.protocol.actions import Dialect, HermesDialect
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Group, Trajectory

@@ -1,4 +1,4 @@
-"""RemoteCalls: calls to and from agents of other processes, through the store; in ``rounds`` it waits for their round.
+"""RemoteCalls: exchange delegations and reports with roles of other processes through the store; wait for their rounds.
 
 The caller's process publishes a call as a delegation. The callee's process publishes the report as a return, which
 names the delegation by its hash. Under the ``rounds`` schedule the processes synchronise after each round: each one

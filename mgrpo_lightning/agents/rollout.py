@@ -1,4 +1,4 @@
-"""Play one rollout: main's trajectory, and the trajectories of all sub-agents called directly or indirectly."""
+"""Play one rollout: open each agent's trajectory, played by a sampler, endpoint or script; reuse logged tool calls."""
 
 from __future__ import annotations
 

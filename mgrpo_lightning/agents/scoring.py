@@ -1,4 +1,4 @@
-"""Score played groups: format from the protocol, correct and expert from the task, the total from eq. 4 and 5.
+"""Score played groups: format, correct, expert, and the reward; mark undecided ones as failed; pass@k and majority@k.
 
 If the total of a trajectory cannot be decided, it is marked failed and leaves its group before mean and std. It is
 never scored as wrong. A trajectory fails in these cases:

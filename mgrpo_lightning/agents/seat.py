@@ -1,4 +1,4 @@
-"""Seat: what one role needs to play (prompt, tools, limits), and how long tool results are cut to the limits."""
+"""Seat: one role's prompt, tools, callees and limits; decides which turn is the last; cuts results to token limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check a team against its models and its task before any weights are loaded: context lengths, prompts, rewards."""
+"""Check a team before weights are loaded: limits against prompt and positions of a base, tools, lag, reward weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text conversations: turns that arrive as text, from a script or from a model behind an endpoint.
+"""Conversations whose turns arrive as text, from a demonstrator's script or a chat endpoint, and are then encoded.
 
 The role's own tokenizer encodes each turn, under the same limits as sampled turns. The log-probabilities are all 0, so
 these turns cannot be trained on by reinforcement learning.

@@ -1,4 +1,4 @@
-"""Group-relative advantages (eq. 9 to 13): (R - mean) / std over the aligned slots of one query and one role.
+"""Group-relative advantages (eq. 9 to 13): (R - mean) / std within one query and role; all 0 if std is below a floor.
 
 Mean and std are population statistics in float64, weighted by the multiplicities, so duplicates count as in the paper.
 The paper prints no epsilon in the denominator, and none is added: it would shrink groups with a small but real spread.

@@ -1,4 +1,4 @@
-"""Trajectory alignment (section 4.1): every rollout fills d slots, independent of its number of calls d_k.
+"""Trajectory alignment (section 4.1): how many of d slots each of d_k calls fills, by weights or duplicates and drops.
 
 ``duplicate_drop`` is the paper's method. If d_k < d, a rollout's trajectories are duplicated at random, with
 replacement, up to d. If d_k > d, trajectories are dropped at random down to d. In both cases the expected number of

@@ -1,4 +1,4 @@
-"""Coefficient c of each trajectory in the loss of one optimizer step (the sums of eq. 14 and 17).
+"""Coefficient c of each trajectory in the loss: its multiplicity divided by its query's sum and the number of queries.
 
 The paper divides by K for main and by K d for a sub-agent, and takes the mean over the queries. The denominators are
 fixed here, once, for the whole optimizer step. Q is the number of queries with at least one filled

@@ -1,4 +1,4 @@
-"""Settings of a role's reward (eq. 4 and 5) and objective (eq. 14 to 19): blocks of the team file.
+"""RewardConfig and ObjectiveConfig: reward weights; clip range, kind of ratio, correction of lag, KL weight, std floor.
 
 This file does not import torch, because every command reads it.
 """

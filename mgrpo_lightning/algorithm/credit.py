@@ -1,4 +1,4 @@
-"""Alignment, advantages and coefficients together: from the rewards of one role in one step to its rows.
+"""Credit of one role in one step: calls alignment, advantages and coefficients; returns a row for each trajectory.
 
 It computes section 4.1, eq. 9 to 13 and the sums of eq. 14 and 17. Main is the case of one trajectory per rollout and
 one slot. Each role calls this with its own rewards only, so the statistics of roles cannot mix.

@@ -1,4 +1,4 @@
-"""The loss of one role (eq. 14 to 19) on flat token tensors.
+"""Loss of one role (eq. 14 to 19): clipped surrogate, truncated importance weight, KL penalty (k3), or cross-entropy.
 
 Three policies are distinguished:
 

@@ -1,4 +1,4 @@
-"""The reward of one trajectory (eq. 4 and 5): 0 with an invalid format, else a weighted sum of its components.
+"""Reward of one trajectory (eq. 4 and 5): 0 with an invalid format, else the weighted sum of its components.
 
     main  R_M = 0.1 format + 0.9 correct                             (the paper's weights)
     sub   R_S = 0.1 format + 0.4 correct_main + 0.5 expert

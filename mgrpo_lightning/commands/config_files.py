@@ -1,4 +1,4 @@
-"""Read team files from disk: load each file, have them merged (``merging.py``), and resolve references.
+"""Compose one config from all ``--config`` files: load YAML or ``pkg:NAME``, merge, apply options, resolve references.
 
 In ``--config TEAM --config CHANGES``, the later file wins. ``pkg:NAME`` is a config file inside the installed package.
 A duplicate key in a mapping is an error, because YAML would silently keep the last one.

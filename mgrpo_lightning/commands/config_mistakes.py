@@ -1,4 +1,4 @@
-"""Turn a jsonargparse error into one sentence: the full key, the problem, and a hint.
+"""Turn a jsonargparse error into one sentence: the full key, what was expected, and the closest known key.
 
 jsonargparse describes every type that it tried, nested, and prints the whole config. This module keeps the innermost
 reasons and the path of keys that leads to them.

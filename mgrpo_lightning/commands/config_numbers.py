@@ -1,4 +1,4 @@
-"""Check all numbers of a config against the ranges that its classes declare, before any class is instantiated."""
+"""Check each number of a parsed config against the ``Range`` of its type; the error has the full dotted key."""
 
 from __future__ import annotations
 

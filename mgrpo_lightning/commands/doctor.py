@@ -1,4 +1,4 @@
-"""``mgrpo doctor``: check in about a minute that this machine can train a team correctly.
+"""``mgrpo doctor``: check this machine: file system, memory, gradients after sampling, sampler against trainer.
 
 Each check prints one line with its result, and a fix if it fails. The model checks use the real base with each role's
 own adapter and sampler.

@@ -1,4 +1,4 @@
-"""``mgrpo fit --dry_run``: check a run's settings and print what it needs, without loading any model weights.
+"""``mgrpo fit --dry_run``: check a run without weights; print prompt lengths, calls that fit, tokens, memory plan.
 
 It loads every tokenizer and adapter folder and checks chat templates, tools and limits. Then it prints each role's
 prompt length, the number of calls that fit after the prompt, the trainable parameters, the tokens of a step, and the

@@ -1,4 +1,4 @@
-"""``mgrpo fit``, ``validate``, ``test`` and ``predict``, built on LightningCLI; a run writes into one folder.
+"""``mgrpo fit``, ``validate``, ``test`` and ``predict`` (LightningCLI): parser, callbacks, checkpoint to start from.
 
 The other commands have their own parsers in ``commands/replay.py``, ``doctor.py``, ``launch.py``, ``store.py`` and
 ``view.py``.
@@ -25,10 +25,10 @@ from mgrpo_lightning.callbacks import (
     CollapseAlarm,
     Distributions,
     GracefulStop,
-    OneWriter,
     Predictions,
     Results,
     RolloutLog,
+    RunLockCallback,
     TeamCheckpoint,
     TeamProgress,
 )
@@ -148,9 +148,9 @@ class MgrpoCLI(LightningCLI):
         if config["strategy"] == "auto" and (config["devices"], config["num_nodes"]) != (1, 1):
             config["strategy"] = strategy.NAME
         unwanted = () if config["enable_progress_bar"] in (None, True) else (TeamProgress,)
-        self.one_writer = OneWriter()
-        # OneWriter is first, so that it checks the lock before another callback writes.
-        wanted = [self.one_writer, *(callback for callback in callbacks if not isinstance(callback, unwanted))]
+        self.run_lock = RunLockCallback()
+        # RunLockCallback is first, so that it checks the lock before another callback writes.
+        wanted = [self.run_lock, *(callback for callback in callbacks if not isinstance(callback, unwanted))]
         return super()._instantiate_trainer(config, wanted)
 
     @override
@@ -159,12 +159,12 @@ class MgrpoCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         finally:
-            self.one_writer.release()  # only now: after_validate still changes files in the folder
+            self.run_lock.release()  # only now: after_validate still changes files in the folder
 
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        self.one_writer.take(self.trainer, subcommand)  # before looking for a checkpoint: no other process writes now
+        self.run_lock.take(self.trainer, subcommand)  # before looking for a checkpoint: no other process writes now
         if "ckpt_path" in kwargs:
             kwargs["ckpt_path"] = checkpoint_to_start(self.trainer, subcommand, kwargs["ckpt_path"])
         return kwargs

@@ -1,4 +1,4 @@
-"""``mgrpo launch``: one process a role on this machine, started, watched and resumed together.
+"""``mgrpo launch``: start a process for each role on this machine, divide its GPUs and cores, restart and stop them.
 
     mgrpo launch --config TEAM [--restarts N] [anything that mgrpo fit takes]
     mgrpo launch --config TEAM --slurm CLUSTER [--write_only] [anything that mgrpo fit takes]

@@ -1,4 +1,4 @@
-"""Entry point of the command ``mgrpo``: pick the module for a command line and handle how the process ends."""
+"""Console script ``mgrpo``: import only the given command's module, install signal handlers, end on a broken pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merge several team files key by key (OmegaConf): the later file wins; ``model.defaults`` goes to every role.
+"""Merge team files: the later wins; ``"*"`` is every key; a new class drops arguments; ``model.defaults`` fills roles.
 
 OmegaConf merges mappings key by key and replaces lists. Two rules are ours. The key ``"*"`` changes every key that the
 earlier files have in its block. If a later file names another class, the arguments of the earlier class are dropped.

@@ -1,4 +1,4 @@
-"""Read a command line: config files, options by dotted key, other words.
+"""Split a command line into ``--config`` files, dotted options and other words; expand ``--role``; find nulls to move.
 
 Options win over files, in any order. An option moves into the merged file if its value contains ``null`` or if its key
 is in ``model.defaults``. In the file, null means None; jsonargparse 4.53 turns a null in a nested block into the text

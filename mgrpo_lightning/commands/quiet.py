@@ -1,4 +1,4 @@
-"""Silence warnings of Lightning, PEFT and transformers that do not help the user of a team."""
+"""Silence warnings and tips of Lightning, PEFT and transformers that do not help the user of a team."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""References between values of a team file, such as ``${run.name}``, which OmegaConf resolves.
+"""Resolve references such as ``${run.name}`` in a team file (OmegaConf); escape or refuse every other ``${``.
 
 A reference is the full dotted key from the top of the team file; ``init_args`` may be left out. Values of the keys in
 ``TEXTS`` are prompts for a model and contain no references. OmegaConf's other syntax, such as resolvers that read the

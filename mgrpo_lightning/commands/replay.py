@@ -1,4 +1,4 @@
-"""``mgrpo replay RUN``: recompute the updates of a run from its journal, bitwise, or with other settings to compare.
+"""``mgrpo replay RUN``: recompute updates from the journal; compare adapters with the checkpoint or other settings.
 
 Nothing is sampled again: groups, scores and behaviour log-probabilities come from the journal. Alignment, advantages,
 gradients and the optimizer's step are computed as in training. Under the ``eager`` schedule, sampling again would give

@@ -1,4 +1,4 @@
-"""Run one ``mgrpo`` command line in this process and map errors and signals to one line and an exit status.
+"""Run ``fit``, ``replay``, ``doctor`` and the like in this process; map errors and signals to a line and exit status.
 
 A user's mistake exits with 2. A run that was stopped and can be resumed exits with ``STOPPED`` (75).
 """

@@ -1,4 +1,4 @@
-"""Settings of a run: its name, root folder, seed and role (the ``run`` block of the team file).
+"""RunConfig, the ``run`` block of a team file: name, root folder, seed, role of this process, accepted model changes.
 
 This module must not import torch, because ``mgrpo launch`` imports it and should start fast. ``commands/run_links.py``
 derives other settings from these.

@@ -1,4 +1,4 @@
-"""Derive folders, seeds and local roles from the ``run`` block, and save the resolved config in the run folder."""
+"""Link folders, seeds and local roles of other blocks to the ``run`` block; save the resolved config as config.yaml."""
 
 from __future__ import annotations
 

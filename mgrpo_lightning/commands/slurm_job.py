@@ -1,4 +1,4 @@
-"""``mgrpo launch --slurm CLUSTER``: write and submit the batch script of a job with one ``srun`` for each role.
+"""``mgrpo launch --slurm CLUSTER``: write and submit a job of one ``srun`` a role; stop before the time limit, requeue.
 
 CLUSTER is a YAML file with the resources of each role; the team file defines the roles:
 

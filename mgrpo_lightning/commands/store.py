@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.store.arrow_files import Unreadable, read_segment, segments
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import (
     BEAT,
@@ -26,7 +27,6 @@ from mgrpo_lightning.store.layout import (
     writers,
 )
 from mgrpo_lightning.store.record import KINDS
-from mgrpo_lightning.store.segment import Unreadable, read_segment, segments
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""``mgrpo view RUN [RUN ...]``: show the rollouts of one or more runs in a browser."""
+"""``mgrpo view RUN [RUN ...]``: show the rollouts of runs in a browser, or write the page into a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read and write YAML with the same scalars as jsonargparse, so that a file that was merged keeps its values.
+"""Read and write YAML as jsonargparse does: ``1e-3`` is a number, a date is text; refuse duplicate keys.
 
 In PyYAML, which follows YAML 1.1, ``1e-3`` is a text and ``2026-01-01`` a date. In jsonargparse, as in YAML 1.2, they
 are a number and a text. Text that would be read as a number is written in quotes.

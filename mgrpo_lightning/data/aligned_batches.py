@@ -1,4 +1,4 @@
-"""Turn the scored groups of a step into the aligned batch of each role."""
+"""Align one role's scored trajectories into training rows with advantage and coefficient; rescale over all ranks."""
 
 from __future__ import annotations
 

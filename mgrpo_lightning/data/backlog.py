@@ -1,4 +1,4 @@
-"""Backlog: the delayed batches of roles that do not train on the step just played (``lag``, ``queue``).
+"""Backlog: batches of roles that train late, ``lag`` steps after play or from a first-in first-out ``queue``.
 
 A role with a lag trains on exactly the trajectories of an earlier step. A role with a queue is the paper's weaker
 variant (Fig. 8): its trajectories wait in a first-in first-out queue that mixes steps, and it trains whenever the queue

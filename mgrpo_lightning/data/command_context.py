@@ -1,4 +1,4 @@
-"""CommandContext: what a command gives the data module besides the team file."""
+"""CommandContext: what a command gives the data module: questions, replayed journal, task hash, shared settings."""
 
 from __future__ import annotations
 

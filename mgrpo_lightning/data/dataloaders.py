@@ -1,4 +1,4 @@
-"""The iterables that the data module gives to the trainer; each batch is played when it is asked for."""
+"""Iterables for the trainer: training batches, and chunks of held-out questions; each is played when asked for."""
 
 from __future__ import annotations
 

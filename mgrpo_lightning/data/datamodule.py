@@ -1,4 +1,4 @@
-"""AlignedTrajectoryDataModule: play the team, score the rollouts, and yield aligned batches to the trainer."""
+"""AlignedTrajectoryDataModule: the ``data`` block; dataloaders of fit, validation, test, predict; the resumed step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GroupSource: where the groups of a training step come from: the team plays them, or a journal holds them."""
+"""GroupSource: the groups of a training step, played by the team or, for replay, read from a journal."""
 
 from __future__ import annotations
 

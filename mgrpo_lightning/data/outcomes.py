@@ -1,4 +1,4 @@
-"""Outcomes: main's process publishes the scores of a step, and the sub-agents' processes apply them.
+"""Send main's scores and the list of calls that count through the store; apply them in the sub-agents' processes.
 
 For each step, main publishes a frontier record. It lists every call that counts, with the hash of its delegation. A
 sub-agent's process trains on exactly these calls. So a trajectory that answered another wording of a call never gets a

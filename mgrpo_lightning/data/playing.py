@@ -1,4 +1,4 @@
-"""Playing: build the team from the trainer's policies, play and score questions, notify callbacks and peers."""
+"""Playing: make scheduler, samplers, team and exchange; play and score a request; end if no answer is decided."""
 
 from __future__ import annotations
 

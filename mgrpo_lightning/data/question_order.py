@@ -1,4 +1,4 @@
-"""Order of the training questions: a shuffled, endless stream that is a pure function of (seed, step)."""
+"""QuestionOrder: the questions of each training step, reshuffled every epoch; a pure function of (seed, step)."""
 
 from __future__ import annotations
 

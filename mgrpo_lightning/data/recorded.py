@@ -1,4 +1,4 @@
-"""Read the groups of a step from the journal: to compute its update again, or to train on them later."""
+"""Read the groups of a step back from the journal, with rewards by the current weights: for replay, lag, queue."""
 
 from __future__ import annotations
 

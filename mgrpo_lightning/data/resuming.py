@@ -1,4 +1,4 @@
-"""Resume a killed command: open the resume log of a step or a validation, and remove it when it is done with."""
+"""ResumeLogs: open the resume log of a step or of held-out questions; remove it after its checkpoint or results."""
 
 from __future__ import annotations
 

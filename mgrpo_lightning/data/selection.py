@@ -1,4 +1,4 @@
-"""Select training questions by the team's success rate in an earlier validation run.
+"""Select training questions by their success rate in an earlier validation: second stage of a curriculum.
 
 This is the second stage of a curriculum (paper, section 5.1). First ask the training questions with ``mgrpo validate``
 (``data.validation.split: train``, several ``repeats``). Then fit on the questions with a low success rate.

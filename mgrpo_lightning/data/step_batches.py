@@ -1,4 +1,4 @@
-"""StepBatches: make the ``TeamBatch`` of each training step from its groups."""
+"""StepBatches: make each step's ``TeamBatch``: get groups, align every role, add the delayed batches of the backlog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peers: connect this process to the processes that play the other roles, through a store."""
+"""PeersConfig and ``open_exchange``: open a process's end of the store; refuse nested calls and discussions there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start and synchronise the processes of a team; importing this package registers the strategies by name."""
+"""Several ranks that play the same roles: strategy ``mgrpo`` (registered on import), sums over ranks, SLURM step."""
 
 from mgrpo_lightning.distributed.strategy import TeamStrategy
 

@@ -1,4 +1,4 @@
-"""Sums over the ranks that play and train the same roles together.
+"""Sum metrics and gradients over the ranks of a process group (all-reduce); refuse ranks that resume at other steps.
 
 Each rank plays a part of a step's queries and computes gradients from its own rows. The model is never wrapped in DDP.
 After the last micro-batch, the gradients of one adapter are summed over the ranks as one flat tensor of a few MB. With

@@ -1,4 +1,4 @@
-"""StepEnvironment: read address, port and size of the ranks from the SLURM step, one step per role.
+"""StepEnvironment: address, port and world size of one role's ranks, from its SLURM step instead of the whole job.
 
 Several roles share one allocation, and one ``srun`` starts each role. Lightning's own environment reads the variables
 of the allocation. With it, all roles would use one address and port, and the first role that hears of the time limit

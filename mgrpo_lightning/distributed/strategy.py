@@ -1,4 +1,4 @@
-"""TeamStrategy: several ranks play and train the same roles, each with a part of the step's queries.
+"""TeamStrategy: Lightning's DDP launch and process group, without a wrapper around the model; ``strategy: mgrpo``.
 
 Launch and process group come from Lightning's DDP, but the model is never wrapped. DDP would reduce the parameters of
 one adapter and miss the others. Instead each update sums the gradients of its own adapter (``distributed/ranks.py``).

@@ -1,4 +1,4 @@
-"""The team's part of a checkpoint: adapter and optimizer state by role and parameter name, and update counts.
+"""Save and load a checkpoint's adapters, optimizer moments and update counts by role; refuse NaN and other models.
 
 Coupled and decoupled runs use the same names, so a role's state loads in both. It holds only tensors, numbers and
 dicts, so it loads with ``weights_only=True``.

@@ -1,4 +1,4 @@
-"""Evaluation: the metrics of one validation run, accumulated with torchmetrics and returned as a plain record."""
+"""Evaluation: accumulate the metrics of a validation run; return their means and the record for results.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learning-rate schedule of one role: a pure function of its update count."""
+"""Learning rate of a role by its own update count: linear warm-up, then constant, linear or cosine decay."""
 
 from __future__ import annotations
 

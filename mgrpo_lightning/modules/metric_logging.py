@@ -1,4 +1,4 @@
-"""Log the metrics of a training step, to loggers and to callbacks that monitor them."""
+"""Log the metrics of a training step: to callbacks at each step, to loggers every ``log_every_n_steps``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of the mismatch between sampler and trainer log-probabilities, and the position where it is largest.
+"""Bounds of abs(log rho) between sampler and trainer by dtype, and the turn and token where it is largest.
 
 A role without lag trains on tokens that its current adapter sampled, so log rho is 0 except for numerics. A larger mean
 shows that sampler and trainer compute different models. The step's gradient would then be wrong.

@@ -1,4 +1,4 @@
-"""Metrics of played groups, as torchmetrics: rewards by component, format, calls, tokens, answer scores."""
+"""Means over played groups and ranks (torchmetrics): reward components, format, turns, tokens, answer scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The policies of one process: which roles it plays, and their adapters on shared base models."""
+"""Decide which roles this process plays, load each base once, make a policy (or an endpoint's chat) for each role."""
 
 from __future__ import annotations
 

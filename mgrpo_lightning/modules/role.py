@@ -1,4 +1,4 @@
-"""RoleModule: the LightningModule of one role. It computes the gradient of the role's adapter from an aligned batch."""
+"""RoleModule: one role's gradient, reduction, clipping and learning rate; refuses mismatch and non-finite values."""
 
 from __future__ import annotations
 

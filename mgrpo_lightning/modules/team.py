@@ -1,4 +1,4 @@
-"""TeamModule: the root LightningModule. It loads the base models, and steps, logs and checkpoints all roles."""
+"""TeamModule: root LightningModule and ``model`` block: loads bases, steps all roles, logs, validates, checkpoints."""
 
 from __future__ import annotations
 

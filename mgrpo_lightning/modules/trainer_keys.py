@@ -1,4 +1,4 @@
-"""Reject the keys of Lightning's Trainer that do not work for a team; each error names what to use instead.
+"""Refuse Trainer keys that do not work for a team (epochs, precision, clipping, ...); name what to use instead.
 
 In a team run, a step is one batch, an epoch is the whole run, and each role has its own gradient clipping. For every
 other key, ``tests/modules/test_trainer_keys.py`` names the test that shows that it works.

@@ -1,4 +1,4 @@
-"""Update: compute the gradient of one aligned batch in micro-batches, so that other work can run in between."""
+"""Update: forward and backward pass of one aligned batch, by micro-batches; KL reference, log ratios, loss metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ValidationConfig: which held-out questions are asked, and how; HeldOutBatch: one played batch of them."""
+"""ValidationConfig: split, number, temperature and repeats of held-out questions; HeldOutBatch: one played batch."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files that survive a crash: atomic writes, checkpoints, resume logs, the lock of a run folder."""
+"""Files that survive a crash: atomic writes, checkpoints, resume logs, Parquet tables, the lock of a run folder."""

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader, or a crash at any moment, sees the old file or folder or the new one, never a part.
+"""Atomic writes of files and folders: temporary name, fsync, rename; a lock around a file; errors of a full disk.
 
 The new version is written under a temporary name in the same folder, flushed to the disk (fsync) and renamed.
 """

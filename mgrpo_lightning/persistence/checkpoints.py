@@ -1,4 +1,4 @@
-"""Write checkpoints atomically, and find the last one that loads."""
+"""Write checkpoints atomically, find the last one that loads, and refuse to overwrite another run's checkpoints."""
 
 from __future__ import annotations
 

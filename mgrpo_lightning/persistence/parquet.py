@@ -1,4 +1,4 @@
-"""Read Parquet tables of a run; an error names the file and the reason in one sentence."""
+"""Read Parquet tables and metadata with checksums and types; an error names the file and the reason."""
 
 from __future__ import annotations
 

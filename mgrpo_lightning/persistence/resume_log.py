@@ -1,4 +1,4 @@
-"""The resume log: finished turns and calls of the current step on disk, so that a killed run need not repeat them.
+"""ResumeLog: append finished turns and calls of a step to a file with checksums, for a killed run to read back.
 
 Under the ``eager`` schedule, playing a step a second time gives other tokens. A resumed run therefore reads recorded
 turns and tool results from the log where ids, settings and calls are equal, and plays on from there. So no finished

@@ -1,4 +1,4 @@
-"""RunLock: a run folder has one command of each kind at a time; a second ``fit`` in the same folder is refused.
+"""RunLock: one command of each kind at a time in a run folder; heartbeat; takeover from a dead or silent process.
 
     runs/quickstart/locks/fit/000003/owner.json    the third fit in this folder: host, process, start, heartbeat
 

@@ -1,4 +1,4 @@
-"""LoRA adapters on one base: add, initialise, select, load and save them.
+"""AdapterBank: LoRA adapters on one base: add, initialise, select, load and save them; refuse wrong target layers.
 
 peft's ``set_adapter`` sets ``requires_grad`` to False on every other adapter, and a later backward pass, checkpoint or
 reduction then silently skips them (correctness.md 33). Here each adapter keeps its ``requires_grad`` for the whole run;

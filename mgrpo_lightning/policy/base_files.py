@@ -1,4 +1,4 @@
-"""Find the files of a base: the embedded model, a folder, or the hub's cache. Does not import torch."""
+"""Find a base's files without torch or download: the embedded model ``pocket``, a folder, or the hub's cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat: convert messages to token ids and sampled ids to text, with the tokenizer's own chat template.
+"""Chat: messages to token ids and sampled ids to text, by the chat template; stop tokens; cut a text to a token limit.
 
 Outside text (questions, tool results) is never rendered by the template. The template is rendered with placeholders and
 split there. Its own pieces are encoded with control tokens, the outside text without control tokens and tags. So no

@@ -1,4 +1,4 @@
-"""The package's own ChatML templates, for tokenizers whose template drops or rewrites earlier turns (correctness.md 2).
+"""ChatML templates ``chatml`` and ``chatml_no_think``, for tokenizers whose template changes earlier turns.
 
 Both are prefix-preserving. ``chat_template`` in the team file selects them by name. The embedded pocket model was
 trained with ``chatml``. With ``chatml_no_think`` every assistant turn begins after an empty thought. Qwen3's template

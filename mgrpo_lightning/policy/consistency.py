@@ -1,4 +1,4 @@
-"""Check that a loaded base gives a row the same hidden states in every pass: alone, in a batch, and with a KV cache.
+"""Compare hidden states of a loaded base across test passes: alone, in a batch, at the context's end, with a cache.
 
 Sampler and trainer cut rows into passes in different ways, and both must compute the same log-probabilities. The check
 runs a few short passes with the real weights. ``supported.py`` refuses first what the config shows; this check finds

@@ -1,4 +1,4 @@
-"""Encode text with one tokenizer in three ways: with control tokens and tags, with tags only, or with neither.
+"""Encoders: tokenize a text with control tokens and tags, with tags only, or as plain text that can forge neither.
 
 The plain encoder is a copy of the fast tokenizer without its added tokens. So no text can produce them, and nothing
 needs to be escaped or filtered.

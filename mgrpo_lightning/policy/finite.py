@@ -1,4 +1,4 @@
-"""Find NaN and infinity in loaded tensors before anything is computed with them."""
+"""Find NaN and infinity in named tensors, and refuse them: start adapters, checkpoints, values after a step."""
 
 from __future__ import annotations
 

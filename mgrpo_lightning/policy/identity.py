@@ -1,4 +1,4 @@
-"""Identity of an adapter (base, settings, prompt), and the refusal of a checkpoint that belongs to another model.
+"""Identity of an adapter (base hash, quantisation, rank, template, prompt): refuse a checkpoint of another model.
 
 Checkpoints, exported adapters and journals store the identity. Continuing with a different one is an error that names
 the parts that differ, unless the user accepts these with ``--run.accept_changes``.

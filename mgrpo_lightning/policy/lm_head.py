@@ -1,4 +1,4 @@
-"""Split a causal LM in two: compute hidden states without logits, and logits only for chosen hidden states.
+"""Split a causal LM in two: hidden states without logits; final logits (scaling, soft cap) of chosen hidden states.
 
 Trainer and sampler both use only these functions, so they compute the same numbers.
 """

@@ -1,4 +1,4 @@
-"""Load a frozen base model (NF4 or unquantised) and its tokenizer onto one device.
+"""Load a frozen base (NF4 or unquantised), its config and its tokenizer onto one device; run the checks of a base.
 
 Only this file relies on the fact that one process holds a whole base. ``adapters.py`` adds the trainable adapters.
 """

@@ -1,4 +1,4 @@
-"""Log-probabilities of sampled ids, with logits only at the positions that need them.
+"""Log-probabilities of sampled ids and their gradient, from prefix trees, with a chunk of logits at a time.
 
 The hidden state of the token before an id predicts the id (correctness.md 9). Sequences are computed as a prefix tree;
 each token has its position in its own sequence (correctness.md 10). The loss mask never enters the model as attention

@@ -1,4 +1,4 @@
-"""Compute how much memory a team needs, from its configuration alone.
+"""MemoryPlan: bytes of base, dense copy, adapters, optimizer, KV cache and activations, from the config alone.
 
 No weights are loaded, so a plan for a 30B model takes seconds. All figures are in bytes. They assume conversations of
 the full ``limits.context`` and one open call in each rollout. The memory of the process before it loads anything is not

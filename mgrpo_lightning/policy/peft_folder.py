@@ -1,4 +1,4 @@
-"""Read a PEFT folder as the start values of an adapter, and refuse adapters that are not plain LoRA.
+"""Read a PEFT folder as an adapter's start values; refuse what is not plain LoRA, and other rank, alpha or targets.
 
 This package computes plain LoRA only. The folder's ``adapter_config.json`` may differ from PEFT's defaults in two ways:
 in rank, alpha and targets, which must equal the team file, and in fields that do not affect a loaded adapter

@@ -1,4 +1,4 @@
-"""Policy: the LLM that plays one role. It is a shared frozen base, the role's LoRA adapter and its chat template."""
+"""Policy: one role's base, adapter, chat and version; selects the adapter for sampling, updates or as KL reference."""
 
 from __future__ import annotations
 

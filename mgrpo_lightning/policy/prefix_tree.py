@@ -1,4 +1,4 @@
-"""PrefixTree: a prefix tree of token sequences, so that one forward pass computes each shared prefix once.
+"""PrefixTree: token sequences in one row without padding, each shared prefix once; positions, masks, attention blocks.
 
 The rollouts of a group share their prompt, and all conversations of a role share the system prompt. The tokens of all
 sequences are laid out as one row of T tokens without padding, and a shared prefix is in it once. Each token attends

@@ -1,4 +1,4 @@
-"""Measure how much of a base is in 4 bit, and refuse a base that NF4 leaves mostly unquantised.
+"""Measure the share of a base's weights that is not 4-bit; refuse a base that NF4 leaves at 16 bit (fused experts).
 
 bitsandbytes quantises only ``nn.Linear``. Weights in other modules, such as the fused 3-D experts of Qwen3-MoE, stay at
 16 bit without a warning. A "4-bit" 30B model then takes 60 GB.

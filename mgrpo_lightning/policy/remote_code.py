@@ -1,4 +1,4 @@
-"""Refuse a base that brings its own code or has pickled weights, before transformers reads it.
+"""Refuse a base with its own Python code (``auto_map``), remote kernels or pickled weights, before it is loaded.
 
 A person with write access to a model's folder must not be able to run code here. transformers would ask on the terminal
 whether to run the folder's code, and accept a ``y`` from a pipe. So every loading call also passes

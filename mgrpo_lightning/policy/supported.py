@@ -1,4 +1,4 @@
-"""Refuse bases that would compute different log-probabilities in sampling and training, from the config alone.
+"""Refuse architectures by config: recurrent layers, sliding windows, encoders, ALiBi, too few or dynamic positions.
 
 The sampler adds a few tokens at a time to a KV cache; training computes many rows in one pass. Both must give the same
 numbers as a row alone. This holds if a token's hidden state depends only on the tokens before it. It does not hold if

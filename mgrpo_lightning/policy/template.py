@@ -1,4 +1,4 @@
-"""Split a chat template into the fixed pieces around message texts, and check that it is prefix-preserving.
+"""Split a chat template into fixed pieces around message texts; check that a new message changes no earlier text.
 
 Tool results are ``tool`` messages if the template knows this role, else user messages with ``<tool_response>`` tags.
 All results that follow one turn form one observation.

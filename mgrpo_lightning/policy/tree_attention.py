@@ -1,4 +1,4 @@
-"""Attention over a prefix tree (``PrefixTree``): one kernel call for each attention block.
+"""The attention function registered with transformers, over prefix trees and shared prefixes: one kernel call a block.
 
 Linear layers, norms and rotary embeddings process the prefix tree as one long row of tokens. Only attention uses the
 tree. This module registers its attention function with transformers under the name NAME. The function gets the tree

@@ -1,4 +1,4 @@
-"""Hash the files of a base to identify its weights. Hashes are cached, so a later start does not read 60 GB again."""
+"""SHA-256 of a base's weight and config files, which identifies it; hashes of large files are cached on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Count the numbers that a base computes and caches for one token, layer by layer, with a forward pass without weights.
+"""Count the activations and cached keys and values of one token in each layer of a base, by a pass without weights.
 
 Configs name the same size in a dozen ways, and some do not say what a layer caches. A pass on the meta device costs
 nothing. It shows which keys and values reach the KV cache and which layers a token passes through.

@@ -1,1 +1,1 @@
-"""How a whole process behaves: how signals stop it, and that it has one run at a time."""
+"""A whole process: signal handlers and their deadlines, the guard that kills it, one run or model load at a time."""

@@ -1,4 +1,4 @@
-"""The guard: a small process that kills a command which does not end itself after SIGINT or SIGTERM.
+"""The guard: a child process that kills its command if it does not end within seconds of SIGINT or SIGTERM.
 
     python guard.py PID SECONDS [MARK] <signals >told
 

@@ -1,4 +1,4 @@
-"""Allow one run at a time in a process, and one model construction at a time.
+"""Refuse a second run in another thread of this process; let one thread at a time construct or load a model.
 
 Constructing a model changes global state. transformers sets torch's default dtype, replaces the functions that
 initialise and tie weights, and restores them afterwards. Two threads that do this at once restore each other's state.

@@ -1,4 +1,4 @@
-"""How many seconds a command has to end after SIGINT or SIGTERM, even if a tool hangs.
+"""Stopping: at SIGINT (Ctrl-C) or SIGTERM let a step finish, then interrupt, exit, be killed; a second one interrupts.
 
 seconds   what happens
 0         a fit finishes and saves the current step; any other command is interrupted

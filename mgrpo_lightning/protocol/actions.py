@@ -1,4 +1,4 @@
-"""Parse a turn strictly (Hermes/Qwen convention) into calls, an answer, or a violated rule; write turns of a script.
+"""Parse a turn strictly (Hermes/Qwen tags) into calls, an answer or format violations; write a turn from an action.
 
 A turn is free text (thoughts), followed by either one or more calls or exactly one answer, and nothing else::
 

@@ -1,4 +1,4 @@
-"""Check the arguments of a call against the tool's JSON schema before the tool runs.
+"""Check a call's arguments against the tool's JSON schema: unknown names, missing ones, wrong JSON types.
 
 The check covers what function signatures need: argument names, required arguments, and JSON types at the top level. No
 tool repeats it. A function tool also fits each value to its annotation (``tools/parameters.py``), parts included.

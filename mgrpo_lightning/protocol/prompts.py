@@ -1,4 +1,4 @@
-"""The texts that the package writes into prompts: system prompts with the tools' JSON, the last notice, errors."""
+"""Texts that the package writes for policies: system prompt with tool signatures, last-turn notice, call errors."""
 
 from __future__ import annotations
 

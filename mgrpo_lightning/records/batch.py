@@ -1,4 +1,4 @@
-"""Row, AlignedBatch and TeamBatch: what one role trains on in an optimizer step, and what all roles train on."""
+"""TrainingRow (a segment as tensors), AlignedBatch (one role's rows of a step), TeamBatch (all roles of a step)."""
 
 from __future__ import annotations
 

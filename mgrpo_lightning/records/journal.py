@@ -1,4 +1,4 @@
-"""The journal: write and read played groups as Parquet files, one file per step, one row per trajectory.
+"""The journal: write and read played groups as Parquet files, a file for each step, a row for each trajectory.
 
 Any Parquet reader can read it. ``read_groups`` restores the groups exactly, ids and float32 log-probabilities bit for
 bit, so an update can be recomputed from it. File names: ``step-000012.parquet`` (training) and

@@ -1,4 +1,4 @@
-"""Question: what a team is asked, the accepted answers, and the evidence for them."""
+"""Question and Evidence: text, accepted answers, level and gold path; whether answers are known or text encrypted."""
 
 from __future__ import annotations
 

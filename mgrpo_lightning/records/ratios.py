@@ -1,4 +1,4 @@
-"""Ratio files: the log importance ratio of every sampled token of an update, stored beside the journal.
+"""Ratio files: write and read log(current / behaviour) of each sampled token of an update, beside the journal.
 
 Each update writes one Parquet file, ``ratios/000012.parquet`` in the journal's folder. It has one row per trajectory
 that changed its adapter: key, role, and log(current / behaviour) of the sampled tokens before the step. The ratio is 0

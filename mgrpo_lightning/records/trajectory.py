@@ -1,4 +1,4 @@
-"""Span, Segment, Trajectory, Rollout, Group: the token-exact record of play on which all training is based.
+"""Key, Span, Segment, Trajectory, Score, Rollout, Group: token ids, log-probabilities, calls and scores of a play.
 
 A trajectory consists of the token ids that the sampler read and wrote, never of re-encoded text. The spans of a
 segment, concatenated, are one token sequence of the policy. A token is trained if and only if its behaviour

@@ -1,4 +1,4 @@
-"""RoleConfig: the settings of one role, and the rules of who may call whom: main is the one role that no other calls.
+"""RoleConfig: adapter, sampling, limits, optimizer of a role; find main; refuse circles of calls and bad discussions.
 
 These dataclasses are the blocks under ``model.roles`` of a team file. Each field is one key there.
 """

@@ -1,4 +1,4 @@
-"""Roles that share one adapter: one policy plays all of them and trains on the trajectories of all of them."""
+"""Roles that share an adapter (``shared_with``): find the owner; refuse other settings and separate processes."""
 
 from __future__ import annotations
 

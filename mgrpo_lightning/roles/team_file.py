@@ -1,4 +1,4 @@
-"""The shapes of a team file: arguments of a class under ``init_args``, or directly in its block (the flat shape).
+"""Convert a team file between the flat shape and ``init_args``; classes of ``model`` and ``data``; blocks of roles.
 
 Inside the package a team file is flat: ``model`` and ``data`` have their keys directly, and so has every block with a
 ``class_path``. jsonargparse wants ``init_args`` where a block has a ``class_path``; ``nested`` puts it there.

@@ -1,4 +1,4 @@
-"""JsonCache: answers of services on disk, one JSON file per entry, shared by runs and processes."""
+"""JsonCache: a disk cache of judge verdicts, searches and pages, a JSON file an entry, shared by processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Service: an HTTP client with retries and limits for services at addresses that the user configures.
+"""Service: an HTTP client with retries, backoff, timeouts and limits; a service that never answers ends the run.
 
 Judges, model endpoints and search services use it. Each try is limited in total time, in bytes and in JSON depth.
 Temporary failures are retried, each kind of failure is logged once, and a service that never answers ends the run.

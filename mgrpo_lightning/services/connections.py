@@ -1,4 +1,4 @@
-"""HTTP connections that are kept between requests: one set per event loop, closed when the loop ends."""
+"""Keep HTTP connections between requests, for each event loop; resend a request if a kept connection was closed."""
 
 from __future__ import annotations
 

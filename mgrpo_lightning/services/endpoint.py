@@ -1,4 +1,4 @@
-"""ChatEndpoint: the client of an LLM behind an OpenAI-compatible server, for judges and untrained roles."""
+"""ChatEndpoint: ask an LLM behind an OpenAI-compatible server, plain or streamed; for judges and untrained roles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read HTTP responses within limits of size and depth: bodies, JSON, ``Retry-After``, and error messages."""
+"""Read HTTP responses: body and gzip within a size, JSON within a depth, ``Retry-After``, a server's error message."""
 
 from __future__ import annotations
 

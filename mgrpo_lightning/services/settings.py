@@ -1,4 +1,4 @@
-"""The settings that all services have in common: address and API key."""
+"""Check a service's URL, show it without secrets, and read its API key from an environment variable."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The store: role trainers exchange records as immutable files in one folder, on any file system."""
+"""The store of a decoupled run: role processes exchange records as immutable files in one folder, without locks."""

@@ -1,4 +1,4 @@
-"""Disk: the few file-system operations that the store uses; tests can make each one fail.
+"""Disk: read, write, rename, fsync and mkdir for the store, with retries; tests can make each operation fail.
 
 The store relies on three guarantees. Only one caller can make a folder. A rename within a folder shows the old state or
 the new one. Data survives a crash after fsync. The store does not rely on locks, atomic appends or a common clock.

@@ -1,4 +1,4 @@
-"""Exchange: one role's end of the store. It publishes records, waits for records of others, and detects lost peers.
+"""Exchange: one role's end of the store: publish records, wait for others' records, send heartbeats, find lost peers.
 
 If roles have several ranks, all have the same number. Rank r of one role plays the same queries as rank r of the
 others.
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mgrpo_lightning.errors import ConfigurationError, DataError, MgrpoError, RunStopped
-from mgrpo_lightning.store.agreement import NOWHERE, Agreement, Deadlock
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import BEAT, STOP, Alive, incarnation_folder, incarnations, read_alive, writer_name
 from mgrpo_lightning.store.ledger import Ledger
 from mgrpo_lightning.store.peer import GONE, QUIET, Peer, ending
+from mgrpo_lightning.store.peer_checks import NOWHERE, Agreement, Deadlock
 from mgrpo_lightning.store.record import Record
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import StoreWriter

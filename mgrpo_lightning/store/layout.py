@@ -1,4 +1,4 @@
-"""Layout of a store: which files it contains, and which names are allowed.
+"""Layout of a store: folders of writers and their incarnations, layout version, and the heartbeat file ``alive.json``.
 
 store/
   store.json                                version of the layout

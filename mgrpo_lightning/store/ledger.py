@@ -1,4 +1,4 @@
-"""Ledger: the records read from a store; of two records about the same thing, the later one counts."""
+"""Ledger: records read from a store, in memory by kind, stage and step; a later record replaces an earlier one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peer: how old another role's heartbeat is, and what the terminal shows about it."""
+"""Peer: seconds since another role's last heartbeat; print that it is gone or back; event with which a role ends."""
 
 from __future__ import annotations
 

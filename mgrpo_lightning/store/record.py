@@ -1,4 +1,4 @@
-"""Record: one row of the store, and the hash of its content.
+"""Record: one message between roles (delegation, return, outcome, frontier, member), its hash and its Arrow columns.
 
 A record is identified by its key and the hash of its content. The same key with the same hash is a repetition, for
 instance after a restart. The same key with another hash replaces the earlier record. Records refer to each other by

@@ -1,4 +1,4 @@
-"""Settings that must agree between roles in separate processes: the resolved config without per-process keys."""
+"""Which settings the processes of all roles must have alike, and which may differ by process; list differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tail: read the records of all writers as they arrive, each record once and in its writer's order.
+"""Tail: poll all writers' folders for new records, each once and in order; wait for files that have not arrived yet.
 
 A poll lists the folders and reads only new segments. A segment may be listed but incomplete, or missing while a later
 one is listed. Then it has not arrived yet, and the reader waits for it. It is an error only after a long timeout.
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.store.arrow_files import Segment, Unreadable, read_segment, segments
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import check_folder, incarnation_folder, incarnations, read_alive, writers
 from mgrpo_lightning.store.record import Record
-from mgrpo_lightning.store.segment import Segment, Unreadable, read_segment, segments
 
 PATIENCE = 120.0
 """Timeout in seconds of a missing segment; network file systems cache names for up to a minute by default."""

@@ -1,4 +1,4 @@
-"""StoreWriter: write one process's records and heartbeat (``alive.json``); no other process writes into its folder.
+"""StoreWriter: claim an incarnation, recover and append records, send heartbeats; a superseded writer's writes fail.
 
 On start, a process claims the next incarnation by making its folder, which only one process can do. It then copies the
 latest valid record of each place from the previous incarnation. So a reader needs only the latest incarnation. If a
@@ -16,10 +16,10 @@ from typing import TypeVar
 
 from mgrpo_lightning.errors import MgrpoError
 from mgrpo_lightning.persistence.atomic import unwritten
+from mgrpo_lightning.store.arrow_files import LARGEST, Segment, Unreadable, read_segment, segments, write_segment
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.layout import Alive, incarnation_folder, incarnations, open_folder, read_alive, writer_name
 from mgrpo_lightning.store.record import Record
-from mgrpo_lightning.store.segment import LARGEST, Segment, Unreadable, read_segment, segments, write_segment
 
 T = TypeVar("T")
 CHUNK = 50_000

@@ -1,4 +1,4 @@
-"""The rules that score an answer without a judge: exact match, token F1 (HotpotQA, SQuAD 2.0) and GAIA's rule.
+"""Score an answer without a judge: exact match, token F1 (HotpotQA, SQuAD 2.0), GAIA's rule; normalise texts first.
 
 Every rule first normalises both texts to Unicode's composed form (NFC) and removes invisible characters.
 """

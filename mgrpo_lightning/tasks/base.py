@@ -1,4 +1,4 @@
-"""Task: the base class of questions, their tools, and the scoring of answers and reports."""
+"""Task: base class: questions by split, correctness of answers, expert score of reports, tools, demonstrations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JsonlTask: a task from JSON Lines files of questions and answers, with any file name.
+"""JsonlTask: questions from JSON Lines files, every line checked; answers by exact match or judge, reports by expert.
 
     {"question": "What is the capital of France?", "answer": "Paris"}
     {"question": "Who wrote it?", "answer": ["Mark Twain", "Samuel Clemens"], "id": "q7", "level": "hard"}

@@ -1,4 +1,4 @@
-"""Judge: the client of a judge model. It asks the model about answers and reports, and caches the verdicts."""
+"""Judge: ask a judge model about answers and reports; cache verdicts; audit a share of the rule's matches."""
 
 from __future__ import annotations
 

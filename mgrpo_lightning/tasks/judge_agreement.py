@@ -1,4 +1,4 @@
-"""Agreement: counts of how often the rule and the judge agree about answers, and the metrics made of these counts."""
+"""Agreement: count how often judge and rule agree about answers; agreement rates and Cohen's kappa."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompts that the judge sends, and the parsers of its replies: yes, no, or None if there is no clear verdict."""
+"""Prompts that ask the judge about an answer or a report, and parsers of its yes or no; None if it is unclear."""
 
 from __future__ import annotations
 

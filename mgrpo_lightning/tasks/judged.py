@@ -1,4 +1,4 @@
-"""JudgedTask: the base class of tasks that score an answer by a rule first, and by a judge if the rule has no match."""
+"""JudgedTask: base class of tasks from files: an answer is right if the rule matches it, or else the judge says so."""
 
 from __future__ import annotations
 

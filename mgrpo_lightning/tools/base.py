@@ -1,4 +1,4 @@
-"""The Tool protocol, tools from typed Python functions, and the lookup of a team's tools by name."""
+"""Tool protocol; make a tool from a typed function; import a tool by dotted path; look up the tools of a team."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search tool over a local corpus: find the passages that match a query; shows where they are, not their text.
+"""The tool ``search`` over a local corpus: BM25 (SQLite FTS5) over passages; hits show URL and heading, not the text.
 
 The agent must visit a page to read it. A backend is any object with ``search(query, k)``. The default is SQLite's FTS5
 in memory: BM25 over title, heading and text of a passage. A word in the title counts most, as in most site searches,

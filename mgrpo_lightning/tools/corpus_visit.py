@@ -1,4 +1,4 @@
-"""The visit tool over a local corpus: read a page from a given section or field on, so long pages come in parts."""
+"""The tool ``visit`` over a local corpus: read a page from a section or field on; suggest names like a wrong one."""
 
 from __future__ import annotations
 

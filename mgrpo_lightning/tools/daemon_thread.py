@@ -1,4 +1,4 @@
-"""Run a user's blocking function in a daemon thread, with a time limit.
+"""Run a user's blocking function in a daemon thread, one call at a time (Apart), with a restartable timeout (Limit).
 
 Python cannot end a thread. If a function never returns, play goes on without its thread. The thread is a daemon, so it
 does not keep the process alive.

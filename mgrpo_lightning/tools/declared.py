@@ -1,4 +1,4 @@
-"""Check the JSON schema that an MCP server declares for a tool, before any call is checked against it."""
+"""Check that the JSON schema which an MCP server declares for a tool is valid and names only known types."""
 
 from __future__ import annotations
 

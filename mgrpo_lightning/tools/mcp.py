@@ -1,4 +1,4 @@
-"""McpTools: the tools of an MCP server that is reached over HTTP, as a subprocess, or in this process.
+"""McpTools: list and call the tools of an MCP server (HTTP, subprocess or in this process); reconnect after it dies.
 
 A connection belongs to one event loop, and every play has its own event loop. So the connection has its own thread with
 a permanent event loop, from the construction of ``McpTools`` to the end of the process.

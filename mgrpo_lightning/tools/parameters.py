@@ -1,4 +1,4 @@
-"""Type annotations of a tool's parameters: make their JSON schema, and check and convert the values of a call."""
+"""Type annotations of a function tool: make their JSON schema; check and convert a call's values, nested parts too."""
 
 from __future__ import annotations
 

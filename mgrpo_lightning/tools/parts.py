@@ -1,4 +1,4 @@
-"""Show a long text in numbered parts, for tools that read pages and files."""
+"""Show a long text in numbered parts (``part 2 of 5``), for the tools that read web pages and attached files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tool ``larger``: compare two quantities with units, with or without thousands separators."""
+"""The tool ``larger``: parse two numbers with thousands separators and units, and say which is more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reason: the paper's reasoning tool, which asks another LLM to think about a problem."""
+"""Reason: the paper's reasoning tool: ask another LLM, behind an endpoint, to think about a problem."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ToolSet: several tools with a common configuration, such as web search and the reader of its pages."""
+"""ToolSet: base class of tools with a common configuration; collect a task's tools by name, refuse duplicates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prepare the K rollouts of one query for the page: trees, tokens, scores, and the reasons for the scores."""
+"""One query's rollouts as JSON for the page: spans, tokens with log-probabilities, calls, scores and their reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export the page as a folder of files that opens in a browser without a server, on any machine."""
+"""Export the page and its data as a folder that opens without a server; refuse encrypted benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Build the page's index: all rollouts in columns, the curves of every run, and the held-out tables."""
+"""Index: columns of all rollouts, training curves by role, held-out counts by level, and problems with files."""
 
 from __future__ import annotations
 

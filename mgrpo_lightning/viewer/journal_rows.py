@@ -1,4 +1,4 @@
-"""Read a run's journal without its long texts, one row for each trajectory; for tables, filters and curves."""
+"""Read a journal for the viewer without its long columns: a row for each trajectory, merged over processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search the text of rollouts: questions, tasks, messages, calls, results and answers."""
+"""Full-text search of the viewer: find rollouts whose question, messages, calls, results or answers hold a text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serve the page on loopback: static files, and data that is read on request, so that a live run can be watched."""
+"""The viewer's HTTP server on loopback: static files, and data read on request; refuses other hosts and sites."""
 
 from __future__ import annotations
 

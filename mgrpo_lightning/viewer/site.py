@@ -1,4 +1,4 @@
-"""Produce the scripts that the page loads: the index, the state, search results, and the rollouts of a query."""
+"""Site: the viewer's data as scripts (index, state, search, a query's rollouts), cached until files change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the files of a run: its own folder or, in a decoupled run, the folders of its roles."""
+"""Source: a run's journal, ratio, TensorBoard and config files for the viewer, also from folders of single roles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decode token ids to text, token by token, for a page that colours each token."""
+"""Decoder: the text of each token id for the viewer; loads the tokenizer from files on this machine."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ import pytest
 from mgrpo_lightning.commands.store import beating, examine, main
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.records.trajectory import Key
+from mgrpo_lightning.store.arrow_files import segments
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.record import Record
-from mgrpo_lightning.store.segment import segments
 from mgrpo_lightning.store.writer import StoreWriter
 
 

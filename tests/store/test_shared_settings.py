@@ -13,7 +13,7 @@ import pytest
 
 from mgrpo_lightning.commands.fit import MgrpoCLI, make_cli
 from mgrpo_lightning.errors import ConfigurationError
-from mgrpo_lightning.store import agreement
+from mgrpo_lightning.store import peer_checks
 from mgrpo_lightning.store.exchange import Exchange
 from mgrpo_lightning.store.shared_settings import MISSING, OWN, differences, leaves, shared_settings
 from tests.support.team_file import write_team_file
@@ -123,8 +123,8 @@ def test_settings_of_an_earlier_life_are_none_of_it_and_those_of_a_living_peer_t
 
 
 def test_living_roles_that_wait_for_different_things_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement, "STUCK", 0.3)
-    looked = agreement.Deadlock("main")
+    monkeypatch.setattr(peer_checks, "STUCK", 0.3)
+    looked = peer_checks.Deadlock("main")
     for waits in ({"searcher": None, "editor": "b"}, {"searcher": "a", "editor": "b"}, {}):
         looked.look("a", waits)
         time.sleep(0.35)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from mgrpo_lightning.errors import DataError
+from mgrpo_lightning.store.arrow_files import Segment, Unreadable, read_segment, segments
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.record import Closed
-from mgrpo_lightning.store.segment import Segment, Unreadable, read_segment, segments
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import StoreWriter
 from tests.store.said import call, records

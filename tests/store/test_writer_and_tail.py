@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from mgrpo_lightning.errors import DataError, MgrpoError
 from mgrpo_lightning.records.trajectory import Key
+from mgrpo_lightning.store.arrow_files import segments
 from mgrpo_lightning.store.disk import Disk
 from mgrpo_lightning.store.record import Closed, Record
-from mgrpo_lightning.store.segment import segments
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import StoreWriter
 from tests.store.faults import DyingDisk, Killed, NetworkDisk

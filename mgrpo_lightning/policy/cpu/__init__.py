@@ -1,1 +1,1 @@
-"""Faster linear layers on a CPU: an unquantised copy of a small base, and matrix products by oneDNN."""
+"""Faster passes on a CPU: unquantised copy of a small base, oneDNN matrix products, shared prefixes in decoding."""

@@ -1,4 +1,4 @@
-"""DenseCopy: an unquantised copy of a base's linear layers with one adapter merged into it.
+"""DenseCopy: a dequantised copy of a base's linear layers with one adapter merged in, and the adapter's gradients.
 
 A small 4-bit base spends much of its time dequantising the same weights and multiplying with the adapter's two small
 matrices. A copy in the compute type, W' = W + s B A, needs neither. It takes the memory of one unquantised base. In

@@ -1,4 +1,4 @@
-"""Matrix products of linear layers on a CPU with oneDNN, which is faster than torch's default.
+"""Matrix products of linear layers on a CPU with oneDNN, on plain or packed weights; faster than torch's MKL.
 
 In float32 torch uses MKL, which leaves half of the machine idle on CPUs that are not from Intel (docs/performance.md).
 The few rows of a decoding step are slow with a plain weight: MKL is hardly faster on two cores than on one, and oneDNN

@@ -1,4 +1,4 @@
-"""Admission control: decide which waiting turns fit into the limit of the KV cache together. The others wait."""
+"""Admission control: which waiting turns fit beside the running ones into the token limit of the KV cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AgentTasks: the running agents (coroutines) of a play, and the turns that they wait for."""
+"""AgentTasks: the agents of a play as asyncio tasks: who waits for turns or children; take requests, deliver turns."""
 
 from __future__ import annotations
 

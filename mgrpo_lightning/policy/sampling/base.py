@@ -1,4 +1,4 @@
-"""Sampler and Conversation: the interface between agents, which ask for turns, and an engine, which samples tokens.
+"""Sampler and Conversation, the interface for agents: open, sample, extend, fork, close; SamplingParams, SampledTurn.
 
 An agent opens a conversation with its prompt ids, samples a turn, appends observation ids, and samples again. The
 engine decodes all waiting turns as one batch. It keeps the KV cache of a conversation until the conversation is closed.

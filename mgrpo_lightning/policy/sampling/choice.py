@@ -1,4 +1,4 @@
-"""Draw the next token for each row of logits (temperature, top-p, top-k), with counter-based random numbers.
+"""Choose the next id of each row of logits: temperature, greedy, top-k, top-p; log-probability without top-k, top-p.
 
 The returned log-probability is that of the full distribution at the temperature, which the trainer recomputes. top-p
 and top-k restrict only the choice of the id, so training refuses them (correctness.md 8).

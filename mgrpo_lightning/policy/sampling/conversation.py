@@ -1,4 +1,4 @@
-"""A growing token sequence with its row in the KV cache, and the conversation through which an agent uses it."""
+"""Tokens and CachedConversation: a growing sequence, its row and parent prefix in the KV cache, its turn requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schedule ``eager``: waiting turns are computed at once, while tools run.
+"""The schedule ``eager``: waiting turns join the running batch after each slice, while other agents run tools.
 
 New turns join the batch between slices of ``SLICE`` decoding steps.
 """

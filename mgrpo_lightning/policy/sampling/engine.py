@@ -1,4 +1,4 @@
-"""Two interfaces of the scheduler: Engine computes turns; Link exchanges calls with agents of other processes."""
+"""Engine and Link, the interfaces for the scheduler: compute turns; exchange calls with agents of other processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ModelThread: all model work of a play, turns and background updates, is done in the thread that called it.
+"""ModelThread: compute turns, slices of turns and background updates in the thread of ``play``, for coroutines.
 
 The model computes in the thread that calls ``Scheduler.play``; updates are computed there too. The agents' event loop
 has its own thread and computes nothing. OpenMP keeps a team of threads for each thread that computes, and two teams on
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from mgrpo_lightning.policy.sampling.conversation import Request
 from mgrpo_lightning.policy.sampling.engine import SLICE, Engine, Finished
-from mgrpo_lightning.policy.sampling.main_thread import MainThreadExecutor
+from mgrpo_lightning.policy.sampling.executor import MainThreadExecutor
 
 T = TypeVar("T")
 PAUSE = 0.005

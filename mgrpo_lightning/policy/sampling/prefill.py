@@ -1,4 +1,4 @@
-"""Plan a prefill: which sequences are computed in which pass, and which are copied from an equal prefix."""
+"""Plan a prefill: passes within a token limit, equal sequences computed once, shared prefixes to copy from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: each is a function of (stream, position), so batching and restarts do not change it.
+"""Counter-based random numbers: a hash of (stream, position), so that neither batches nor restarts change them.
 
 A stream is a 64-bit hash of the turn's identity (seed, step, query, rollout, invocation, turn). The position is the
 token's index within the turn. The generator is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). It hashes a counter, so

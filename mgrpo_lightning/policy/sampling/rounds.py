@@ -1,4 +1,4 @@
-"""The schedule ``rounds``: a batch starts only when every agent waits, for a turn or for its sub-agents.
+"""The schedule ``rounds``: compute a batch only when every agent waits, so that a run is bitwise reproducible.
 
 The content and order of each batch then do not depend on how long tools take, and a run is bitwise reproducible.
 """

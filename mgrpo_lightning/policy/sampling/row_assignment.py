@@ -1,4 +1,4 @@
-"""Assign conversations to rows of the KV cache. The rows that decode stay together at the front.
+"""RowAssignment: give sequences rows of the KV cache, copy prefixes, evict idle rows, keep decoding rows adjacent.
 
 Adjacent rows are read as a view, so a decoding step copies no keys and values.
 """

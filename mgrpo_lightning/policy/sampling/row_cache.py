@@ -1,4 +1,4 @@
-"""RowCache: the KV cache of many conversations, one tensor for keys and one for values in each layer.
+"""RowCache: the KV cache tensors of many conversations, a row each: append, read, copy, grow, shrink; attention masks.
 
 Each layer stores S x h x L x D numbers: S rows, h key/value heads, capacity of L tokens, head size D. A row's tokens
 start at position 0, and each row has its own length. The numbers after a row's length are finite garbage, and the

@@ -1,4 +1,4 @@
-"""Scheduler: runs the agents (coroutines) of a step and decides when to compute the turns they wait for.
+"""Scheduler: run the agents of a play in an event loop and the model in the calling thread, by ``rounds`` or ``eager``.
 
 Two schedules decide it: ``rounds.py`` and ``eager.py``, one loop each. The agents run in an event loop in a thread of
 their own; the model computes in the thread that calls ``play`` (see ``model_thread.py``).
@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from mgrpo_lightning.policy.sampling.agent_tasks import AgentTasks
 from mgrpo_lightning.policy.sampling.eager import play_eagerly
 from mgrpo_lightning.policy.sampling.engine import Link
-from mgrpo_lightning.policy.sampling.main_thread import MainThreadExecutor
+from mgrpo_lightning.policy.sampling.executor import MainThreadExecutor
 from mgrpo_lightning.policy.sampling.model_thread import ModelThread
 from mgrpo_lightning.policy.sampling.rounds import play_rounds
 

@@ -1,4 +1,4 @@
-"""TransformersSampler: continuous batching for any transformers causal LM with full attention.
+"""TransformersSampler: continuous batching on a transformers model: admit turns, prefill, decode in slices, abort.
 
 The KV cache of a conversation is kept until the conversation is closed. The scheduler admits requests and advances the
 batch in slices, from one thread at a time. Agents may extend, fork and close conversations at any time, because that

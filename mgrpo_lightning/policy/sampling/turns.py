@@ -1,4 +1,4 @@
-"""Turns: the batch of turns being decoded, as tensors with one entry for each row.
+"""Turns: the batch being decoded, a row for each turn: sample next ids, end turns at stop ids or limits, drop rows.
 
 A decoding step has no Python loop over rows. Row i of these tensors is row i of the cache. A finished turn keeps its
 row, and its results are ignored, until a quarter of the rows have finished. Then the active rows close up.

@@ -1,4 +1,4 @@
-"""Loaders of the public benchmarks that papers of this field report, with each benchmark's official scoring."""
+"""Public data sets as tasks (GAIA, BrowseComp, HotpotQA, MuSiQue, WebWalkerQA, xbench), with official scoring."""
 
 from mgrpo_lightning.tasks.benchmarks.browsecomp import BrowseComp
 from mgrpo_lightning.tasks.benchmarks.gaia import Gaia

@@ -1,4 +1,4 @@
-"""The tool ``attachment``: it reads text files that belong to a benchmark's questions, one part at a time."""
+"""The tool ``attachment``: read the text file that belongs to a question, in parts; UTF-8, UTF-16 or Windows-1252."""
 
 from __future__ import annotations
 

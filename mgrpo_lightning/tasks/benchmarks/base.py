@@ -1,4 +1,4 @@
-"""Benchmark: base class of held-out questions, scored by the official rule and, if it finds no match, by a judge."""
+"""Benchmark: base class of evaluation-only questions: official rule, then a judge; refuses duplicate ids."""
 
 from __future__ import annotations
 

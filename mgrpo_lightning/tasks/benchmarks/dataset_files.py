@@ -1,4 +1,4 @@
-"""Find a benchmark's files in a folder or on the hub, and read their rows from Parquet, CSV, JSON or JSON Lines."""
+"""Find a benchmark's files (shards) in a folder or on the hub; read rows of Parquet, CSV, JSON or JSON Lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decrypt texts that benchmarks publish XORed with a key, so that crawlers cannot read them; in memory only."""
+"""Decrypt texts that benchmarks publish XORed with a key (base64), so that crawlers cannot read them; in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GAIA: general assistant questions of three levels, some with a file; scored by GAIA's strict rule."""
+"""GAIA: assistant questions of levels 1 to 3, some with a file; GAIA's strict rule; predictions for its leaderboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MultiHop: base class of multi-hop tasks whose rows bring their own paragraphs; for training and evaluation."""
+"""MultiHop: base class of tasks whose rows bring paragraphs: splits, search and visit in them, expert, exact match."""
 
 from __future__ import annotations
 

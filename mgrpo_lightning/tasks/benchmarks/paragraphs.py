@@ -1,4 +1,4 @@
-"""Make a local world from the paragraphs of multi-hop questions: one page for each title, with search and visit."""
+"""ParagraphWorld: pages made of the paragraphs of multi-hop questions, with URLs and the tools search and visit."""
 
 from __future__ import annotations
 

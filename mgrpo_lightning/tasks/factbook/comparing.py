@@ -1,4 +1,4 @@
-"""The subtask of a comparer: which of two countries has more, given the values that a searcher found."""
+"""A comparer's subtask, which of two countries has more: write it, parse it, and decide it from the two values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Demonstrate how each role should act on the Factbook, with optional mistakes.
+"""Demonstrator: scripts of how main, searcher and comparer should act on the Factbook, with optional mistakes.
 
 A plan is a generator. It yields the agent's turns and receives the observations. It knows which lookups the question
 needs, but not their results: all results come from the real tools.

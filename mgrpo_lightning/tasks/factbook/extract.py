@@ -1,4 +1,4 @@
-"""Extract one exact short answer from a fact's text; None if it is ambiguous, tied or missing.
+"""Extract one exact short answer (name, date, currency, border) from a fact's text; None if it is ambiguous or tied.
 
 Every answer is a literal substring of the text, so a policy can copy it from the page. Extractors take the text of an
 ``Entry``. They read its first line only; other lines must be notes.

@@ -1,4 +1,4 @@
-"""Collect all facts of a world that have one exact answer, and find those that identify a country."""
+"""Facts of a world by country and relation: links between countries, values that identify one, confusable values."""
 
 from __future__ import annotations
 

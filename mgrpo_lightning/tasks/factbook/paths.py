@@ -1,4 +1,4 @@
-"""Enumerate gold paths: the chains of facts that questions are made from, by number of hops.
+"""Enumerate gold paths, the chains of facts behind questions, by hops, and pairs of countries to compare.
 
 A path starts at a country that the question names, or at a value that identifies a country. It follows links (longest
 border, top trade partners) and ends at a fact. Each hop is one lookup: one fact on one page.

@@ -1,4 +1,4 @@
-"""Turn gold paths into questions in plain English: a balanced, deterministic sample for each split."""
+"""Generate questions from gold paths: wording, balanced levels, split; leave out ambiguous and given-away ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parse what the demonstrator sees: search hits, and facts on a visited page."""
+"""Parse tool results for the demonstrator: search hits, the fact of a lookup on a visited page, its first fact."""
 
 from __future__ import annotations
 

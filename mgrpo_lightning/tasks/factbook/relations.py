@@ -1,4 +1,4 @@
-"""The relations that questions use: their place on a page, how to extract the value, and their wording."""
+"""Relations: place on the page, extractor and wording of each kind of fact; Lookup: subtask and query of one hop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Factbook: a task of multi-hop questions over the CIA World Factbook; agents read its pages by search and visit."""
+"""Factbook: the task class: questions by split, exact match, expert score by visited pages, tools, demonstrations."""
 
 from __future__ import annotations
 

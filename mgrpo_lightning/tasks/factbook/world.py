@@ -1,4 +1,4 @@
-"""Load the Factbook snapshot as pages with URLs: one fact a line, grouped by section and field, with links."""
+"""World: load the Factbook snapshot as pages of facts with URLs and links; make its search and visit tools."""
 
 from __future__ import annotations
 

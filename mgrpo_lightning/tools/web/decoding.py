@@ -1,4 +1,4 @@
-"""Decode the bytes of a web page, in the encoding that its server or the page itself declares."""
+"""Decode the bytes of a web page to text: byte order mark, HTTP header, or the encoding in its HTML or XML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search services: the request of each service, and the parser of its response."""
+"""Search services (SearXNG, Serper, Brave, Tavily, Search-R1 retriever): request, key header, parser of hits."""
 
 from __future__ import annotations
 

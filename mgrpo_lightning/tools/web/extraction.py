@@ -1,4 +1,4 @@
-"""Extract the main text of an HTML page in a subprocess with limits of time and memory.
+"""Extract the main text of an HTML page (trafilatura) in a subprocess with limits of CPU time and memory.
 
 A subprocess, because a hostile page can keep the extraction busy for hours, and a thread cannot be stopped. Run as a
 program, this file reads pages from stdin and writes texts to stdout, one JSON value a line; it imports nothing of this

@@ -1,4 +1,4 @@
-"""Fetcher: download pages of the public web, with limits of time, size and requests per host, and a disk cache."""
+"""Fetcher: download public web pages: redirects, timeout, size, requests per host, blocked patterns, disk cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PublicTransport: an HTTP transport that connects to public addresses only (protection against SSRF).
+"""PublicTransport: HTTP to public IP addresses and web ports only; protection against SSRF and DNS rebinding.
 
 A host is resolved once, all of its addresses must be public, and the connection goes to the checked address. So a
 second DNS answer cannot replace it (DNS rebinding). Each redirect is a separate request and is checked in the same way.

@@ -1,4 +1,4 @@
-"""WebTools and Retriever: the web tools as entries of a task's ``tools``."""
+"""WebTools (search and visit) and Retriever (search): the web's ToolSets, as entries of a task's ``tools``."""
 
 from __future__ import annotations
 

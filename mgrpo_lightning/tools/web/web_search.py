@@ -1,4 +1,4 @@
-"""WebSearch: the search tool for the live web or a retrieval server, with a choice of services and a disk cache."""
+"""WebSearch: the tool ``search`` on the live web or a retriever: ask a service, cache hits, drop blocked ones."""
 
 from __future__ import annotations
 

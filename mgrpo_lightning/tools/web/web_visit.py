@@ -1,4 +1,4 @@
-"""The visit tool for the live web: shows the main text of a page in parts."""
+"""The tool ``visit`` on the live web: fetch a page, extract its main text, and show it in parts."""
 
 from __future__ import annotations
 

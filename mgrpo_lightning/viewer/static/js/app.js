@@ -1,4 +1,4 @@
-// The frame: addresses, keys, theme, and new steps of a run that is still going on.
+// App: addresses (#/...) and their views, keyboard keys, light or dark, and polling for a live run's new steps.
 "use strict";
 
 const POLL = 2000;

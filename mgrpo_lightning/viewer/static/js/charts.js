@@ -1,4 +1,4 @@
-// Curves over the steps of training, one chart a figure, a line for each run and role.
+// Chart: a uPlot chart of curves over the steps of training, with a line for each run and role.
 "use strict";
 
 const COLOURS = ["#2f6fde", "#d9652b", "#2a9d6f", "#9b4fc4", "#c43b5a", "#7a7a1f", "#1f8a9a", "#8a5a2b"];

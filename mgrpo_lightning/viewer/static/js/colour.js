@@ -1,5 +1,4 @@
-// A colour for a token: how surprising it was, how far the adapter had moved from the one that sampled it, or which way
-// its trajectory's advantage pushes it.
+// Colour of a token by its log-probability, its log ratio (adapter against sampler) or its trajectory's advantage.
 "use strict";
 
 const ratioColour = (ratio) => `hsl(${ratio > 0 ? 210 : 30} 75% 50% / ${Math.min(0.6, Math.abs(ratio) * 2)})`;

@@ -1,4 +1,4 @@
-// What the page knows: the index of all rollouts, the groups that were looked at, and which rollouts are listed.
+// Data of the page: loaded index and groups, addresses of rollouts, filter and sorting, search in all texts.
 "use strict";
 
 const mgrpo = { waiting: new Map(), groups: new Map(), index: null };

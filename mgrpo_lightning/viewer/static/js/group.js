@@ -1,4 +1,4 @@
-// The K rollouts of one query side by side: what each did, its reward and its advantage.
+// Group: the K rollouts of one query side by side: answers, rewards, advantages, broken rules; loads a group's data.
 "use strict";
 
 function Loaded({ row, children }) {

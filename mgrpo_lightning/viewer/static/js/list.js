@@ -1,4 +1,4 @@
-// All rollouts in a table: filtered, sorted, searched; only the rows in sight are in the page.
+// List: a table of all rollouts with filters, sorting and search; only the rows in sight are in the page.
 "use strict";
 
 const ROW = 30;

@@ -1,4 +1,4 @@
-// The first page: how training went, and what was answered on held-out questions.
+// Overview, the first page: counts of rollouts, held-out accuracy by level, charts of training metrics, problems.
 "use strict";
 
 // "main/reward" belongs to the chart "reward" with the line "main"; the team's own figures have a chart each.

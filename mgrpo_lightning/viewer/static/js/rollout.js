@@ -1,4 +1,4 @@
-// One rollout as the tree it is: main's turns, each invocation folded in where it happened, every token to be coloured.
+// Rollout: one rollout as a tree: turns, calls, sub-agents inside their call, coloured tokens, scores with reasons.
 "use strict";
 
 const MODES = ["kind", "log-prob", "ratio", "advantage"];

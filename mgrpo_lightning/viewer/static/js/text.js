@@ -1,4 +1,4 @@
-// Showing what models and pages say: always as text, with what cannot be seen made visible, and never endless.
+// Text: show texts with invisible characters as code points and long ones cut; format numbers and percentages.
 "use strict";
 
 const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;

@@ -1,4 +1,4 @@
-"""ResumedSampler: replays turns from the resume log, and records newly sampled turns in it."""
+"""ResumedSampler: take a turn from the resume log if a killed process sampled it; else sample and record it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments: the immutable Arrow files of a store, each with consecutive records of one writer.
+"""Write, list and read the immutable Arrow files (segments) of a store; names hold record numbers and a CRC-32.
 
 ``0000000120-0000000163-5e1c0b3a.arrow`` holds records 120 to 163 of its writer's incarnation. The last part is the
 CRC-32 of all bytes, so a reader accepts a file only if it is complete. Most files hold a few records only; for these,

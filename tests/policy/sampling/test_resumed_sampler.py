@@ -10,7 +10,7 @@ import torch
 
 from mgrpo_lightning.algorithm.config import ObjectiveConfig
 from mgrpo_lightning.persistence.resume_log import ResumeLog
-from mgrpo_lightning.policy.sampling.resumed import ResumedSampler
+from mgrpo_lightning.policy.sampling.resumed_sampler import ResumedSampler
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.roles.config import OptimizerConfig, SamplingConfig

@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from mgrpo_lightning.callbacks import OneWriter
+from mgrpo_lightning.callbacks import RunLockCallback
 from mgrpo_lightning.errors import ConfigurationError, MgrpoError
 from mgrpo_lightning.persistence.checkpoints import checkpoints
 from mgrpo_lightning.persistence.run_lock import FOLDER, RunLock
@@ -26,7 +26,7 @@ class TakeOver(Callback):
 
 
 def fit(root: Path, *callbacks: Callback) -> None:
-    make_trainer(root, OneWriter(), *callbacks).fit(FakeTeam(), datamodule=FakeData(steps=4))
+    make_trainer(root, RunLockCallback(), *callbacks).fit(FakeTeam(), datamodule=FakeData(steps=4))
 
 
 def test_a_fit_that_was_taken_over_stops_before_its_next_write(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""OneWriter: the callback that holds the run folder's ``RunLock``, and stops the run if the lock is lost."""
+"""RunLockCallback: take the ``RunLock`` of the run folder, check it before each write, release it at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mgrpo_lightning.persistence.run_lock import RunLock
 from mgrpo_lightning.process.one_run import begin_run, end_run
 
 
-class OneWriter(Callback):
+class RunLockCallback(Callback):
     """Allows one ``fit``, one ``validate`` and one ``test`` at a time in a run folder.
 
     Rank zero holds the lock for all ranks. A process has one run at a time (``process/one_run.py``).

@@ -1,4 +1,4 @@
-"""Agreement: refuse roles that meet in a store with different settings, and detect a deadlock between them."""
+"""Refuse peers of a store with other settings (Agreement); detect that all roles wait for each other (Deadlock)."""
 
 from __future__ import annotations
 

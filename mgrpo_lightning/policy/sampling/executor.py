@@ -1,4 +1,4 @@
-"""MainThreadExecutor: the thread that calls ``serve`` does the work that other threads submit."""
+"""MainThreadExecutor: any thread may submit a call; the thread in ``serve`` runs it, and counts its idle seconds."""
 
 from __future__ import annotations
 
