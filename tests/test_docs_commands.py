@@ -62,7 +62,8 @@ def test_a_command_composes(arguments: list[str], monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_other_command_has_its_tests() -> None:
-    assert {words[0] for words in commands("mgrpo ")} - set(COMPOSED) == set(ELSEWHERE)
+    named = {words[0] for words in commands("mgrpo ") if "--help" not in words}
+    assert named - set(COMPOSED) == set(ELSEWHERE)
 
 
 def modules() -> list[list[str]]:
