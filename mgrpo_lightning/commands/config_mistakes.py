@@ -57,9 +57,9 @@ class TeamFileParser(LightningArgumentParser):
     """Lightning's parser with errors of one sentence that name the key, and role options that name a role in help."""
 
     @override
-    def format_help(self) -> str:
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Return the help; for ``--model.roles.help``, with the options of a role as they can be given."""
-        text = super().format_help()
+        text = super().format_help(*args, **kwargs)
         if not (self.description or "").startswith("Help for --model.roles.help"):
             return text
         # Left out: options that work on this page only, and appending, which does not work inside a role.

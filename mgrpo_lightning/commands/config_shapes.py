@@ -161,7 +161,7 @@ def _meant(name: str, value: Any, kinds: Sequence[Any]) -> str:
     """Say what the author of a value may have meant."""
     for kind in kinds:
         if dataclasses.is_dataclass(kind):
-            return _meant_block(name, value, hints_of(kind))
+            return _meant_block(name, value, hints_of(typing.cast("Any", kind)))
         if _is_block(kind):
             of_names = dataclasses.is_dataclass((*typing.get_args(kind), None)[-2])
             return "write a block for each name." if of_names else "write keys and values below it."

@@ -39,7 +39,8 @@ def quiet() -> None:
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
+    text = record.getMessage()
+    return "Tip:" not in text and not text.startswith("TPU available: False")
 
 
 def _format(

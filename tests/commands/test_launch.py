@@ -98,14 +98,14 @@ def test_a_role_that_was_stopped_has_not_failed_and_the_launch_says_how_to_go_on
     [
         (
             "end by 9",
-            "was killed by SIGKILL; its log is {log}. HINT: if nobody sent it, memory ran out: see `mgrpo fit",
+            "was killed by SIGKILL; its log is LOG. HINT: if nobody sent it, memory ran out: see `mgrpo fit",
         ),
         (
             "end by 11",
-            "was killed by SIGSEGV; its log is {log}. HINT: read the log; then resume with --ckpt_path last.",
+            "was killed by SIGSEGV; its log is LOG. HINT: read the log; then resume with --ckpt_path last.",
         ),
-        ("end by 40", "was killed by signal 40; its log is {log}. HINT: read the log;"),
-        ("fail", "failed with status 3; its log is {log}. HINT: read the log; then resume with --ckpt_path last."),
+        ("end by 40", "was killed by signal 40; its log is LOG. HINT: read the log;"),
+        ("fail", "failed with status 3; its log is LOG. HINT: read the log; then resume with --ckpt_path last."),
     ],
 )
 def test_a_role_that_ends_is_said_to_be_killed_or_to_have_failed(

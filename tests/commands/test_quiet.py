@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from lightning.pytorch.trainer.connectors import callback_connector
 from lightning.pytorch.trainer.connectors.logger_connector import logger_connector
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 from transformers.utils import logging as transformers_logging
 
 from mgrpo_lightning.callbacks import CollapseWarning
@@ -36,6 +36,7 @@ def test_lightnings_advertisements_are_not_shown(caplog: pytest.LogCaptureFixtur
             with open(module.__file__, encoding="utf-8") as source:
                 assert "Tip: For seamless" in source.read(), "another text: the filter must know it"
         rank_zero_info("\N{ELECTRIC LIGHT BULB} Tip: For seamless cloud uploads and versioning, try litmodels")
+        rank_zero_info("TPU available: False, using: 0 TPU cores")
         rank_zero_info("GPU available: False")
     assert caplog.messages == ["GPU available: False"]
 
