@@ -30,6 +30,12 @@ HINTS = {
     "calls_per_rollout": "check that calls raise the reward; lower the learning rate, or set objective.kl above 0.",
     "format_rate": "lower the learning rate, raise reward.format, or warm-start the role on demonstrations.",
 }
+NEVER_VALID = (
+    "without a valid format nothing is rewarded. Read the role's turns with `mgrpo view RUN`. If they are cut off, "
+    "raise limits.new_tokens or limits.context. Else write a clearer system_prompt, or warm-start the role on "
+    "demonstrations."
+)
+"""Hint for a role that met its format in no trajectory of the window."""
 
 
 class CollapseWarning(UserWarning):
@@ -94,9 +100,10 @@ class CollapseAlarm(Callback):
         # A full window first: the mean of one or two steps is too noisy to warn about.
         elif len(values) == self.window and name not in self._troubled:
             self._troubled.add(name)
+            hint = NEVER_VALID if metric == "format_rate" and mean == 0 else HINTS[metric]
             warnings.warn(
                 f"{name} was {mean:.3g} on average over the last {self.window} steps (at step {step}), "
-                f"below {self.bounds[metric]:g}. HINT: {HINTS[metric]}",
+                f"below {self.bounds[metric]:g}. HINT: {hint}",
                 CollapseWarning,
                 stacklevel=2,
             )

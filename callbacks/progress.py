@@ -93,7 +93,8 @@ class TeamProgress(ProgressBar):
         if self._bars and self._run is not None:
             self._bars.update(self._run, completed=trainer.global_step)
         module = cast("TeamModule", pl_module)
-        self.print(step_line(trainer.global_step, _total(trainer), module.metrics, module.roles))
+        roles = {name: module.roles[name] for name in module.local_roles}
+        self.print(step_line(trainer.global_step, _total(trainer), module.metrics, roles))
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

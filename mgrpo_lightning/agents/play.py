@@ -68,6 +68,7 @@ class PlayResult:
     idle: float = 0.0
     """Seconds in which nothing was computed."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Counts of this process, by metric: ``tool_failures``, and with demonstrations ``wrong_demonstrations``."""
+    """Counts of this process, by metric: ``tool_failures``, with demonstrations ``wrong_demonstrations``, and those of
+    ``play_counts``."""
     delegations: Mapping[Key, str] = field(default_factory=dict)
     """Hashes of the delegations between processes, by key: those that main sent, or those that were played for it."""

@@ -7,7 +7,7 @@ A duplicate key in a mapping is an error, because YAML would silently keep the l
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -68,6 +68,24 @@ def composed(arguments: Sequence[str]) -> dict[str, Any]:
     paths, moved, words = split(arguments)
     content = _content(paths, [_load(path) for path in paths], moved, words)
     return _resolved(content, _known(content, words))
+
+
+def with_options(arguments: Sequence[str], blocks: Collection[str]) -> dict[str, Any]:
+    """Return ``composed`` with all options on top, as far as they are keys of some blocks.
+
+    Args:
+        arguments: Command line without the program's name.
+        blocks: Names of the blocks.
+
+    Raises:
+        ConfigurationError: As in ``composed``.
+    """
+    paths, moved, words = split(arguments)
+    content = _content(paths, [_load(path) for path in paths], moved, words)
+    for word in words:
+        if _KEY.fullmatch(word.key) and word.key.partition(".")[0] in blocks:
+            content = _with_word(content, word)
+    return _resolved(content, content)
 
 
 def _require_text(arguments: Sequence[str]) -> None:

@@ -35,17 +35,36 @@ _GOT = re.compile(
     r"Got value: (.*)|Expected a dot import path string: (.*)|Unable to load config \"(.*)\"|"
     r"Given value: NestedArg\(key='.*?', val=(.*)\)|Given value: (.*)"
 )
+_COMMAND = re.compile(r"^(fit|validate|test|predict)\.")
 _ROLE = re.compile(r"--model\.roles\.(\w+)\.([\w.]+)")
 _EVERY = "`mgrpo fit --print_config` shows every key."
 _ENDS = ("Given value type:", "Given value:")
-_NOISE = ("Does not validate against", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>")
+_NOISE = (
+    "Does not validate against",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Subclass types expect one of:",
+    "a class path (str)",
+    "a dict with",  # with class_path entry, with parameters accepted by the base class; without class_path but ...
+)
 _MISSING = object()
 _LONGEST = 300
 """Maximum length of a displayed reason, in characters."""
 
 
 class TeamFileParser(LightningArgumentParser):
-    """Lightning's parser with errors of one sentence that name the key."""
+    """Lightning's parser with errors of one sentence that name the key, and role options that name a role in help."""
+
+    @override
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """Return the help; for ``--model.roles.help``, with the options of a role as they can be given."""
+        text = super().format_help(*args, **kwargs)
+        if not (self.description or "").startswith("Help for --model.roles.help"):
+            return text
+        # Left out: options that work on this page only, and appending, which does not work inside a role.
+        text = re.sub(r"  --model\.roles\.\S+\.help\n +Show the help .*\n|, --model\.roles\.\S+\+ \S+", "", text)
+        return text.replace("--model.roles.", "--model.roles.ROLE.").replace("ROLE.help=", "help=")
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -77,7 +96,7 @@ def mistake(message: str, keys: Sequence[str], arguments: Sequence[str]) -> Conf
             inner = ".".join(filter(None, (parts.get("group"), parts["key"])))
             return _no_key([*_with_role([*path, inner], arguments)[:-1]], inner, last, keys)
         if (missing := _REQUIRED.fullmatch(reason)) is not None:
-            names = " and ".join(missing[1].split(", "))
+            names = " and ".join(_COMMAND.sub("", name) for name in missing[1].split(", "))
             place = ".".join(_with_role(path, arguments))
             return ConfigurationError(
                 f"{place} lacks {names}." if place else f"{names} is missing.",
@@ -120,17 +139,17 @@ def _read(message: str) -> tuple[list[str], list[str], list[str]]:
 
 
 def _with_role(path: list[str], arguments: Sequence[str], value: str | None = None) -> list[str]:
-    """Insert the role into a path of keys, if exactly one role has this key with this value."""
+    """Insert the role into a path of keys: the one that has this key with this value, or the first of several."""
     if path[:2] != ["model", "roles"]:
         return path
     rest = ".".join(path[2:])
     options = [found for word in arguments if (found := _ROLE.match(word)) and f"{found[2]}.".startswith(f"{rest}.")]
-    names = {found[1] for found in options}
+    names = [found[1] for found in options]
     if not names:
         roles = roles_of(composed(arguments))
         places = {name: _at(role, rest) for name, role in roles.items()}
-        names = {name for name, one in places.items() if one is not _MISSING and value in (None, str(one))}
-    return [*path[:2], *names, *path[2:]] if len(names) == 1 else path
+        names = [name for name, one in places.items() if one is not _MISSING and value in (None, str(one))]
+    return [*path[:2], *names[:1], *path[2:]]
 
 
 def _at(block: Any, key: str) -> object:
@@ -181,7 +200,7 @@ def _class_in(hint: Any) -> type | None:
 
 
 def _expected(reason: str) -> str | None:
-    if reason.startswith("Expected a dot import path string"):
+    if reason.startswith(("Expected a dot import path string", "Not a valid subclass of")):
         return "the dotted path of a class"
     if reason.startswith("Unable to load config"):
         return "a block of keys"

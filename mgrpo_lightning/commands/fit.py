@@ -32,9 +32,10 @@ from mgrpo_lightning.callbacks import (
     TeamCheckpoint,
     TeamProgress,
 )
-from mgrpo_lightning.commands.config_files import compose
+from mgrpo_lightning.commands.config_files import compose, with_options
 from mgrpo_lightning.commands.config_mistakes import TeamFileParser
 from mgrpo_lightning.commands.config_numbers import refuse_numbers
+from mgrpo_lightning.commands.config_shapes import refuse_shapes
 from mgrpo_lightning.commands.dry_run import dry_run
 from mgrpo_lightning.commands.quiet import quiet
 from mgrpo_lightning.commands.run_config import RunConfig
@@ -247,6 +248,8 @@ def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI
     quiet()
     # Written back to sys.argv: Lightning starts other ranks with it, and they must get the same merged config.
     sys.argv[1:] = compose(sys.argv[1:] if args is None else args)
+    blocks = {**BLOCKS, "trainer": Trainer}
+    refuse_shapes(with_options(sys.argv[1:], blocks), blocks)
     return MgrpoCLI(
         TeamModule,
         AlignedTrajectoryDataModule,
@@ -256,9 +259,6 @@ def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults=TRAINER_DEFAULTS,
         parser_class=TeamFileParser,
-        parser_kwargs={
-            "parser_mode": "yaml",  # not omegaconf: we resolve references, and skip those in users' texts
-            "epilog": "Other commands, each with its own --help: mgrpo replay, doctor, launch, store and view.",
-        },
+        parser_kwargs={"parser_mode": "yaml"},  # not omegaconf: we resolve references, and skip those in users' texts
         run=run,
     )

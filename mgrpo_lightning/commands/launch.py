@@ -1,15 +1,10 @@
 """``mgrpo launch``: start a process for each role on this machine, divide its GPUs and cores, restart and stop them.
 
-    mgrpo launch --config TEAM [--restarts N] [anything that mgrpo fit takes]
-    mgrpo launch --config TEAM --slurm CLUSTER [--write_only] [anything that mgrpo fit takes]
-
 Each process is ``mgrpo fit ... --role ROLE``. Its output goes to ``log.txt`` in the role's folder and to the terminal,
 where each line starts with the role's name. A role that fails is restarted from its last checkpoint, at most
 ``--restarts`` times for all roles together. After that, the launcher stops the other roles. It also stops them when it
 receives a signal. All roles share one grace period to stop. If the launcher dies, its roles stop too and can be
-resumed. ``--ckpt_path last`` resumes the roles that have a checkpoint.
-The launcher divides the visible GPUs: each role gets adjacent ones; if there are too few, roles share a GPU.
-With ``--slurm``, the roles are one job of a cluster instead: see ``commands/slurm_job.py``.
+resumed. With ``--slurm``, the roles are one job of a cluster instead: see ``commands/slurm_job.py``.
 """
 
 from __future__ import annotations
@@ -29,7 +24,7 @@ from typing import IO
 from mgrpo_lightning.commands.config_files import composed
 from mgrpo_lightning.commands.options import split
 from mgrpo_lightning.commands.slurm_job import read_cluster, submit
-from mgrpo_lightning.errors import STOPPED, ConfigurationError
+from mgrpo_lightning.errors import STOPPED, ConfigurationError, MgrpoError
 from mgrpo_lightning.names import check_roles
 from mgrpo_lightning.persistence.run_lock import RunLock
 from mgrpo_lightning.process.stopping import LAUNCHER, MARK, heard
@@ -53,12 +48,8 @@ def main(args: Sequence[str]) -> None:
         SystemExit: With 1 if a role failed and no restart is left, with ``STOPPED`` if a role was stopped.
         ConfigurationError: No config file names roles.
     """
-    parser = argparse.ArgumentParser(
-        prog="mgrpo launch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # unknown options belong to `mgrpo fit`; a prefix match would steal one
-    )
+    # Unknown options belong to `mgrpo fit`; a prefix match would steal one.
+    parser = argparse.ArgumentParser("mgrpo launch", allow_abbrev=False)
     parser.add_argument("--restarts", type=int, default=0, help="restarts of failed roles, for all roles together")
     parser.add_argument("--ckpt_path", choices=["last"], help="resume the roles that have a checkpoint")
     parser.add_argument("--slurm", type=Path, metavar="CLUSTER", help="YAML file that says where each role runs")
@@ -80,7 +71,7 @@ def main(args: Sequence[str]) -> None:
     finally:
         lock.release()
     if failed:
-        print(f"mgrpo: error: role {failed!r} failed; see {folder / failed / 'log.txt'}.", file=sys.stderr)
+        print(f"mgrpo: error: {_failure(failed, launch.status, folder)}", file=sys.stderr)
         raise SystemExit(1)
     if launch.stopped:
         print(f"mgrpo: {', '.join(launch.stopped)} stopped. HINT: resume with --ckpt_path last.", file=sys.stderr)
@@ -135,6 +126,8 @@ class Launch:
         self._roles = roles
         self.stopped: list[str] = []
         """Roles that stopped on request, in a state that can be resumed."""
+        self.status = 0
+        """Exit status of the role that failed when no restart was left; negative: the signal that killed it."""
         self._gpus = shared_out(_visible_gpus(), roles)
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._followers: dict[str, threading.Thread] = {}
@@ -172,12 +165,11 @@ class Launch:
                             self._tell_to_end()
                     elif code != 0 and restarts > 0 and self._deadline is None:
                         restarts -= 1
-                        print(
-                            f"{role} | exited with status {code}; restarting it, {restarts} restarts left", flush=True
-                        )
+                        print(f"{role} | {_end(code)}; restarting it, {restarts} restarts left", flush=True)
                         self._start(role, resume=True)
                     elif code != 0:
-                        failed = failed or role
+                        if failed is None:
+                            failed, self.status = role, code
                         self._tell_to_end()
                 if self._deadline is not None and time.monotonic() > self._deadline:
                     self._tell_to_end(at_once=True)
@@ -252,6 +244,26 @@ class Launch:
                 log.flush()
                 with suppress(BrokenPipeError):  # the reader of the terminal output is gone; the log file goes on
                     print(f"{role:<{width}} | {line}", end="", flush=True)
+
+
+def _failure(role: str, status: int, folder: Path) -> MgrpoError:
+    """Make the error for a role that ended, with how to go on."""
+    fix = (
+        "if nobody sent it, memory ran out: see `mgrpo fit --dry_run`" if status == -signal.SIGKILL else "read the log"
+    )
+    return MgrpoError(
+        f"role {role!r} {_end(status)}; its log is {folder / role / 'log.txt'}.",
+        hint=f"{fix}; then resume with --ckpt_path last.",
+    )
+
+
+def _end(status: int) -> str:
+    """Say how a process ended, from its exit status as ``Popen`` gives it."""
+    if status >= 0:
+        return f"failed with status {status}"
+    with suppress(ValueError):  # real-time signals have no name
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"was killed by signal {-status}"
 
 
 def _cores() -> int:

@@ -1,4 +1,4 @@
-"""Console script ``mgrpo``: import only the given command's module, install signal handlers, end on a broken pipe."""
+"""Console script ``mgrpo``: show help, import the given command's module, handle signals and a broken pipe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 
+from mgrpo_lightning.commands.help_pages import asked_page
 from mgrpo_lightning.errors import STOPPED, MgrpoError
 from mgrpo_lightning.process.guard import ASKED
 from mgrpo_lightning.process.stopping import Stopping, heard, unwrapped
@@ -30,6 +31,8 @@ def main() -> None:
 
 
 def _command() -> None:
+    if _helped():
+        return
     if sys.argv[1:2] in (["store"], ["launch"], ["view"]):  # these start fast, because they need not import torch
         try:
             if sys.argv[1] == "store":
@@ -59,6 +62,18 @@ def _command() -> None:
         if stopping.asked and ended.code == STOPPED:
             stopping.leave(STOPPED)
         raise
+
+
+def _helped() -> bool:
+    """Print the help page that the command line asks for; return whether it asks for one."""
+    try:
+        text = asked_page(sys.argv[1:])
+    except MgrpoError as error:
+        print(f"mgrpo: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    if text is not None:
+        print(text)
+    return text is not None
 
 
 def _command_on_models() -> None:

@@ -1,13 +1,25 @@
-"""Silence warnings and tips of Lightning, PEFT and transformers that do not help the user of a team."""
+"""Silence advertisements and wrong advice of Lightning, PEFT and transformers, and progress bars in a file."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
+
+from transformers.utils import logging as transformers_logging
+
+from mgrpo_lightning.callbacks import CollapseWarning
+
+ADVERTISERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
+"""Loggers through which Lightning advertises its other products."""
+_usual_format = warnings.formatwarning
 
 
 def quiet() -> None:
-    """Filter out advertisements and advice that is wrong for a team."""
+    """Filter out advertisements and advice that is wrong for a team; show no bars where nobody watches them.
+
+    A ``CollapseWarning`` is shown as one line without the place in the code.
+    """
     for message in (
         "Using ModelCheckpoint with manual optimization",  # a team checkpoints after the optimizer step, on purpose
         "You're resuming from a checkpoint that ended before the epoch ended",  # the data resume from the step alone
@@ -19,6 +31,21 @@ def quiet() -> None:
         "Checkpoint directory .* exists and is not empty",  # a resumed run writes where it wrote before
     ):
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    for name in ADVERTISERS:
+        logging.getLogger(name).addFilter(_no_advertisement)
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # bars of downloads and of loading weights: lines in a log file
+    warnings.formatwarning = _format
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    return "Tip:" not in text and not text.startswith("TPU available: False")
+
+
+def _format(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    if issubclass(category, CollapseWarning):
+        return f"mgrpo: warning: {message}\n"
+    return _usual_format(message, category, filename, lineno, line)

@@ -147,7 +147,7 @@ def main(args: Sequence[str]) -> None:
     Raises:
         SystemExit: With 1 if the recomputed adapters differ from the run's checkpoint.
     """
-    parser = argparse.ArgumentParser("mgrpo replay", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser("mgrpo replay")
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument(
         "--step", type=int, help="recompute the update of this step only, counted from 0; default: all updates"

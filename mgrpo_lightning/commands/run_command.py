@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from mgrpo_lightning.commands.ask import main as ask
 from mgrpo_lightning.commands.doctor import main as doctor
 from mgrpo_lightning.commands.fit import make_cli
+from mgrpo_lightning.commands.help_pages import FULL
 from mgrpo_lightning.commands.replay import main as replay
 from mgrpo_lightning.errors import STOPPED, ConfigurationError, Interrupted, MgrpoError, RunStopped
 
@@ -28,6 +29,7 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: The user made a mistake, or the run was stopped.
     """
     words = sys.argv[1:] if args is None else list(args)
+    words = ["--help" if word == FULL else word for word in words]  # `main.py` has answered --help with a page
     try:
         if words[:1] == ["replay"]:
             replay(words[1:])
@@ -75,6 +77,6 @@ def _mistake(error: BaseException | None) -> MgrpoError | None:
     """
     while error is not None and not isinstance(error, MgrpoError):
         if isinstance(error, MisconfigurationException):  # Lightning's own, for example when there is no GPU
-            return MgrpoError(str(error), hint="check the trainer's settings; see `mgrpo fit --trainer.help`")
+            return MgrpoError(str(error), hint="check the trainer's settings; `mgrpo fit --help_all` lists them")
         error = error.__cause__
     return error

@@ -146,7 +146,7 @@ def main(args: Sequence[str]) -> None:
     Raises:
         SystemExit: With 1 if a file is damaged or missing.
     """
-    parser = argparse.ArgumentParser(prog="mgrpo store", description=__doc__)
+    parser = argparse.ArgumentParser("mgrpo store")
     parser.add_argument("run", type=Path, help="run folder of a decoupled run, or its store")
     parser.add_argument("--wait", type=float, default=1.5 * BEAT, help="seconds to wait for heartbeats")
     arguments = parser.parse_args(args)

@@ -24,7 +24,7 @@ def main(args: Sequence[str]) -> None:
     Raises:
         MgrpoError: A run has no journal, the port is taken, or the folder cannot be written.
     """
-    parser = argparse.ArgumentParser("mgrpo view", description=__doc__)
+    parser = argparse.ArgumentParser("mgrpo view")
     parser.add_argument(
         "runs",
         type=Path,

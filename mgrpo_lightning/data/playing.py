@@ -17,6 +17,7 @@ from mgrpo_lightning.data.outcomes import take_outcomes, tell_outcomes
 from mgrpo_lightning.data.resuming import saved_steps
 from mgrpo_lightning.data.store_connection import PeersConfig, open_exchange
 from mgrpo_lightning.errors import ScoringError
+from mgrpo_lightning.modules.play_metrics import play_counts
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.records.trajectory import Group
@@ -126,6 +127,9 @@ class Playing:
         if request.script is not None and self._module.main in self._module.local_roles:
             wrong = self._wrong_demonstrations(result.groups)
             result = replace(result, counts={**result.counts, "wrong_demonstrations": wrong})
+        if stage == "train":
+            counts = play_counts(result.groups, self._module.local_roles, sampled=request.script is None)
+            result = replace(result, counts={**result.counts, **counts})
         self._notify("on_play_end", groups=result.groups, stage=stage, step=step)
         if self.exchange is not None and stage == "train":
             self.exchange.close_step(step, saved=saved_steps(self._trainer))

@@ -110,6 +110,31 @@ def _observe_trajectory(means: MeanMetrics, trajectory: Trajectory, score: Score
         means.add(f"{role}/reward_{name}", getattr(score, name))
 
 
+def play_counts(groups: Sequence[Group], roles: Iterable[str], *, sampled: bool) -> dict[str, int]:
+    """Count what a rank played in a step: trajectories of each role, failures, and sampled tokens.
+
+    Args:
+        groups: The scored groups.
+        roles: Roles that this process plays.
+        sampled: Whether policies sampled the turns; those of demonstrations are not.
+
+    Returns:
+        ``ROLE/trajectories``; ``call_failures`` (calls that returned an error), ``unscored`` (trajectories without a
+        reward) and, if ``sampled``, ``sampled_tokens``. All ranks have the same names.
+    """
+    played = [
+        (trajectory, rollout.scores[trajectory.key.invocation])
+        for group in groups
+        for rollout in group.rollouts
+        for trajectory in rollout.trajectories()
+        if not trajectory.elsewhere
+    ]
+    counts = {f"{role}/trajectories": sum(one.role == role for one, _ in played) for role in roles}
+    counts["call_failures"] = sum(call.failed for one, _ in played for call in one.calls)
+    counts["unscored"] = sum(score.failed for _, score in played)
+    return counts | ({"sampled_tokens": sum(one.num_actions for one, _ in played)} if sampled else {})
+
+
 def _weighted(config: RoleConfig) -> list[str]:
     return [name for name in COMPONENTS if getattr(config.weights, name)]
 

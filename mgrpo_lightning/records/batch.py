@@ -89,6 +89,6 @@ class TeamBatch:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time in seconds: ``play``, and within it ``idle``, when nothing was computed."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Counts of this rank: calls in which a tool broke down, and demonstrations that were not scored as correct."""
+    """Counts of this rank, by metric; see ``PlayResult.counts``."""
     agreement: Sequence[float] = ()
     """Counts of this rank by ``Agreement``: how often judge and rule agree. Empty if the task has no judge."""

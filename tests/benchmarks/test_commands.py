@@ -39,6 +39,7 @@ SHORTENED: dict[str, list[str]] = {
     "benchmarks.speed.roofline": ["--sizes", "2M", "--bases", "fp32", "--rows", "2"],
     "benchmarks.speed.scaling": ["--vary", "K"],
     "benchmarks.paper.smollm2": ["--seeds", "0", "--base", "tiny"],
+    "benchmarks.speed.startup": ["--repeats", "1"],
     "benchmarks.faults.stop": ["--times", "1"],
     "benchmarks.speed.store": ["--writers", "1", "--rate", "500", "--seconds", "1", "--million", "2000"],
     "benchmarks.speed.trl": ["--sizes", "2M", "--lengths", "64+8", "--dtypes", "float32", "--repeats", "1"],

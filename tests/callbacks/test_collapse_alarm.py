@@ -70,6 +70,15 @@ def test_invalid_formats_are_told_by_role() -> None:
     assert [message.split(" ", 1)[0] for message in told] == ["main/format_rate", "searcher/format_rate"]
 
 
+def test_a_format_that_is_never_met_has_a_hint_of_its_own() -> None:
+    valid, invalid = make_groups(SPREAD), make_groups(SPREAD, valid=False)
+    for steps, hint in (([invalid] * 3, "without a valid format"), ([valid, invalid, invalid], "lower the learning")):
+        alarm = CollapseAlarm(window=3)
+        told = [observe(alarm, groups, step=step) for step, groups in enumerate(steps)]
+        assert told[:2] == [[], []]
+        assert f"HINT: {hint}" in told[2][0]
+
+
 @pytest.mark.parametrize(("rewards", "alarmed"), [([[0.1, 0.1]], True), ([[0.1, 0.2]], False), ([[1.0, 1.0]], False)])
 def test_no_spread_is_collapse_unless_the_reward_is_nearly_all_there_is(
     rewards: list[list[float]], alarmed: bool

@@ -41,7 +41,7 @@ def test_it_replaces_lightnings_bar() -> None:
 
 
 def test_a_bar_over_the_run_and_one_inside_the_rollout_phase(progress: TeamProgress) -> None:
-    module = cast("Any", SimpleNamespace(roles=ROLES, metrics={}))
+    module = cast("Any", SimpleNamespace(roles=ROLES, local_roles=["main"], metrics={}))
     progress.on_train_start(fake_trainer(), module)
     progress.on_play_start(total=64, stage="train")
     for _ in range(5):
@@ -52,6 +52,22 @@ def test_a_bar_over_the_run_and_one_inside_the_rollout_phase(progress: TeamProgr
     assert bars(progress) == {"training": (3, 10)}
     progress.on_train_end(fake_trainer(), module)
     assert progress._bars is None
+
+
+def test_the_line_of_a_step_has_the_roles_that_are_played_here_and_one_line_in_a_file() -> None:
+    progress, written = TeamProgress(), io.StringIO()
+    progress._console = Console(file=written, width=40)
+    metrics = {"main/reward": 0.5, "main/format_rate": 0.75, "searcher/trajectories": 0, "seconds/play": 2.0}
+    module = cast("Any", SimpleNamespace(roles=ROLES, local_roles=["main"], metrics=metrics))
+    progress.on_train_start(fake_trainer(), module)
+    for _ in range(2):
+        progress.on_play_start(total=4, stage="train")
+        for _ in range(4):
+            progress.on_play_advance()
+        progress.on_play_end(groups=[], stage="train", step=3)
+        progress.on_train_batch_end(fake_trainer(), module, None, None, 0)
+    progress.on_train_end(fake_trainer(), module)
+    assert written.getvalue() == "step  3/10 | main: reward 0.50, valid 75% | play 2.0 s\n" * 2
 
 
 def test_an_exception_gives_the_terminal_back(progress: TeamProgress) -> None:

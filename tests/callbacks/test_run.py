@@ -163,10 +163,11 @@ def test_without_a_terminal_each_step_is_one_line(tmp_path: Path, capsys: pytest
     make_trainer(tmp_path, steps=2).fit(FakeTeam(), datamodule=FakeData(steps=2))
     lines = capsys.readouterr().out.splitlines()
     steps = [line for line in lines if line.startswith("step ")]
-    tail = "1.50 delegations | play 2.0 s update 1.0 s"
+    rest = "valid 50%, zero-advantage 12%"
+    tail = "1.50 delegations a rollout | play 2.0 s, update 1.0 s"
     assert steps == [
-        f"step 1/2 | main 0.00 valid 50% zero-advantage 12% | searcher 0.00 valid 50% zero-advantage 12% | {tail}",
-        f"step 2/2 | main 0.25 valid 50% zero-advantage 12% | searcher 0.25 valid 50% zero-advantage 12% | {tail}",
+        f"step 1/2 | main: reward 0.00, {rest} | searcher: reward 0.00, {rest} | {tail}",
+        f"step 2/2 | main: reward 0.25, {rest} | searcher: reward 0.25, {rest} | {tail}",
     ]
     assert sum(line.startswith("held out at step 0 ") for line in lines) == 1
     assert sum(line.startswith("held out at step 2 ") for line in lines) == 1

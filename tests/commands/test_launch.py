@@ -30,6 +30,8 @@ print(role, "speaks", flush=True)
 behaviour = (folder / role).read_text() if (folder / role).is_file() else "end"
 if behaviour == "fail" or (behaviour == "fail once" and len(tries.read_text().splitlines()) == 1):
     sys.exit(3)
+if behaviour.startswith("end by "):
+    os.kill(os.getpid(), int(behaviour.removeprefix("end by ")))
 if behaviour == "talk":
     time.sleep(1)
     print(*["much"] * 5000, sep=chr(10))
@@ -89,6 +91,42 @@ def test_a_role_that_was_stopped_has_not_failed_and_the_launch_says_how_to_go_on
     assert ended.value.code == 75
     assert re.search(r"mgrpo: searcher.* stopped. HINT: resume with --ckpt_path last.", capsys.readouterr().err)
     assert len(tries(tmp_path, "searcher")) == 1, "it is not started again"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "told"),
+    [
+        (
+            "end by 9",
+            "was killed by SIGKILL; its log is LOG. HINT: if nobody sent it, memory ran out: see `mgrpo fit",
+        ),
+        (
+            "end by 11",
+            "was killed by SIGSEGV; its log is LOG. HINT: read the log; then resume with --ckpt_path last.",
+        ),
+        ("end by 40", "was killed by signal 40; its log is LOG. HINT: read the log;"),
+        ("fail", "failed with status 3; its log is LOG. HINT: read the log; then resume with --ckpt_path last."),
+    ],
+)
+def test_a_role_that_ends_is_said_to_be_killed_or_to_have_failed(
+    tmp_path: Path,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    behaviour: str,
+    told: str,
+) -> None:
+    (tmp_path / "searcher").write_text(behaviour)
+    command = (sys.executable, "-c", ROLE, str(tmp_path))
+    monkeypatch.setattr("mgrpo_lightning.commands.launch.Launch", partial(Launch, command=command))
+    with pytest.raises(SystemExit) as ended:
+        main(["--restarts", "1", "--config", str(root / "configs/quickstart.yaml"), f"--run.root={tmp_path}"])
+    assert ended.value.code == 1
+    output, errors = capfd.readouterr()
+    how = told.split(";", maxsplit=1)[0]
+    assert f"searcher | {how}; restarting it, 0 restarts left\n" in output
+    log = str(tmp_path / "quickstart" / "searcher" / "log.txt")
+    assert f"mgrpo: error: role 'searcher' {told.replace('LOG', log)}" in errors
 
 
 @pytest.mark.parametrize("behaviour", ["stop", "killed"])

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
-from mgrpo_lightning.modules.play_metrics import MeanMetrics, observe_play, play_metrics
+from mgrpo_lightning.modules.play_metrics import MeanMetrics, observe_play, play_counts, play_metrics
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Call, Group, Key, Rollout, Score, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig, rewarded
@@ -67,3 +67,24 @@ def test_delegations_are_calls_of_roles_and_calls_are_those_of_tools_too() -> No
     means, _ = metrics.take()
     assert means["delegations_per_rollout"] == 1 / 2
     assert means["calls_per_rollout"] == (1 + 3) / 2
+
+
+def test_counts_are_those_of_what_was_played_here_whatever_could_be_scored() -> None:
+    spans = [Span("observation", (1, 2)), Span("action", (3, 4, 5), (-0.5, -0.5, -0.5))]
+    main = Trajectory("main", Key(0, 0, 0, 0), "Where?", segments=[Segment(spans)])
+    main.calls = [Call(0, "search", {}, "no such tool", failed=True), Call(0, "searcher", {}, "there", invocation=1)]
+    sub = Trajectory("searcher", Key(0, 0, 0, 1), "Where?", segments=[Segment(spans)])
+    sub.parent = 0
+    rollout = Rollout(main, [sub], {0: Score(1.0), 1: Score(1.0, failed=True)})
+    group = Group(Question("q", "Where?", ("there",)), [rollout])
+    counts = {"main/trajectories": 1, "searcher/trajectories": 1, "critic/trajectories": 0}
+    assert play_counts([group], ["main", "searcher", "critic"], sampled=True) == {
+        **counts,
+        "call_failures": 1,
+        "unscored": 1,
+        "sampled_tokens": 6,
+    }
+    assert "sampled_tokens" not in play_counts([group], ["main"], sampled=False)
+    elsewhere = Trajectory("searcher", Key(0, 0, 0, 1), "Where?")
+    rollout.subs = [elsewhere]
+    assert play_counts([group], ["main"], sampled=True)["sampled_tokens"] == 3
