@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mgrpo_lightning.algorithm.config import COMPONENTS
+from mgrpo_lightning.names import SCORES
 
 LABELS = {"correct_main": "main"}
 """Labels of reward components in the line, where they are not the component's name."""
@@ -55,8 +56,11 @@ def validation_line(result: Mapping[str, Any]) -> str:
 
 
 def _role(role: str, metrics: Mapping[str, float]) -> str:
+    prefix = f"{role}/reward_"
+    logged = sorted(name.removeprefix(prefix) for name in metrics if name.startswith(prefix))
+    functions = [name for name in logged if name not in COMPONENTS and name not in SCORES]
     components = _join(
-        *(_value(metrics, f"{role}/reward_{key}", LABELS.get(key, key) + " {:.2f}") for key in COMPONENTS)
+        *(_value(metrics, prefix + key, LABELS.get(key, key) + " {:.2f}") for key in (*COMPONENTS, *functions))
     )
     text = _join(
         _value(metrics, f"{role}/reward", "{:.2f}"),

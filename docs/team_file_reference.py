@@ -15,7 +15,7 @@ from typing import Any
 from docstring_parser import parse
 
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
-from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig
+from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig, RewardFunction
 from mgrpo_lightning.commands.fit import CALLBACKS
 from mgrpo_lightning.commands.run_config import RunConfig
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
@@ -36,6 +36,7 @@ BLOCKS: list[tuple[str, type]] = [
     ("model.roles.ROLE.sampling", SamplingConfig),
     ("model.roles.ROLE.limits", LimitsConfig),
     ("model.roles.ROLE.reward", RewardConfig),
+    ("model.roles.ROLE.reward.functions.NAME", RewardFunction),
     ("model.roles.ROLE.objective", ObjectiveConfig),
     ("model.roles.ROLE.optimizer", OptimizerConfig),
     ("model.roles.ROLE.endpoint", EndpointConfig),

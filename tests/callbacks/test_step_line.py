@@ -27,6 +27,11 @@ def test_a_step_shows_every_figure_of_every_role_in_order() -> None:
     )
 
 
+def test_a_reward_function_stands_after_the_components() -> None:
+    metrics = {"main/reward": 0.5, "main/reward_std": 0.1, "main/reward_brevity": 0.25, "main/reward_correct": 1.0}
+    assert step_line(7, None, metrics, ["main"]) == "step 7 | main 0.50 (correct 1.00 brevity 0.25)"
+
+
 def test_a_supervised_step_shows_its_loss_and_nothing_it_lacks() -> None:
     assert step_line(3, None, {"main/loss": 1.25}, ["main", "searcher"]) == "step 3 | main loss 1.250"
 
