@@ -26,7 +26,7 @@ from mgrpo_lightning.modules.validation_config import ValidationConfig
 from mgrpo_lightning.ranges import ranges_of
 from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, OptimizerConfig, RoleConfig, SamplingConfig
 from mgrpo_lightning.services.endpoint import EndpointConfig
-from mgrpo_lightning.tasks import Factbook, JsonlTask, Judge
+from mgrpo_lightning.tasks import DatasetTask, Factbook, JsonlTask, Judge
 
 BLOCKS: list[tuple[str, type]] = [
     ("run", RunConfig),
@@ -47,6 +47,7 @@ BLOCKS: list[tuple[str, type]] = [
     ("data.peers", PeersConfig),
     ("data.task, class Factbook", Factbook),
     ("data.task, class JsonlTask", JsonlTask),
+    ("data.task, class DatasetTask", DatasetTask),
     ("judge of a task, class Judge", Judge),
     *(
         (name, block)
