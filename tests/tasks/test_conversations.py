@@ -140,7 +140,7 @@ def test_an_empty_file_and_one_that_is_not_there_are_named(tmp_path: Path) -> No
 
 def test_the_conversations_of_the_guide_are_read(root: Path, tmp_path: Path) -> None:
     guide = (root / "docs" / "guides" / "task.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```jsonl\n(.*?)```", guide, re.DOTALL)
+    (block,) = re.findall(r"```text\n(\{.*?)```", guide, re.DOTALL)
     (tmp_path / "talks.jsonl").write_text(block, encoding="utf-8")
     main, sub = read_conversations(tmp_path / "talks.jsonl", "main").found
     assert (main.role, sub.role) == ("main", "searcher")

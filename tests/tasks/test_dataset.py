@@ -86,7 +86,7 @@ def test_columns_splits_slices_and_configurations_are_named(tmp_path: Path) -> N
         DatasetTask(str(tmp_path / "d"), question="ask")
 
 
-CHAT = [
+CHAT: list[dict[str, Any]] = [
     {"role": "system", "content": "Answer in French."},
     {"role": "user", "content": "Who wrote it?"},
     {"role": "assistant", "content": "Mark Twain."},
