@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.modules.metric_logging import log_step_metrics
 from mgrpo_lightning.ranges import Count, Share, Weight, ranged
 from mgrpo_lightning.records.batch import TeamBatch
@@ -121,7 +119,7 @@ def _alarm_metrics(groups: Sequence[Group], role: str, config: RoleConfig) -> It
     rewards = [group for group in rewards if len(group) > 1]
     # A supervised role needs no reward spread: its loss does not read advantages.
     learns = config.trainable and config.objective.kind == "mgrpo"
-    if learns and rewards and fmean(map(fmean, rewards)) < SOLVED * _attainable(config.weights):
+    if learns and rewards and fmean(map(fmean, rewards)) < SOLVED * config.weights.most:
         yield "reward_std", fmean(map(pstdev, rewards))
 
 
@@ -131,7 +129,3 @@ def _scores(group: Group, role: str) -> Iterator[Score]:
             score = rollout.scores[trajectory.key.invocation]
             if not score.failed:
                 yield score
-
-
-def _attainable(reward: RewardConfig) -> float:
-    return math.fsum((reward.format, reward.correct, reward.correct_main, reward.expert))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mgrpo_lightning.algorithm.config import COMPONENTS
+from mgrpo_lightning.names import SCORES
 from mgrpo_lightning.roles.config import RoleConfig
 
 LABELS = {"correct_main": "main"}
@@ -71,8 +72,11 @@ def _role(role: str, config: RoleConfig, metrics: Mapping[str, float]) -> str:
         return f"{role}: not called"
     supervised = config.objective.kind == "supervised"
     on_policy = not (supervised or config.lag or config.queue)
+    prefix = f"{role}/reward_"
+    logged = sorted(name.removeprefix(prefix) for name in metrics if name.startswith(prefix))
+    functions = [name for name in logged if name not in COMPONENTS and name not in SCORES]
     components = _join(
-        *(_value(metrics, f"{role}/reward_{key}", LABELS.get(key, key) + " {:.2f}") for key in COMPONENTS)
+        *(_value(metrics, prefix + key, LABELS.get(key, key) + " {:.2f}") for key in (*COMPONENTS, *functions))
     )
     reward = _value(metrics, f"{role}/reward", "reward {:.2f}")
     text = _join(

@@ -15,7 +15,7 @@ from typing import Any
 from docstring_parser import parse
 
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
-from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig
+from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig, RewardFunction
 from mgrpo_lightning.commands.fit import CALLBACKS
 from mgrpo_lightning.commands.run_config import RunConfig
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
@@ -26,7 +26,7 @@ from mgrpo_lightning.modules.validation_config import ValidationConfig
 from mgrpo_lightning.ranges import ranges_of
 from mgrpo_lightning.roles.config import AdapterConfig, LimitsConfig, OptimizerConfig, RoleConfig, SamplingConfig
 from mgrpo_lightning.services.endpoint import EndpointConfig
-from mgrpo_lightning.tasks import Factbook, JsonlTask, Judge
+from mgrpo_lightning.tasks import DatasetTask, Factbook, JsonlTask, Judge
 
 BLOCKS: list[tuple[str, type]] = [
     ("run", RunConfig),
@@ -36,6 +36,7 @@ BLOCKS: list[tuple[str, type]] = [
     ("model.roles.ROLE.sampling", SamplingConfig),
     ("model.roles.ROLE.limits", LimitsConfig),
     ("model.roles.ROLE.reward", RewardConfig),
+    ("model.roles.ROLE.reward.functions.NAME", RewardFunction),
     ("model.roles.ROLE.objective", ObjectiveConfig),
     ("model.roles.ROLE.optimizer", OptimizerConfig),
     ("model.roles.ROLE.endpoint", EndpointConfig),
@@ -46,6 +47,7 @@ BLOCKS: list[tuple[str, type]] = [
     ("data.peers", PeersConfig),
     ("data.task, class Factbook", Factbook),
     ("data.task, class JsonlTask", JsonlTask),
+    ("data.task, class DatasetTask", DatasetTask),
     ("judge of a task, class Judge", Judge),
     *(
         (name, block)

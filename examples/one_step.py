@@ -131,8 +131,8 @@ def query_members(group: Group, role: str) -> list[Member]:
 def total_reward(trajectory: Trajectory, score: Score) -> float:
     """Eq. 4 for main, eq. 5 for the searcher."""
     assert not score.failed, "a failed score leaves its group; the rules of the Factbook decide every score"
-    parts = {"correct": score.correct, "correct_main": score.correct_main, "expert": score.expert}
-    return reward(ROLES[trajectory.role].weights, valid=trajectory.valid, **parts)
+    weights, valid = ROLES[trajectory.role].weights, trajectory.valid
+    return reward(weights, valid=valid, correct=score.correct, correct_main=score.correct_main, expert=score.expert)
 
 
 def loss_of(policy: Policy, members: Sequence[Member]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Check the names of roles and tools: characters, length, reserved words, words that YAML reads otherwise, duplicates.
+"""Check the names of roles, tools and reward functions: characters, length, reserved words, YAML words, duplicates.
 
 A role's name is a YAML key, a part of a command-line option, a folder name and the first half of a metric's name. It is
 never a part of a module's or parameter's name, so torch and peft do not see it. A tool's name is text that a policy
@@ -21,6 +21,8 @@ FOLDERS = ("adapters", "checkpoints", "journal", "locks", "resume_logs", "predic
 """Folders in a run folder, beside those of roles that run in their own process."""
 METRICS = ("judge", "seconds", "val")
 """First halves of metric names that are not roles."""
+SCORES = ("std", "total", "failed", "functions")
+"""Second halves of metric names and of journal columns that are not reward functions."""
 CLASS_KEYS = ("class_path", "dict_kwargs", "init_args")
 """Keys that mark a class block in a config file."""
 
@@ -59,6 +61,30 @@ def check_roles(names: Iterable[object]) -> None:
             raise ConfigurationError(
                 f"roles are called {other!r} and {name!r}, which are the same folder on some machines.",
                 hint="rename one of them.",
+            )
+
+
+def check_functions(names: Iterable[object], components: Iterable[str]) -> None:
+    """Reject names that a reward function cannot have. They are parts of metric names and keys of a team file.
+
+    Args:
+        names: Names of the reward functions of a role.
+        components: Names of the reward components of the paper.
+
+    Raises:
+        ConfigurationError: A name contains other characters than letters, digits and underscores, is too long, or is
+            reserved.
+    """
+    for name in names:
+        if not isinstance(name, str) or not _ROLE.fullmatch(name):
+            raise ConfigurationError(
+                f"a reward function is called {name!r}.",
+                hint="start its name with a letter, and use letters, digits and underscores only, 64 at most.",
+            )
+        if name in (*components, *SCORES, *CLASS_KEYS):
+            raise ConfigurationError(
+                f"a reward function is called {name!r}, which has another meaning.",
+                hint=f"use another name, such as my_{name}.",
             )
 
 

@@ -119,8 +119,8 @@ def test_commands_configs_and_targets_in_the_documentation_exist(root: Path, pag
 def test_the_example_of_alignment_is_computed_as_written(pages: dict[str, str]) -> None:
     row = r"^\| [a-g] \| (\d) \| (\d) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|"
     rows = re.findall(row, pages["docs/concepts.md"], re.MULTILINE)
-    right = [{"correct_main": float(main), "expert": float(expert)} for main, expert, *_ in rows]
-    rewards = [reward(SUB_REWARD, valid=True, **scores) for scores in right]
+    right = [(float(main), float(expert)) for main, expert, *_ in rows]
+    rewards = [reward(SUB_REWARD, valid=True, correct_main=main, expert=expert) for main, expert in right]
     shares = [share for rollout in align([2, 1, 3], AlignmentConfig(slots=2), seed=0).multiplicity for share in rollout]
     values = group_advantages(torch.tensor(rewards), torch.tensor(shares), std_floor=1e-6).values.tolist()
     computed = zip(rewards, shares, values, [share / 6 for share in shares], strict=True)

@@ -180,6 +180,9 @@ def test_every_number_in_its_range_trains_or_is_refused(
         searcher = changes["model"]["roles"]["searcher"]
         searcher["trainable"] = False
         searcher["endpoint"] |= {"url": server.url, "model": "reader"}
+    if ".functions." in key:
+        function = changes["model"]["roles"]["searcher"]["reward"]["functions"]["searcher"]
+        function["function"] = "tests.support.rewards.brevity"
     if ".selection." in key:  # needs the journal of a validation on the training questions
         main(["validate", "--config", str(team), "--data.validation.split=train", "--trainer.limit_val_batches=1.0"])
         changes["data"]["selection"]["journal"] = str(tmp_path / "runs" / "toy" / "journal" / "validate")

@@ -79,8 +79,10 @@ def advantages(groups: Sequence[Group], team: TrainedTeam, role: str, weights: R
         scores = dict(rollout.scores)
         for t in rollout.trajectories(role):
             one = scores[t.key.invocation]
-            parts = {"correct": one.correct, "correct_main": one.correct_main, "expert": one.expert}
-            scores[t.key.invocation] = replace(one, total=reward(weights, valid=t.valid, **parts))
+            total = reward(
+                weights, valid=t.valid, correct=one.correct, correct_main=one.correct_main, expert=one.expert
+            )
+            scores[t.key.invocation] = replace(one, total=total)
         return replace(rollout, scores=scores)
 
     scored = [replace(group, rollouts=[again(rollout) for rollout in group.rollouts]) for group in groups]

@@ -1,4 +1,6 @@
-"""Score played groups: format, correct, expert, and the reward; mark undecided ones as failed; pass@k and majority@k.
+"""Score played groups: format, correct, expert, user functions, reward; mark undecided ones; pass@k, majority@k.
+
+The total is that of eq. 4 and 5, plus the weighted values of the user's reward functions.
 
 If the total of a trajectory cannot be decided, it is marked failed and leaves its group before mean and std. It is
 never scored as wrong. A trajectory fails in these cases:
@@ -7,6 +9,8 @@ never scored as wrong. A trajectory fails in these cases:
   discussion: every agent with a valid format), and so does each sub trajectory whose role weighs ``correct_main``.
 - Its role weighs ``expert``, and the expert score raised a ScoringError. A trajectory with an invalid format does not
   fail in this way: its reward is 0 without an expert score.
+- A reward function of its role raised a ScoringError, and its format is valid. If it is main's, main's correctness is
+  decided all the same: validation counts it, and the sub trajectories of the rollout do not fail.
 - The engine interrupted it, or it has no sampled token (its prompt filled the context). It did nothing to reward.
 
 If a role does not weigh ``expert``, the task is not asked for the score, and it stays 0. Tasks may return a score of
@@ -16,16 +20,15 @@ any real type; it becomes a float in [0, 1].
 from __future__ import annotations
 
 import asyncio
-import math
-import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
+from mgrpo_lightning.agents.reward_functions import function_values
+from mgrpo_lightning.agents.score_values import checked_score
 from mgrpo_lightning.algorithm.rewards import reward
-from mgrpo_lightning.errors import DataError, ScoringError
+from mgrpo_lightning.errors import ScoringError
 from mgrpo_lightning.protocol.actions import Violation
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Group, Rollout, Score, Trajectory
@@ -82,25 +85,29 @@ async def score(question: Question, rollout: Rollout, task: Task, roles: Mapping
     """
     why: list[str] = []
     trajectories = [trajectory for trajectory in rollout.trajectories() if not trajectory.elsewhere]
-    correct, *experts = await asyncio.gather(
+    correct, experts, functions = await asyncio.gather(
         _correct(question, rollout, task, why),
-        *(_expert(question, trajectory, task, roles[trajectory.role]) for trajectory in trajectories),
+        asyncio.gather(*(_expert(question, t, task, roles[t.role]) for t in trajectories)),
+        asyncio.gather(*(function_values(question, t, roles[t.role], task) for t in trajectories)),
     )
-    for trajectory, expert in zip(trajectories, experts, strict=True):
+    for trajectory, expert, values in zip(trajectories, experts, functions, strict=True):
         lead = trajectory.parent is None
         rollout.scores[trajectory.key.invocation] = _total(
             trajectory,
             roles[trajectory.role],
             {"correct": correct if lead else 0.0, "correct_main": 0.0 if lead else correct, "expert": expert},
+            values,
         )
     return "".join(why)
 
 
 def undecided(rollout: Rollout) -> bool:
     """Whether main's correctness is undecided, because scoring failed or the engine interrupted main."""
-    # A failed score with a valid format means that the judge failed; an invalid format needs no judge.
+    # A failed score with a valid format means that the judge or a reward function failed; an invalid format needs
+    # neither. Only if the judge decided, the score says which function failed.
     score = rollout.scores[0]
-    return (score.failed and score.format > 0) or _interrupted(rollout)
+    judge_failed = score.failed and score.format > 0 and None not in score.functions.values()
+    return judge_failed or _interrupted(rollout)
 
 
 def question_scores(group: Group) -> dict[str, float]:
@@ -134,7 +141,8 @@ async def _correct(question: Question, rollout: Rollout, task: Task, why: list[s
     if not any(lead.valid for lead in rollout.leads):
         return None if _interrupted(rollout) else 0.0
     try:
-        return _number(await task.correct(question, rollout.main.answer), "correct", question, task)
+        score = await task.correct(question, rollout.main.answer)
+        return checked_score(score, f"'correct' of task {type(task).__name__}", question)
     except ScoringError as error:
         why.append(str(error))
         return None
@@ -150,28 +158,18 @@ async def _expert(question: Question, trajectory: Trajectory, task: Task, role: 
     if not role.weights.expert or not trajectory.valid:
         return 0.0
     try:
-        return _number(await task.expert(question, trajectory), "expert", question, task)
+        score = await task.expert(question, trajectory)
+        return checked_score(score, f"'expert' of task {type(task).__name__}", question)
     except ScoringError:
         return None
 
 
-def _number(score: Any, method: str, question: Question, task: Task) -> float:
-    """The score as a float. Tasks may return numbers of numpy or torch, fractions and bools."""
-    try:
-        scalar = score.item() if hasattr(score, "item") else score
-        # float("0.5") would work, but a task that returns a string has a bug.
-        number = math.nan if isinstance(scalar, str | bytes | bytearray) else float(scalar)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError):  # RuntimeError: a torch tensor of several elements
-        number = math.nan
-    if not 0 <= number <= 1:  # also true for nan
-        raise DataError(
-            f"{method!r} of task {type(task).__name__} scored question {question.id!r} with {reprlib.repr(score)}.",
-            hint="return a number from 0 to 1, or raise a ScoringError if the answer cannot be scored.",
-        )
-    return number
-
-
-def _total(trajectory: Trajectory, role: RoleConfig, components: Mapping[str, float | None]) -> Score:
+def _total(
+    trajectory: Trajectory,
+    role: RoleConfig,
+    components: Mapping[str, float | None],
+    functions: Mapping[str, float | None],
+) -> Score:
     valid = trajectory.valid
     assert not valid or trajectory.answer is not None, "a valid trajectory ends with an answer"
     open_question = valid and any(
@@ -181,6 +179,8 @@ def _total(trajectory: Trajectory, role: RoleConfig, components: Mapping[str, fl
     open_rollout = components["correct_main"] is None and role.weights.correct_main
     idle = Violation.INTERRUPTED in trajectory.violations or not trajectory.num_actions
     values = {name: value or 0.0 for name, value in components.items()}
-    failed = bool(open_question or open_rollout or idle)
-    total = 0.0 if failed else reward(role.weights, valid=valid, **values)
-    return Score(float(valid), **values, total=total, failed=failed)
+    decided = {name: value for name, value in functions.items() if value is not None}
+    failed = bool(open_question or open_rollout or idle or len(decided) < len(functions))
+    total = 0.0 if failed else reward(role.weights, valid=valid, **values, functions=decided)
+    # ``undecided`` looks at the functions to know whether correctness was decided.
+    return Score(float(valid), **values, total=total, failed=failed, functions={} if open_question else functions)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from transformers import PreTrainedConfig
 
 from mgrpo_lightning.agents.players import make_seats
+from mgrpo_lightning.agents.reward_functions import load_functions
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.policy.chat import Chat
@@ -22,7 +23,7 @@ PLACE = "model.roles"
 
 
 def check_team(roles: Mapping[str, RoleConfig], names: Iterable[str], task: Task, *, steps: int) -> dict[str, Seat]:
-    """Check limits, names of tools, lags and reward weights of a team.
+    """Check limits, names of tools, lags, reward weights and reward functions of a team.
 
     Args:
         roles: Configuration of every role of the team, by name.
@@ -35,13 +36,14 @@ def check_team(roles: Mapping[str, RoleConfig], names: Iterable[str], task: Task
 
     Raises:
         ConfigurationError: A tool, tokenizer, template or base model cannot be used; a prompt, the notice and one turn
-            do not fit into the context; the context exceeds the model's positions; a lag is as long as the run; or a
-            reward weighs a component that is always 0.
+            do not fit into the context; the context exceeds the model's positions; a lag is as long as the run; a
+            reward weighs a component that is always 0; or a reward function cannot be used.
     """
     chats = {name: Chat(load_tokenizer(roles[name].base_model), roles[name].chat_template) for name in names}
     seats = make_seats(roles, chats, wanted_tools(roles, task.tools()), HermesDialect())
     for name, seat in seats.items():
         _refuse_short_context(seat)
+        load_functions(f"{PLACE}.{name}.reward", seat.config)
         if steps > 0:
             _refuse_impossible_reward(seat, task, lead=name in leads(roles))
         if seat.config.endpoint is None:
@@ -124,7 +126,7 @@ def _refuse_impossible_reward(seat: Seat, task: Task, *, lead: bool) -> None:
             raise ConfigurationError(
                 f"{place}.{component} is {weight}, but it can never be earned: {why}.", hint=f"{hint}."
             )
-    if not any((weights.format, weights.correct, weights.correct_main, weights.expert)):
+    if not weights.parts:
         raise ConfigurationError(f"{place} has no weight above 0.", hint="leave it out to use the paper's weights.")
 
 

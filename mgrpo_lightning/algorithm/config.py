@@ -5,10 +5,23 @@ This file does not import torch, because every command reads it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
+from mgrpo_lightning.names import check_functions
 from mgrpo_lightning.ranges import MOST, Range, Weight, ranged
+
+
+@ranged("function")
+@dataclass(frozen=True)
+class RewardFunction:
+    """One reward function of the user, with its weight."""
+
+    function: str
+    """Dotted path of a Python function that returns a number in [0, 1] (``agents/reward_functions.py``)."""
+    weight: Weight
+    """Weight of its value in the reward."""
 
 
 @ranged("reward")
@@ -24,10 +37,27 @@ class RewardConfig:
     """Main's correctness, copied to each sub trajectory of its rollout."""
     expert: Weight = 0.0
     """How well the subtask was solved, in [0, 1], by a rule or a judge."""
+    functions: dict[str, RewardFunction] = field(default_factory=dict)
+    """The user's own reward functions by name, beside the components. The metric ``ROLE/reward_NAME`` is their mean."""
+
+    def __post_init__(self) -> None:
+        check_functions(self.functions, COMPONENTS)
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Weights of the components, then of the functions, by name; without those that are switched off."""
+        weights = {name: getattr(self, name) for name in COMPONENTS}
+        weights |= {name: self.functions[name].weight for name in sorted(self.functions)}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    @property
+    def most(self) -> float:
+        """The largest possible reward: the sum of all weights."""
+        return math.fsum(self.parts.values())
 
 
-COMPONENTS = tuple(one.name for one in fields(RewardConfig))
-"""Names of the reward components."""
+COMPONENTS = tuple(one.name for one in fields(RewardConfig) if one.name != "functions")
+"""Names of the reward components of the paper."""
 MAIN_REWARD = RewardConfig(format=0.1, correct=0.9)
 """Eq. 4."""
 SUB_REWARD = RewardConfig(format=0.1, correct_main=0.4, expert=0.5)

@@ -14,9 +14,11 @@ import torch
 from rich.console import Console
 from rich.table import Column, Table
 
+from mgrpo_lightning.agents.conversation_checks import conversations_of
 from mgrpo_lightning.agents.seat import Seat
 from mgrpo_lightning.agents.team_checks import check_team, full_calls, prompt_tokens
 from mgrpo_lightning.data.datamodule import AlignedTrajectoryDataModule
+from mgrpo_lightning.data.selection import training_questions
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.adapters import AdapterBank
 from mgrpo_lightning.policy.loading import load_config
@@ -44,6 +46,7 @@ def dry_run(
 
     Raises:
         ConfigurationError: A model, tokenizer, chat template, tool or setting cannot be used.
+        DataError: Recorded conversations do not fit the team or its questions.
     """
     console = console or Console()
     for name, config in model.roles.items():
@@ -56,6 +59,9 @@ def dry_run(
         if config.adapter.path is not None and config.adapter.shared_with is None:
             read_peft_folder(config.adapter, role=name)
     seats = check_team(model.roles, model.roles, data.task, steps=steps)
+    if data.demonstrations is not None:
+        conversations = conversations_of(data.demonstrations, model.main, model.roles, seats)
+        conversations.among(training_questions(data.task, data.selection))
     memory = planned(model, data, on_gpu=on_gpu)
     console.print(_prompts_table(seats))
     console.print(_roles_table(model, data.queries_per_step * data.rollouts_per_query))

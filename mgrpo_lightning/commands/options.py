@@ -1,8 +1,9 @@
 """Split a command line into ``--config`` files, dotted options and other words; expand ``--role``; find nulls to move.
 
 Options win over files, in any order. An option moves into the merged file if its value contains ``null`` or if its key
-is in ``model.defaults``. In the file, null means None; jsonargparse 4.53 turns a null in a nested block into the text
-"None". jsonargparse does not know ``model.defaults``.
+is in ``model.defaults`` or in a role's ``reward.functions``. In the file, null means None; jsonargparse 4.53 turns a
+null in a nested block into the text "None". jsonargparse does not know ``model.defaults``. For one key of a reward
+function, it drops the function's other keys.
 
 ``--role`` is short for ``--run.role``; ``--model.init_args.x`` is ``--model.x``, and the same holds for ``data``.
 """
@@ -21,7 +22,7 @@ from mgrpo_lightning.roles.team_file import ARGUMENTS, CLASSES, DEFAULTS, check_
 
 _ANY = re.compile("--.")
 _OLD = re.compile(rf"({'|'.join(CLASSES)})\.{ARGUMENTS}(?=\.|$)")
-_OF_DEFAULTS = re.compile(rf"model\.{DEFAULTS}(\..+)?")
+_OF_THE_FILE = re.compile(rf"model\.({DEFAULTS}(\..+)?|roles\.[^.]+\.reward\.functions\..+)")
 
 
 class Word(NamedTuple):
@@ -88,7 +89,7 @@ def _moved(words: Sequence[Word]) -> set[int]:
     """
     moved: set[int] = set()
     for index, word in enumerate(words):
-        if _OF_DEFAULTS.fullmatch(word.key) or ("." in word.key and _holds_null(word.value)):
+        if _OF_THE_FILE.fullmatch(word.key) or ("." in word.key and _holds_null(word.value)):
             before = {i for i, other in enumerate(words[:index]) if other.key and _within(word.key, other.key)}
             moved |= {index, *before}
     return moved

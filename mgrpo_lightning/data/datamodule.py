@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
+from mgrpo_lightning.agents.conversation_checks import conversations_of
 from mgrpo_lightning.agents.play import PlayRequest, PlayResult
 from mgrpo_lightning.agents.team_checks import check_team
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
@@ -30,6 +32,7 @@ from mgrpo_lightning.persistence.resume_log import ResumeLog
 from mgrpo_lightning.ranges import Count, Range, Seed, ranged
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.tasks.base import Task
+from mgrpo_lightning.tasks.conversations import Conversations
 
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
@@ -49,6 +52,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         alignment: How sub-agent calls fill the K x d slots of a query; a role may set its own d (``slots``).
         schedule: ``rounds`` is bitwise reproducible; ``eager`` batches ready turns and keeps a resume log.
         source: ``policy`` plays the team; ``demonstrations`` plays the task's scripts (warm start).
+        demonstrations: File of recorded conversations, which are played instead of the task's scripts. Training
+            questions without one are not used. None: the task's scripts.
         validation: How held-out questions are evaluated.
         selection: Which training questions are used; None: all.
         cache_gib: Limit of one role's KV cache, in GiB. A small one costs waiting and recomputation. None: no limit.
@@ -58,7 +63,8 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         seed: Fixes the order of questions, sampling and alignment.
 
     Raises:
-        ConfigurationError: A number is out of its range, or a group has one rollout with the mgrpo objective.
+        ConfigurationError: A number is out of its range, a group has one rollout with the mgrpo objective, or
+            ``demonstrations`` are given that ``source`` does not play.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         alignment: AlignmentConfig = AlignmentConfig(),  # noqa: B008 - frozen, and --help shows its fields
         schedule: Literal["rounds", "eager"] = "eager",
         source: Literal["policy", "demonstrations"] = "policy",
+        demonstrations: str | None = None,
         validation: ValidationConfig = ValidationConfig(),  # noqa: B008 - as above
         selection: SelectionConfig | None = None,
         cache_gib: CacheSize | None = None,
@@ -84,6 +91,12 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.alignment = alignment
         self.schedule: Literal["rounds", "eager"] = schedule
         self.source = source
+        self.demonstrations = None if demonstrations is None else Path(demonstrations)
+        if demonstrations is not None and source == "policy":
+            raise ConfigurationError(
+                f"data.demonstrations is {demonstrations!r}, but data.source is 'policy', which does not play them.",
+                hint="set data.source to demonstrations, or leave data.demonstrations out.",
+            )
         self.validation = validation
         self.selection = selection
         self.cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
@@ -93,6 +106,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
         self.seed = seed
         self.command = CommandContext()
         """Set by a command before the trainer runs."""
+        self._conversations: Conversations | None = None
         self._playing: Playing | None = None
         self._first_step = 0  # steps done: a resumed run starts there
 
@@ -112,13 +126,19 @@ class AlignedTrajectoryDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
         steps = self.trainer.max_steps if stage == "fit" else 0
-        check_team(self.module.roles, self.module.local_roles, self.task, steps=steps)
+        module = self.module
+        seats = check_team(module.roles, module.local_roles, self.task, steps=steps)
+        if stage == "fit" and self.command.replayed is None and self.demonstrations is not None:
+            self._conversations = conversations_of(self.demonstrations, module.main, module.roles, seats)
 
     @override
     def train_dataloader(self) -> TrainBatches:
         assert self.trainer is not None
         self._refuse_empty_steps(self.trainer)
         questions = training_questions(self.task, self.selection)
+        if self._conversations is not None:
+            count, questions = len(questions), self._conversations.among(questions)
+            rank_zero_info(f"{len(questions)} of {count} training questions have a recorded conversation.")
         part, journal = self._part(self.queries_per_step), self.command.replayed or self.journal
         batches = StepBatches(
             self.module,
@@ -200,7 +220,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
             QuestionOrder(questions, per_step=self.queries_per_step, seed=self.seed),
             part,
             rollouts=self.rollouts_per_query,
-            script=self.task.script if self.source == "demonstrations" else None,
+            script=None if self.source == "policy" else (self._conversations or self.task).script,
             resume_logs=self.resume_logs,
         )
 

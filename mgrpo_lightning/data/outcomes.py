@@ -71,5 +71,7 @@ def take_outcomes(
 def _outcome(role: str, stage: str, rollout: Rollout) -> Record:
     main, score = rollout.main, rollout.scores[0]
     correct = None if undecided(rollout) else score.correct
-    valid, failed = score.format > 0, score.failed
+    valid = score.format > 0
+    # If only a reward function of main is undecided, the other roles can be rewarded.
+    failed = score.failed and not (valid and correct is not None)
     return Record("outcomes", stage, main.key, role, text=main.answer, correct=correct, valid=valid, failed=failed)

@@ -23,7 +23,7 @@ def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) ->
             was written was not computed and stays 0.
 
     Raises:
-        DataError: The journal has no such step, or the file is damaged.
+        DataError: The journal has no such step, the file is damaged, or a reward function with a weight has no values.
     """
     paths = training_files(folder).get(step)
     if paths is None:
@@ -36,10 +36,10 @@ def recorded_groups(folder: Path, step: int, roles: Mapping[str, RoleConfig]) ->
         for rollout in group.rollouts:
             for trajectory in rollout.trajectories():
                 index = trajectory.key.invocation
-                # Another process played and scored this trajectory, so its score is not in this journal.
-                if trajectory.elsewhere and index not in rollout.scores:
-                    continue
-                rollout.scores[index] = _weighted(rollout.scores[index], roles[trajectory.role].weights)
+                # Another process played this trajectory and rewards it.
+                if not trajectory.elsewhere:
+                    weights = roles[trajectory.role].weights
+                    rollout.scores[index] = _weighted(rollout.scores[index], weights, trajectory.role)
     return groups
 
 
@@ -62,8 +62,14 @@ def played_before(folder: Path | None, step: int, roles: Mapping[str, RoleConfig
     return [group for group in recorded_groups(folder, step, roles) if group.rollouts[0].main.key.query in part]
 
 
-def _weighted(score: Score, weights: RewardConfig) -> Score:
+def _weighted(score: Score, weights: RewardConfig, role: str) -> Score:
     if score.failed:
         return score
+    functions = {name: value for name, value in score.functions.items() if value is not None}
+    if missing := [name for name in weights.parts if name in weights.functions and name not in functions]:
+        raise DataError(
+            f"the journal has no values of the reward function {missing[0]!r} of role {role!r}.",
+            hint="set its weight to 0, or start a new run: a journal holds values, and functions are not called again.",
+        )
     components = {"correct": score.correct, "correct_main": score.correct_main, "expert": score.expert}
-    return replace(score, total=reward(weights, valid=score.format > 0, **components))
+    return replace(score, total=reward(weights, valid=score.format > 0, **components, functions=functions))

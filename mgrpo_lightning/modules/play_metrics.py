@@ -11,7 +11,6 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from mgrpo_lightning.agents.scoring import question_scores
-from mgrpo_lightning.algorithm.config import COMPONENTS
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Group, Rollout, Score, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig
@@ -75,7 +74,7 @@ def play_metrics(roles: Mapping[str, RoleConfig]) -> MeanMetrics:
         names += [
             f"{role}/{name}" for name in ("reward", "format_rate", "turns", "tokens", "truncated", "failed_calls")
         ]
-        names += [f"{role}/reward_{name}" for name in _weighted(roles[role])]
+        names += [f"{role}/reward_{name}" for name in roles[role].weights.parts]
     return MeanMetrics(names)
 
 
@@ -106,8 +105,10 @@ def _observe_trajectory(means: MeanMetrics, trajectory: Trajectory, score: Score
     means.add(f"{role}/truncated", float(trajectory.truncated))
     for call in trajectory.calls:
         means.add(f"{role}/failed_calls", float(call.failed))
-    for name in _weighted(config):
-        means.add(f"{role}/reward_{name}", getattr(score, name))
+    for name in config.weights.parts:
+        value = score.part(name)
+        assert value is not None, f"{role} has a score without {name}"
+        means.add(f"{role}/reward_{name}", value)
 
 
 def play_counts(groups: Sequence[Group], roles: Iterable[str], *, sampled: bool) -> dict[str, int]:
@@ -133,10 +134,6 @@ def play_counts(groups: Sequence[Group], roles: Iterable[str], *, sampled: bool)
     counts["call_failures"] = sum(call.failed for one, _ in played for call in one.calls)
     counts["unscored"] = sum(score.failed for _, score in played)
     return counts | ({"sampled_tokens": sum(one.num_actions for one, _ in played)} if sampled else {})
-
-
-def _weighted(config: RoleConfig) -> list[str]:
-    return [name for name in COMPONENTS if getattr(config.weights, name)]
 
 
 AnswerScore = Callable[[str | None, Sequence[str]], float]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,19 +23,12 @@ def read_metadata(path: Path) -> Mapping[bytes, bytes]:
         raise _unreadable(path, error) from error
 
 
-def read_table(
-    path: Path,
-    schema: pa.Schema,
-    columns: Sequence[str] | None = None,
-    *,
-    check: Callable[[Mapping[bytes, bytes]], None] = lambda metadata: None,
-) -> pa.Table:
+def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Read columns of a Parquet file, with the types of a schema and with checksums and validation.
 
     Args:
         schema: The expected columns; the file may have more.
         columns: Names of the columns to read; None: all columns of the schema.
-        check: Called with the key-value metadata; raises if the file is of another kind.
 
     Returns:
         The columns, in the order of ``columns``.
@@ -46,7 +39,6 @@ def read_table(
     names = schema.names if columns is None else list(columns)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            check(file.schema_arrow.metadata or {})
             if lacking := [name for name in names if name not in file.schema_arrow.names]:
                 raise DataError(f"{path} has no column {', '.join(lacking)}.", hint=_HINT)
             found = file.read(names).select(names).cast(pa.schema([schema.field(name) for name in names]))

@@ -22,7 +22,17 @@ import pyarrow.parquet as pq
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.persistence.atomic import atomic_path
 from mgrpo_lightning.persistence.parquet import read_metadata, read_table
-from mgrpo_lightning.records.journal_schema import OPTIONAL, SCHEMA, SCORED, SCORES, SEGMENTED, SEGMENTS, VERSION
+from mgrpo_lightning.records.journal_schema import (
+    FUNCTIONS,
+    OPTIONAL,
+    REWARDED,
+    SCHEMAS,
+    SCORED,
+    SCORES,
+    SEGMENTED,
+    SEGMENTS,
+    VERSION,
+)
 from mgrpo_lightning.records.question import Evidence, Question
 from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Segment, Span, Trajectory
 
@@ -78,11 +88,13 @@ def write_groups(
         for rollout in group.rollouts
         for trajectory in rollout.trajectories()
     ]
-    segmented = any(len(row[SEGMENTS.name]) > 1 for row in rows)
-    about = {"mgrpo_journal": SEGMENTED if segmented else VERSION, "stage": stage}
+    # The lowest version that holds the rows, so that older packages read what they can.
+    version = SEGMENTED if any(len(row[SEGMENTS.name]) > 1 for row in rows) else VERSION
+    version = REWARDED if any(row.get(FUNCTIONS.name) for row in rows) else version
+    about = {"mgrpo_journal": version, "stage": stage}
     if identity is not None:
         about["identity"] = json.dumps(identity, ensure_ascii=False)
-    schema = (SCHEMA.append(SEGMENTS) if segmented else SCHEMA).with_metadata(about)
+    schema = SCHEMAS[version].with_metadata(about)
     first, end = (group.rollouts[0].main.key.query for group in (groups[0], groups[-1]))
     name = f"{PREFIXES[stage]}-{step:06d}"
     path = Path(folder) / (f"{name}-{first:06d}.parquet" if first else f"{name}.parquet")
@@ -149,22 +161,23 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
     Args:
         path: A file of the journal.
-        columns: Names of the columns of ``SCHEMA``; None: all, and ``SEGMENTS`` if the file has it.
+        columns: Names of columns. Those that another version has and this file's has not are left out. None: all
+            columns of the file's version.
 
     Raises:
         DataError: The file is missing, damaged or of another version, or a column is missing or has nulls.
     """
-
-    def check(metadata: Mapping[bytes, bytes]) -> None:
-        version = metadata.get(b"mgrpo_journal", b"none").decode(errors="replace")
-        if version not in (VERSION, SEGMENTED):
-            raise DataError(
-                f"{path} has journal version {version}; this package reads versions {VERSION} and {SEGMENTED}.",
-                hint="read it with the package that wrote it.",
-            )
-
-    segmented = columns is None and read_metadata(path).get(b"mgrpo_journal") == SEGMENTED.encode()
-    table = read_table(path, SCHEMA.append(SEGMENTS) if segmented else SCHEMA, columns, check=check)
+    version = read_metadata(path).get(b"mgrpo_journal", b"none").decode(errors="replace")
+    if version not in SCHEMAS:
+        raise DataError(
+            f"{path} has journal version {version}; this package reads versions {' and '.join(SCHEMAS)}.",
+            hint="read it with the package that wrote it.",
+        )
+    schema = SCHEMAS[version]
+    if columns is not None:
+        known = SCHEMAS[REWARDED].names
+        columns = [name for name in columns if name in schema.names or name not in known]
+    table = read_table(path, schema, columns)
     # A row has all scores or none, so each score column has as many nulls as the total.
     allowed = {name: table[SCORED].null_count for name in SCORES if SCORED in table.column_names}
     for name in table.column_names:
@@ -186,7 +199,7 @@ def _groups(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
         else:
             groups[-1].rollouts[-1].subs.append(_trajectory(row))
         if row[SCORED] is not None:
-            score = Score(**{name.removeprefix("score_"): row[name] for name in SCORES})
+            score = Score(**{name.removeprefix("score_"): row[name] for name in SCORES if name in row})
             groups[-1].rollouts[-1].scores[row["invocation"]] = score
     return groups
 

@@ -10,6 +10,8 @@ VERSION = "1"
 """Version of the schema, in each file's metadata as ``mgrpo_journal``."""
 SEGMENTED = "2"
 """Version of a file with a trajectory of several segments: it has the column ``SEGMENTS`` too."""
+REWARDED = "3"
+"""Version of a file with values of the user's reward functions: it has ``SEGMENTS`` and ``FUNCTIONS`` too."""
 
 _EVIDENCE = pa.struct([(name, pa.string()) for name in ("url", "section", "value", "subject", "relation")])
 _SPAN = pa.struct(
@@ -63,7 +65,12 @@ SCHEMA = pa.schema(_COLUMNS)
 SEGMENTS = pa.field("segments", pa.list_(pa.int32()))
 """Number of spans of each segment. Without this column, all spans of a trajectory are one segment."""
 
+FUNCTIONS = pa.field("score_functions", pa.map_(pa.string(), pa.float64()))
+"""Values of the user's reward functions by name; a value is null if it is undecided. Without it there are none."""
+SCHEMAS = {VERSION: SCHEMA, SEGMENTED: SCHEMA.append(SEGMENTS), REWARDED: SCHEMA.append(SEGMENTS).append(FUNCTIONS)}
+"""All columns of a file, by its version."""
+
 SCORED = "score_total"
-SCORES = tuple(name for name in SCHEMA.names if name.startswith("score_"))
+SCORES = tuple(name for name in SCHEMAS[REWARDED].names if name.startswith("score_"))
 OPTIONAL = ("parent", "answer", SCORED, "advantage", "coefficient")
 """Columns that may be null; the other score columns are null exactly where the total is."""

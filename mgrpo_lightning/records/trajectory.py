@@ -7,7 +7,7 @@ log-probability is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -164,7 +164,7 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Reward components of one trajectory (eq. 4, 5). A failed one leaves its group before mean and std."""
+    """Reward of one trajectory and its parts (eq. 4, 5). A failed one leaves its group before mean and std."""
 
     format: float
     correct: float = 0.0
@@ -172,6 +172,16 @@ class Score:
     expert: float = 0.0
     total: float = 0.0
     failed: bool = False
+    functions: Mapping[str, float | None] = field(default_factory=dict)
+    """Values of the user's reward functions by name, None where undecided. Empty where a component is undecided."""
+
+    def part(self, name: str) -> float | None:
+        """Return the value of a component or of a reward function; None if it is undecided or was not computed.
+
+        Args:
+            name: Name of a component of the paper or of a function.
+        """
+        return self.functions[name] if name in self.functions else getattr(self, name, None)
 
 
 @dataclass(slots=True)

@@ -79,8 +79,8 @@ class LimitsConfig:
     """Tokens of a tool result or report that the policy sees. Longer text is cut at a line or sentence. The resume log
     and the journal keep more."""
     tool_seconds: Annotated[float, Range(0, math.inf, above=True)] = 300.0
-    """Timeout of one tool call, in seconds. After it the policy sees an error and the rollout continues. ``.inf``: no
-    timeout."""
+    """Timeout of one tool call, in seconds. After it the policy sees an error and the rollout continues. It is the
+    timeout of a call of a reward function too; after that the run ends. ``.inf``: no timeout."""
 
 
 @ranged("optimizer")

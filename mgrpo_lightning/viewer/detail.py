@@ -169,7 +169,8 @@ def _evidence(question: Question, trajectory: Trajectory, score: Score | None) -
 def _score(score: Score | None, weighed: Sequence[str]) -> dict[str, Any] | None:
     if score is None:
         return None
-    return {"total": score.total, "failed": score.failed, "parts": {name: getattr(score, name) for name in weighed}}
+    parts = {name: value for name in weighed if (value := score.part(name)) is not None}
+    return {"total": score.total, "failed": score.failed, "parts": parts}
 
 
 def _extra(extras: Mapping[Key, Row], t: Trajectory, name: str) -> float | None:

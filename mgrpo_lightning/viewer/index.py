@@ -9,6 +9,7 @@ from typing import Any
 
 from mgrpo_lightning.algorithm.config import COMPONENTS
 from mgrpo_lightning.protocol.actions import Violation
+from mgrpo_lightning.records.journal_schema import FUNCTIONS
 from mgrpo_lightning.viewer.journal_rows import Row, rollouts
 from mgrpo_lightning.viewer.sources import Play
 
@@ -154,14 +155,21 @@ def _figures(
         found[f"{role}/reward"] = statistics.fmean(row["score_total"] for row in own)
         found[f"{role}/format rate"] = statistics.fmean(float(row["valid"]) for row in own)
         for name in weighed.get(role, COMPONENTS):
-            if name != "format":  # the format rate above is the same
-                found[f"{role}/{name}"] = statistics.fmean(row[f"score_{name}"] for row in own)
+            values = [value for row in own if (value := _part(row, name)) is not None]
+            if name != "format" and values:  # the format rate above is the same
+                found[f"{role}/{name}"] = statistics.fmean(values)
         groups: defaultdict[int, list[float]] = defaultdict(list)
         for row in own:
             if row["advantage"] is not None:
                 groups[row["query"]].append(row["advantage"])
         if groups:
             found[f"{role}/zero-advantage groups"] = statistics.fmean(not any(group) for group in groups.values())
+    return found
+
+
+def _part(row: Row, name: str) -> float | None:
+    """Return a row's value of a reward component or function; None if it was undecided or not computed."""
+    found: float | None = row[f"score_{name}"] if name in COMPONENTS else (row.get(FUNCTIONS.name) or {}).get(name)
     return found
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.records.journal import read_columns
-from mgrpo_lightning.records.journal_schema import SCHEMA
+from mgrpo_lightning.records.journal_schema import REWARDED, SCHEMAS, SEGMENTS
 from mgrpo_lightning.records.trajectory import Key
 
-TEXTS = ("evidence", "metadata", "task", "spans", "messages", "calls")
-"""Long columns, read only when the page shows a single rollout."""
-COLUMNS = [name for name in SCHEMA.names if name not in TEXTS]
+TEXTS = ("evidence", "metadata", "task", "spans", "messages", "calls", SEGMENTS.name)
+"""Long columns, and columns that belong to them; read only when the page shows a single rollout."""
+COLUMNS = [name for name in SCHEMAS[REWARDED].names if name not in TEXTS]
 Row = dict[str, Any]
 """Row of a trajectory, by column name of the journal."""
 Damaged = Callable[[Path, str], object]
@@ -57,7 +57,7 @@ def rollouts(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 def _rows(path: Path, damaged: Damaged) -> list[Row]:
     try:
-        return list(read_columns(path, COLUMNS).to_pylist())
+        return list(read_columns(path, COLUMNS).to_pylist(maps_as_pydicts="strict"))
     except DataError as error:
         damaged(path, error.message)
         return []

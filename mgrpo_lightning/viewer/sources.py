@@ -126,9 +126,12 @@ class Source:
 
     @property
     def weighed(self) -> Mapping[str, Sequence[str]]:
-        """Reward components with a non-zero weight, by role; empty if there is no config yet."""
+        """Reward components and functions with a non-zero weight, by role; empty if there is no config yet."""
         rewards = {role: block.get("reward") or {} for role, block in self.roles.items()}
-        return {role: [name for name in COMPONENTS if weights.get(name)] for role, weights in rewards.items()}
+        return {
+            role: [name for name in COMPONENTS if weights.get(name)] + sorted(weights.get("functions") or {})
+            for role, weights in rewards.items()
+        }
 
 
 def _roles(path: Path) -> Mapping[str, Mapping[str, Any]]:
@@ -138,7 +141,8 @@ def _roles(path: Path) -> Mapping[str, Mapping[str, Any]]:
     roles = _mapping(model.get("roles"), "model.roles")
     for role, block in roles.items():
         of_role = _mapping(block, f"role {role}")
-        _mapping(of_role.get("reward"), f"the reward of role {role}")
+        reward = _mapping(of_role.get("reward"), f"the reward of role {role}")
+        _mapping(reward.get("functions"), f"the reward functions of role {role}")
         if not isinstance(base := of_role.get("base_model"), str | None):
             raise ValueError(f"base_model of role {role} is {base!r}")
     return {str(role): block or {} for role, block in roles.items()}

@@ -248,10 +248,11 @@ def test_a_main_that_could_not_be_decided_is_none_elsewhere_either(tmp_path: Pat
     main_end, sub_end = Exchange(root, "main", peers=[]), Exchange(root, "searcher", peers=[])
     groups, _ = play(list(team_roles()), None, schedule="rounds")
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    interrupted, wrong = rollouts[:2]
+    interrupted, wrong, unrewarded = rollouts[:3]
     for rollout, rule in ((interrupted, "interrupted"), (wrong, "truncated")):
         rollout.main.violations = [rule]
         rollout.scores[0] = Score(0.0, failed=rollout is interrupted)
+    unrewarded.scores[0] = Score(1.0, correct=1.0, failed=True, functions={"mine": None})
     tell_outcomes(main_end, groups, {}, stage="train")
     for rollout in rollouts:
         rollout.main.violations = []  # as where another process plays main
@@ -259,6 +260,7 @@ def test_a_main_that_could_not_be_decided_is_none_elsewhere_either(tmp_path: Pat
     take_outcomes(sub_end, groups, {}, main="main", stage="train")
     assert [rollout for rollout in rollouts if undecided(rollout)] == [interrupted]
     assert wrong.scores[0] == Score(0.0)
+    assert unrewarded.scores[0] == Score(1.0, correct=1.0), "only main itself needs its reward functions"
     main_end.close()
     sub_end.close()
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from mgrpo_lightning.algorithm.config import RewardConfig
+from mgrpo_lightning.algorithm.config import RewardConfig, RewardFunction
 from mgrpo_lightning.algorithm.rewards import reward
 
 MAIN = RewardConfig(format=0.1, correct=0.9)
@@ -28,6 +28,18 @@ def test_reward_of_a_sub_agent_is_equation_5(valid: bool, correct_main: float, e
 
 def test_a_component_of_weight_zero_is_off() -> None:
     assert reward(MAIN, valid=True, correct=1, correct_main=1, expert=1) == reward(MAIN, valid=True, correct=1)
+
+
+def test_functions_are_added_in_the_order_of_their_names() -> None:
+    blocks = {name: RewardFunction("f", weight) for name, weight in (("c", 0.1), ("a", 0.3), ("b", 0.0))}
+    values = {"a": 0.7, "c": 1 / 3}
+    config = RewardConfig(format=0.1, correct=0.2, functions=blocks)
+    other = RewardConfig(format=0.1, correct=0.2, functions=dict(reversed(blocks.items())))
+    found = reward(config, valid=True, correct=1, functions=values)
+    assert found == reward(other, valid=True, correct=1, functions=values) == 0.1 + 0.2 + 0.3 * 0.7 + 0.1 / 3
+    assert reward(config, valid=False, correct=1, functions=values) == 0.0
+    assert list(config.parts) == ["format", "correct", "a", "c"]
+    assert config.most == pytest.approx(0.7)
 
 
 def test_components_outside_the_unit_interval_are_refused() -> None:

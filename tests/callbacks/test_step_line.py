@@ -75,6 +75,11 @@ def test_a_warm_start_has_no_speed_of_sampling() -> None:
     assert step_line(3, None, metrics, {"main": SUPERVISED}) == ("step 3 | main: loss 1.250 | play 2.0 s, update 1.0 s")
 
 
+def test_a_reward_function_stands_after_the_components() -> None:
+    metrics = {"main/reward": 0.5, "main/reward_std": 0.1, "main/reward_brevity": 0.25, "main/reward_correct": 1.0}
+    assert step_line(7, None, metrics, {"main": ROLE}) == "step 7 | main: reward 0.50 (correct 1.00, brevity 0.25)"
+
+
 def test_a_validation_run_leaves_out_roles_that_did_not_play() -> None:
     assert validation_line(make_record(12, 0.5)) == (
         "held out at step 12 | accuracy 25.0% of 300 (2 undecided) | exact match 50.0% | f1 0.500 | gaia 50.0% "

@@ -166,7 +166,7 @@ def test_the_examples_of_a_page_compose(
         (["fti", "--config", "team.yaml"], "'fti' is not a command. HINT: did you mean fit? `mgrpo --help` lists"),
         (["Validate"], "'Validate' is not a command. HINT: did you mean validate?"),
         (["frobnicate", "--help"], "'frobnicate' is not a command. HINT: `mgrpo --help` lists all commands."),
-        (["--config", "team.yaml"], "no command is given. HINT: give one of doctor, "),
+        (["--config", "team.yaml"], "no command is given. HINT: give one of ask, "),
     ],
 )
 def test_a_mistyped_command_is_one_line(

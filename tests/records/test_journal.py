@@ -24,7 +24,8 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
     max_leaves=3,
 )
-scores = st.builds(Score, floats, floats, floats, floats, floats, st.booleans())
+functions = st.dictionaries(texts, st.none() | floats, max_size=2)
+scores = st.builds(Score, floats, floats, floats, floats, floats, st.booleans(), functions)
 calls = st.builds(
     Call,
     st.integers(0, 9),
@@ -133,6 +134,20 @@ def test_several_segments_are_kept_in_a_column_of_their_own(tmp_path: Path) -> N
     metadata = pq.read_schema(path).metadata
     assert metadata[b"mgrpo_journal"] == b"2", "a package that knows no segments would join them"
     assert read_columns(path, SCHEMA.names).num_rows == 2
+
+
+def test_values_of_functions_are_kept_in_a_column_of_their_own(tmp_path: Path) -> None:
+    group, plain = a_group(), a_group(query=1)
+    group.rollouts[0].scores[0] = Score(1.0, total=0.4, functions={"wander": 0.1 + 0.2, "brevity": None})
+    plain.rollouts[0].scores.clear()
+    path = write_groups(tmp_path, STEP, [group, plain])
+    assert read_groups(path) == [group, plain]
+    metadata = pq.read_schema(path).metadata
+    assert metadata[b"mgrpo_journal"] == b"3", "a package that knows no functions would replay other rewards"
+    names = [*SCHEMA.names, "score_functions"]
+    assert read_columns(path, names).column_names == names
+    before = write_groups(tmp_path, STEP, [plain])
+    assert read_columns(before, names).column_names == SCHEMA.names
 
 
 def test_what_nobody_gave_is_null(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ GOOD = '{"question": "q", "answer": "a"}'
         ('{"question": "q", "answer": ["a", ""]}', 19, "'answer' is"),
         ('{"answer": "a", "question": " "}', 17, "'question' is ' '"),
         ('{"question": "q", "answer": "a", "level": [1]}', 34, r"'level' is \[1\]"),
-        ('{"question": "q", "answer": "a", "id": "line 1"}', 1, "an earlier line has the id 'line 1'"),
+        ('{"question": "q", "answer": "a", "id": "line 1"}', 1, "an earlier question has the id 'line 1'"),
         (b'{"question": "\xff"}', 15, "0xff is not UTF-8"),
         ("[" * 100_000, 1, "the line cannot be read"),
         ('{"question": "q", "answer": ' + "1" * 5000 + "}", 1, "the line cannot be read"),
