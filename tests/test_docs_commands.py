@@ -24,6 +24,8 @@ ELSEWHERE = {
     "view": "test_readme and tests/viewer",
     "store": "test_readme and tests/store",
     "launch": "test_readme and test_launch",
+    "export": "test_export",
+    "export-base": "test_export",
 }
 """Commands that need a run or a cluster, and the tests that have one."""
 PLACEHOLDERS = {"TEAM": "configs/quickstart.yaml", "PATH": "."}

@@ -1,7 +1,7 @@
 """``mgrpo fit``, ``validate``, ``test`` and ``predict``, built on LightningCLI; a run writes into one folder.
 
-The other commands have their own parsers in ``commands/replay.py``, ``doctor.py``, ``launch.py``, ``store.py`` and
-``view.py``.
+The other commands have their own parsers in ``commands/replay.py``, ``doctor.py``, ``export.py``, ``export_base.py``,
+``launch.py``, ``store.py`` and ``view.py``.
 """
 
 from __future__ import annotations
@@ -250,7 +250,8 @@ def make_cli(args: Sequence[str] | None = None, *, run: bool = True) -> MgrpoCLI
         parser_class=TeamFileParser,
         parser_kwargs={
             "parser_mode": "yaml",  # not omegaconf: we resolve references, and skip those in users' texts
-            "epilog": "Other commands, each with its own --help: mgrpo replay, doctor, launch, store and view.",
+            "epilog": "Other commands, each with its own --help: mgrpo replay, doctor, export, export-base, "
+            "launch, store and view.",
         },
         run=run,
     )

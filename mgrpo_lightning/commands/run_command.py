@@ -12,6 +12,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mgrpo_lightning.commands.doctor import main as doctor
+from mgrpo_lightning.commands.export import main as export
+from mgrpo_lightning.commands.export_base import main as export_base
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.commands.replay import main as replay
 from mgrpo_lightning.errors import STOPPED, Interrupted, MgrpoError, RunStopped
@@ -32,6 +34,10 @@ def main(args: Sequence[str] | None = None) -> None:
             replay(words[1:])
         elif words[:1] == ["doctor"]:
             doctor(words[1:])
+        elif words[:1] == ["export"]:
+            export(words[1:])
+        elif words[:1] == ["export-base"]:
+            export_base(words[1:])
         else:
             make_cli(words)
     # SIGTERMException is Lightning's. Left alone, it ends the process with status 0, as if the run had succeeded.
