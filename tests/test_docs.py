@@ -20,7 +20,7 @@ from mgrpo_lightning.algorithm.rewards import reward
 from mgrpo_lightning.commands.slurm_job import read_cluster
 from tests.support.started import Started
 
-COMMANDS = {"fit", "validate", "test", "predict", "replay", "doctor", "launch", "store", "view"}
+COMMANDS = {"fit", "validate", "test", "predict", "replay", "doctor", "launch", "store", "view", "export"}
 
 
 @pytest.fixture(scope="module")

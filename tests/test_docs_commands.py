@@ -26,6 +26,8 @@ ELSEWHERE = {
     "launch": "test_readme and test_launch",
     "ask": "test_readme and test_ask",
     "serve": "tests/serving",
+    "export": "test_export",
+    "export-base": "test_export",
 }
 """Commands that need a run or a cluster, and the tests that have one."""
 PLACEHOLDERS = {"TEAM": "configs/quickstart.yaml", "PATH": "."}

@@ -1,7 +1,7 @@
 """``mgrpo fit``, ``validate``, ``test`` and ``predict`` (LightningCLI): parser, callbacks, checkpoint to start from.
 
-The other commands have their own parsers in ``commands/replay.py``, ``doctor.py``, ``launch.py``, ``store.py`` and
-``view.py``.
+The other commands have their own parsers in ``commands/replay.py``, ``doctor.py``, ``export.py``, ``export_base.py``,
+``launch.py``, ``store.py`` and ``view.py``.
 """
 
 from __future__ import annotations

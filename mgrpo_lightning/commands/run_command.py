@@ -6,13 +6,15 @@ A user's mistake exits with 2. A run that was stopped and can be resumed exits w
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mgrpo_lightning.commands.ask import main as ask
 from mgrpo_lightning.commands.doctor import main as doctor
+from mgrpo_lightning.commands.export import main as export
+from mgrpo_lightning.commands.export_base import main as export_base
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.commands.help_pages import FULL
 from mgrpo_lightning.commands.replay import main as replay
@@ -31,16 +33,11 @@ def main(args: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if args is None else list(args)
     words = ["--help" if word == FULL else word for word in words]  # `main.py` has answered --help with a page
     try:
-        if words[:1] == ["replay"]:
-            replay(words[1:])
-        elif words[:1] == ["doctor"]:
-            doctor(words[1:])
-        elif words[:1] == ["ask"]:
-            ask(words[1:])
-        elif words[:1] == ["serve"]:
-            _serve(words[1:])
-        else:
+        command = COMMANDS.get(words[0]) if words else None
+        if command is None:
             make_cli(words)
+        else:
+            command(words[1:])
     # SIGTERMException is Lightning's. Left alone, it ends the process with status 0, as if the run had succeeded.
     except (Interrupted, SIGTERMException) as error:
         name = str(error) if isinstance(error, Interrupted) else "SIGTERM"
@@ -68,6 +65,17 @@ def _serve(words: Sequence[str]) -> None:
             hint="run: pip install 'mgrpo-lightning[serve]'",
         ) from error
     serve(words)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "ask": ask,
+    "doctor": doctor,
+    "export": export,
+    "export-base": export_base,
+    "replay": replay,
+    "serve": _serve,
+}
+"""Commands that do not go through LightningCLI, by name."""
 
 
 def _mistake(error: BaseException | None) -> MgrpoError | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -56,7 +57,8 @@ def last_checkpoint(folder: Path) -> Path:
     found = checkpoints(folder)
     for _, path in sorted(found.items(), reverse=True):
         # A crash of the machine or a full disk may have damaged the newest one; an older one still loads.
-        if _loads(path):
+        with suppress(DataError):
+            load_checkpoint(path)
             return path
     raise DataError(
         f"no checkpoint in {folder} can be loaded ({len(found)} found).",
@@ -83,9 +85,20 @@ def refuse_two_runs(folder: Path, start: Path | None) -> None:
         )
 
 
-def _loads(path: Path) -> bool:
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a checkpoint onto the CPU; nothing is unpickled but tensors and plain values.
+
+    Args:
+        path: A file that ``AtomicCheckpointIO`` wrote.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError):
-        return False
-    return True
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"the checkpoint {path} cannot be loaded: {reason}.", hint="give another checkpoint."
+        ) from error
+    return checkpoint

@@ -1,4 +1,4 @@
-"""AdapterBank: LoRA adapters on one base: add, initialise, select, load and save them; refuse wrong target layers.
+"""AdapterBank: LoRA adapters on one base: add, initialise, select and load them; refuse wrong target layers.
 
 peft's ``set_adapter`` sets ``requires_grad`` to False on every other adapter, and a later backward pass, checkpoint or
 reduction then silently skips them (correctness.md 33). Here each adapter keeps its ``requires_grad`` for the whole run;
@@ -14,14 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import peft
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -31,8 +29,7 @@ from mgrpo_lightning.errors import ConfigurationError, DataError
 from mgrpo_lightning.policy.sampling.random import stream_of
 from mgrpo_lightning.roles.config import AdapterConfig
 
-WEIGHTS_NAME = "adapter_model.safetensors"
-_PEFT_PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
 
 
 class _Matrix(nn.Linear):
@@ -71,7 +68,7 @@ class AdapterBank:
 
     Args:
         model: The frozen base. The first ``add`` injects LoRA layers into it in place.
-        base_name: The base's name, written into the description of saved adapters.
+        base_name: The base's name, for error messages.
     """
 
     def __init__(self, model: PreTrainedModel, base_name: str) -> None:
@@ -80,7 +77,6 @@ class AdapterBank:
         self._keys: dict[str, str] = {}
         """peft's key of each adapter, by the adapter's name."""
         self._base_name = base_name
-        self._configs: dict[str, LoraConfig] = {}
         self._layers: dict[str, LoraLayer] = {}
         """The LoRA layers, by their path in the model."""
 
@@ -91,17 +87,10 @@ class AdapterBank:
             ConfigurationError: The name is taken, a target is not a linear layer of the base, or peft would lose some
                 of the adapter's layers when it loads an export.
         """
-        if name in self._configs:
+        if name in self._keys:
             raise ConfigurationError(f"the adapter {name!r} exists already.", hint="rename the role.")
         self._check_targets(config.target_modules)
-        lora = LoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            target_modules=list(config.target_modules),
-            lora_dropout=config.dropout,
-            bias="none",
-            task_type="CAUSAL_LM",
-        )
+        lora = lora_config(config)
         key = self._keys[name] = f"adapter:{len(self._keys)}"
         trained = {id(parameter): parameter.requires_grad for parameter in self.model.parameters()}
         # peft draws A from the global generator. fork_rng restores the generator, so that other random numbers of the
@@ -112,7 +101,6 @@ class AdapterBank:
                 self.peft = get_peft_model(self.model, lora, adapter_name=key)
             else:
                 self.peft.add_adapter(key, lora)
-        self._configs[name] = lora
         self._layers = {path: m for path, m in self.model.named_modules() if isinstance(m, LoraLayer)}
         for layer in self._layers.values():
             # `_Matrix` handles the types itself.
@@ -129,10 +117,10 @@ class AdapterBank:
 
     def _refuse_lost_layers(self, name: str) -> None:
         """Refuse targets that peft renames when it loads an adapter: it would skip those layers without an error."""
-        state, key = self._peft_state(name), self.key(name)
+        state, key = peft_state(self.parameters(name)), self.key(name)
         assert self.peft is not None
         loaded: Any = set_peft_model_state_dict(self.peft, state, adapter_name=key)
-        missing = (path.removeprefix(_PEFT_PREFIX) for path in loaded.missing_keys if f".{key}." in path)
+        missing = (path.removeprefix(PEFT_PREFIX) for path in loaded.missing_keys if f".{key}." in path)
         paths = {path.partition(".lora_")[0] for path in missing}
         if paths:
             lost = sorted({path.rpartition(".")[2] for path in paths})
@@ -216,20 +204,28 @@ class AdapterBank:
             for key, parameter in parameters.items():
                 parameter.copy_(state[key])
 
-    def save(self, name: str, folder: Path) -> None:
-        """Write the adapter as a PEFT folder (``adapter_config.json`` and safetensors)."""
-        folder.mkdir(parents=True, exist_ok=True)
-        # peft put the base's local folder into its config, which is valid only on this machine. Write the name instead.
-        named = {"inference_mode": True, "base_model_name_or_path": self._base_name}
-        config = LoraConfig(**{**self._configs[name].to_dict(), **named})
-        config.save_pretrained(str(folder))
-        state = {path: value.contiguous().cpu() for path, value in self._peft_state(name).items()}
-        # safetensors' save_file creates a file that only its owner can read, whatever the umask is.
-        (folder / WEIGHTS_NAME).write_bytes(save(state, metadata={"format": "pt"}))
 
-    def _peft_state(self, name: str) -> dict[str, Tensor]:
-        """The adapter's parameters under the names that PEFT folders use."""
-        return {_PEFT_PREFIX + path: value.detach() for path, value in self.parameters(name).items()}
+def lora_config(config: AdapterConfig, **more: Any) -> LoraConfig:
+    """PEFT's description of an adapter.
+
+    Args:
+        config: Rank, alpha and targets.
+        **more: More fields of PEFT's description.
+    """
+    return LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=list(config.target_modules),
+        lora_dropout=config.dropout,
+        bias="none",
+        task_type="CAUSAL_LM",
+        **more,
+    )
+
+
+def peft_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An adapter's state under the names that PEFT folders use."""
+    return {PEFT_PREFIX + path: value.detach() for path, value in state.items()}
 
 
 def _linear_layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
+import yaml
+from huggingface_hub import metadata_load, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from mgrpo_lightning.errors import ConfigurationError
@@ -47,3 +48,23 @@ def folder_of(name: str) -> Path | None:
     except HFValidationError:  # not a valid hub name, so it is the path of a missing folder
         return None
     return Path(found).parent if isinstance(found, str) else None
+
+
+def licence_of(name: str) -> str | None:
+    """The licence that the card of a base states, as the hub writes it, such as ``apache-2.0``; None if unknown.
+
+    Only files on this machine are read.
+
+    Args:
+        name: ``pocket``, a folder, or a hub name.
+    """
+    if name == "pocket":
+        return "apache-2.0"
+    folder = folder_of(name)
+    if folder is None or not (card := folder / "README.md").is_file():
+        return None
+    try:
+        stated = (metadata_load(card) or {}).get("license")
+    except (yaml.YAMLError, ValueError):  # a card that is not well-formed states nothing
+        return None
+    return None if stated is None else str(stated)

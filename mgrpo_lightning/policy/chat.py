@@ -9,6 +9,7 @@ constructor checks that the template only appends and never changes earlier toke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class Chat:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, template: str | None = None, *, eos_ids: Sequence[int] = ()
     ) -> None:
+        self._tokenizer = tokenizer
         self._encoders = Encoders(tokenizer)
         self.source = _source(tokenizer, template)
         """Jinja source of the template."""
@@ -98,6 +100,17 @@ class Chat:
     def specials(self) -> Mapping[str, int]:
         """The tokenizer's special tokens, by their text."""
         return self._encoders.specials
+
+    @property
+    def has_tool_role(self) -> bool:
+        """Whether tool results are ``tool`` messages; else they are user messages in ``<tool_response>`` tags."""
+        return self._template.has_tool_role
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer with this template into a folder, for ``AutoTokenizer.from_pretrained``."""
+        tokenizer = copy(self._tokenizer)  # roles with other templates may share it
+        tokenizer.chat_template = self._template.source
+        tokenizer.save_pretrained(str(folder))
 
     def encode(self, text: str) -> list[int]:
         """Ids of outside text, without control tokens and tags."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mgrpo_lightning.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:  # policy.py imports this module
+    from mgrpo_lightning.policy.chat import Chat
     from mgrpo_lightning.policy.policy import Policy
 
 Identity = dict[str, Any]
@@ -33,6 +34,8 @@ PARTS = (
 OF_A_START = ("base_model", "quantization")
 """Parts that the adapter in ``adapter.path`` must share. PEFT's own description covers rank, alpha and targets, and a
 new run may start with another prompt."""
+OF_A_CHAT = ("tokenizer", "chat_template")
+"""Parts that a policy has before its base is loaded."""
 FILE_NAME = "mgrpo_identity.json"
 """Name of the identity file in the folder of an exported adapter."""
 ACCEPT = "run.accept_changes"
@@ -50,11 +53,15 @@ def identity_of(policy: Policy) -> Identity:
         "adapter.rank": config.adapter.rank,
         "adapter.alpha": config.adapter.alpha,
         "adapter.target_modules": sorted(config.adapter.target_modules),
-        # A hash, because the tokenizer's JSON may have megabytes.
-        "tokenizer": sha256(policy.chat.vocabulary.encode()).hexdigest(),
-        "chat_template": policy.chat.source,
+        **identity_of_chat(policy.chat),
         "system_prompt": config.system_prompt if config.system_prompt is not None else _written(policy),
     }
+
+
+def identity_of_chat(chat: Chat) -> Identity:
+    """The parts ``OF_A_CHAT`` of an identity."""
+    # A hash, because the tokenizer's JSON may have megabytes.
+    return {"tokenizer": sha256(chat.vocabulary.encode()).hexdigest(), "chat_template": chat.source}
 
 
 def _written(policy: Policy) -> str:
@@ -135,12 +142,15 @@ def write_identity(identity: Identity, folder: Path) -> None:
     (folder / FILE_NAME).write_text(json.dumps(identity, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
+def same_base(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Whether two values of ``base_model`` are one base: by hash, because folders may have any name, else by name."""
+    key = "sha256" if saved.get("sha256") and ours["sha256"] else "name"
+    return bool(saved.get(key) == ours[key])
+
+
 def _same(saved: Any, ours: Any) -> bool:
-    """Whether two values are equal. Bases compare by hash, because folders may have any name, or else by name."""
-    if isinstance(saved, dict) and isinstance(ours, dict):
-        key = "sha256" if saved.get("sha256") and ours["sha256"] else "name"
-        saved, ours = saved.get(key), ours[key]
-    return bool(saved == ours)
+    """Whether two values of a part are equal."""
+    return same_base(saved, ours) if isinstance(saved, dict) and isinstance(ours, dict) else bool(saved == ours)
 
 
 def _shown(saved: Any, ours: Any) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -64,10 +65,7 @@ class Base:
     @property
     def eos_ids(self) -> tuple[int, ...]:
         """All end-of-sequence ids in the model's generation settings (Qwen and Llama 3 have several)."""
-        ids = getattr(self.model.generation_config, "eos_token_id", None)
-        if ids is None:
-            return ()
-        return tuple(ids) if isinstance(ids, list | tuple) else (int(ids),)
+        return _eos_ids(self.model.generation_config)
 
 
 @making_a_model()
@@ -103,12 +101,7 @@ def load_base(
     refuse_unsupported(settings, name, context=context)
     config = None
     if quantization == "nf4":
-        config = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=compute_dtype,
-        )
+        config = BitsAndBytesConfig(**nf4_settings(str(compute_dtype).removeprefix("torch.")))
     with clear_load_error(name):
         # Hash first: it reads the whole files, and loading then finds them in the page cache.
         digest = weights_digest(folder_of(name))
@@ -134,6 +127,20 @@ def load_base(
         _let_go_of_the_file(model)
     dense = DenseCopy(model) if dense_copy else None
     return Base(name=name, model=model, tokenizer=tokenizer, dense=dense, digest=digest)
+
+
+def nf4_settings(compute_dtype: str) -> dict[str, Any]:
+    """The arguments of ``BitsAndBytesConfig`` with which NF4 bases are loaded, as JSON.
+
+    Args:
+        compute_dtype: Name of the type of activations, such as ``float32``.
+    """
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": compute_dtype,
+    }
 
 
 def load_config(name: str) -> PreTrainedConfig:
@@ -168,6 +175,30 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         refuse_code(source, name)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     return tokenizer
+
+
+def load_eos_ids(name: str) -> tuple[int, ...]:
+    """Read all end-of-sequence ids of a base, without its weights: those that ``Base.eos_ids`` has.
+
+    Args:
+        name: ``pocket``, a folder, or a hub name.
+
+    Raises:
+        ConfigurationError: The model does not exist or needs its own code.
+    """
+    config = load_config(name)
+    try:
+        generation = GenerationConfig.from_pretrained(source_of(name))
+    except OSError:  # there is no generation_config.json
+        generation = GenerationConfig.from_model_config(config)
+    return _eos_ids(generation)
+
+
+def _eos_ids(generation: GenerationConfig | None) -> tuple[int, ...]:
+    ids = getattr(generation, "eos_token_id", None)
+    if ids is None:
+        return ()
+    return tuple(ids) if isinstance(ids, list | tuple) else (int(ids),)
 
 
 @contextmanager

@@ -19,11 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.policy.adapters import _PEFT_PREFIX, WEIGHTS_NAME
+from mgrpo_lightning.policy.adapters import PEFT_PREFIX
 from mgrpo_lightning.policy.finite import refuse_nonfinite
 from mgrpo_lightning.roles.config import AdapterConfig
 
 DESCRIPTION_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
 HARMLESS = {
     "base_model_name_or_path": "names the base; the team file decides which one is loaded",
     "revision": "of the repository that the folder came from",
@@ -81,12 +82,12 @@ def read_peft_folder(config: AdapterConfig, *, role: str) -> dict[str, Tensor]:
         raise DataError(f"{description} is not a JSON object.", hint="export the adapter again.")
     _refuse_other_fields(saved, role=role, folder=folder)
     _check_shape(config, saved, role=role, folder=folder)
-    if foreign := sorted(name for name in state if not name.startswith(_PEFT_PREFIX)):
+    if foreign := sorted(name for name in state if not name.startswith(PEFT_PREFIX)):
         raise DataError(
             f"{weights} has the tensor {foreign[0]!r}, which PEFT does not read.", hint="export the adapter again."
         )
     refuse_nonfinite(state, source=str(weights), hint="use an earlier export; the training of this one diverged.")
-    return {name.removeprefix(_PEFT_PREFIX): value for name, value in state.items()}
+    return {name.removeprefix(PEFT_PREFIX): value for name, value in state.items()}
 
 
 def _refuse_other_fields(saved: dict[str, Any], *, role: str, folder: Path) -> None:

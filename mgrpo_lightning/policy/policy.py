@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mgrpo_lightning.algorithm.config import ObjectiveConfig, RewardConfig
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.adapter_folder import TrainedAdapter, named_base, write_adapter
 from mgrpo_lightning.policy.adapters import initial_state
 from mgrpo_lightning.policy.chat import Chat
 from mgrpo_lightning.policy.identity import (
@@ -22,7 +23,6 @@ from mgrpo_lightning.policy.identity import (
     identity_of,
     read_identity,
     refuse_other,
-    write_identity,
 )
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.peft_folder import read_peft_folder
@@ -151,10 +151,14 @@ class Policy:
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    def trained(self) -> TrainedAdapter:
+        """The adapter as it is now, and what an exported folder says about it."""
+        parameters = self.named_parameters()
+        return TrainedAdapter(self.adapter, self.config.adapter, parameters, self.identity, self.chat, self.version)
+
     def save_peft(self, folder: Path | str) -> None:
-        """Write the adapter as a folder for ``PeftModel.from_pretrained``, with its identity in one more file."""
-        self.base.adapters.save(self.adapter, Path(folder))
-        write_identity(self.identity, Path(folder))
+        """Write the adapter as a folder for ``PeftModel.from_pretrained``, with tokenizer, template and identity."""
+        write_adapter(self.trained(), Path(folder), named_base(self.identity))
 
     def refuse_other_start(self, accepted: Collection[str]) -> None:
         """Refuse a start adapter that was trained on another base or with another quantisation.

@@ -45,8 +45,10 @@ class Template:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
         self._tokenizer = tokenizer
-        self._source = _NO_CLOCK + source if "strftime_now" in source else source
-        self._tool_role = self._knows_tool_role()
+        self.source = _NO_CLOCK + source if "strftime_now" in source else source
+        """The source as it is rendered: one that asks for the date gets a fixed one."""
+        self.has_tool_role = self._knows_tool_role()
+        """Whether the template knows ``tool`` messages."""
 
     def opening(self, *, system: bool) -> list[str]:
         """The pieces around the user text (and the system text), up to the header of the first turn."""
@@ -93,12 +95,12 @@ class Template:
                     )
 
     def _results(self, texts: Sequence[str]) -> list[tuple[str, str]]:
-        if self._tool_role:
+        if self.has_tool_role:
             return [("tool", text) for text in texts]
         return [("user", "\n".join(f"<tool_response>\n{text}\n</tool_response>" for text in texts))]
 
     def _knows_tool_role(self) -> bool:
-        if not re.search(r"""["']tool["']""", self._source):
+        if not re.search(r"""["']tool["']""", self.source):
             return False
         result = f"{_mark(2)}{_RESULT}{_mark(3)}"
         try:
@@ -112,7 +114,7 @@ class Template:
         try:
             rendered = self._tokenizer.apply_chat_template(
                 [{"role": role, "content": content} for role, content in messages],
-                chat_template=self._source,
+                chat_template=self.source,
                 tokenize=False,
                 add_generation_prompt=True,
             )

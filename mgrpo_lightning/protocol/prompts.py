@@ -35,6 +35,12 @@ class Signature:
     description: str
     parameters: Mapping[str, object]
 
+    @property
+    def function(self) -> dict[str, object]:
+        """The description as JSON, in the shape that OpenAI's API and Hugging Face's chat templates use."""
+        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": function}
+
 
 def signatures(callees: Mapping[str, RoleConfig], tools: Iterable[Tool]) -> list[Signature]:
     """The signatures of all callees: roles first, then tools, in the order of the team file."""
@@ -62,16 +68,7 @@ def system_prompt(name: str, role: RoleConfig, offers: Iterable[Signature], equa
             "sees what the others did. The first answer is the answer of all."
         )
     # The layout and wording of tools follow Qwen's chat template, which models of this family know from training.
-    functions = "\n".join(
-        json.dumps(
-            {
-                "type": "function",
-                "function": {"name": o.name, "description": o.description, "parameters": o.parameters},
-            },
-            ensure_ascii=False,
-        )
-        for o in offers
-    )
+    functions = "\n".join(json.dumps(offer.function, ensure_ascii=False) for offer in offers)
     ending = "give it in <answer></answer> tags, with nothing after it."
     if not functions:
         return f"{purpose}\n\nThink first if it helps; then answer: {ending}"

@@ -44,6 +44,11 @@ class Task(ABC):
         return None
 
     @property
+    def terms(self) -> str:
+        """Licence or terms of use of the questions, for the cards of exported adapters; empty if unknown."""
+        return ""
+
+    @property
     def has_expert(self) -> bool:
         """Whether ``expert`` can be above 0. Override this too if the expert is optional."""
         return type(self).expert is not Task.expert

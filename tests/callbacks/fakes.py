@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,12 +15,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.modules.metric_logging import log_step_metrics
 from mgrpo_lightning.modules.validation_config import HeldOutBatch
+from mgrpo_lightning.policy.adapter_folder import NamedBase, TrainedAdapter
 from mgrpo_lightning.policy.identity import Identity
 from mgrpo_lightning.records.batch import AlignedBatch, TeamBatch, TrainingRow
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Call, Group, Key, Message, Rollout, Score, Segment, Span, Trajectory
-from mgrpo_lightning.roles.config import RoleConfig
-from tests.support.toy import held_out
+from mgrpo_lightning.roles.config import AdapterConfig, RoleConfig
+from tests.support.toy import ToyTask, held_out
 
 ROLES = {
     "main": RoleConfig("pocket", calls=["searcher"], reward=RewardConfig(format=0.1, correct=0.9)),
@@ -96,13 +98,24 @@ class FakePolicy:
     version: int = 0
 
     @property
-    def identity(self) -> Identity:
-        """Nothing but its base."""
-        return {"base_model": {"name": "pocket", "sha256": ""}}
+    def adapter(self) -> str:
+        return self.role
 
-    def save_peft(self, folder: Path) -> None:
-        """Write something that tells role and version."""
-        (folder / "adapter_config.json").write_text(f"{self.role} {self.version}", encoding="utf-8")
+    @property
+    def identity(self) -> Identity:
+        """Its base, and what an export says about it."""
+        base = {"name": "pocket", "sha256": ""}
+        return {"base_model": base, "quantization": "nf4", "compute_dtype": "float32"}
+
+    def trained(self) -> TrainedAdapter:
+        """An adapter without weights and chat; see ``write_fake``."""
+        chat: Any = None
+        return TrainedAdapter(self.role, AdapterConfig(), {}, self.identity, chat, self.version)
+
+
+def write_fake(adapter: TrainedAdapter, folder: Path, base: NamedBase, *, like: Path | None = None) -> None:
+    """In place of ``write_adapter``: write something that tells role and version."""
+    (folder / "adapter_config.json").write_text(f"{adapter.role} {adapter.updates}", encoding="utf-8")
 
 
 class FakeTeam(LightningModule):
@@ -116,6 +129,7 @@ class FakeTeam(LightningModule):
         self.local_roles = list(ROLES)
         self.trained_roles: list[str] = []
         self.adapters = self.policies = {role: FakePolicy(role) for role in ROLES}
+        self.chats = {role: SimpleNamespace(has_tool_role=True, stop_ids=(2,), end_id=2) for role in ROLES}
         self.metrics: dict[str, float] = {}
         self.validation_results: list[dict[str, Any]] = []
 
@@ -200,6 +214,7 @@ class FakeData(LightningDataModule):
 
     def __init__(self, *, steps: int) -> None:
         super().__init__()
+        self.task = ToyTask()
         self.steps = steps
         self.started_at = 0
         self.store: Path | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from matplotlib.figure import Figure
 from mgrpo_lightning.callbacks import AdapterExport, CollapseAlarm, Results, RolloutLog, TeamProgress
 from mgrpo_lightning.callbacks.curve import draw_curve
 from mgrpo_lightning.errors import ConfigurationError
+from mgrpo_lightning.policy.adapter_folder import NamedBase, TrainedAdapter
 from mgrpo_lightning.records.journal import read_groups
-from tests.callbacks.fakes import ROLES, FakeData, FakeTeam, make_record
+from tests.callbacks.fakes import ROLES, FakeData, FakeTeam, make_record, write_fake
+
+WRITE = "mgrpo_lightning.callbacks.adapter_export.write_adapter"
 
 
 def make_trainer(root: Path, *, steps: int, **changes: Any) -> Trainer:
@@ -45,6 +49,13 @@ def make_trainer(root: Path, *, steps: int, **changes: Any) -> Trainer:
             ),
         ],
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_weights() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WRITE, write_fake)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +91,19 @@ def test_the_learning_curve_is_a_picture(fitted: Path) -> None:
 def test_every_role_is_exported_once_more_at_the_end(fitted: Path) -> None:
     assert (fitted / "adapters/main/adapter_config.json").read_text(encoding="utf-8") == "main 4"
     assert (fitted / "adapters/searcher/adapter_config.json").read_text(encoding="utf-8") == "searcher 4"
+
+
+def test_an_export_says_how_the_role_is_played_and_what_the_team_reached(fitted: Path) -> None:
+    role = json.loads((fitted / "adapters/main/role.json").read_text(encoding="utf-8"))
+    assert [tool["function"]["name"] for tool in role["tools"]] == role["calls"] == ["searcher"]
+    assert '"name": "searcher"' in role["messages"][0]["content"]
+    assert role["limits"]["turns"] == ROLES["main"].limits.turns
+    assert role["load"]["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
+    card = (fitted / "adapters/main/README.md").read_text(encoding="utf-8")
+    assert "license: apache-2.0" in card.split("---")[1]
+    assert "| level | questions | before | after 4 steps |" in card
+    assert "| all | 300 | 12.5% | 32.5% |" in card
+    assert "tests.support.toy.ToyTask" in card
 
 
 def test_the_journal_has_every_step_and_whole_validation_runs(fitted: Path) -> None:
@@ -183,20 +207,27 @@ def test_the_run_ends_with_the_table_and_every_path(tmp_path: Path, capsys: pyte
 
 def test_adapters_are_exported_while_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exported: list[str] = []
-    save = "tests.callbacks.fakes.FakePolicy.save_peft"
-    monkeypatch.setattr(save, lambda policy, folder: exported.append(f"{policy.role} {policy.version}"))
+    earlier: list[Path | None] = []
+
+    def write(adapter: TrainedAdapter, folder: Path, base: NamedBase, *, like: Path | None) -> None:
+        exported.append(f"{adapter.role} {adapter.updates}")
+        earlier.append(like)
+
+    monkeypatch.setattr(WRITE, write)
     make_trainer(tmp_path, steps=5, every_n_steps=2).fit(FakeTeam(), datamodule=FakeData(steps=5))
     assert exported == [f"{role} {step}" for step in (2, 4, 5) for role in ("main", "searcher")]
+    folders = [tmp_path / "adapters" / role for role in ("main", "searcher")]
+    assert earlier == [None, None, *folders, *folders], "tokenizers are written once"
 
 
 def test_a_failed_export_leaves_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_trainer(tmp_path, steps=1).fit(FakeTeam(), datamodule=FakeData(steps=1))
 
-    def fail(policy: object, folder: Path) -> None:
+    def fail(adapter: object, folder: Path, base: object, *, like: Path | None) -> None:
         (folder / "adapter_config.json").write_text("half", encoding="utf-8")
         raise RuntimeError("the writer died")
 
-    monkeypatch.setattr("tests.callbacks.fakes.FakePolicy.save_peft", fail)
+    monkeypatch.setattr(WRITE, fail)
     with pytest.raises(RuntimeError, match="the writer died"):
         make_trainer(tmp_path, steps=1).fit(FakeTeam(), datamodule=FakeData(steps=1))
     assert (tmp_path / "adapters/main/adapter_config.json").read_text(encoding="utf-8") == "main 1"

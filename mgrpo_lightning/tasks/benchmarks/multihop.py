@@ -98,6 +98,11 @@ class MultiHop(Task):
             DataError: The row has another layout.
         """
 
+    @property
+    @override
+    def terms(self) -> str:
+        return self.source.terms
+
     @override
     def questions(self, split: Split) -> Sequence[Question]:
         return self._questions.get(split, [])

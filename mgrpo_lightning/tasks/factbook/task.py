@@ -78,6 +78,11 @@ class Factbook(Task):
         """Return the URLs of a split's countries; the answers of its questions are about these countries."""
         return [url for url in self.facts.countries if split_of(url) == split]
 
+    @property
+    @override
+    def terms(self) -> str:
+        return "public domain (The World Factbook of the CIA)"
+
     @override
     async def correct(self, question: Question, answer: str | None) -> float:
         return exact_match(answer, question.answers)

@@ -12,11 +12,11 @@ from bitsandbytes.nn.modules import Linear4bit
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
-from mgrpo_lightning.policy.adapters import WEIGHTS_NAME
 from mgrpo_lightning.policy.cpu.dense import DenseCopy, _DenseLinear
 from mgrpo_lightning.policy.cpu.onednn import packed, packed_product, product
 from mgrpo_lightning.policy.loading import Base
 from mgrpo_lightning.policy.logprobs import action_logprobs
+from mgrpo_lightning.policy.peft_folder import WEIGHTS_NAME
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.base import SampledTurn, SamplingParams
 from mgrpo_lightning.policy.sampling.scheduler import Scheduler
