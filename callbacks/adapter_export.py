@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.agents.role_file import file_name, role_file
 from mgrpo_lightning.agents.seat import Seat
-from mgrpo_lightning.agents.team import make_seats
+from mgrpo_lightning.agents.players import make_seats
 from mgrpo_lightning.callbacks.adapter_card import FILE_NAME, Provenance, adapter_card
 from mgrpo_lightning.persistence.atomic import atomic_folder
 from mgrpo_lightning.policy.adapter_folder import NamedBase, TrainedAdapter, named_base, write_adapter

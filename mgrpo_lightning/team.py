@@ -251,7 +251,7 @@ class Team:
         self.close()
         trainer = trainer or self._cli.trainer
         equip(trainer, self._cli, callbacks, logger)
-        lock = self._cli.one_writer
+        lock = self._cli.run_lock
         lock.take(trainer, "fit")  # before looking for a checkpoint: no other process writes now
         try:
             start = checkpoint_to_start(trainer, "fit", ckpt_path)

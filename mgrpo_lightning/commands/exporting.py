@@ -19,10 +19,10 @@ from torch import Tensor
 
 from mgrpo_lightning.agents.role_file import FILE_NAME
 from mgrpo_lightning.agents.seat import Seat
-from mgrpo_lightning.agents.team import make_seats
+from mgrpo_lightning.agents.players import make_seats
 from mgrpo_lightning.callbacks.adapter_card import Provenance, adapter_card
 from mgrpo_lightning.callbacks.adapter_export import write_about, write_role
-from mgrpo_lightning.commands.replay import cli_of
+from mgrpo_lightning.commands.saved_run import cli_of
 from mgrpo_lightning.errors import ConfigurationError, DataError, MgrpoError
 from mgrpo_lightning.persistence.atomic import atomic_folder
 from mgrpo_lightning.persistence.checkpoints import last_checkpoint, load_checkpoint
