@@ -39,7 +39,7 @@ def dry_run(
     Args:
         model: The root module, before its bases are loaded.
         on_gpu: Whether the run will use a GPU; this machine needs none.
-        steps: Optimizer steps of the run; 0 skips the checks that need it.
+        steps: Training steps of the run; 0 skips the checks that need it.
         console: Where to print; None prints to the terminal.
 
     Raises:
@@ -56,6 +56,8 @@ def dry_run(
         if config.adapter.path is not None and config.adapter.shared_with is None:
             read_peft_folder(config.adapter, role=name)
     seats = check_team(model.roles, model.roles, data.task, steps=steps)
+    if steps > 0:
+        data.refuse_minibatches(model)
     memory = planned(model, data, on_gpu=on_gpu)
     console.print(_prompts_table(seats))
     console.print(_roles_table(model, data.queries_per_step * data.rollouts_per_query))

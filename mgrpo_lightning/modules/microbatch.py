@@ -1,4 +1,4 @@
-"""Split the rows of one optimizer step into micro-batches by a token budget, and merge shared prefixes in a tree.
+"""Split the rows of one training step into micro-batches by a token budget, and merge shared prefixes in a tree.
 
 The rollouts of a group start with the same prompt, and often continue with the same tokens. A ``PrefixTree`` computes
 each shared prefix once. A sampled token inside a shared prefix is also scored once. Advantages and behaviour
