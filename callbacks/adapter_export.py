@@ -25,7 +25,7 @@ class AdapterExport(Callback):
 
     Args:
         dirpath: Folder of the roles' folders; None is ``adapters`` in the run folder.
-        every_n_steps: Optimizer steps between exports during a fit; None exports at the end only.
+        every_n_steps: Training steps between exports during a fit; None exports at the end only.
 
     Raises:
         ConfigurationError: ``every_n_steps`` is below 1.

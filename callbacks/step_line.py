@@ -18,7 +18,7 @@ def step_line(step: int, total: int | None, metrics: Mapping[str, float], roles:
     """Format one training step: rewards by role and component, format, flat groups, delegations, tokens, seconds.
 
     Args:
-        step: Number of optimizer steps done so far.
+        step: Number of training steps done so far.
         total: Number of steps of the run; None if unknown.
         metrics: Metrics that the root module logged; missing ones are left out.
         roles: Roles of the team, in display order.
