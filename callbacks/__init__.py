@@ -1,6 +1,7 @@
 """Lightning callbacks of a run: checkpoint, journal, adapter export, progress, alarm, stop, run lock, final tables."""
 
 from mgrpo_lightning.callbacks.adapter_export import AdapterExport
+from mgrpo_lightning.callbacks.best_checkpoint import BestCheckpoint
 from mgrpo_lightning.callbacks.collapse_alarm import CollapseAlarm, CollapseWarning
 from mgrpo_lightning.callbacks.distributions import Distributions
 from mgrpo_lightning.callbacks.graceful_stop import GracefulStop
@@ -13,6 +14,7 @@ from mgrpo_lightning.callbacks.team_checkpoint import TeamCheckpoint
 
 __all__ = [
     "AdapterExport",
+    "BestCheckpoint",
     "CollapseAlarm",
     "CollapseWarning",
     "Distributions",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from mgrpo_lightning.agents.players import make_seats
 from mgrpo_lightning.agents.role_file import file_name, role_file
 from mgrpo_lightning.agents.seat import Seat
-from mgrpo_lightning.agents.players import make_seats
 from mgrpo_lightning.callbacks.adapter_card import FILE_NAME, Provenance, adapter_card
 from mgrpo_lightning.persistence.atomic import atomic_folder
 from mgrpo_lightning.policy.adapter_folder import NamedBase, TrainedAdapter, named_base, write_adapter
@@ -36,7 +36,7 @@ class AdapterExport(Callback):
 
     Args:
         dirpath: Folder of the roles' folders; None is ``adapters`` in the run folder.
-        every_n_steps: Optimizer steps between exports during a fit; None exports at the end only.
+        every_n_steps: Training steps between exports during a fit; None exports at the end only.
 
     Raises:
         ConfigurationError: ``every_n_steps`` is below 1.

@@ -1,4 +1,4 @@
-"""Distributions: TensorBoard histograms of advantages and log ratios, and hyperparameters with final results."""
+"""Distributions: TensorBoard histograms of advantages and log ratios, and the run's settings for every logger."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from typing_extensions import override
 
 from mgrpo_lightning.ranges import Count, ranged
@@ -23,7 +23,9 @@ OUTCOMES = ("exact_match", "f1", "accuracy", "delegations_per_rollout", "calls_p
 
 @ranged("distributions")
 class Distributions(Callback):
-    """Logs histograms of advantages and log ratios by role, and at the end the run's settings with its results.
+    """Logs histograms of advantages and log ratios by role to TensorBoard, and the run's settings to every logger.
+
+    TensorBoard gets the settings at the end, with the run's results; other loggers get them at the start.
 
     Args:
         every_n_steps: Training steps between two histograms.
@@ -31,6 +33,16 @@ class Distributions(Callback):
 
     def __init__(self, every_n_steps: Count = 1) -> None:
         self.every_n_steps = every_n_steps
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = cast("TeamModule", pl_module)
+        data: AlignedTrajectoryDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            # MLflow refuses to change a setting of a run, and a resumed run may have other settings.
+            resumed = isinstance(logger, MLFlowLogger) and module.num_steps > 0
+            if not isinstance(logger, TensorBoardLogger) and not resumed:
+                logger.log_hyperparams(settings(module, data))
 
     @override
     def on_train_batch_end(

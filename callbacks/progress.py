@@ -75,7 +75,7 @@ class TeamProgress(ProgressBar):
         Args:
             groups: The groups of this phase.
             stage: Purpose of the rollouts.
-            step: Number of optimizer steps done so far.
+            step: Number of training steps done so far.
         """
         if self._bars and self._phase is not None:
             self._bars.remove_task(self._phase)

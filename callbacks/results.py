@@ -14,6 +14,7 @@ from rich.console import Console
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks.adapter_export import AdapterExport
+from mgrpo_lightning.callbacks.best_checkpoint import BestCheckpoint
 from mgrpo_lightning.callbacks.rollout_log import RolloutLog
 from mgrpo_lightning.callbacks.tables import accuracy_table, figures_table
 from mgrpo_lightning.errors import DataError
@@ -23,7 +24,7 @@ from mgrpo_lightning.persistence.run_lock import FOLDER
 if TYPE_CHECKING:
     from mgrpo_lightning.modules.team import TeamModule
 
-FIT = ("before", "after", "history", "steps", "seconds", "paths")
+FIT = ("before", "after", "best", "history", "steps", "seconds", "paths")
 """Entries of results.json that a fit writes."""
 
 
@@ -31,7 +32,8 @@ class Results(Callback):
     """Prints the final tables and writes ``results.json`` and ``learning_curve.png`` into the run folder.
 
     After a fit, the file holds ``before`` (the validation at step 0), ``after`` (the last validation), ``history`` (all
-    validations), ``steps``, ``seconds.fit`` (the sum over all attempts of a resumed run) and ``paths``.
+    validations), ``best`` (step and score of what ``BestCheckpoint`` keeps), ``steps``, ``seconds.fit`` (the sum over
+    all attempts of a resumed run) and ``paths``.
     ``mgrpo validate`` and ``mgrpo test`` add their records under their own names. Each command replaces only its own
     entries. A lock keeps this true if two commands end at the same time.
 
@@ -90,6 +92,7 @@ class Results(Callback):
         paths = {**_written(trainer), "learning_curve": str(root / "learning_curve.png")}
         results = {
             **shown,
+            **({"best": best.best} if (best := _best(trainer)) else {}),
             "history": records,
             "steps": trainer.global_step,
             "seconds": {"fit": self._elapsed()},
@@ -141,9 +144,17 @@ def _before_and_after(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]
     return shown
 
 
+def _best(trainer: Trainer) -> BestCheckpoint | None:
+    """Return the callback that has kept the best checkpoints, if it has."""
+    found = (callback for callback in trainer.callbacks if isinstance(callback, BestCheckpoint))  # type: ignore[attr-defined]
+    return next((callback for callback in found if any(callback.best.values())), None)
+
+
 def _written(trainer: Trainer) -> dict[str, str]:
     """Return the paths that loggers and other callbacks have written, by kind of output."""
     paths = {}
+    if best := _best(trainer):
+        paths["best"] = str(best.folder(trainer))
     for logger in trainer.loggers:
         if logger.log_dir:
             paths[type(logger).__name__.removesuffix("Logger").lower()] = logger.log_dir

@@ -1,4 +1,4 @@
-"""RolloutLog: write rollouts to the journal before each update, log ratios after it, and texts to TensorBoard."""
+"""RolloutLog: write rollouts to the journal before each update, log ratios after it, texts and tables to loggers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from mgrpo_lightning.callbacks.held_out import HeldOut
+from mgrpo_lightning.callbacks.rollout_tables import has_tables, log_rollouts, rollout_table
 from mgrpo_lightning.errors import ConfigurationError
 from mgrpo_lightning.protocol.tree import render
 from mgrpo_lightning.ranges import Count, Number, ranged
@@ -38,8 +39,8 @@ class RolloutLog(HeldOut):
         dirpath: Folder of the journal; None is ``journal`` in the run folder.
         every_n_steps: Write the journal of every n-th training step. Only updates of these steps can be recomputed.
             After the update, the log ratios of its tokens are written too (``mgrpo_lightning.records.ratios``).
-        texts: Number of rollouts written to TensorBoard as text, for each step or validation run: the first rollout of
-            each of the first groups.
+        texts: Number of groups shown in loggers, for each step or validation run: the first groups. TensorBoard gets
+            the first rollout of each as text, Weights & Biases and MLflow get all rollouts as a table. 0: none.
 
     Raises:
         ConfigurationError: ``every_n_steps`` is below 1. Or it is above 1 and a role has a lag or a queue: a resumed
@@ -78,7 +79,7 @@ class RolloutLog(HeldOut):
             extras = {row.key: Extra(row.advantage, row.coefficient) for row in rows}
             identity = _identity(pl_module)  # a replay or a resumed run refuses the journal of another model
             write_groups(self.folder(trainer), batch.step, batch.groups, "train", extras, identity=identity)
-            self._log_texts(trainer, batch.groups, batch.step, "train")
+            self._show(trainer, batch.groups, batch.step, "train")
 
     @override
     def on_train_batch_end(
@@ -99,12 +100,15 @@ class RolloutLog(HeldOut):
         last = trainer.global_rank + 1 == trainer.world_size
         identity = _identity(trainer.lightning_module)
         write_groups(self.folder(trainer) / command, step, groups, "validate", identity=identity, last=last)
-        self._log_texts(trainer, groups, step, command or "validate")
+        self._show(trainer, groups, step, command or "validate")
 
-    def _log_texts(self, trainer: Trainer, groups: Sequence[Group], step: int, tag: str) -> None:
+    def _show(self, trainer: Trainer, groups: Sequence[Group], step: int, tag: str) -> None:
         # Texts of encrypted benchmarks must not reach logs, which people share.
         shown = [group for group in groups[: self.texts] if not group.question.encrypted]
         for logger in trainer.loggers:
+            if shown and has_tables(logger) and trainer.is_global_zero:
+                roles = list(cast("TeamModule", trainer.lightning_module).roles)
+                log_rollouts(logger, rollout_table(shown, roles, step), tag, step)
             if isinstance(logger, TensorBoardLogger):
                 for number, group in enumerate(shown):
                     logger.experiment.add_text(f"{tag}/rollout_{number}", _verbatim(render(group.rollouts[0])), step)

@@ -31,7 +31,7 @@ def step_line(step: int, total: int | None, metrics: Mapping[str, float], roles:
     update is 0, whatever the update does.
 
     Args:
-        step: Number of optimizer steps done so far.
+        step: Number of training steps done so far.
         total: Number of steps of the run; None if unknown.
         metrics: Metrics that the root module logged; missing ones are left out.
         roles: Roles that this process plays, in display order.

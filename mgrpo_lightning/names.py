@@ -17,7 +17,10 @@ from mgrpo_lightning.errors import ConfigurationError
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _TOOL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
-FOLDERS = ("adapters", "checkpoints", "journal", "locks", "resume_logs", "predictions", "stop", "store", "tensorboard")
+FOLDERS = (
+    *("adapters", "best", "checkpoints", "journal", "locks", "resume_logs", "predictions", "stop", "store"),
+    "tensorboard",
+)
 """Folders in a run folder, beside those of roles that run in their own process."""
 METRICS = ("judge", "seconds", "val")
 """First halves of metric names that are not roles."""

@@ -22,7 +22,7 @@ from mgrpo_lightning.commands.saved_run import cli_of, role_folders
 from mgrpo_lightning.commands.yaml_text import dumped
 from mgrpo_lightning.data.playing import make_players
 from mgrpo_lightning.errors import ConfigurationError, DataError
-from mgrpo_lightning.persistence.checkpoints import checkpoints, last_checkpoint
+from mgrpo_lightning.persistence.checkpoints import checkpoints, named_checkpoint
 from mgrpo_lightning.protocol.tree import render
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Call, Group, Rollout
@@ -92,7 +92,7 @@ class Team:
 
         Args:
             folder: The run folder, also that of a run whose roles were trained in processes of their own.
-            checkpoint: ``last``, the newest checkpoint that loads; or the path of a checkpoint. A decoupled run gives
+            checkpoint: ``last``, ``best`` or ``best:ROLE`` (see ``named_checkpoint``), or a path. A decoupled run gives
                 the adapters that its roles exported.
             settings: Changed settings by dotted key, such as ``{"model.roles.main.limits.turns": 8}``.
 
@@ -108,9 +108,9 @@ class Team:
             cli = cli_of(roles[0], [*options, *_options({"run.role": None, **paths, **(settings or {})})])
             return cls(cli)
         cli = cli_of(folder, [*options, *_options(settings or {})])
-        if checkpoint == "last":
-            return cls(cli, last_checkpoint(folder / "checkpoints") if checkpoints(folder / "checkpoints") else None)
-        return cls(cli, Path(checkpoint))
+        if checkpoint == "last" and not checkpoints(folder / "checkpoints"):
+            return cls(cli)
+        return cls(cli, named_checkpoint(folder, str(checkpoint)))
 
     @classmethod
     def from_file(cls, *paths: str | Path, settings: Mapping[str, Any] | None = None) -> Self:

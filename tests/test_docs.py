@@ -55,7 +55,8 @@ def test_the_tables_of_the_team_file_are_those_of_the_code(root: Path, pages: di
     text = pages["docs/team_file.md"]
     assert page(text) == text, "run `make reference`"
     assert "configs/three_roles.yaml" in text
-    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    example, stopping = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert "EarlyStopping" in stopping
     assert yaml.safe_load(example) == yaml.safe_load((root / "configs" / "three_roles.yaml").read_text())
 
 

@@ -29,7 +29,7 @@ def check_team(roles: Mapping[str, RoleConfig], names: Iterable[str], task: Task
         roles: Configuration of every role of the team, by name.
         names: Names of the roles to check: those that this process plays.
         task: The task of the run, with its tools and its expert.
-        steps: Optimizer steps of the run; 0 or less if it does not train.
+        steps: Training steps of the run; 0 or less if it does not train.
 
     Returns:
         The seats of the checked roles, by name.

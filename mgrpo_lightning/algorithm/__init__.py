@@ -1,6 +1,6 @@
 """M-GRPO (arXiv 2511.13288) as pure functions without Lightning and without I/O; each file cites its equations.
 
-Reading order, which is the order of the flow for one role in one optimizer step:
+Reading order, which is the order of the flow for one role in one training step:
 
 1. ``rewards``       eq. 4, 5      components of a trajectory -> its reward R
 2. ``alignment``     section 4.1   calls d_k of the K rollouts -> multiplicities m: the K x d slots of one query

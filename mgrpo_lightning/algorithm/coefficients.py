@@ -1,7 +1,7 @@
 """Coefficient c of each trajectory in the loss: its multiplicity divided by its query's sum and the number of queries.
 
 The paper divides by K for main and by K d for a sub-agent, and takes the mean over the queries. The denominators are
-fixed here, once, for the whole optimizer step. Q is the number of queries with at least one filled
+fixed here, once, for the whole training step. Q is the number of queries with at least one filled
 slot of the role. Other queries are skipped; a query whose advantages are all 0 still counts. K' is a query's number of
 rollouts with a filled slot: all K, unless some could not be scored or made no call. The multiplicities of a query then
 sum to K' for main (one slot per rollout) and to K' d for a sub-agent, and

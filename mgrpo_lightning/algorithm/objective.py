@@ -4,8 +4,9 @@ Three policies are distinguished:
 
 * *behaviour*: it sampled the tokens; its log-probabilities are stored in the trajectory.
 * *proximal*: the ratio is clipped around it. By default it is the behaviour policy, and the ratio is that of the paper.
-  Else it is the adapter before the step, recomputed by the trainer. A truncated importance weight may then correct the
-  difference from the behaviour policy, which an older adapter or other numerics cause.
+  Else it is the adapter before the update of the batch, recomputed by the trainer once, however many optimizer steps
+  the update takes. A truncated importance weight may then correct the difference from the behaviour policy, which an
+  older adapter or other numerics cause.
 * *current*: it is trained; only its log-probabilities carry a gradient.
 
 A row is one token sequence: a trajectory, or one of its segments if its agent started anew with another context. All
@@ -15,11 +16,12 @@ the advantage and omega the weight of a token, both the same for all tokens of a
     sum over tokens of  omega ( -w min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) + kl k3 )
 
 omega = c / n for ``trajectory_mean`` (c: coefficient of the trajectory, n: number of sampled tokens of all its
-segments), and c / (sum of c n over all trajectories of the optimizer step) for ``token_mean``. So a trajectory has the
+segments), and c / (sum of c n over all trajectories of the training step) for ``token_mean``. So a trajectory has the
 same weight, however many segments its tokens are in. The loss is a plain sum, because omega contains the division. In
 both cases the omegas of all sampled tokens of a step sum to 1. So any split into micro-batches or ranks gives the same
-gradient. The paper says nothing of segments. A ratio over the sequence is that of a row, as each row was sampled with a
-context of its own.
+gradient. Minibatches are a split too: each is an optimizer step of its own with the omegas of the whole batch, so at
+one adapter their gradients sum to that of the batch. The paper says nothing of segments. A ratio over the sequence is
+that of a row, as each row was sampled with a context of its own.
 """
 
 from __future__ import annotations
@@ -43,8 +45,7 @@ class LossOutput:
     loss: Tensor
     """Scalar for backward. The losses of a step's micro-batches add up to the step's loss."""
     sums: dict[str, float]
-    """Sums by name, in sorted order. Add them over micro-batches and ranks; for names that end in ``_max`` take the
-    maximum."""
+    """Sums by name, in sorted order. Add them over micro-batches and ranks."""
 
 
 def surrogate_loss(
@@ -68,9 +69,9 @@ def surrogate_loss(
         behaviour: The same under the behaviour policy, as its sampler stored them, shape (N,).
         rows: Row of each token, int64 in [0, B), shape (N,). A ratio over the sequence requires whole rows.
         advantages: A of each row's trajectory, shape (B,); not read by the ``supervised`` kind.
-        coefficients: c of each row's trajectory, shape (B,); over all trajectories of the optimizer step they sum to 1.
+        coefficients: c of each row's trajectory, shape (B,); over all trajectories of the training step they sum to 1.
         config: Kind, ratio, reduction, clip range and KL weight.
-        batch_tokens: Sum of c n over all trajectories of the optimizer step, on all ranks; read by ``token_mean``.
+        batch_tokens: Sum of c n over all trajectories of the training step, on all ranks; read by ``token_mean``.
         num_actions: n of each row's trajectory, shape (B,). None: each row is a whole trajectory.
         proximal: Log-probabilities under the proximal policy, shape (N,); None: it is the behaviour policy.
         reference: Log-probabilities under the frozen start adapter, shape (N,); given if and only if kl > 0.
@@ -95,7 +96,8 @@ def surrogate_loss(
     # Of both terms the smaller one counts, so clipping can only remove an incentive to move, never add one.
     bounded = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
     losses = -torch.minimum(ratio * advantage, bounded * advantage)
-    sums = _mismatch(logprobs, behaviour) | {"clipped": float((bounded * advantage < ratio * advantage).sum())}
+    clipped = (bounded * advantage < ratio * advantage).sum()
+    sums = {"tokens": float(len(rows)), "clipped": float(clipped)}
     if correction_cap is not None:
         # Both log-probabilities are constants here, so the weight carries no gradient.
         correction = (anchor - behaviour).exp().clamp(max=correction_cap)
@@ -122,13 +124,3 @@ def _log_ratio(token: Tensor, rows: Tensor, lengths: Tensor, config: ObjectiveCo
     if config.ratio == "sequence":
         total = total / lengths
     return total.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)[rows]
-
-
-def _mismatch(logprobs: Tensor, behaviour: Tensor) -> dict[str, float]:
-    """Distance of the current policy from the stored log-probabilities: sum and maximum of abs(log rho)."""
-    gap = (logprobs.detach() - behaviour).double().abs()
-    return {
-        "abs_log_ratio": float(gap.sum()),
-        "abs_log_ratio_max": float(gap.max()) if len(gap) else 0.0,
-        "tokens": float(len(gap)),
-    }

@@ -41,7 +41,7 @@ def dry_run(
     Args:
         model: The root module, before its bases are loaded.
         on_gpu: Whether the run will use a GPU; this machine needs none.
-        steps: Optimizer steps of the run; 0 skips the checks that need it.
+        steps: Training steps of the run; 0 skips the checks that need it.
         console: Where to print; None prints to the terminal.
 
     Raises:
@@ -62,6 +62,8 @@ def dry_run(
     if data.demonstrations is not None:
         conversations = conversations_of(data.demonstrations, model.main, model.roles, seats)
         conversations.among(training_questions(data.task, data.selection))
+    if steps > 0:
+        data.refuse_minibatches(model)
     memory = planned(model, data, on_gpu=on_gpu)
     console.print(_prompts_table(seats))
     console.print(_roles_table(model, data.queries_per_step * data.rollouts_per_query))

@@ -17,9 +17,9 @@ import torch
 from huggingface_hub import HfApi
 from torch import Tensor
 
+from mgrpo_lightning.agents.players import make_seats
 from mgrpo_lightning.agents.role_file import FILE_NAME
 from mgrpo_lightning.agents.seat import Seat
-from mgrpo_lightning.agents.players import make_seats
 from mgrpo_lightning.callbacks.adapter_card import Provenance, adapter_card
 from mgrpo_lightning.callbacks.adapter_export import write_about, write_role
 from mgrpo_lightning.commands.saved_run import cli_of

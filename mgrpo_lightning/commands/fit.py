@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from mgrpo_lightning.callbacks import (
     AdapterExport,
+    BestCheckpoint,
     CollapseAlarm,
     Distributions,
     GracefulStop,
@@ -47,7 +48,7 @@ from mgrpo_lightning.distributed import strategy
 from mgrpo_lightning.distributed.slurm_step import StepEnvironment
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.modules.trainer_keys import refuse_keys, refuse_nothing_asked, refuse_trainer
-from mgrpo_lightning.persistence.checkpoints import FILENAME, AtomicCheckpointIO, last_checkpoint, refuse_two_runs
+from mgrpo_lightning.persistence.checkpoints import FILENAME, AtomicCheckpointIO, named_checkpoint, refuse_two_runs
 from mgrpo_lightning.persistence.resume_log import key_of
 from mgrpo_lightning.process.one_run import one_run
 from mgrpo_lightning.records.question import Question
@@ -64,6 +65,7 @@ TRAINER_DEFAULTS = {
 
 CALLBACKS: dict[str, type[Callback]] = {
     "checkpoint": TeamCheckpoint,
+    "best": BestCheckpoint,
     "progress": TeamProgress,
     "rollout_log": RolloutLog,
     "alarm": CollapseAlarm,
@@ -216,7 +218,7 @@ class MgrpoCLI(LightningCLI):
 
 
 def checkpoint_to_start(trainer: Trainer, subcommand: str, path: str | None) -> str | None:
-    """Resolve ``--ckpt_path``: ``last`` is the newest checkpoint in the run folder that loads.
+    """Resolve ``--ckpt_path``; see ``named_checkpoint``.
 
     Args:
         trainer: Trainer whose ``default_root_dir`` is the run folder.
@@ -227,10 +229,10 @@ def checkpoint_to_start(trainer: Trainer, subcommand: str, path: str | None) -> 
         ConfigurationError: A fit would start where another run has left checkpoints.
         DataError: No checkpoint loads.
     """
-    folder = Path(trainer.default_root_dir) / "checkpoints"
-    start = last_checkpoint(folder) if path == "last" else None if path is None else Path(path)
+    run = Path(trainer.default_root_dir)
+    start = named_checkpoint(run, path)
     if subcommand == "fit":
-        refuse_two_runs(folder, start)
+        refuse_two_runs(run / "checkpoints", start)
     return None if start is None else str(start)
 
 

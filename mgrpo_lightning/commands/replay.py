@@ -47,10 +47,10 @@ class Replayed:
 
 
 class _Until(Callback):
-    """Stops training at an optimizer step, and checks before each step that the same models played its rollouts.
+    """Stops training at a training step, and checks before each step that the same models played its rollouts.
 
     Args:
-        step: Number of optimizer steps of the run after which to stop.
+        step: Number of training steps of the run after which to stop.
         journal: Folder of the run's journal.
     """
 
@@ -78,7 +78,7 @@ def replay(
     Args:
         run: Folder of the run, with config.yaml and the journal.
         start: Checkpoint to start from; None starts at step 0.
-        until: Number of optimizer steps of the run after which to stop.
+        until: Number of training steps of the run after which to stop.
         settings: Changed settings, as options of ``mgrpo fit``.
         save: Path of a checkpoint to write at the end; None writes none.
 
@@ -116,7 +116,7 @@ def _journal(run: Path, config: Mapping[str, Any]) -> Path:
 
 
 def kept(run: Path) -> dict[int, Path]:
-    """Return the checkpoints that a run has kept, by their number of optimizer steps.
+    """Return the checkpoints that a run has kept, by their number of training steps.
 
     Args:
         run: Folder of the run.

@@ -31,6 +31,7 @@ from mgrpo_lightning.modules.validation_config import ValidationConfig
 from mgrpo_lightning.persistence.resume_log import ResumeLog
 from mgrpo_lightning.ranges import Count, Range, Seed, ranged
 from mgrpo_lightning.records.question import Question
+from mgrpo_lightning.roles.minibatches import refuse_empty_minibatches
 from mgrpo_lightning.tasks.base import Task
 from mgrpo_lightning.tasks.conversations import Conversations
 
@@ -43,11 +44,11 @@ CacheSize = Annotated[float, Range(0, 2**20, above=True)]
 
 @ranged("data")
 class AlignedTrajectoryDataModule(LightningDataModule):
-    """Yield one ``TeamBatch`` per optimizer step, played with the current adapters.
+    """Yield one ``TeamBatch`` per training step, played with the current adapters.
 
     Args:
         task: Questions, tools and scoring.
-        queries_per_step: Queries per optimizer step.
+        queries_per_step: Queries per training step.
         rollouts_per_query: K, the number of rollouts in a group.
         alignment: How sub-agent calls fill the K x d slots of a query; a role may set its own d (``slots``).
         schedule: ``rounds`` is bitwise reproducible; ``eager`` batches ready turns and keeps a resume log.
@@ -194,11 +195,24 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 )
         self._first_step = state_dict["step"]
 
+    def refuse_minibatches(self, module: TeamModule) -> None:
+        """Require that a step fills the minibatches of every trained role.
+
+        Args:
+            module: The root module; its bases need not be loaded.
+
+        Raises:
+            ConfigurationError: A role has more minibatches than a step can fill.
+        """
+        refuse_empty_minibatches(
+            module.roles, module.trained_roles, queries=self.queries_per_step, rollouts=self.rollouts_per_query
+        )
+
     def _refuse_empty_steps(self, trainer: Trainer) -> None:
         if trainer.max_steps < 1:
             raise ConfigurationError(
                 f"trainer.max_steps is {trainer.max_steps}, so the run has no end.",
-                hint="set trainer.max_steps to the number of optimizer steps.",
+                hint="set trainer.max_steps to the number of training steps.",
             )
         if self.source == "policy" and self.rollouts_per_query < 2:
             raise ConfigurationError(
@@ -210,6 +224,7 @@ class AlignedTrajectoryDataModule(LightningDataModule):
                 f"queries_per_step is {self.queries_per_step} for {trainer.world_size} ranks.",
                 hint="give each rank at least one query per step.",
             )
+        self.refuse_minibatches(self.module)
 
     def _source(self, questions: Sequence[Question], part: range) -> GroupSource:
         """Where the groups of a rank's part of each step come from."""

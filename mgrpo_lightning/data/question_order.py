@@ -17,7 +17,7 @@ class QuestionOrder:
 
     Args:
         questions: The training questions, in a fixed order.
-        per_step: Queries per optimizer step.
+        per_step: Queries per training step.
     """
 
     def __init__(self, questions: Sequence[Question], *, per_step: int, seed: int) -> None:

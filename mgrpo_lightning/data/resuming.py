@@ -67,7 +67,7 @@ class ResumeLogs:
         or another task neither uses nor removes this log.
 
         Args:
-            step: Optimizer steps before the validation.
+            step: Training steps before the validation.
         """
         folder, what = self._folder, f"validation at step {step}"
         if folder is not None and self.trainer.state.fn != TrainerFn.FITTING:

@@ -97,7 +97,7 @@ class Evaluation(nn.Module):
         """Return the means by name, and the record for results.json.
 
         Args:
-            step: Optimizer steps done before this validation.
+            step: Training steps done before this validation.
             device: Device of the process group.
         """
         (answers, counts), (play, _) = self.answers.take(), self.play.take()

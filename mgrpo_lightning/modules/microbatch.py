@@ -1,4 +1,4 @@
-"""Split the rows of an optimizer step into micro-batches by a token budget; collate each as prefix tree and tensors.
+"""Split the rows of one training step into micro-batches by a token budget; collate each as prefix tree and tensors.
 
 The rollouts of a group start with the same prompt, and often continue with the same tokens. A ``PrefixTree`` computes
 each shared prefix once. A sampled token inside a shared prefix is also scored once. Advantages and behaviour

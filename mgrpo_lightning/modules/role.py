@@ -53,6 +53,11 @@ class RoleModule(LightningModule):
         """Log rho of the last update; see ``Update.log_ratios``."""
 
     @property
+    def num_steps(self) -> int:
+        """Optimizer steps that the role takes on each aligned batch."""
+        return self.config.optimizer.steps_per_batch
+
+    @property
     def policy(self) -> Policy:
         """The role's policy; available after ``attach``."""
         assert self._policy is not None, f"the policy of {self.name} is not loaded yet"
@@ -72,30 +77,35 @@ class RoleModule(LightningModule):
             self.policy,
             self.config.objective,
             batch,
+            self.config.optimizer,
             token_budget=self.token_budget,
             gradient_checkpointing=self.gradient_checkpointing,
         )
 
     def advance(self) -> bool:
-        """Compute one micro-batch of the started update; return whether there was one."""
+        """Compute one micro-batch of the started update's next optimizer step; return whether there was one."""
         return self._begun is not None and self._begun.advance()
 
     def update(self, batch: AlignedBatch) -> dict[str, float]:
-        """Add this rank's gradient of one aligned batch to the role's adapter.
+        """Add this rank's gradient of the next optimizer step on an aligned batch to the role's adapter.
+
+        It is called ``optimizer.steps_per_batch`` times with a batch, and with the next batch after that.
 
         Args:
-            batch: This rank's rows of the role in one optimizer step; the coefficients of all ranks sum to 1.
+            batch: This rank's rows of the role; the coefficients of all ranks sum to 1.
 
         Returns:
-            Metrics of the update; see ``Update.finish``.
+            Metrics of the batch's steps so far; see ``Update.finish``.
         """
         if self._begun is None:
             self.begin(batch)
-        begun, self._begun = self._begun, None
+        begun = self._begun
         assert begun is not None
         assert begun.batch is batch, f"another batch of {self.name} was begun"
         metrics = begun.finish()
         self.log_ratios = begun.log_ratios
+        if begun.finished:
+            self._begun = None
         return metrics
 
     def refuse_mismatch(self, batch: AlignedBatch, metrics: Mapping[str, float], step: int) -> None:
@@ -148,7 +158,7 @@ class RoleModule(LightningModule):
         if not math.isfinite(norm):
             raise MgrpoError(
                 f"the gradient of role {self.name!r} has norm {norm} at its update {self.policy.version + 1}; "
-                "the adapter is unchanged.",
+                "the step is discarded.",
                 hint=f"{_AGAIN}, or another objective.ratio or compute_dtype; {_SEEN}.",
             )
         return norm

@@ -24,6 +24,7 @@ from mgrpo_lightning.modules.metric_logging import log_step_metrics
 from mgrpo_lightning.modules.play_metrics import observe_play, play_metrics
 from mgrpo_lightning.modules.policies import load_policies, played_here
 from mgrpo_lightning.modules.role import RoleModule
+from mgrpo_lightning.modules.team_update import update_team
 from mgrpo_lightning.modules.trainer_keys import refuse_trainer
 from mgrpo_lightning.modules.validation_config import HeldOutBatch
 from mgrpo_lightning.policy.chat import Chat
@@ -43,7 +44,7 @@ class TeamModule(LightningModule):
     """All roles of a team on shared base models; each has its own adapter, objective, clipping and learning rate.
 
     Optimization is manual. Roles that share an adapter are one policy: their losses are added, and clipped and stepped
-    once.
+    once. A training step is one aligned batch of each role, however many optimizer steps a role takes on it.
 
     Args:
         roles: The roles by name; exactly one of them, main, is called by no other role.
@@ -101,7 +102,7 @@ class TeamModule(LightningModule):
         self.chats: dict[str, Chat] = {}
         """Chats of the local roles, including those behind an endpoint, which have no policy."""
         self.num_steps = 0
-        """Optimizer steps so far; also set by a checkpoint that is loaded for validation, where no trainer counts."""
+        """Training steps so far; also set by a checkpoint that is loaded for validation, where no trainer counts."""
         self.metrics: dict[str, float] = {}
         """Metrics of the last training step, by name."""
         self.validation_results: list[dict[str, Any]] = []
@@ -187,31 +188,13 @@ class TeamModule(LightningModule):
     def training_step(self, batch: TeamBatch, batch_idx: int) -> None:
         started = time.perf_counter()
         self._assert_on_policy(batch)
-        metrics: dict[str, float] = {}
-        updated = []
-        for name in self.trained_roles:
-            aligned = batch.roles[name]
-            values = self.role_module(name).update(aligned)
-            self.role_module(name).refuse_mismatch(aligned, values, batch.step)
-            values["zero_advantage_groups"] = aligned.num_degenerate / max(aligned.num_groups, 1)
-            metrics |= {f"{name}/{key}": value for key, value in values.items()}
-        for group in self._optimizer.param_groups:
-            name = group["name"]
-            if name not in self.trained_roles:
-                continue
-            module = self.role_module(name)
-            # Reduce and clip per adapter, not per role: roles that share an adapter add to one gradient first.
-            module.reduce()
-            metrics[f"{name}/grad_norm"] = module.clip()
-            group["lr"] = metrics[f"{name}/lr"] = module.learning_rate(self.trainer.max_steps)
-            if any(p.grad is not None for p in self.policies[name].named_parameters().values()):
-                updated.append(name)
-        self.optimizers().step()  # type: ignore[union-attr]
-        for name in updated:
-            # Before `version` counts the step and a checkpoint could keep it.
-            self.role_module(name).refuse_diverged(self._optimizer, batch.step)
-        # None and not zero: AdamW would move a role that gets no gradient in the next step.
-        self._optimizer.zero_grad(set_to_none=True)
+        metrics, updated = update_team(
+            [self.role_module(name) for name in self.trained_roles],
+            batch,
+            self._optimizer,
+            self.optimizers().step,  # type: ignore[union-attr]
+            max_steps=self.trainer.max_steps,
+        )
         for name in updated:
             self.policies[name].version += 1
         self.num_steps += 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -16,22 +17,30 @@ from mgrpo_lightning.modules.microbatch import MicroBatch, collate, split
 from mgrpo_lightning.policy.gradient_checkpointing import recomputed_layers
 from mgrpo_lightning.policy.logprobs import prefix_tree_logprobs
 from mgrpo_lightning.policy.policy import Policy
+from mgrpo_lightning.policy.prefix_tree import PrefixTree
 from mgrpo_lightning.records.batch import AlignedBatch, TrainingRow
 from mgrpo_lightning.records.trajectory import Key
+from mgrpo_lightning.roles.config import OptimizerConfig
+from mgrpo_lightning.roles.minibatches import minibatch_of
 
 
 class Update:
-    """Forward and backward pass over one aligned batch; adds this rank's gradient to one role's adapter only.
+    """Forward and backward passes over one aligned batch; adds this rank's gradient to one role's adapter only.
 
-    The loss of every micro-batch is already divided by the totals of the whole step. So any split into micro-batches or
-    ranks gives the same gradient. A role without a trainable token gets the gradient None and not zero, because AdamW
-    moves parameters on zero gradients.
+    An update takes ``optimizer.steps_per_batch`` optimizer steps. Each call of ``finish`` completes the gradient of one
+    of them; the caller then steps and sets the gradient to None. With more than one step, the log-probabilities under
+    the adapter before the first one are computed once, ahead of its gradient, and kept.
+
+    The loss of every micro-batch is already divided by the totals of the whole batch. So any split into micro-batches
+    or ranks gives the same gradient, and the gradients of the minibatches, at one adapter, sum to that of the batch.
+    Without a trainable token the gradient is None and not zero, because AdamW moves parameters on zero gradients.
 
     The constructor and ``finish`` communicate between ranks; ``advance`` does not.
 
     Args:
         policy: Policy of the role.
-        batch: This rank's rows of the role in one optimizer step; the coefficients of all ranks sum to 1.
+        batch: This rank's rows of the role; the coefficients of all ranks sum to 1.
+        optimizer: The role's optimizer block, for the number of passes and minibatches.
         token_budget: Maximum number of tokens in one micro-batch; see ``split``.
         gradient_checkpointing: Recompute each layer in the backward pass; see ``recomputed_layers``.
     """
@@ -41,6 +50,7 @@ class Update:
         policy: Policy,
         objective: ObjectiveConfig,
         batch: AlignedBatch,
+        optimizer: OptimizerConfig,
         *,
         token_budget: int,
         gradient_checkpointing: bool,
@@ -48,7 +58,10 @@ class Update:
         self.batch = batch
         self._policy = policy
         self._objective = objective
+        self._token_budget = token_budget
         self._gradient_checkpointing = gradient_checkpointing
+        self._num_steps = optimizer.steps_per_batch
+        self._finished = 0
         self._log_ratios: dict[tuple[Key, int], Tensor] = {}
         # n of each trajectory: its segments are rows of their own, and may be in different micro-batches.
         self._num_actions: Counter[Key] = Counter()
@@ -57,15 +70,29 @@ class Update:
         # Counted before `_trainable` drops rows: a row without a gradient still counts in the token mean.
         own_tokens = sum(row.coefficient * len(row.behaviour) for row in batch.rows)
         (self._batch_tokens,) = over_ranks([own_tokens], policy.device)
-        self._micro_batches = split(self._trainable(batch.rows), token_budget)
+        rows = self._trainable(batch.rows)
+        self._minibatches: list[list[TrainingRow]] = [[] for _ in range(optimizer.minibatches)]
+        for row in rows:
+            self._minibatches[minibatch_of(row.key, optimizer.minibatches)].append(row)
+        self._micro_batches = split(self._minibatches[0], token_budget)
+        # With one step, the adapter before the update is the one that the gradient is computed with.
+        self._proximal: dict[tuple[Key, int], Tensor] | None = None
+        self._ahead: Iterator[tuple[list[TrainingRow], PrefixTree]] = iter(())
+        if self._num_steps > 1 and objective.kind == "mgrpo":
+            self._proximal, self._ahead = {}, split(rows, token_budget)
         self._sums: defaultdict[str, float] = defaultdict(float)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the gradients of all optimizer steps are computed."""
+        return self._finished == self._num_steps
 
     @property
     def log_ratios(self) -> dict[Key, Tensor]:
         """Log rho of each sampled token, by trajectory that this rank computed, segment after segment.
 
-        It is the log-probability under the adapter before the step minus the behaviour log-probability; float32 on the
-        CPU, shape (n,). Empty in a warm start.
+        It is the log-probability under the adapter before the update minus the behaviour log-probability; float32 on
+        the CPU, shape (n,). Empty in a warm start.
         """
         found: defaultdict[Key, list[Tensor]] = defaultdict(list)
         for key, segment in sorted(self._log_ratios):
@@ -73,7 +100,10 @@ class Update:
         return {key: torch.cat(parts) for key, parts in found.items()}
 
     def advance(self) -> bool:
-        """Compute one more micro-batch; return whether there was one."""
+        """Compute one more micro-batch of the next optimizer step; return whether there was one."""
+        if (part := next(self._ahead, None)) is not None:
+            self._keep(*part)
+            return True
         if (part := next(self._micro_batches, None)) is None:
             return False
         rows, prefix_tree = part
@@ -85,32 +115,49 @@ class Update:
             output = self._loss(micro, rows, reference)
             output.loss.backward()
         self._sums["loss"] += float(output.loss.detach())
-        for name, value in output.sums.items():
-            self._sums[name] = max(self._sums[name], value) if name.endswith("_max") else self._sums[name] + value
+        self._add(output.sums)
         return True
 
     def finish(self) -> dict[str, float]:
-        """Compute the remaining micro-batches.
+        """Compute the remaining micro-batches of the next optimizer step.
 
         Returns:
-            Metrics over all ranks: ``loss``, ``trained_tokens``, the token means ``mismatch`` (abs log rho against the
-            behaviour policy), ``clip_fraction`` and ``kl``, and the maximum ``mismatch_max``.
+            Metrics of the update so far, over all ranks: ``loss`` and ``trained_tokens`` of one pass, the token means
+            ``mismatch`` (abs log rho against the behaviour policy before the update), ``clip_fraction`` and ``kl``, and
+            the maximum ``mismatch_max``. Several passes give the mean.
         """
+        assert not self.finished, "the update has no further optimizer step"
         while self.advance():
             pass
+        self._finished += 1
+        self._micro_batches = split(self._minibatches[self._finished % len(self._minibatches)], self._token_budget)
+        passes = math.ceil(self._finished / len(self._minibatches))
         # A rank without rows takes part too: every rank must reach the same all-reduces.
-        names = ("loss", "tokens", "abs_log_ratio", "clipped", "kl")
-        loss, tokens, mismatch, clipped, kl = over_ranks([self._sums[name] for name in names], self._policy.device)
+        names = ("loss", "tokens", "clipped", "kl", "abs_log_ratio", "compared")
+        sums = [self._sums[name] for name in names]
+        loss, tokens, clipped, kl, mismatch, compared = over_ranks(sums, self._policy.device)
         (mismatch_max,) = over_ranks([self._sums["abs_log_ratio_max"]], self._policy.device, largest=True)
         count = max(tokens, 1.0)
         return {
-            "loss": loss,
-            "trained_tokens": tokens,
-            "mismatch": mismatch / count,
+            "loss": loss / passes,
+            "trained_tokens": tokens / passes,
+            "mismatch": mismatch / max(compared, 1.0),
             "mismatch_max": mismatch_max,
             "clip_fraction": clipped / count,
             "kl": kl / count,
         }
+
+    def _keep(self, rows: Sequence[TrainingRow], prefix_tree: PrefixTree) -> None:
+        """Compute and keep the log-probabilities of a micro-batch under the adapter before the update."""
+        assert self._proximal is not None
+        micro = collate(rows, prefix_tree, self._policy.device)
+        with torch.no_grad(), self._policy.updating():
+            logprobs = self._logprobs(micro)
+        lengths = [len(row.behaviour) for row in rows]
+        self._proximal |= {
+            (row.key, row.segment): kept for row, kept in zip(rows, logprobs.split(lengths), strict=True)
+        }
+        self._compare(rows, logprobs, micro.behaviour)
 
     def _trainable(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """Rows that can change the adapter: without a KL term, a row with advantage 0 has no gradient."""
@@ -120,9 +167,13 @@ class Update:
 
     def _loss(self, micro: MicroBatch, rows: Sequence[TrainingRow], reference: Tensor | None) -> LossOutput:
         logprobs = self._logprobs(micro)
-        if self._objective.kind == "mgrpo":
-            ratios = (logprobs.detach() - micro.behaviour).float().cpu().split([len(row.behaviour) for row in rows])
-            self._log_ratios |= {(row.key, row.segment): ratio for row, ratio in zip(rows, ratios, strict=True)}
+        if self._proximal is not None:
+            proximal = torch.cat([self._proximal[row.key, row.segment] for row in rows])
+        else:
+            # The adapter before the update is the current one, because the batch is used for one step only.
+            proximal = logprobs.detach()
+            if self._objective.kind == "mgrpo":
+                self._compare(rows, proximal, micro.behaviour)
         correction = self._objective.correction
         return surrogate_loss(
             logprobs,
@@ -133,11 +184,28 @@ class Update:
             config=self._objective,
             batch_tokens=self._batch_tokens,
             num_actions=torch.tensor([self._num_actions[row.key] for row in rows], device=logprobs.device),
-            # The adapter before the step is the current one, because each batch is used for one update only.
-            proximal=None if correction == "ratio" else logprobs.detach(),
+            proximal=None if correction == "ratio" else proximal,
             reference=reference,
             correction_cap=self._objective.correction_cap if correction == "truncated" else None,
         )
+
+    def _compare(self, rows: Sequence[TrainingRow], logprobs: Tensor, behaviour: Tensor) -> None:
+        """Add the distance of the policy before the update from the sampler's log-probabilities, shape (N,)."""
+        ratios = logprobs - behaviour
+        parts = ratios.float().cpu().split([len(row.behaviour) for row in rows])
+        self._log_ratios |= {(row.key, row.segment): part for row, part in zip(rows, parts, strict=True)}
+        gaps = ratios.double().abs()
+        self._add(
+            {
+                "abs_log_ratio": float(gaps.sum()),
+                "abs_log_ratio_max": float(gaps.max()),
+                "compared": float(len(gaps)),
+            }
+        )
+
+    def _add(self, sums: Mapping[str, float]) -> None:
+        for name, value in sums.items():
+            self._sums[name] = max(self._sums[name], value) if name.endswith("_max") else self._sums[name] + value
 
     def _logprobs(self, micro: MicroBatch) -> Tensor:
         """Log-probabilities under the selected adapter.

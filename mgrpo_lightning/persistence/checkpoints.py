@@ -18,6 +18,8 @@ from mgrpo_lightning.persistence.atomic import atomic_path
 
 FILENAME = "step={step:06d}"
 """Name pattern of the checkpoints. The step in the name decides which one is the last."""
+BEST = "best"
+"""Folder, in the run folder, of the checkpoints with the best held-out score."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -64,6 +66,41 @@ def last_checkpoint(folder: Path) -> Path:
         f"no checkpoint in {folder} can be loaded ({len(found)} found).",
         hint="give --ckpt_path a file, or leave it out to start a new run under another run.name.",
     )
+
+
+def best_path(folder: Path, role: str | None = None) -> Path:
+    """Return the path of the checkpoint with the best held-out score, which need not exist.
+
+    Args:
+        folder: A run's ``best`` folder.
+        role: The role whose own score counts; None: that of the team.
+    """
+    return (folder if role is None else folder / "roles" / role) / "checkpoint.ckpt"
+
+
+def named_checkpoint(run: Path, name: str | None) -> Path | None:
+    """Resolve the value of ``--ckpt_path``; None is none.
+
+    Args:
+        run: The run folder.
+        name: ``last``: the newest checkpoint that loads. ``best``: the one with the team's best held-out score.
+            ``best:ROLE``: with the best score of a role. Else a path.
+
+    Raises:
+        DataError: No checkpoint loads, or the run has not kept the best one.
+    """
+    if name == "last":
+        return last_checkpoint(run / "checkpoints")
+    best, _, role = (name or "").partition(":")
+    if best != BEST:
+        return None if name is None else Path(name)
+    path = best_path(run / BEST, role or None)
+    if not path.exists():
+        raise DataError(
+            f"--ckpt_path is {name}, but there is no {path}.",
+            hint="give last or a path; a fit keeps the best checkpoint of its validations unless best.score is null.",
+        )
+    return path
 
 
 def refuse_two_runs(folder: Path, start: Path | None) -> None:

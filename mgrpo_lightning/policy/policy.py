@@ -62,7 +62,7 @@ class Policy:
 
     @property
     def version(self) -> int:
-        """Number of optimizer updates of the adapter so far."""
+        """Number of aligned batches that have updated the adapter, each in one or more optimizer steps."""
         return self._version if self._owner is None else self._owner.version
 
     @version.setter

@@ -16,9 +16,9 @@
 8. ``TrainingRow`` (``batch.py``): one segment as tensors, with the advantage and coefficient of its trajectory. ``ids``
    and ``mask`` have shape (T,), ``behaviour`` has shape (n,) for n sampled tokens. A trajectory that fills m slots
    gives its rows once, not m times.
-9. ``AlignedBatch`` (``batch.py``): all rows of one role in one optimizer step. Over all ranks, the
+9. ``AlignedBatch`` (``batch.py``): all rows of one role in one training step. Over all ranks, the
    coefficients sum to 1.
-10. ``TeamBatch`` (``batch.py``): one optimizer step of the team: the played groups and an ``AlignedBatch`` per trained
+10. ``TeamBatch`` (``batch.py``): one training step of the team: the played groups and an ``AlignedBatch`` per trained
     role.
 
 How they nest::
@@ -32,7 +32,7 @@ How they nest::
         |-- Trajectory x ...    sub-agents, invocations 1, 2, ...
         `-- Score      x ...    one per trajectory
 
-    TeamBatch                   one optimizer step
+    TeamBatch                   one training step
     |-- Group          x Q      what was played
     `-- AlignedBatch   x ...    one per trained role
         `-- TrainingRow x ...   one per segment of a trajectory that fills a slot

@@ -64,7 +64,7 @@ class TrainingRow:
 
 @dataclass(frozen=True)
 class AlignedBatch:
-    """All rows of one role in one optimizer step, with the statistics of their groups."""
+    """All rows of one role in one training step, with the statistics of their groups."""
 
     role: str
     rows: list[TrainingRow]
@@ -78,7 +78,7 @@ class AlignedBatch:
 
 @dataclass(frozen=True)
 class TeamBatch:
-    """One optimizer step of the whole team."""
+    """One training step of the whole team."""
 
     step: int
     groups: list[Group]

@@ -86,7 +86,10 @@ class LimitsConfig:
 @ranged("optimizer")
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and the learning-rate schedule of one role; the schedule counts this role's own updates."""
+    """AdamW and the learning-rate schedule of one role; the schedule counts this role's own updates.
+
+    An update is one aligned batch, however many optimizer steps it takes.
+    """
 
     lr: Annotated[float, Range(0, 10)] = 1e-5
     """Peak learning rate."""
@@ -95,13 +98,23 @@ class OptimizerConfig:
     weight_decay: Annotated[float, Range(0, 100)] = 0.0
     """Decoupled weight decay of the adapter."""
     clip_norm: Annotated[float, Range(0, math.inf, above=True)] = 1.0
-    """Upper bound of the gradient norm of this role."""
+    """Upper bound of the gradient norm of this role in each optimizer step."""
+    updates_per_batch: Count = 1
+    """mu: how often the role goes through each aligned batch."""
+    minibatches: Count = 1
+    """Optimizer steps in each pass through a batch: each takes a part of the step's rollouts, and keeps their
+    coefficients. So the gradients of the minibatches sum to the gradient of the batch."""
     warmup: Number = 0
     """Number of updates of linear warm-up."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
     """Shape of the schedule after the warm-up, until the run's max_steps."""
     final: Share = 0.1
     """Learning rate at the end of the decay, as a share of the peak."""
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Optimizer steps for each aligned batch."""
+        return self.updates_per_batch * self.minibatches
 
 
 @ranged("role")

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 
 from mgrpo_lightning.callbacks.adapter_card import use_lines
 from mgrpo_lightning.commands.exporting import Exporter, push
-from mgrpo_lightning.commands.saved_run import cli_of
 from mgrpo_lightning.commands.run_command import main
+from mgrpo_lightning.commands.saved_run import cli_of
 from mgrpo_lightning.errors import ConfigurationError, DataError, MgrpoError
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.persistence.checkpoints import last_checkpoint

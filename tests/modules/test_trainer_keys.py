@@ -6,6 +6,7 @@ import ast
 import datetime
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.commands.run_command import main
@@ -188,6 +190,17 @@ def test_early_stopping_that_would_never_look_is_refused(
             main(["fit", "--config", str(team), *dry])
         assert stopped.value.code == 2
         assert "EarlyStopping needs a validation" in capsys.readouterr().err
+
+
+def test_the_early_stopping_of_the_guide_is_read(root: Path, tmp_path: Path, tiny: Path) -> None:
+    guide = (root / "docs" / "team_file.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(trainer:\n  val_check_interval.*?)```", guide, re.DOTALL)
+    (tmp_path / "stopping.yaml").write_text(block)
+    files = [str(write_team_file(tmp_path, tiny, max_steps=20)), str(tmp_path / "stopping.yaml")]
+    trainer = make_cli([word for file in files for word in ("--config", file)], run=False).trainer
+    (stopper,) = trainer.early_stopping_callbacks
+    assert isinstance(stopper, EarlyStopping)
+    assert (stopper.monitor, stopper.patience, trainer.val_check_interval) == ("val/accuracy", 3, 10)
 
 
 def test_an_interval_beyond_the_run_is_refused(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
