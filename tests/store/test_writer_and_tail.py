@@ -141,7 +141,7 @@ def test_closed_steps_become_one_segment_and_old_ones_go(tmp_path: Path) -> None
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> int:
     largest = 20_000
-    for module in ("writer", "segment"):
+    for module in ("writer", "arrow_files"):
         monkeypatch.setattr(f"mgrpo_lightning.store.{module}.LARGEST", largest)
     return largest
 
