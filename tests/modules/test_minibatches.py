@@ -70,7 +70,7 @@ def step(module: RoleModule, lr: float = 0.05) -> None:
     with torch.no_grad():
         for parameter in module.policy.named_parameters().values():
             if parameter.grad is not None:
-                parameter -= lr * parameter.grad.sign()
+                parameter.sub_(lr * parameter.grad.sign())
             parameter.grad = None
 
 

@@ -9,11 +9,11 @@ import itertools
 import os
 import signal
 
+import torch
 from torch.optim import AdamW
 from typing_extensions import override
 
 from mgrpo_lightning.commands.main import main
-from mgrpo_lightning.modules import team
 
 _steps = itertools.count(1)
 
@@ -27,5 +27,5 @@ class _Killing(AdamW):
 
 
 if __name__ == "__main__":
-    team.torch.optim.AdamW = _Killing  # type: ignore[misc]
+    torch.optim.AdamW = _Killing  # type: ignore[misc]
     main()

@@ -19,9 +19,9 @@ class RecordingWandb(WandbLogger):
         self.settings: list[dict[str, Any]] = []
         self.tables: list[tuple[str, list[str], list[list[Any]], int | None]] = []
 
-    name = "recording"  # type: ignore[assignment]
-    version = "0"  # type: ignore[assignment]
-    save_dir = None  # type: ignore[assignment]
+    name = "recording"
+    version = "0"
+    save_dir = None
 
     @property
     def experiment(self) -> Any:
@@ -69,10 +69,10 @@ class RecordingMlflow(MLFlowLogger):
         self.settings: list[dict[str, Any]] = []
         self.client = _Client()
 
-    name = "recording"  # type: ignore[assignment]
-    version = "0"  # type: ignore[assignment]
-    save_dir = None  # type: ignore[assignment]
-    run_id = "the run"  # type: ignore[assignment]
+    name = "recording"
+    version = "0"
+    save_dir = None
+    run_id = "the run"
 
     @property
     def experiment(self) -> Any:
