@@ -188,7 +188,7 @@ def load_eos_ids(name: str) -> tuple[int, ...]:
     """
     config = load_config(name)
     try:
-        generation = GenerationConfig.from_pretrained(source_of(name))
+        generation = GenerationConfig.from_pretrained(source_of(name), trust_remote_code=False)
     except OSError:  # there is no generation_config.json
         generation = GenerationConfig.from_model_config(config)
     return _eos_ids(generation)

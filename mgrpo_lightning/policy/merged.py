@@ -33,7 +33,9 @@ def merge(base: Base, adapter: Path) -> PreTrainedModel:
     Returns:
         The merged model: a plain model of transformers.
     """
-    model: PreTrainedModel = PeftModel.from_pretrained(dequantised(base), str(adapter)).merge_and_unload()
+    plain = dequantised(base)
+    adapted = PeftModel.from_pretrained(plain, str(adapter), trust_remote_code=False, use_safetensors=True)
+    model: PreTrainedModel = adapted.merge_and_unload()
     model.requires_grad_(False).eval()
     return model
 
