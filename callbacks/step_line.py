@@ -71,7 +71,7 @@ def _role(role: str, config: RoleConfig, metrics: Mapping[str, float]) -> str:
     if metrics.get(f"{role}/trajectories") == 0:
         return f"{role}: not called"
     supervised = config.objective.kind == "supervised"
-    on_policy = not (supervised or config.lag or config.queue)
+    on_policy = not (supervised or config.lag or config.queue or config.optimizer.steps_per_batch > 1)
     prefix = f"{role}/reward_"
     logged = sorted(name.removeprefix(prefix) for name in metrics if name.startswith(prefix))
     functions = [name for name in logged if name not in COMPONENTS and name not in SCORES]
