@@ -77,20 +77,54 @@ class AdapterExport(Callback):
         # on_train_end directly follows the last batch, which may have exported this step already.
         if trainer.is_global_zero and trainer.global_step != self._exported_step:
             module = cast("TeamModule", pl_module)
-            data: AlignedTrajectoryDataModule = trainer.datamodule  # type: ignore[attr-defined]
-            if self._seats is None:
-                tools = wanted_tools(module.roles, data.task.tools())
-                self._seats = make_seats(module.roles, module.chats, tools, HermesDialect())
-            for role, policy in module.adapters.items():
-                players = {name: self._seats[name] for name, one in module.policies.items() if one.adapter == role}
-                run = Path(trainer.default_root_dir).name
-                origin = Provenance(run, module.roles[role], data.task, module.validation_results)
+            self._seats = self._seats or seats_of(trainer, module)
+            for role in module.adapters:
                 target = self.folder(trainer) / role
-                like = target if target in self._written else None
-                with atomic_folder(target) as folder:
-                    write_role(folder, policy.trained(), named_base(policy.identity), players, origin, like=like)
+                export_role(
+                    trainer, module, self._seats, role, target, like=target if target in self._written else None
+                )
                 self._written.add(target)
         self._exported_step = trainer.global_step
+
+
+def seats_of(trainer: Trainer, module: TeamModule) -> dict[str, Seat]:
+    """The seats of the roles that this process plays.
+
+    Args:
+        trainer: Trainer whose data module has the task.
+        module: The root module, its policies loaded.
+    """
+    tools = wanted_tools(module.roles, _data(trainer).task.tools())
+    return make_seats(module.roles, module.chats, tools, HermesDialect())
+
+
+def export_role(
+    trainer: Trainer,
+    module: TeamModule,
+    seats: Mapping[str, Seat],
+    role: str,
+    target: Path,
+    *,
+    like: Path | None = None,
+) -> None:
+    """Replace the folder of one adapter atomically.
+
+    Args:
+        seats: Of all roles that this process plays.
+        role: Role that owns the adapter, or plays with it.
+        target: The folder.
+        like: An earlier export with the same tokenizer; see ``write_adapter``.
+    """
+    policy = module.policies[role]
+    players = {name: seats[name] for name, one in module.policies.items() if one.adapter == policy.adapter}
+    run = Path(trainer.default_root_dir).name
+    origin = Provenance(run, module.roles[role], _data(trainer).task, module.validation_results)
+    with atomic_folder(target) as folder:
+        write_role(folder, policy.trained(), named_base(policy.identity), players, origin, like=like)
+
+
+def _data(trainer: Trainer) -> AlignedTrajectoryDataModule:
+    return trainer.datamodule  # type: ignore[attr-defined, no-any-return]
 
 
 def write_role(

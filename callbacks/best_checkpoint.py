@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from mgrpo_lightning.persistence.atomic import atomic_folder
+from mgrpo_lightning.callbacks.adapter_export import export_role, seats_of
 from mgrpo_lightning.persistence.checkpoints import BEST, best_path
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class BestCheckpoint(Callback):
         """Replace the checkpoint and the exported adapters, each of them atomically."""
         path = best_path(self.folder(trainer), of)
         if trainer.is_global_zero:
+            seats = seats_of(trainer, module)
             for name, role in exports.items():
-                with atomic_folder(path.parent / name) as folder:
-                    module.policies[role].save_peft(folder)
+                export_role(trainer, module, seats, role, path.parent / name)
         trainer.save_checkpoint(path)

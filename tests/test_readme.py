@@ -79,18 +79,19 @@ def test_the_commands_run_one_after_the_other(
     assert (tmp_path / "page" / "index.html").is_file()
     for number, arguments in enumerate((resume, validate), 3):
         mgrpo(*arguments, *SMALL, f"--trainer.max_steps={number}", "--run.name=readme")
-    monkeypatch.setattr("sys.argv", ["mgrpo", ask, str(tmp_path / "readme"), question])
-    program()
+    main([ask, str(tmp_path / "readme"), question])
     assert "Lima\n" in capfd.readouterr().out
 
 
 def test_the_python_lines_run(readme: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the adapters that the package ships; the run folder that the lines name is a fit's."""
     monkeypatch.chdir(root)
-    monkeypatch.setattr(Team, "from_run", lambda folder: Team.from_file("configs/quickstart.yaml"))
+    team = Team.from_file("configs/quickstart.yaml")
+    monkeypatch.setattr(Team, "from_run", lambda folder: team)
     monkeypatch.setattr("sys.argv", ["mgrpo"])
     printed: list[object] = []
-    exec(blocks(readme, "python")[0], {"print": printed.append})
+    with team:
+        exec(blocks(readme, "python")[0], {"print": printed.append})
     assert printed == ["Lima"]
 
 

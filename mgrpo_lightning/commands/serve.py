@@ -95,12 +95,14 @@ def _loopback(host: str) -> bool:
 
 def _listen(host: str, port: int) -> socket.socket:
     """Bind before the weights are loaded, so that a port that is taken is known at once."""
+    if not 0 <= port <= 65535:  # getaddrinfo would take another one
+        raise ConfigurationError(f"--port is {port}.", hint="give a number up to 65535, 0 for a free one.")
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, proto)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigurationError(
             f"{host}:{port} cannot be used: {error}.", hint="give another --host or --port, or --port 0 for a free one."
         ) from error

@@ -15,7 +15,7 @@ from mgrpo_lightning.callbacks import BestCheckpoint, Results, TeamCheckpoint
 from mgrpo_lightning.commands.run_command import main
 from mgrpo_lightning.errors import DataError
 from mgrpo_lightning.persistence.checkpoints import last_checkpoint, named_checkpoint
-from tests.callbacks.fakes import ROLES, FakeData, FakeTeam, make_trainer
+from tests.callbacks.fakes import ROLES, FakeData, FakeTeam, make_trainer, write_fake
 from tests.support.team_file import write_team_file
 
 TEAM = {0: 0.2, 1: 0.5, 2: 0.4, 3: 0.5, 4: 0.3}
@@ -37,6 +37,13 @@ class Scored(FakeTeam):
         super().on_validation_epoch_end()
         step = self.trainer.global_step
         self.log_dict({name: scores[step] for name, scores in self._scores.items() if step in scores}, batch_size=1)
+
+
+@pytest.fixture(autouse=True)
+def fake_export(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The exports of fake teams, whose policies have no weights."""
+    if "tiny" not in request.fixturenames:
+        monkeypatch.setattr("mgrpo_lightning.callbacks.adapter_export.write_adapter", write_fake)
 
 
 def fit(root: Path, steps: int = 4, score: Any = "accuracy", team: FakeTeam | None = None) -> BestCheckpoint:

@@ -25,13 +25,18 @@ PYTHON = ("<class", "typing.", "NoneType", "Namespace", "dataclass", "subclass")
 """What a user need not know."""
 
 
+def has(hint: Any, *origins: Any) -> bool:
+    return any(one in origins or typing.get_origin(one) in origins for one in (*typing.get_args(hint), hint))
+
+
 def keys(of: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Every key of a block and of the blocks inside, with its type."""
     for key, hint in hints_of(of).items():
         if key in ("args", "kwargs", "return"):
             continue
         yield f"{name}.{key}", hint
-        for one in (*typing.get_args(hint), hint):
+        # The blocks of a dict are below names that the user chooses.
+        for one in () if has(hint, dict) else (*typing.get_args(hint), hint):
             if isinstance(one, type) and dataclasses.is_dataclass(one):
                 yield from keys(one, f"{name}.{key}")
 
@@ -41,10 +46,6 @@ KEYS = [*keys(RoleConfig, ROLE), *keys(BLOCKS["data"], "data"), *keys(BLOCKS["ru
 
 def is_block(hint: Any) -> bool:
     return any(isinstance(one, type) and dataclasses.is_dataclass(one) for one in (*typing.get_args(hint), hint))
-
-
-def has(hint: Any, *origins: Any) -> bool:
-    return any(one in origins or typing.get_origin(one) in origins for one in (*typing.get_args(hint), hint))
 
 
 def told(key: str, value: object) -> str:

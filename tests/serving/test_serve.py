@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -184,8 +185,10 @@ def test_addresses_are_checked_before_anything_is_loaded(monkeypatch: pytest.Mon
         serve([team, "--host", "0.0.0.0"])
     with pytest.raises(ConfigurationError, match="environment variable 'NO_KEY', which is not set"):
         serve([team, "--api_key_env", "NO_KEY"])
-    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:99999 cannot be used"):
+    with pytest.raises(ConfigurationError, match=r"--port is 99999"):
         serve([team, "--port", "99999"])
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="cannot be used"):
+        serve([team, "--port", str(taken.getsockname()[1])])
     with pytest.raises(ConfigurationError, match="is not a run folder"):
         serve([team, "--port", "0"])
 
