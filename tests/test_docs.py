@@ -68,7 +68,7 @@ def test_every_page_is_in_the_table_of_contents(root: Path, pages: dict[str, str
 
 
 def test_pages_and_pictures_are_all_there_is(root: Path) -> None:
-    """Records of runs are in benchmarks/paper/records.jsonl.xz."""
+    """Records of runs are in benchmarks/records.jsonl.xz."""
     found = {path.suffix for path in (root / "docs").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert found == {".md", ".png", ".svg", ".py"}
 
