@@ -147,7 +147,7 @@ def first_hit(split: Split) -> dict[str, Any]:
     return {"exact_match": right, "questions": len(questions)}
 
 
-def table(*results: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> str:
+def table(*results: Mapping[Split, Mapping[str, Sequence[dict[str, Any]]]]) -> str:
     """Exact match by split and arm, and of the team by level, in Markdown.
 
     Args:

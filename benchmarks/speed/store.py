@@ -211,8 +211,8 @@ def table(*results: Mapping[str, Any]) -> str:
     Args:
         results: Of ``main``.
     """
-    columns = ("writers", "records", "records/s a writer", "p50, ms", "p99, ms")
-    columns += ("files per 1,000 records", "bytes a record")
+    delays = ("records/s a writer", "p50, ms", "p99, ms")
+    columns = ("writers", "records", *delays, "files per 1,000 records", "bytes a record")
     tailed = [
         (
             f["writers"],

@@ -114,8 +114,8 @@ def table(*results: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
 
 
 def _beside(first: str, other: str, figures: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
-    columns = ("model", f"{first}, s", f"{other}, s", "faster", "less CPU")
-    columns += (f"{first}, MiB", f"{other}, MiB", "memory")
+    seconds, memory = ([f"{arm}, {unit}" for arm in (first, other)] for unit in ("s", "MiB"))
+    columns = ("model", *seconds, "faster", "less CPU", *memory, "memory")
     rows = []
     for work, found in figures.items():
         pairs = list(zip(found[first], found[other], strict=True))

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.paper import arms, records
+from benchmarks import records
+from benchmarks.paper import arms
 from tests.support.tiny import make_tiny_model
 from tests.test_docs_commands import commands
 
