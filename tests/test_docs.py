@@ -116,6 +116,13 @@ def test_commands_configs_and_targets_in_the_documentation_exist(root: Path, pag
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), (name, target)
 
 
+def test_the_readme_counts_bases_as_their_page_does(pages: dict[str, str]) -> None:
+    (found,) = re.findall(r"Of (\d+): (\d+) work, (\d+) are refused", pages["docs/base_models.md"])
+    numbers, work, refused = found
+    assert f"| {numbers} causal LMs of transformers" in pages["README.md"]
+    assert f"[{work} work, {refused} are refused]" in pages["README.md"]
+
+
 def test_the_example_of_alignment_is_computed_as_written(pages: dict[str, str]) -> None:
     row = r"^\| [a-g] \| (\d) \| (\d) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|"
     rows = re.findall(row, pages["docs/concepts.md"], re.MULTILINE)

@@ -45,7 +45,7 @@ def test_the_pages_have_the_command_and_the_machine_of_every_result(pages: str) 
     text = " ".join(pages.split())
     for name, record in records.load(records.FILE).items():
         if "result" in record:
-            command = re.sub(r" --record( [^ -]+)?", "", record["command"])
+            command = re.sub(r" --record( [^-]\S*)?", "", record["command"])
             assert command in text, name
             assert where(record) in text, name
 
@@ -57,6 +57,11 @@ def test_accuracies_of_the_readme_are_those_of_the_tables(root: Path) -> None:
     found = re.findall(r"\d+\.\d%", results)
     assert len(found) >= 6
     assert [share for share in found if share not in cells] == []
+
+
+def test_the_readme_has_the_memory_that_was_measured(root: Path) -> None:
+    largest = max(f["measured"] for record in records.under("speed/memory").values() for f in record["result"])
+    assert f" {largest / 2**30:.1f} GiB measured" in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_benchmark_without_a_record_is_refused(
