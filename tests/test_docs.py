@@ -68,7 +68,7 @@ def test_every_page_is_in_the_table_of_contents(root: Path, pages: dict[str, str
 
 
 def test_pages_and_pictures_are_all_there_is(root: Path) -> None:
-    """Records of runs are in benchmarks/paper/records.jsonl.xz."""
+    """Records of runs are in benchmarks/records.jsonl.xz."""
     found = {path.suffix for path in (root / "docs").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert found == {".md", ".png", ".svg", ".py"}
 
@@ -114,6 +114,13 @@ def test_commands_configs_and_targets_in_the_documentation_exist(root: Path, pag
             assert (root / path).exists(), (name, path)
         for target in re.findall(r"`make ([a-z][a-z0-9-]*)", text):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), (name, target)
+
+
+def test_the_readme_counts_bases_as_their_page_does(pages: dict[str, str]) -> None:
+    (found,) = re.findall(r"Of (\d+): (\d+) work, (\d+) are refused", pages["docs/base_models.md"])
+    numbers, work, refused = found
+    assert f"| {numbers} causal LMs of transformers" in pages["README.md"]
+    assert f"[{work} work, {refused} are refused]" in pages["README.md"]
 
 
 def test_the_example_of_alignment_is_computed_as_written(pages: dict[str, str]) -> None:

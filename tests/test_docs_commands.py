@@ -84,8 +84,6 @@ def modules() -> list[list[str]]:
 @pytest.mark.parametrize("arguments", modules(), ids=" ".join)
 def test_the_arguments_of_a_module_are_read(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     module, *words = arguments
-    if module == "benchmarks.speed.viewer":
-        pytest.importorskip("playwright", reason="only `make test-browser` installs it")
     parse = argparse.ArgumentParser.parse_args
 
     def only_parse(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,7 @@
-"""The GPU recipes: they parse, and their plans fit the card in their name, from the models' shapes alone."""
+"""The GPU recipes: they parse, and their plans fit the card in their name, from the models' shapes alone.
+
+README has the plan of the quickstart beside theirs.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +65,13 @@ def test_the_plan_fits_the_card_and_uses_it(recipe: str, root: Path, tmp_path: P
         assert f" {planned:.1f}" in (root / page).read_text(encoding="utf-8"), page
     for role in cli.model.roles.values():
         assert "gate" not in role.adapter.target_modules, "the router is never trained"
+
+
+def test_the_readme_has_the_plan_of_the_quickstart(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    cli = make_cli(["--config=configs/quickstart.yaml", "--trainer.accelerator=cpu"], run=False)
+    planned = dry_run(cli.model, cli.datamodule, on_gpu=False).total / 2**30
+    assert f" {planned:.1f} GiB planned" in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_recipe_is_planned(root: Path) -> None:

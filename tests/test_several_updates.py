@@ -59,6 +59,7 @@ def test_a_replay_takes_the_same_steps(straight: Path) -> None:
     assert all(f"{role}: bitwise equal to" in said for role in ("main", "searcher"))
 
 
+@pytest.mark.slow
 def test_two_ranks_make_the_minibatches_of_one(tmp_path: Path, team: Team) -> None:
     two = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--data.queries_per_step=3")
     Started(team.command("fit", tmp_path, "run", *STRAIGHT, *SEVERAL, *two)).finish()

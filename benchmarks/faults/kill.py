@@ -1,7 +1,7 @@
 """Kill benchmark: kill runs at named points or random times, resume; nothing may be lost, doubled or changed.
 
     python -m benchmarks.faults.kill [--decoupled] [--kills 50] [--schedules rounds eager] [--tmpdir /dev/shm]
-                                     [--json FILE]
+                                     [--record [NAME]]
 
 A small quickstart team. A run is killed again and again on its way: at a random time, or inside of one of the named
 points (in the middle of a turn, of a backward pass, of writing a checkpoint, ...), which the child process patches into
@@ -19,7 +19,6 @@ With ``--decoupled`` every role is a process of its own, and either is killed an
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -27,12 +26,17 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.faults.kill_points import EAGER_POINTS, POINTS
 from benchmarks.faults.kill_roles import RolesKiller
 from benchmarks.faults.kill_runs import BY_TIME, EXPECTED, STEPS, Kills, Turn, finished_turns, record, start
+from benchmarks.records import add_option, keep
 from benchmarks.tables import markdown
+
+NAME = "faults/kill"
 
 
 class Killer(Kills):
@@ -99,6 +103,22 @@ class Killer(Kills):
         self.count_different(folder)
 
 
+def table(*results: Mapping[str, Any]) -> str:
+    """Hits of every point, runs and faults, in Markdown, a column for each kind of run and schedule.
+
+    Args:
+        results: Of ``main``.
+    """
+    found = {name: one for result in results for name, one in result.items()}
+
+    def lines(part: str) -> list[tuple[object, ...]]:
+        names = dict.fromkeys(name for one in found.values() for name in one[part])
+        return [(name, *(one[part].get(name, "-") for one in found.values())) for name in names]
+
+    runs = ("runs", *(one["runs"] for one in found.values()))
+    return markdown(("point", *found), [*lines("hits"), runs, *lines("faults")])
+
+
 def main() -> None:
     """Kill, resume, look, and print the hits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,27 +127,22 @@ def main() -> None:
     parser.add_argument("--schedules", nargs="+", choices=["rounds", "eager"], default=["rounds", "eager"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tmpdir", help="$TMPDIR of the runs, for example on another device than the run folder")
-    parser.add_argument("--json", type=Path, help="file for the results")
+    add_option(parser, NAME)
     arguments = parser.parse_args()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if arguments.tmpdir:
         environment["TMPDIR"] = arguments.tmpdir
-    killers = []
+    kind, title = (RolesKiller, "roles apart") if arguments.decoupled else (Killer, "one process")
+    killers = {}
     for schedule in arguments.schedules:
         with tempfile.TemporaryDirectory() as root:
-            kind = RolesKiller if arguments.decoupled else Killer
             killer = kind(Path(root), schedule, environment, random.Random(arguments.seed))
             killer.kill(arguments.kills)
-        killers.append(killer)
-    points = dict.fromkeys(name for killer in killers for name in killer.hits)
-    rows: list[tuple[object, ...]] = [(name, *(k.hits.get(name, "-") for k in killers)) for name in points]
-    rows.append(("runs", *(k.runs for k in killers)))
-    rows += [(fault, *(k.faults[fault] for k in killers)) for fault in killers[0].faults]
-    print("\n" + markdown(("point", *(k.schedule for k in killers)), rows))
-    if arguments.json:
-        result = {k.schedule: {"hits": dict(k.hits), "runs": k.runs, **k.faults} for k in killers}
-        arguments.json.write_text(json.dumps(result, indent=2))
-    if any(k.faults.total() or 0 in k.hits.values() for k in killers):
+        killers[f"{title}, {schedule}"] = killer
+    result = {name: {"hits": k.hits, "runs": k.runs, "faults": k.faults} for name, k in killers.items()}
+    print(f"\n{table(result)}")
+    keep(arguments.record, result, threads=1)
+    if any(k.faults.total() or 0 in k.hits.values() for k in killers.values()):
         raise SystemExit("a record was lost, duplicated or changed, or a kill point was never reached")
 
 

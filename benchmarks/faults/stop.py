@@ -1,6 +1,6 @@
 """Stop benchmark: signal a launch or a role (SIGTERM, Ctrl-C, SIGKILL), resume; check exit status and leftovers.
 
-    python -m benchmarks.faults.stop [--times 40] [--json FILE]
+    python -m benchmarks.faults.stop [--times 40] [--record [NAME]]
 
 A small quickstart team under ``mgrpo launch``, schedule ``rounds``; each of its searches takes a moment. At a random
 time the launch gets SIGTERM, a Ctrl-C or SIGKILL, or one role gets SIGTERM or SIGINT: in a start, while a role waits
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import signal
@@ -29,13 +28,15 @@ from typing import Any
 import psutil
 from typing_extensions import override
 
-from benchmarks.faults.kill_runs import FIT, STEPS, record, same
+from benchmarks.faults.kill_runs import FIT, record, same
+from benchmarks.records import add_option, keep
 from benchmarks.tables import markdown
 from mgrpo_lightning.errors import STOPPED
 from mgrpo_lightning.process.guard import KILL
 from mgrpo_lightning.tasks import Factbook
 from mgrpo_lightning.tools.base import Tool
 
+NAME = "faults/stop"
 ROLES = ("main", "searcher")
 LIMIT = KILL + 5.0
 """Seconds from a signal to the end of the last process: the last grace, and five seconds."""
@@ -157,24 +158,39 @@ class Stopper:
         return (self.root / "log").read_text(encoding="utf-8", errors="replace")
 
 
+def table(*results: Mapping[str, Any]) -> str:
+    """Stops by their kind, runs, faults, and the longest time to the end of the last process, in Markdown.
+
+    Args:
+        results: Of ``main``.
+    """
+    columns = (*EVENTS, "runs", *results[0]["faults"], "slowest end")
+    rows = [
+        (
+            *(result["hits"][event] for event in EVENTS),
+            *(result["runs"], *result["faults"].values()),
+            f"{max(result['seconds']):.1f} s",
+        )
+        for result in results
+    ]
+    return markdown(columns, rows)
+
+
 def main() -> None:
     """Stop, go on, look, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="file for the results")
+    add_option(parser, NAME)
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     with tempfile.TemporaryDirectory() as root:
         stopper = Stopper(Path(root), random.Random(arguments.seed))
         stopper.stop(arguments.times)
-    slowest = max(stopper.seconds)
-    counts = {**stopper.hits, "runs": stopper.runs, **stopper.faults}
-    print("\n" + markdown(("stopped by", "times"), counts.items()))
-    print(f"slowest end: {slowest:.1f} s; steps of a run: {STEPS}")
-    if arguments.json:
-        result = {"hits": stopper.hits, "runs": stopper.runs, "slowest": slowest, "seconds": stopper.seconds}
-        arguments.json.write_text(json.dumps({**result, **stopper.faults}, indent=2))
+    faults = stopper.faults
+    result = {"hits": stopper.hits, "runs": stopper.runs, "seconds": stopper.seconds, "faults": faults}
+    print(f"\n{table(result)}")
+    keep(arguments.record, result, threads=1)
     if stopper.faults.total():
         raise SystemExit("a process was left behind or ended with a wrong status, or a result changed")
 

@@ -9,7 +9,7 @@ first stage of its own, from the same imperfect demonstrator. Every arm is evalu
 test split, on which no setting was chosen, greedily: before the second stage, every 6 steps, and at its end.
 
 Each run has a folder of its own; what is finished is not run again, and what was cut off goes on. As a run ends it is
-among the records (``records.py``), to be committed. ``python -m benchmarks.paper.report arms`` makes the tables and the
+among the records (``records.py``), to be committed. ``python -m benchmarks.report paper/arms`` makes the tables and the
 picture of all that is there.
 """
 
@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.arms_record import record
-from benchmarks.paper.records import recorded
+from benchmarks.records import recorded
 from benchmarks.runs import fit, side_by_side, validate
 
+NAME = "paper/arms"
 EVERY = 6
 """Steps between validations, and between the checkpoints that are kept."""
 EVALUATION = (
@@ -161,7 +162,7 @@ def main() -> None:
         return {"arm": arm, "seed": seed, **record(run(arm, seed, arguments.out))}
 
     pairs = [(arm, seed) for seed in arguments.seeds for arm in arguments.arms]
-    work = [partial(recorded, f"arms/{arm}-{seed}", partial(made, arm, seed)) for arm, seed in pairs]
+    work = [partial(recorded, f"{NAME}/{arm}-{seed}", partial(made, arm, seed)) for arm, seed in pairs]
     side_by_side(work, arguments.jobs)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.paper.arms import ARMS
 from benchmarks.paper.paired import sign_flip
-from benchmarks.paper.pictures import smoothed
+from benchmarks.pictures import smoothed
 
 Record = Mapping[str, Any]
 """See ``arms_record.record``."""

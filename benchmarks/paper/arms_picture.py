@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.paper.arms_measures import Record, share
-from benchmarks.paper.pictures import WINDOW, line_and_range, save, smoothed
+from benchmarks.pictures import WINDOW, line_and_range, save, smoothed
 
 AXES: Mapping[str, Callable[[Record, int], float]] = {
     "rollouts": lambda one, step: step * one["rollouts_per_step"],

@@ -1,4 +1,4 @@
-"""Tables of the arms that are recorded; ``python -m benchmarks.paper.report arms`` prints them.
+"""Tables of the arms that are recorded; ``python -m benchmarks.report paper/arms`` prints them.
 
 All arms answer the same held-out questions. The paired test is of an arm beside one of them: exact, two-sided, a
 question being one unit with the sum of its differences over the seeds that both arms have.
@@ -112,7 +112,7 @@ def stability_table(found: Mapping[str, Sequence[Record]]) -> str:
 
     names = ("std of the seeds", "deepest drop", "zero-advantage groups", "spikes")
     costs = (f"{name} for a right answer" for name in COSTS)
-    columns = ("arm", f"rollouts to {BAR}'s end", *names, *costs)
+    columns = ("arm", f"rollouts to {BAR}'s end, interpolated", *names, *costs)
     return markdown(columns, ((arm, *line(records)) for arm, records in found.items()))
 
 

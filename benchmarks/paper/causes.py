@@ -1,6 +1,6 @@
 """Count causes of wrong held-out answers before and after training: stopped early, wrong place, misread, no answer.
 
-    python -m benchmarks.paper.causes RUN [RUN ...]
+    python -m benchmarks.paper.causes RUN [RUN ...] [--record [NAME]]
 
 Each wrong rollout counts once, under the first cause on its way that applies:
 
@@ -18,13 +18,17 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from benchmarks.records import add_option, keep
 from benchmarks.tables import markdown
 from mgrpo_lightning.records.journal import read_groups
 from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Rollout
 
+NAME = "paper/causes"
 CAUSES = ("main stopped early", "wrong place", "misread", "main's own", "no answer")
 
 
@@ -58,10 +62,23 @@ def count(journal: Path) -> Counter[str]:
     return Counter(cause(group.question, rollout) or "right" for group in groups for rollout in group.rollouts)
 
 
+def table(*results: Mapping[str, Any]) -> str:
+    """Shares of all answers by cause, in Markdown.
+
+    Args:
+        results: Of ``main``.
+    """
+    counted = {moment: sum((Counter(r[moment]) for r in results), Counter[str]()) for moment in ("before", "after")}
+    rows = [(name, *(f"{one[name] / one.total():.1%}" for one in counted.values())) for name in ("right", *CAUSES)]
+    runs = sum(result["runs"] for result in results)
+    return markdown((f"{runs} runs, {counted['before'].total()} answers", *counted), rows)
+
+
 def main() -> None:
     """Print a table with a column before and after for all runs together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    add_option(parser, NAME)
     arguments = parser.parse_args()
     before, after = Counter[str](), Counter[str]()
     for run in arguments.runs:
@@ -70,10 +87,9 @@ def main() -> None:
             parser.error(f"{run} has no validation before and after training")
         before += count(played[0])
         after += count(played[-1])
-    rows = [
-        (name, *(f"{counts[name] / counts.total():.1%}" for counts in (before, after))) for name in ("right", *CAUSES)
-    ]
-    print(markdown((f"{len(arguments.runs)} runs, {before.total()} answers", "before", "after"), rows))
+    result = {"runs": len(arguments.runs), "before": before, "after": after}
+    print(table(result))
+    keep(arguments.record, result, threads=1)
 
 
 if __name__ == "__main__":

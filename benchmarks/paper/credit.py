@@ -26,15 +26,16 @@ from typing import Any, TypeVar
 from matplotlib.figure import Figure
 
 from benchmarks.paper.forking import Fork, ForkingSampler
-from benchmarks.paper.pictures import FOLDER, save
-from benchmarks.paper.records import add, read
 from benchmarks.paper.trained_team import TrainedTeam
+from benchmarks.pictures import FOLDER, save
+from benchmarks.records import add, read
 from benchmarks.tables import markdown
 from mgrpo_lightning.algorithm.config import RewardConfig
 from mgrpo_lightning.algorithm.rewards import reward
 from mgrpo_lightning.data.aligned_batches import align_role
 from mgrpo_lightning.records.trajectory import Group, Rollout
 
+NAME = "paper/credit"
 PER_PLAY = 16
 """Forks that are played at once."""
 DRAWS = 2000
@@ -216,7 +217,7 @@ def draw(found: Sequence[Measured], path: Path) -> None:
 def report() -> str:
     """The tables of all records, run by run, whose pictures are drawn too."""
     runs: defaultdict[str, dict[str, list[Measured]]] = defaultdict(dict)
-    for name, record in read("credit").items():
+    for name, record in read(NAME).items():
         run, _, step = name.rpartition("-")
         runs[run][step] = [Measured(**one) for one in record]
         draw(runs[run][step], FOLDER / f"credit-{name}.png")
@@ -240,7 +241,7 @@ def main() -> None:
     team.take(team.steps[arguments.step])
     found = measure(team, arguments.role, questions=arguments.questions, copies=arguments.copies)
     name = f"{arguments.run.name}-{arguments.step}"
-    add({f"credit/{name}": [asdict(one) for one in found]})
+    add({f"{NAME}/{name}": [asdict(one) for one in found]})
     print(report())
 
 

@@ -19,12 +19,13 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.paper.pictures import FOLDER, save
-from benchmarks.paper.records import add, read
 from benchmarks.paper.trained_team import Adapters, TrainedTeam
+from benchmarks.pictures import FOLDER, save
+from benchmarks.records import add, read
 from benchmarks.tables import markdown
 from mgrpo_lightning.records.question import Question
 
+NAME = "paper/crossplay"
 Grid = list[list[float]]
 """Accuracy; a row for each of main's moments, a column for each of the sub-agents'."""
 PER_BATCH = 100
@@ -114,7 +115,7 @@ def table(names: Sequence[str], values: Grid) -> str:
 def report() -> str:
     """The tables of all records, whose pictures are drawn too."""
     parts = []
-    for name, record in read("crossplay").items():
+    for name, record in read(NAME).items():
         found = {title: one for title, one in record.items() if title != "questions"}
         grids = {title: (one["names"], one["accuracy"]) for title, one in found.items()}
         draw(grids, FOLDER / f"crossplay-{name}.png")
@@ -143,7 +144,7 @@ def main() -> None:
     found = {
         title: {"names": names, "accuracy": values, "gap": gap(values)} for title, (names, values) in grids.items()
     }
-    add({f"crossplay/{arguments.name}": {"questions": len(questions), **found}})
+    add({f"{NAME}/{arguments.name}": {"questions": len(questions), **found}})
     print(report())
 
 

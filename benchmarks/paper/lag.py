@@ -23,12 +23,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.paper.pictures import FOLDER, WINDOW, line_and_range, save, smoothed
-from benchmarks.paper.records import read, recorded
+from benchmarks.pictures import FOLDER, WINDOW, line_and_range, save, smoothed
+from benchmarks.records import read, recorded
 from benchmarks.runs import fit, read_scalars, side_by_side
 from benchmarks.tables import markdown
 from mgrpo_lightning.records.journal import read_groups, training_files
 
+NAME = "paper/lag"
 TEAM = ("--config", "configs/quickstart.yaml")
 SEARCHER = "--model.roles.searcher"
 QUEUE = 64
@@ -161,7 +162,7 @@ def made(arm: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
 def report() -> str:
     """The table of all records, whose picture is drawn too."""
     found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for one in read("lag").values():
+    for one in read(NAME).values():
         found[one["arm"]].append(one)
     records = {arm: found[arm] for arm in ARMS if arm in found}
     draw(records, FOLDER / "lag.png")
@@ -182,7 +183,7 @@ def main() -> None:
         for arm in arguments.arms:
             name = f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
             make = partial(made, arm, seed, arguments.steps, arguments.out / name)
-            work.append(partial(recorded, f"lag/{name}", make))
+            work.append(partial(recorded, f"{NAME}/{name}", make))
     side_by_side(work, arguments.jobs)
     print(report())
 

@@ -1,7 +1,7 @@
 """Quickstart benchmark: exact match over seeds of team, frozen searcher, single agent, clean start and a script.
 
     python -m benchmarks.paper.quickstart [--seeds 0 1 2] [--arms team frozen_searcher] [--test]
-                                          [--out runs/quickstart_bench]
+                                          [--out runs/quickstart_bench] [--record [NAME]]
 
 Every arm and seed is one ``mgrpo fit`` with a run folder of its own; what is finished is not run again. Arms:
 
@@ -13,24 +13,27 @@ Every arm and seed is one ``mgrpo fit`` with a run folder of its own; what is fi
   M-GRPO on top; its gain is all on behaviour that was never demonstrated wrongly;
 - ``first_hit``: no training but a script that always opens the first hit and otherwise makes no mistake.
 
-The table has held-out exact match before and after (median and range over the seeds) and the Wilson 95% interval of the
-questions of all seeds together. ``--test`` adds a second table: the same teams on the test split, whose countries are
-neither trained nor validated on.
+The table has held-out exact match before and after (median and range over the seeds), the Wilson 95% interval of the
+questions of one seed with that median, and the median seconds of a run. ``--test`` adds the same teams on the test
+split, whose countries are neither trained nor validated on. A second table has the first seed of ``team`` by number of
+hops, on the validation split.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks import runs
-from benchmarks.tables import header, row
+from benchmarks.records import add_option, keep
+from benchmarks.tables import markdown
 from mgrpo_lightning.agents.play import PlayRequest
 from mgrpo_lightning.agents.players import Players
 from mgrpo_lightning.agents.scoring import score_groups
@@ -41,6 +44,7 @@ from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.records.question import Split
 from mgrpo_lightning.tasks import Factbook
 
+NAME = "paper/quickstart"
 TEAM = "configs/quickstart.yaml"
 SINGLE = "configs/arms/single_agent.yaml"
 WARM_STARTS = {
@@ -72,14 +76,15 @@ ARMS = {
 
 
 def fit(arm: str, seed: int, out: Path) -> dict[str, Any]:
-    """results.json of one arm and seed; runs it unless it is there.
+    """results.json of one arm and seed, without paths; runs it unless it is there.
 
     Args:
         arm: A key of ``ARMS``.
         seed: Run seed.
         out: Folder of all runs.
     """
-    return runs.fit([*options(arm, out), f"--run.seed={seed}"], out / f"{arm}-{seed}")
+    results = runs.fit([*options(arm, out), f"--run.seed={seed}"], out / f"{arm}-{seed}")
+    return {name: entry for name, entry in results.items() if name != "paths"}
 
 
 def tested(arm: str, seed: int, out: Path) -> dict[str, Any]:
@@ -122,8 +127,8 @@ def warm_start(name: str, out: Path) -> Path:
     return folder / "adapters"
 
 
-def first_hit(split: Split) -> float:
-    """Exact match of the script that always opens the first hit, on the quickstart's held-out questions.
+def first_hit(split: Split) -> dict[str, Any]:
+    """Exact match of the script that always opens the first hit, on the quickstart's held-out questions; their number.
 
     Args:
         split: Which of them.
@@ -138,29 +143,49 @@ def first_hit(split: Split) -> float:
     team = Players(roles, chats, {}, task.tools(), scheduler=Scheduler("rounds"), seed=0)
     groups = team.play(PlayRequest(questions, step=0, rollouts=1, script=task.script)).groups
     score_groups(groups, task, roles)
-    return statistics.mean(group.rollouts[0].scores[0].correct for group in groups)
+    right = statistics.mean(group.rollouts[0].scores[0].correct for group in groups)
+    return {"exact_match": right, "questions": len(questions)}
 
 
-def line(arm: str, seeds: Sequence[dict[str, Any]]) -> str:
-    """One line of the table.
+def table(*results: Mapping[Split, Mapping[str, Sequence[dict[str, Any]]]]) -> str:
+    """Exact match by split and arm, and of the team by level, in Markdown.
 
     Args:
-        arm: Its name.
-        seeds: Their results.
+        results: Of ``main``.
     """
+    splits = dict.fromkeys(split for result in results for split in result)
+    found = [(split, arm, seeds) for split in splits for one in results for arm, seeds in one.get(split, {}).items()]
+    columns = ("split", "arm", "seeds", "before", "after", "of the seeds", "95% of the questions", "fit, s")
+    parts = [markdown(columns, ((split, arm, *_cells(seeds)) for split, arm, seeds in found))]
+    parts += [by_level(seeds[0]) for split, arm, seeds in found if (split, arm) == ("validation", "team")]
+    return "\n\n".join(parts)
 
-    def spread(values: list[float]) -> str:
-        return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
-    shown = []
-    for moment in ("before", "after"):
-        shown.append(spread([one[moment]["exact_match"] for one in seeds]))
-        low, high = wilson(
-            sum(one[moment]["exact_match"] * one[moment]["questions"] for one in seeds),
-            sum(one[moment]["questions"] for one in seeds),
-        )
-        shown.append(f"{low:.3f} to {high:.3f}")
-    return row((arm, len(seeds), *shown))
+def _cells(seeds: Sequence[dict[str, Any]]) -> tuple[object, ...]:
+    before, after = ([one[moment]["exact_match"] for one in seeds if moment in one] for moment in ("before", "after"))
+    middle, questions = statistics.median(after), seeds[0]["after"]["questions"]
+    interval = wilson(middle * questions, questions)
+    trained = (f"{statistics.median(before):.1%}", f"{min(after):.1%} to {max(after):.1%}") if before else ("-", "-")
+    seconds = [one["seconds"]["fit"] for one in seeds if "seconds" in one]
+    return (
+        *(len(before) or "-", trained[0], f"{middle:.1%}", trained[1]),
+        " to ".join(f"{end:.1%}" for end in interval),
+        f"{statistics.median(seconds):.0f}" if seconds else "-",
+    )
+
+
+def by_level(results: Mapping[str, Any]) -> str:
+    """Exact match before and after by level of the questions, in Markdown.
+
+    Args:
+        results: results.json of a run.
+    """
+    moments = ("before", "after")
+    rows = [
+        (level, *(f"{results[moment]['by_level'][level]['exact_match']:.1%}" for moment in moments))
+        for level in sorted(results["before"]["by_level"])
+    ]
+    return markdown(("level", *moments), [*rows, ("all", *(f"{results[m]['exact_match']:.1%}" for m in moments))])
 
 
 def wilson(right: float, number: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -185,20 +210,17 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart_bench"))
     parser.add_argument("--test", action="store_true", help="also evaluate on the test split")
-    parser.add_argument("--json", type=Path, help="file for all results")
+    add_option(parser, NAME)
     arguments = parser.parse_args()
-    tables: dict[Split, dict[str, list[dict[str, Any]]]] = {
+    result: dict[Split, dict[str, list[dict[str, Any]]]] = {
         "validation": {arm: [fit(arm, seed, arguments.out) for seed in arguments.seeds] for arm in arguments.arms}
     }
     if arguments.test:
-        tables["test"] = {arm: [tested(arm, seed, arguments.out) for seed in arguments.seeds] for arm in arguments.arms}
-    for split, found in tables.items():
-        print(f"\n{split} split\n\n{header(('arm', 'seeds', 'before', '95%', 'after', '95%'))}")
-        for arm, seeds in found.items():
-            print(line(arm, seeds))
-        print(f"| first_hit (script) | - | - | - | {first_hit(split):.3f} | - |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(tables, indent=2))
+        result["test"] = {arm: [tested(arm, seed, arguments.out) for seed in arguments.seeds] for arm in arguments.arms}
+    for split, found in result.items():
+        found["first_hit"] = [{"after": first_hit(split)}]
+    print(table(result))
+    keep(arguments.record, result, threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

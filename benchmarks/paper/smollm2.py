@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from benchmarks.paper.paired import sign_flip
-from benchmarks.paper.pictures import FOLDER
-from benchmarks.paper.records import add, read
+from benchmarks.pictures import FOLDER
+from benchmarks.records import add, read
 from benchmarks.runs import fit
 from benchmarks.tables import markdown
 from mgrpo_lightning.persistence.atomic import atomic_path
@@ -34,8 +34,13 @@ TEAM = ("--config", "configs/smollm2_cpu.yaml")
 WARM_START = (*TEAM, "--config", "configs/warm_start.yaml", "--config", "configs/smollm2/warm_start.yaml")
 RUNS = Path("runs")
 """Where the team file looks for the warm start's adapters."""
-TRIES = {"smollm2/temperature_0.7": "the first try", "smollm2/temperature_0.5": "the second", "smollm2": "the third"}
-"""Titles, by how names of the records begin."""
+NAME = "paper/smollm2"
+TRIES = {
+    f"{NAME}/temperature_0.7": ("2.5e-4", "1e-6", "0.7"),
+    f"{NAME}/temperature_0.5": ("2.5e-4", "1e-6", "0.5"),
+    NAME: ("1e-4", "0.06", "0.5"),
+}
+"""Learning rate, ``std_floor`` and temperature, by how names of the records begin; the last is the team file's."""
 
 
 def record(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
@@ -117,13 +122,27 @@ def by_level(records: Sequence[dict[str, Any]]) -> str:
     return markdown(("run", *columns), rows)
 
 
+def tries(found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+    """The table of accuracies of all tries, a line a try.
+
+    Args:
+        found: Records by the keys of ``TRIES``, each of the same seeds.
+    """
+    seeds = [f"seed {number}" for number in range(min(map(len, found.values())))]
+    columns = ("try", "learning rate", "`std_floor`", "temperature", "before", *seeds, "all", "p")
+    rows = []
+    for number, (name, records) in enumerate(found.items(), 1):
+        ends = (_cells("", [one])[3] for one in records[: len(seeds)])
+        _, _, before, after, _, _, p, *_ = _cells("", records)
+        rows.append((number, *TRIES[name], before, *ends, after, p))
+    return markdown(columns, rows)
+
+
 def report() -> str:
-    """The tables of all records, try by try."""
-    parts = []
-    for name, title in TRIES.items():
-        if records := list(read(name).values()):
-            parts += [f"{title}:", table(records), by_level(records)]
-    return "\n\n".join(parts)
+    """The tables of the last try's records, and one of all tries."""
+    found = {name: records for name in TRIES if (records := list(read(name).values()))}
+    last = found[NAME]
+    return "\n\n".join([table(last), by_level(last), tries(found)])
 
 
 def main() -> None:
@@ -138,7 +157,7 @@ def main() -> None:
     for seed in arguments.seeds:
         folder = RUNS / f"smollm2-{seed}"
         results = fit([*TEAM, *base, f"--run.seed={seed}"], folder)
-        add({f"smollm2/seed-{seed}": record(folder, results)})
+        add({f"{NAME}/seed-{seed}": record(folder, results)})
         with atomic_path(FOLDER / f"smollm2-{seed}.png") as temporary:
             shutil.copy(folder / "learning_curve.png", temporary)
         print(f"warm start: {warm_start['seconds']['fit'] / 3600:.2f} hours\n\n{report()}", flush=True)

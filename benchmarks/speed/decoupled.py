@@ -1,6 +1,6 @@
 """Decoupled benchmark: a quickstart step in one process and in one for each role: seconds and idle shares.
 
-    python -m benchmarks.speed.decoupled [--steps 8] [--arms ...] [--json FILE]
+    python -m benchmarks.speed.decoupled [--steps 8] [--arms ...] [--record [NAME]]
 
 Arms: ``coupled`` (one process, a thread a core); ``decoupled`` (a process and half of the cores a role, otherwise the
 same: bitwise the same run); ``searcher 1 late`` and ``both 1 late`` (the same with ``lag: 1``, whose updates fill what
@@ -11,17 +11,19 @@ play and update; *idle* is the share of that in which a role's process had nothi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.records import add_option, keep
 from benchmarks.runs import read_scalars
-from benchmarks.tables import header, row
+from benchmarks.tables import markdown
 
+NAME = "speed/decoupled"
 ROLES = ("main", "searcher")
 LAG = "--model.roles.{}.lag=1"
 ARMS: dict[str, tuple[bool, tuple[str, ...]]] = {
@@ -67,32 +69,43 @@ def _seconds(folder: Path) -> dict[str, float]:
     return {phase: statistics.median(found[f"seconds/{phase}"][SKIPPED:]) for phase in ("play", "idle", "update")}
 
 
-def main() -> None:
-    """Run every arm and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--json", type=Path, help="file for the results")
-    arguments = parser.parse_args()
-    figures = {}
-    print(header(("roles", "step, s", "to the first", "play, s", "update, s", "idle")))
-    with tempfile.TemporaryDirectory() as root:
-        for arm in arguments.arms:
-            decoupled, options = ARMS[arm]
-            name = arm.replace(" ", "_")
-            found = figures[arm] = run(Path(root) / name, arguments.steps, decoupled=decoupled, options=options)
-            step = _step(found)
-            ratio = step / _step(figures[arguments.arms[0]])
-            play, update = (" / ".join(f"{one[phase]:.2f}" for one in found.values()) for phase in ("play", "update"))
-            idle = " / ".join(f"{one['idle'] / (one['play'] + one['update']):.0%}" for one in found.values())
-            print(row((arm, f"{step:.2f}", f"{ratio:.2f}", play, update, idle)), flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+def table(*results: Mapping[str, dict[str, dict[str, float]]]) -> str:
+    """The steps of every arm, in Markdown; seconds are main's / the searcher's.
+
+    Args:
+        results: Of ``main``.
+    """
+    figures = {arm: found for result in results for arm, found in result.items()}
+    first = _step(next(iter(figures.values())))
+    rows = []
+    for arm, found in figures.items():
+        play, update = (" / ".join(f"{one[phase]:.2f}" for one in found.values()) for phase in ("play", "update"))
+        idle = " / ".join(f"{one['idle'] / (one['play'] + one['update']):.0%}" for one in found.values())
+        rows.append((arm, f"{_step(found):.2f}", f"{_step(found) / first:.2f}", play, update, idle))
+    return markdown(("roles", "step, s", "to the first", "play, s", "update, s", "idle"), rows)
 
 
 def _step(found: dict[str, dict[str, float]]) -> float:
     first = next(iter(found.values()))
     return first["play"] + first["update"]
+
+
+def main() -> None:
+    """Run every arm and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    add_option(parser, NAME)
+    arguments = parser.parse_args()
+    figures = {}
+    with tempfile.TemporaryDirectory() as root:
+        for arm in arguments.arms:
+            decoupled, options = ARMS[arm]
+            name = arm.replace(" ", "_")
+            figures[arm] = run(Path(root) / name, arguments.steps, decoupled=decoupled, options=options)
+            print(f"{arm} measured", flush=True)
+    print(table(figures))
+    keep(arguments.record, figures, threads=os.cpu_count() or 1)
 
 
 if __name__ == "__main__":

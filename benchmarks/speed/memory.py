@@ -1,6 +1,6 @@
 """Memory benchmark: the plan of ``mgrpo fit --dry_run`` against the peak of a process that fills it.
 
-    python -m benchmarks.speed.memory [--models 22M 135M] [--json FILE]
+    python -m benchmarks.speed.memory [--models 22M 135M] [--record [NAME]]
 
 A planner and a searcher on one NF4 base of random weights: every conversation of a step is open at its full context at
 once, then both roles are updated on rows of full context, twice. Each measurement is a fresh process; its peak is that
@@ -16,15 +16,17 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.records import add_option, keep
 from benchmarks.speed.fresh import MIB, PeakMemory, report, run
 from benchmarks.speed.setting import SHAPES, write_model
-from benchmarks.tables import header, row
+from benchmarks.tables import markdown
 from mgrpo_lightning.commands.dry_run import planned
 from mgrpo_lightning.commands.fit import make_cli
 from mgrpo_lightning.modules.team import TeamModule
@@ -34,6 +36,7 @@ from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.records.batch import AlignedBatch, TrainingRow
 from mgrpo_lightning.records.trajectory import Key
 
+NAME = "speed/memory"
 MODELS = ("22M", "135M")
 QUERIES = (1, 4)
 ROLLOUTS, CONTEXT, TURN, TOKEN_BUDGET = 8, 512, 64, 4096
@@ -122,25 +125,41 @@ def _row(prompt: list[int], turn: SampledTurn, *, number: int, count: int, step:
     )
 
 
+def table(*results: Sequence[dict[str, Any]]) -> str:
+    """The plan beside what was measured, in Markdown.
+
+    Args:
+        results: Of ``main``.
+    """
+    columns = ("base", "conversations a step", "planned MiB", "measured MiB", "planned / measured")
+    rows = [
+        (
+            *(f["model"], 2 * f["queries"] * ROLLOUTS),
+            *(f"{f[name] / MIB:,.0f}" for name in ("planned", "measured")),
+            f"{f['planned'] / f['measured']:.2f}",
+        )
+        for result in results
+        for f in result
+    ]
+    return markdown(columns, rows)
+
+
 def main() -> None:
     """Measure every model and batch size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(MODELS))
-    parser.add_argument("--json", type=Path, help="file for the results")
+    add_option(parser, NAME)
     arguments = parser.parse_args()
     figures = []
-    print(header(("base", "conversations a step", "planned MiB", "measured MiB", "planned / measured")))
     with tempfile.TemporaryDirectory() as root:
         for model in arguments.models:
             write_model(folder := Path(root) / model, SHAPES[model])
             for queries in QUERIES:
                 found = run("benchmarks.speed.memory", {"folder": str(folder), "queries": queries})
                 figures.append({"model": model, "queries": queries, **found})
-                ratio = found["planned"] / found["measured"]
-                sizes = (f"{found[name] / MIB:.0f}" for name in ("planned", "measured"))
-                print(row((model, 2 * queries * ROLLOUTS, *sizes, f"{ratio:.2f}")), flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+                print(f"{model} with {queries} queries measured", flush=True)
+    print(table(figures))
+    keep(arguments.record, figures, threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Multi-turn benchmark: team rollouts through our conversations, against ``generate`` called anew each turn.
 
     python -m benchmarks.speed.multiturn [--sizes 2M 22M 135M] [--dtype bfloat16] [--repeats 3]
-                                         [--threads 1] [--json FILE]
+                                         [--threads 1] [--record [NAME]]
 
 Both sides get the same script: the rollouts of a query share their prompt; each has three to six turns of its own
 lengths, and an observation of about 200 tokens after every turn but the last. Nothing ends a turn but its length.
@@ -19,7 +19,6 @@ went through the model, padding included.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -30,10 +29,11 @@ from typing import Any, Literal
 import torch
 from transformers import GenerationConfig
 
+from benchmarks.records import add_option, keep
 from benchmarks.speed.fresh import Clock
 from benchmarks.speed.script import PROMPT, Ids, Script, make_scripts
 from benchmarks.speed.setting import ADAPTER, SHAPES, write_model
-from benchmarks.tables import header, row
+from benchmarks.tables import markdown
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.policy import Policy
 from mgrpo_lightning.policy.sampling.base import Conversation, SamplingParams
@@ -42,6 +42,7 @@ from mgrpo_lightning.policy.sampling.scheduler import Scheduler
 from mgrpo_lightning.policy.sampling.transformers import TransformersSampler
 from mgrpo_lightning.roles.config import RoleConfig
 
+NAME = "speed/multiturn"
 DType = Literal["float32", "bfloat16"]
 PLAYED = {"2M": (4, 8), "22M": (4, 6), "135M": (4, 6)}
 """Queries, and rollouts of each, by size of the model."""
@@ -186,6 +187,27 @@ def measure(size: str, dtype: DType, queries: int, rollouts: int, repeats: int) 
     }
 
 
+def table(*results: Sequence[dict[str, Any]]) -> str:
+    """Both sides of each model, in Markdown.
+
+    Args:
+        results: Of ``main``.
+    """
+    columns = ("model", "queries x K", *SIDES, "faster", "less CPU", "tokens through the model")
+    rows = [
+        (
+            f"{f['size']} {f['dtype']}",
+            f"{f['queries']} x {f['rollouts']}",
+            *(f"{statistics.median(f['seconds'][side]):.1f} s" for side in SIDES),
+            *(f"{f['faster']:.1f}", f"{f['less_cpu']:.1f}"),
+            " against ".join(f"{f['tokens'][side]:,}" for side in SIDES),
+        )
+        for result in results
+        for f in result
+    ]
+    return markdown(columns, rows)
+
+
 def main() -> None:
     """Measure every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,22 +215,16 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, help="number of threads; default: number of cores")
-    parser.add_argument("--json", type=Path, help="file for the results")
+    add_option(parser, NAME)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    print(header(("model", "queries x K", "conversations", "generate", "faster", "less CPU", "tokens")))
     found = []
     for size in arguments.sizes:
-        f = measure(size, arguments.dtype, *PLAYED[size], arguments.repeats)
-        ours, theirs = (statistics.median(f["seconds"][side]) for side in SIDES)
-        gains = (f"{f['faster']:.1f}", f"{f['less_cpu']:.1f}")
-        tokens = f"{f['tokens']['conversations']:,} against {f['tokens']['generate']:,}"
-        played = f"{f['queries']} x {f['rollouts']}"
-        print(row((size, played, f"{ours:.1f} s", f"{theirs:.1f} s", *gains, tokens)), flush=True)
-        found.append(f)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2))
+        found.append(measure(size, arguments.dtype, *PLAYED[size], arguments.repeats))
+        print(f"{size} measured", flush=True)
+    print(table(found))
+    keep(arguments.record, found, threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Roofline benchmark: decoding and updates against this machine's matrix-product and memory-reading speed.
 
     python -m benchmarks.speed.roofline [--sizes 22M 135M] [--bases fp32 nf4 bf16] [--rows 8 32]
-                                        [--threads 2] [--json FILE]
+                                        [--threads 2] [--record [NAME]]
 
 The limits are the speed of a large matrix product in the type that the base computes in, by torch or by oneDNN
 directly, whichever is faster, and of reading memory. A decoding step has to read every linear weight once, and the keys
@@ -16,11 +16,10 @@ Llama. Bases: ``fp32`` and ``bf16`` are not quantised; ``nf4`` computes in float
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +27,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from benchmarks.records import add_option, keep
 from benchmarks.speed.setting import ADAPTER, SHAPES, Shape, Step, write_model
-from benchmarks.tables import header, row
+from benchmarks.tables import markdown
 from mgrpo_lightning.modules.team import TeamModule
 from mgrpo_lightning.policy.cpu.onednn import product
 from mgrpo_lightning.policy.policy import Policy
@@ -41,6 +41,7 @@ from mgrpo_lightning.records.batch import AlignedBatch, TrainingRow
 from mgrpo_lightning.records.trajectory import Key
 from mgrpo_lightning.roles.config import RoleConfig
 
+NAME = "speed/roofline"
 BASES: dict[str, tuple[Literal["nf4", "none"], Literal["float32", "bfloat16"]]] = {
     "fp32": ("none", "float32"),
     "nf4": ("nf4", "float32"),
@@ -200,6 +201,25 @@ def measure(size: str, base: str, rows: list[int]) -> list[dict[str, Any]]:
     return found
 
 
+def table(*results: Sequence[dict[str, Any]]) -> str:
+    """Times beside their limits, in Markdown.
+
+    Args:
+        results: Of ``main``.
+    """
+    columns = ("model", "base", "work", "limit, ms", "measured, ms", "of the limit", "GFLOP/s", "GB/s")
+    rows = [
+        (
+            *(f[name] for name in ("model", "base", "work")),
+            *(f"{f[name] * 1e3:.1f}" for name in ("limit", "measured")),
+            *(f"{f['share']:.2f}", f"{f['gflops']:.0f}", f"{f['gb_per_second']:.1f}"),
+        )
+        for result in results
+        for f in result
+    ]
+    return markdown(columns, rows)
+
+
 def main() -> None:
     """Measure every model and base and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -207,22 +227,17 @@ def main() -> None:
     parser.add_argument("--bases", nargs="+", choices=list(BASES), default=list(BASES))
     parser.add_argument("--rows", nargs="+", type=int, default=[8, 32], help="batch sizes for decoding")
     parser.add_argument("--threads", type=int, help="number of threads; default: number of cores")
-    parser.add_argument("--json", type=Path, help="file for the results")
+    add_option(parser, NAME)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    columns = ("model", "base", "work", "limit, ms", "measured, ms", "of the limit", "GFLOP/s", "GB/s")
-    print(header(columns))
     figures = []
     for size in arguments.sizes:
         for base in arguments.bases:
-            for f in measure(size, base, arguments.rows):
-                milliseconds = (f"{f[name] * 1e3:.1f}" for name in ("limit", "measured"))
-                rates = (f"{f['share']:.2f}", f"{f['gflops']:.0f}", f"{f['gb_per_second']:.1f}")
-                print(row((size, base, f["work"], *milliseconds, *rates)), flush=True)
-                figures.append(f)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+            figures += measure(size, base, arguments.rows)
+            print(f"{size} {base} measured", flush=True)
+    print(table(figures))
+    keep(arguments.record, figures, threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
 """Scaling benchmark: CPU seconds of play and update as K, d, the number of turns or of roles grows.
 
-    python -m benchmarks.speed.scaling [--size 2M] [--vary K d turns roles] [--threads 1] [--png FILE] [--json FILE]
+    python -m benchmarks.speed.scaling [--size 2M] [--vary K d turns roles] [--threads 1] [--record [NAME]]
 
 From one middle point (2 queries, K = 8, two calls a rollout, d = 2, four turns, main and one sub-agent role), one
 number at a time is changed. Every conversation has a prompt of 128 tokens, of which 96 are its role's own, turns of 32
 sampled tokens, and observations of 96 between them; rollouts of a query share main's prompt. Random weights, float32,
 LoRA of rank 16, sampling from a dense copy. *d* is under ``duplicate_drop``, where it bounds how many of eight calls
 are trained; with the number of roles, the calls stay the same in all and are shared out. Seconds are CPU time of the
-process.
+process. ``python -m benchmarks.report speed/scaling`` draws the curves of the record.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from benchmarks.pictures import FOLDER, save
+from benchmarks.records import add_option, keep, under
 from benchmarks.speed.setting import ADAPTER, SHAPES, write_model
-from benchmarks.tables import header, row
+from benchmarks.tables import markdown
 from mgrpo_lightning.algorithm.alignment import AlignmentConfig
 from mgrpo_lightning.data.aligned_batches import align_role
 from mgrpo_lightning.modules.team import TeamModule
@@ -37,6 +39,7 @@ from mgrpo_lightning.records.question import Question
 from mgrpo_lightning.records.trajectory import Group, Key, Rollout, Score, Segment, Span, Trajectory
 from mgrpo_lightning.roles.config import RoleConfig
 
+NAME = "speed/scaling"
 ROLE_PROMPT, TASK, TURN, OBSERVATION = 96, 32, 32, 96
 
 
@@ -159,11 +162,11 @@ def measure(folder: str, work: Work) -> dict[str, float]:
     return {"tokens": tokens, "play": times[1] - times[0], "update": times[2] - times[1]}
 
 
-def draw(figures: list[dict[str, Any]], path: Path) -> None:
+def draw(figures: Sequence[dict[str, Any]], path: Path) -> None:
     """Curves: seconds over each number that was varied.
 
     Args:
-        figures: Lines of the table.
+        figures: Of ``main``.
         path: Of the picture.
     """
     varied = list(dict.fromkeys(f["varied"] for f in figures))
@@ -175,7 +178,29 @@ def draw(figures: list[dict[str, Any]], path: Path) -> None:
             axis.plot([f["value"] for f in lines], [f[part] for f in lines], marker="o", label=part)
         axis.set(xlabel=name, ylabel="CPU seconds", xlim=(0, None), ylim=(0, None))
         axis.legend()
-    figure.savefig(path, dpi=120)
+    save(figure, path, dpi=120)
+
+
+def table(*results: Sequence[dict[str, Any]]) -> str:
+    """Seconds over each number that was varied, in Markdown.
+
+    Args:
+        results: Of ``main``.
+    """
+    figures = [f for result in results for f in result]
+    rows = []
+    for name in dict.fromkeys(f["varied"] for f in figures):
+        lines = [f for f in figures if f["varied"] == name]
+        seconds = (" / ".join(f"{f[phase]:.2f}" for f in lines) for phase in ("play", "update"))
+        rows.append((name, " / ".join(str(f["value"]) for f in lines), *seconds))
+    return markdown(("varied", "values", "play, CPU s", "update, CPU s"), rows)
+
+
+def report() -> str:
+    """The table of all records, whose picture is drawn too."""
+    results = [record["result"] for record in under(NAME).values()]
+    draw([f for result in results for f in result], FOLDER / "scaling.png")
+    return table(*results)
 
 
 def main() -> None:
@@ -184,12 +209,10 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SHAPES), default="2M")
     parser.add_argument("--vary", nargs="+", choices=list(VARIED), default=list(VARIED))
     parser.add_argument("--threads", type=int, help="number of threads; default: number of cores")
-    parser.add_argument("--png", type=Path, help="file for the picture of the curves")
-    parser.add_argument("--json", type=Path, help="file for the results")
+    add_option(parser, NAME)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    print(header(("varied", "value", "tokens", "play, CPU s", "update, CPU s")))
     figures: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder), SHAPES[arguments.size])
@@ -197,14 +220,10 @@ def main() -> None:
             field, values = VARIED[name]
             for value in values:
                 work = replace(Work(calls=8) if name == "d" else Work(), **{field: value})
-                found = measure(folder, work)
-                figures.append({"varied": name, "value": value, **found})
-                seconds = (f"{found[phase]:.2f}" for phase in ("play", "update"))
-                print(row((name, value, f"{found['tokens']:,}", *seconds)), flush=True)
-    if arguments.png:
-        draw(figures, arguments.png)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+                figures.append({"varied": name, "value": value, **measure(folder, work)})
+                print(f"{name} = {value} measured", flush=True)
+    print(table(figures))
+    keep(arguments.record, figures, threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

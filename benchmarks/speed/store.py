@@ -1,6 +1,7 @@
 """Store benchmark: records a second, delay from writer to reader, files of a step, and a million records.
 
-    python -m benchmarks.speed.store [--writers 1 64] [--rate 12000] [--seconds 5] [--million 1000000] [--json FILE]
+    python -m benchmarks.speed.store [--writers 1 64] [--rate 12000] [--seconds 5] [--million 1000000]
+                                     [--record [NAME]]
 
 Every writer is a process that says ``rate`` records a second and publishes what has come together every ``BATCH``
 seconds, each batch with two fsyncs; one more process tails the store and compares with the time at which a record was
@@ -12,17 +13,18 @@ records: one process opens, tails and verifies it.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import header, row
+from benchmarks.records import add_option, keep
+from benchmarks.tables import markdown
 from mgrpo_lightning.commands.store import examine
 from mgrpo_lightning.records.trajectory import Key
 from mgrpo_lightning.store.layout import writer_name
@@ -30,6 +32,7 @@ from mgrpo_lightning.store.record import Closed, Record
 from mgrpo_lightning.store.tail import Tail
 from mgrpo_lightning.store.writer import CHUNK, StoreWriter
 
+NAME = "speed/store"
 BATCH = 0.025
 """Seconds between two publications."""
 POLL = 0.002
@@ -202,6 +205,37 @@ def million(count: int) -> dict[str, float]:
     return dict(zip(names, (b - a for a, b in zip([started, *times], times, strict=False)), strict=True))
 
 
+def table(*results: Mapping[str, Any]) -> str:
+    """Delays by number of writers, the seconds of a large store, and what a training step leaves, in Markdown.
+
+    Args:
+        results: Of ``main``.
+    """
+    delays = ("records/s a writer", "p50, ms", "p99, ms")
+    columns = ("writers", "records", *delays, "files per 1,000 records", "bytes a record")
+    tailed = [
+        (
+            f["writers"],
+            f"{f['records']:,}",
+            f"{f['records_per_second_per_writer']:,.0f}",
+            *(f"{f[name]:.1f}" for name in ("p50_ms", "p99_ms", "files_per_1000_records")),
+            f"{f['bytes_per_record']:.0f}",
+        )
+        for result in results
+        for f in result["tailed"]
+    ]
+    names = results[0]["large"]
+    large = [(f"{r['count']:,}", *(f"{r['large'][name]:.3g}" for name in names)) for r in results]
+    left = [[f"{value:,}" for value in r["step"].values()] for r in results]
+    return "\n\n".join(
+        [
+            markdown(columns, tailed),
+            markdown(("records", *(f"{name}, s" for name in names)), large),
+            markdown([f"{name} of a training step" for name in results[0]["step"]], left),
+        ]
+    )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -209,38 +243,20 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=12_000, help="records per second, all writers together")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--million", type=int, default=1_000_000, help="number of records in the large store")
-    parser.add_argument("--json", type=Path, help="file for the results")
+    add_option(parser, NAME)
     arguments = parser.parse_args()
-    figures: dict[str, Any] = {"tailed": []}
-    columns = (
-        "writers",
-        "records",
-        "records/s a writer",
-        "p50, ms",
-        "p99, ms",
-        "files per 1,000 records",
-        "bytes a record",
-    )
-    print(header(columns))
+    tailed = []
     for writers in arguments.writers:
-        f = measure(writers, arguments.rate, arguments.seconds)
-        figures["tailed"].append(f)
-        cells = (
-            f["writers"],
-            f"{f['records']:,}",
-            f"{f['records_per_second_per_writer']:,.0f}",
-            f"{f['p50_ms']:.1f}",
-            f"{f['p99_ms']:.1f}",
-            f"{f['files_per_1000_records']:.1f}",
-            f"{f['bytes_per_record']:.0f}",
-        )
-        print(row(cells), flush=True)
-    figures["step"] = training_step()
-    print(f"\na training step: {', '.join(f'{value:,} {name}' for name, value in figures['step'].items())}")
-    figures["large"] = million(arguments.million)
-    print(f"\n{arguments.million:,} records, seconds: {', '.join(f'{k} {v:.2f}' for k, v in figures['large'].items())}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+        tailed.append(measure(writers, arguments.rate, arguments.seconds))
+        print(f"{writers} writers measured", flush=True)
+    result = {
+        "tailed": tailed,
+        "step": training_step(),
+        "count": arguments.million,
+        "large": million(arguments.million),
+    }
+    print(table(result))
+    keep(arguments.record, result, threads=1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """TRL benchmark: a GRPO step of one agent and one turn here and by TRL's trainer: seconds by part, peak memory.
 
     python -m benchmarks.speed.trl [--sizes 2M 22M 135M] [--lengths 512+64 256+128] [--dtypes float32 bfloat16]
-                             [--arms trl ours] [--repeats 3] [--threads 1] [--json FILE]
+                             [--arms trl ours] [--repeats 3] [--threads 1] [--record [NAME]]
 
 Both sides train the same LoRA adapter in float32 on the same random-weight Llama, on the same prompts, and sample the
 same number of tokens, none of which can end a completion: K = 8 completions a prompt, of ``prompt+completion`` tokens
@@ -26,18 +26,22 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import statistics
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from benchmarks.records import add_option, keep
 from benchmarks.speed.fresh import MAPPED, MIB, run
 from benchmarks.speed.setting import SHAPES, Step, write_model
-from benchmarks.tables import header, row
+from benchmarks.tables import markdown
 
+NAME = "speed/trl"
 QUERIES = {"2M": 2, "22M": 1, "135M": 1}
 ROLLOUTS = 8
 LENGTHS = ("512+64", "256+128")
@@ -59,7 +63,10 @@ ARMS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "trl_continuous": ("trl", TRL | {"use_transformers_continuous_batching": True}, {}),
 }
 """By name: whose step, its options, and the allocator's variables."""
-PARTS = ("generation", "scoring", "update", "step")
+PARTS = ("generation", "update", "step")
+"""Parts whose seconds are shown."""
+Run = Mapping[str, Any]
+"""What ``run`` gives."""
 
 
 def measure(
@@ -93,27 +100,44 @@ def measure(
     return found
 
 
-def lines(work: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Lines of the table: medians, and the median over repeats of the ratio to the first arm.
+def table(*results: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
+    """A table for each further arm beside the first, in Markdown: medians, and medians over repeats of the ratios.
+
+    Seconds are those of ``PARTS``.
 
     Args:
-        work: Model and lengths.
-        found: Of ``measure``.
+        results: Of ``main``.
     """
-    table = []
-    first = next(iter(found.values()))
-    for arm, runs in found.items():
-        seconds = [statistics.median(run["seconds"][part] for run in runs) for part in PARTS]
-        pairs = list(zip(first, runs, strict=True))
-        faster = statistics.median(a["seconds"]["step"] / b["seconds"]["step"] for a, b in pairs)
-        cpu = statistics.median(run["cpu"] for run in runs)
-        less = statistics.median(a["cpu"] / b["cpu"] for a, b in pairs)
-        smaller = statistics.median(b["peak"] / a["peak"] for a, b in pairs)
-        peak = statistics.median(run["peak"] for run in runs) / MIB
-        shown = (f"{value:.2f}" for value in seconds)
-        rest = (f"{faster:.2f}", f"{cpu:.2f}", f"{less:.2f}", f"{peak:,.0f}", f"{smaller:.2f}")
-        table.append(row((work, arm, *shown, *rest)))
-    return table
+    figures = {work: found for result in results for work, found in result.items()}
+    first, *others = next(iter(figures.values()))
+    return "\n\n".join(_beside(first, other, figures) for other in others or [first])
+
+
+def _beside(first: str, other: str, figures: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
+    seconds, memory = ([f"{arm}, {unit}" for arm in (first, other)] for unit in ("s", "MiB"))
+    columns = ("model", *seconds, "faster", "less CPU", *memory, "memory")
+    rows = []
+    for work, found in figures.items():
+        pairs = list(zip(found[first], found[other], strict=True))
+        gains = (
+            statistics.median(a["seconds"]["step"] / b["seconds"]["step"] for a, b in pairs),
+            statistics.median(a["cpu"] / b["cpu"] for a, b in pairs),
+        )
+        less = statistics.median(b["peak"] / a["peak"] for a, b in pairs)
+        rows.append(
+            (
+                work,
+                *(_seconds(found[arm]) for arm in (first, other)),
+                *(f"{gain:.2f}" for gain in gains),
+                *(f"{statistics.median(run['peak'] for run in found[arm]) / MIB:,.0f}" for arm in (first, other)),
+                f"{less:.2f}",
+            )
+        )
+    return markdown(columns, rows)
+
+
+def _seconds(runs: Sequence[Run]) -> str:
+    return " / ".join(f"{statistics.median(run['seconds'][part] for run in runs):.2f}" for part in PARTS)
 
 
 def main() -> None:
@@ -134,19 +158,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="number of processes for each arm and size")
     parser.add_argument("--steps", type=int, default=1, help="number of timed steps in a process")
     parser.add_argument("--threads", type=int, help="threads of each process; default: number of cores")
-    parser.add_argument("--json", type=Path, help="file for the results")
+    add_option(parser, NAME)
     arguments = parser.parse_args()
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    columns = ["model", "arm", *(f"{part}, s" for part in PARTS), "faster"]
-    columns += ["step, CPU s", "less CPU", "peak, MiB", "memory"]
-    print(header(columns))
     figures = {}
     for work in itertools.product(arguments.sizes, arguments.lengths, arguments.dtypes):
-        found = figures[" ".join(work)] = measure(*work, arguments.arms, arguments.repeats, arguments.steps)
-        print("\n".join(lines(" ".join(work), found)), flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+        figures[" ".join(work)] = measure(*work, arguments.arms, arguments.repeats, arguments.steps)
+        print(f"{' '.join(work)} measured", flush=True)
+    print(table(figures))
+    keep(arguments.record, figures, threads=arguments.threads or torch.get_num_threads())
 
 
 if __name__ == "__main__":

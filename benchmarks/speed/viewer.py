@@ -1,13 +1,13 @@
 """Viewer benchmark in a browser, many rollouts: first view, filter, rollout, search; memory; README's picture.
 
     pip install playwright && apt-get install chromium
-    python -m benchmarks.speed.viewer RUN [--rollouts 10000] [--repeats 3]
-    python -m benchmarks.speed.viewer runs/quickstart --command     # only from `mgrpo view` to a rollout
+    python -m benchmarks.speed.viewer RUN [--rollouts 10000] [--repeats 3] [--record [NAME]]
     python -m benchmarks.speed.viewer runs/quickstart --picture docs/pictures/viewer.png     # only README's picture
 
 The rollouts are those of a real run (its training journal), written again and again as further steps until there are
-enough. Server and browser share the machine; times are the browser's own, from an address being opened or a control
-being changed to what is asked for being in the page.
+enough. Server and browser share the machine; times are the browser's own, in seconds, from an address being opened or a
+control being changed to what is asked for being in the page. The first line is of the real run, from starting
+``mgrpo view`` to a rollout being read.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
-from playwright.sync_api import sync_playwright
 
-from benchmarks.tables import header, row
+from benchmarks.records import add_option, keep
+from benchmarks.tables import markdown
 from mgrpo_lightning.records.journal import Extra, read_groups, training_files, write_groups
 from mgrpo_lightning.records.trajectory import Group, Key, Trajectory
 from mgrpo_lightning.viewer.server import Server
 from mgrpo_lightning.viewer.site import Site
 from mgrpo_lightning.viewer.sources import Source
 
+NAME = "speed/viewer"
 MIB = 2**20
 
 
@@ -182,25 +183,26 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--rollouts", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--command", action="store_true", help="time only the way from the command line to a rollout")
     parser.add_argument("--picture", type=Path, help="only take a picture of one rollout")
+    add_option(parser, NAME)
     arguments = parser.parse_args()
+    from playwright.sync_api import sync_playwright  # here: only what starts a browser needs it
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        if arguments.command:
-            paths = [from_command(arguments.run, browser) for _ in range(arguments.repeats)]
-            print(f"from `mgrpo view` to a rollout: {', '.join(f'{seconds:.1f}' for seconds in paths)} s")
-        elif arguments.picture is not None:
+        if arguments.picture is not None:
             serving = served(arguments.run)
             picture(next(serving), browser, arguments.picture)
             next(serving, None)
         else:
-            report(arguments.run, browser, arguments.rollouts, arguments.repeats)
+            result = measure_all(arguments.run, browser, arguments.rollouts, arguments.repeats)
+            print(table(result))
+            keep(arguments.record, result, threads=1)
         browser.close()
 
 
-def report(run: Path, browser: Any, wanted: int, repeats: int) -> None:
-    """Measure a run of many rollouts and print the table.
+def measure_all(run: Path, browser: Any, wanted: int, repeats: int) -> dict[str, Any]:
+    """Number of rollouts, and what ``from_command`` and ``measure`` find in every repeat.
 
     Args:
         run: A real one.
@@ -214,13 +216,30 @@ def report(run: Path, browser: Any, wanted: int, repeats: int) -> None:
         for _ in range(repeats):
             before = psutil.Process().memory_info().rss
             serving = served(Path(folder))
-            every.append(measure(next(serving), browser, count))
+            every.append({"from `mgrpo view` to one rollout": from_command(run, browser)})
+            every[-1] |= measure(next(serving), browser, count)
             every[-1]["server, MiB"] = (psutil.Process().memory_info().rss - before) / MIB
             next(serving, None)
-    print(header((f"{count:,} rollouts", f"median of {len(every)}", "all")))
-    for name in every[0]:
-        values = [one[name] for one in every]
-        print(row((name, f"{statistics.median(values):.2f}", ", ".join(f"{value:.2f}" for value in values))))
+    return {"rollouts": count, "repeats": every}
+
+
+def table(*results: Mapping[str, Any]) -> str:
+    """Medians and all repeats, in Markdown; a table for each result.
+
+    Args:
+        results: Of ``measure_all``.
+    """
+    parts = []
+    for result in results:
+        every = result["repeats"]
+        columns = (f"{result['rollouts']:,} rollouts", f"median of {len(every)}", "all")
+        found = {name: [one[name] for one in every] for name in every[0]}
+        rows = [
+            (name, f"{statistics.median(values):,.2f}", ", ".join(f"{value:,.2f}" for value in values))
+            for name, values in found.items()
+        ]
+        parts.append(markdown(columns, rows))
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Every benchmark that the documentation names runs to its end, each shortened.
 
 They run one after the other in one folder, as some read what others have written. The folder has a copy of the configs
-in which every run is two small steps.
+in which every run is two small steps. Those that can record do; at the end the reports make tables of all records.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.paper import arms, records
+from benchmarks import records
+from benchmarks.paper import arms
 from tests.support.tiny import make_tiny_model
 from tests.test_docs_commands import commands
 
@@ -24,38 +25,44 @@ ROOT = Path(__file__).parents[2]
 SMALL_ARMS = ["--arms", "co_training", "main_only", "--seeds", "0"]
 SHORTENED: dict[str, list[str]] = {
     "benchmarks.paper.arms": SMALL_ARMS,
-    "benchmarks.paper.report": [],
-    "benchmarks.paper.causes": [],
+    "benchmarks.report": [],
+    "benchmarks.paper.causes": ["--record"],
     "benchmarks.paper.credit": ["--questions", "4", "--copies", "2"],
     "benchmarks.paper.crossplay": ["--questions", "4"],
-    "benchmarks.speed.decoupled": ["--steps", "4", "--arms", "coupled", "decoupled"],
-    "benchmarks.faults.kill": ["--kills", "1", "--schedules", "rounds"],
+    "benchmarks.speed.decoupled": ["--steps", "4", "--arms", "coupled", "decoupled", "--record"],
+    "benchmarks.faults.kill": ["--kills", "1", "--schedules", "rounds", "--record"],
     "benchmarks.paper.lag": ["--seeds", "0", "--arms", "lag 0", "lag 1", "--steps", "3"],
-    "benchmarks.speed.memory": ["--models", "2M"],
-    "benchmarks.paper.mismatch": [],
-    "benchmarks.speed.multiturn": ["--sizes", "2M", "--repeats", "1"],
+    "benchmarks.speed.memory": ["--models", "2M", "--record"],
+    "benchmarks.paper.mismatch": ["--record"],
+    "benchmarks.speed.multiturn": ["--sizes", "2M", "--repeats", "1", "--record"],
     "benchmarks.pocket.build": ["--steps", "2", "--folder", "built"],
-    "benchmarks.paper.quickstart": ["--seeds", "0", "1", "2"],
-    "benchmarks.speed.roofline": ["--sizes", "2M", "--bases", "fp32", "--rows", "2"],
-    "benchmarks.speed.scaling": ["--vary", "K"],
+    "benchmarks.paper.quickstart": ["--seeds", "0", "1", "2", "--record"],
+    "benchmarks.speed.roofline": ["--sizes", "2M", "--bases", "fp32", "--rows", "2", "--record"],
+    "benchmarks.speed.scaling": ["--vary", "K", "--record"],
     "benchmarks.paper.smollm2": ["--seeds", "0", "--base", "tiny"],
     "benchmarks.speed.startup": ["--repeats", "1"],
-    "benchmarks.faults.stop": ["--times", "1"],
-    "benchmarks.speed.store": ["--writers", "1", "--rate", "500", "--seconds", "1", "--million", "2000"],
-    "benchmarks.speed.trl": ["--sizes", "2M", "--lengths", "64+8", "--dtypes", "float32", "--repeats", "1"],
-    "benchmarks.speed.viewer": ["--rollouts", "50", "--repeats", "1"],
+    "benchmarks.faults.stop": ["--times", "1", "--record"],
+    "benchmarks.speed.store": ["--writers", "1", "--rate", "500", "--seconds", "1", "--million", "2000", "--record"],
+    "benchmarks.speed.trl": ["--sizes", "2M", "--lengths", "64+8", "--dtypes", "float32", "--repeats", "1", "--record"],
+    "benchmarks.speed.viewer": ["--rollouts", "50", "--repeats", "1", "--record"],
 }
 """Arguments behind those of the documents. A benchmark without a line here fails."""
 STEPS = {"12": "2"}
 """Steps that a shortened run has, by those that the documents name."""
 FIRST = ("benchmarks.paper.quickstart", "benchmarks.paper.arms")
 """Others read their runs."""
+LAST = ("benchmarks.records", "benchmarks.report")
+"""They read the records of all others."""
 
 
 def documented() -> list[list[str]]:
     """The commands in the order in which they can run."""
     named = [words for words in commands("python -m ") if words[0].startswith("benchmarks.") and "--help" not in words]
-    return sorted(named, key=lambda words: (words[0] not in FIRST, "--arms" not in words or "clean" in words))
+
+    def place(words: list[str]) -> tuple[bool, ...]:
+        return words[0] in LAST, words[0] not in FIRST, "--arms" not in words or "clean" in words
+
+    return sorted(named, key=place)
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ def test_the_lines_of_the_guide_are_those_of_the_cards(root: Path) -> None:
     assert documented(root) == [use_lines("exported/main", four_bit=four_bit) for four_bit in (True, False)]
 
 
-@pytest.mark.parametrize("way", ["bitsandbytes", "dequantised"])
+@pytest.mark.parametrize("way", [pytest.param("bitsandbytes", marks=pytest.mark.slow), "dequantised"])
 def test_the_documented_lines_give_the_ids_of_the_package(
     way: str, run: Path, trained: TeamModule, questions: list[str], tmp_path: Path, root: Path, own_argv: None
 ) -> None:

@@ -155,7 +155,7 @@ def test_what_cannot_be_served_is_told_with_its_status(served: Served) -> None:
     assert served.process.poll() is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_it_ends_within_seconds_while_it_answers(root: Path, number: signal.Signals) -> None:
     served = Served(root)
     with ThreadPoolExecutor(1) as pool:
@@ -172,6 +172,7 @@ def test_it_ends_within_seconds_while_it_answers(root: Path, number: signal.Sign
             assert isinstance(error, openai.APIError)
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_a_connection_error(root: Path) -> None:
     served = Served(root)
     served.end(signal.SIGKILL)

@@ -1,6 +1,6 @@
 """Matrix products of linear layers on a CPU with oneDNN, on plain or packed weights; faster than torch's MKL.
 
-In float32 torch uses MKL, which leaves half of the machine idle on CPUs that are not from Intel (docs/performance.md).
+In float32 torch uses MKL, which is slower than oneDNN on CPUs that are not from Intel.
 The few rows of a decoding step are slow with a plain weight: MKL is hardly faster on two cores than on one, and oneDNN
 in bfloat16 converts the weight to its own memory layout in every call. A packed weight is already in that layout: it is
 faster for few rows and no slower for many.

@@ -1,12 +1,14 @@
 """Records of finished runs, in one compressed file: benchmarks add to it, and what draws tables and pictures reads it.
 
-    python -m benchmarks.paper.records                              # the names of all records
-    python -m benchmarks.paper.records arms/co_training-0           # one record, as JSON
-    python -m benchmarks.paper.records --merge OTHER.jsonl.xz       # takes over what another such file has
+    python -m benchmarks.records                              # the names of all records
+    python -m benchmarks.records paper/arms/co_training-0     # one record, as JSON
+    python -m benchmarks.records --merge OTHER.jsonl.xz       # takes over what another such file has
 
-The file is JSON Lines under xz, a line for each record: ``xzcat benchmarks/paper/records.jsonl.xz`` shows it. Lines
-are sorted by name, so the same records make the same bytes. A name is ``BENCHMARK/ARM-SEED``. Where git cannot merge
-two versions of the file, ``--merge`` does.
+The file is JSON Lines under xz, a line for each record: ``xzcat benchmarks/records.jsonl.xz`` shows it. Lines are
+sorted by name, so the same records make the same bytes. A name begins with the path of the benchmark, as in
+``speed/roofline`` or ``paper/arms/ARM-SEED``. Where git cannot merge two versions of the file, ``--merge`` does.
+
+What ``--record`` of a benchmark adds has the result beside its origin: machine, versions, commit, command and day.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.origin import origin
 from mgrpo_lightning.persistence.atomic import alone, atomic_path
 
 FILE = Path(__file__).with_name("records.jsonl.xz")
@@ -31,6 +34,15 @@ def read(benchmark: str) -> dict[str, Any]:
     """
     parts = ((name.rpartition("/"), record) for name, record in load(FILE).items())
     return {rest: record for (first, _, rest), record in parts if first == benchmark}
+
+
+def under(name: str) -> dict[str, Any]:
+    """Records by name: the one of this name, and those whose names go on after it with ``/``.
+
+    Args:
+        name: Of a benchmark.
+    """
+    return {found: record for found, record in load(FILE).items() if found == name or found.startswith(f"{name}/")}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -72,6 +84,36 @@ def recorded(name: str, make: Callable[[], Any]) -> None:
     if name not in load(FILE):
         add({name: make()})
     print(f"recorded {name}", flush=True)
+
+
+def add_option(parser: argparse.ArgumentParser, name: str) -> None:
+    """Give a benchmark the option ``--record``, whose value is for ``keep``.
+
+    Args:
+        parser: Of the benchmark's options.
+        name: Of the benchmark. A record may have a name below it, so that several make one table.
+    """
+
+    def below(text: str) -> str:
+        if text != name and not text.startswith(f"{name}/"):
+            raise argparse.ArgumentTypeError(f"must be {name} or begin with {name}/")
+        return text
+
+    explained = f"add the result to the records; NAME is {name}, which is the default, or begins with {name}/"
+    parser.add_argument("--record", nargs="?", const=name, type=below, metavar="NAME", help=explained)
+
+
+def keep(name: str | None, result: Any, *, threads: int) -> None:
+    """Put a result with its origin into the file.
+
+    Args:
+        name: Of the record; None, where ``--record`` was not given: does nothing.
+        result: What JSON can hold.
+        threads: Of each process that was measured.
+    """
+    if name is not None:
+        add({name: {**origin(threads), "result": result}})
+        print(f"recorded {name}", flush=True)
 
 
 def merge(other: Path) -> None:

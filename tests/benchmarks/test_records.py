@@ -1,9 +1,14 @@
-"""Records are read back as they were added, by many writers at a time, into the same bytes whatever their order."""
+"""Records are read back as they were added, by many writers at a time, into the same bytes whatever their order.
+
+What a benchmark keeps says where it comes from.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.paper import records
+from benchmarks import origin, records
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -41,6 +46,59 @@ def test_a_benchmark_s_records_are_those_directly_below_its_name(file: Path) -> 
     records.add({"lag/b-0": 1, "lag/a-0": 2, "lag/older/a-0": 3, "lagging/a-0": 4})
     assert list(records.read("lag").items()) == [("a-0", 2), ("b-0", 1)]
     assert records.read("lag/older") == {"a-0": 3}
+
+
+def test_records_below_a_name_are_found_with_it(file: Path) -> None:
+    records.add({"speed/a/b": 1, "speed/a": 2, "speed/ab": 3, "speed/a/b/c": 4})
+    assert records.under("speed/a") == {"speed/a": 2, "speed/a/b": 1, "speed/a/b/c": 4}
+
+
+def parsed(*words: str) -> str | None:
+    parser = argparse.ArgumentParser()
+    records.add_option(parser, "speed/a")
+    name: str | None = parser.parse_args(words).record
+    return name
+
+
+def test_a_record_has_the_name_of_its_benchmark_or_one_below(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parsed() is None
+    assert parsed("--record") == parsed("--record", "speed/a") == "speed/a"
+    assert parsed("--record", "speed/a/b") == "speed/a/b"
+    with pytest.raises(SystemExit):
+        parsed("--record", "speed/ab")
+    assert "must be speed/a or begin with speed/a/" in capsys.readouterr().err
+
+
+def test_what_is_kept_says_where_it_comes_from(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.orig_argv", ["/some/python", "-m", "benchmarks.speed.a", "--name", "a b"])
+    records.keep(None, [1], threads=2)
+    assert not file.exists()
+    records.keep("speed/a", [1], threads=2)
+    (kept,) = records.load(file).values()
+    assert kept["result"] == [1]
+    assert kept["command"] == "python -m benchmarks.speed.a --name 'a b'"
+    assert kept["machine"]["threads"] == 2
+    assert kept["machine"]["memory_gib"] > 0
+    assert {"python", "torch", "lightning"} <= kept["versions"].keys()
+    assert f"torch {kept['versions']['torch']}" in origin.where(kept)
+    assert origin.when(kept).startswith("`python -m benchmarks.speed.a --name 'a b'`, 2 threads, commit ")
+
+
+def test_a_changed_tree_is_told_from_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(origin, "ROOT", tmp_path)
+    assert origin.commit() is None
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    (tmp_path / "docs").mkdir()
+    for name in ("code.py", "docs/page.md"):
+        (tmp_path / name).write_text("1")
+    for words in (("init", "--quiet"), ("add", "."), (*identity, "commit", "--quiet", "-m", "first")):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    clean = origin.commit()
+    assert clean
+    (tmp_path / "docs" / "page.md").write_text("2")
+    assert origin.commit() == clean
+    (tmp_path / "code.py").write_text("2")
+    assert origin.commit() == f"{clean}+"
 
 
 def test_the_order_in_which_records_come_leaves_no_trace(file: Path) -> None:
@@ -97,7 +155,6 @@ def test_one_record_is_shown_as_json(
 def test_the_file_of_the_repository_is_as_the_module_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = records.load(records.FILE)
     assert list(found) == sorted(found)
-    assert {name.partition("/")[0] for name in found} == {"arms", "credit", "crossplay", "lag", "smollm2"}
     monkeypatch.setattr(records, "FILE", tmp_path / "records.jsonl.xz")
     records.add(found)
     assert records.load(records.FILE) == found
