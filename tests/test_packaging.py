@@ -222,7 +222,7 @@ def test_the_console_script_answers(site: Path, wheel: Path, tmp_path: Path) -> 
     with ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
         assert "mgrpo = mgrpo_lightning.commands.main:main" in archive.read(name).decode()
-    assert "\n  fit         train a team" in run_mgrpo(site, ["--help"], tmp_path)
+    assert "\n  fit          train a team" in run_mgrpo(site, ["--help"], tmp_path)
     assert run_mgrpo(site, ["fit", "--help"], tmp_path).startswith("mgrpo fit: train a team")
 
 

@@ -60,8 +60,12 @@ class Scheduler(AgentTasks):
         here = MainThreadExecutor()
         model = ModelThread(here, background)
         playing: Future[list[T]] = Future()
+        over = threading.Event()
 
         def run() -> None:
+            if over.is_set():
+                playing.cancel()
+                return
             try:
                 playing.set_result(asyncio.run(self._play(coroutines, on_done, model, link)))
             except BaseException as error:
@@ -69,16 +73,18 @@ class Scheduler(AgentTasks):
 
         # A daemon: the interpreter must be able to exit while ``LivePlayers`` keeps a play open.
         agents = threading.Thread(target=run, name="agents", daemon=True)
-        agents.start()
         try:
+            agents.start()  # an interrupt may come here, before the thread runs or after
             return here.serve(playing)
         finally:
             self.idle = here.idle
+            over.set()  # before `ident` is read: a thread that has none yet will see it
             # Reached only after an interrupt of this thread. Repeat, as the loop may not have started yet.
-            while not playing.done():
+            while agents.ident is not None and not playing.done():
                 self._interrupt()
                 wait([playing], timeout=0.1)
-            agents.join()
+            if agents.ident is not None:
+                agents.join()
 
     def _interrupt(self) -> None:
         """Cancel the play. Called from the thread that computes."""
